@@ -1,0 +1,59 @@
+"""Every error that mvnjac raises on purpose.
+
+Each message says what was called, what it got, what it expected, where (row, column, batch index, pivot), and what to do.
+All classes derive from :class:`MvnjacError`; those about arguments are also the built-in error that a Python user expects
+(``ValueError``, ``TypeError``, ``KeyError``, ``MemoryError``).
+"""
+
+from __future__ import annotations
+
+
+class MvnjacError(Exception):
+    """Base of all errors of this package."""
+
+
+class ArgumentError(MvnjacError, ValueError):
+    """An argument has a wrong value."""
+
+
+class ShapeError(ArgumentError):
+    """An argument has a wrong shape."""
+
+
+class DtypeError(ArgumentError, TypeError):
+    """An argument is no floating-point tensor, or its dtype differs from the others'."""
+
+
+class DeviceError(ArgumentError):
+    """The arguments lie on different devices."""
+
+
+class NotFiniteError(ArgumentError):
+    """An argument contains NaN or an infinity."""
+
+
+class NotSymmetricError(ArgumentError):
+    """A matrix that must be symmetric is not."""
+
+
+class NotPositiveDefiniteError(ArgumentError):
+    """The covariance (or precision, or correlation) is not positive definite."""
+
+
+class UnknownNameError(ArgumentError, KeyError):
+    """A parameter or column of that name does not exist here."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class MemoryLimitError(MvnjacError, MemoryError):
+    """The result would not fit into memory; nothing was allocated."""
+
+
+class TableError(MvnjacError):
+    """A data file cannot be read or written, or holds what cannot be used."""
+
+
+class UsageError(MvnjacError):
+    """The command line asks for something that does not exist or must not be done (exit code 2)."""
