@@ -1,0 +1,77 @@
+"""mvnjac: the Jacobian of the multivariate normal log-density, in PyTorch.
+
+The public names are loaded when first used: ``import mvnjac`` alone does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvnjac.coordinates import unvech as unvech
+    from mvnjac.coordinates import vech as vech
+    from mvnjac.covariance.base import Covariance as Covariance
+    from mvnjac.covariance.cholesky import Cholesky as Cholesky
+    from mvnjac.covariance.dense import Dense as Dense
+    from mvnjac.covariance.diagonal import Diagonal as Diagonal
+    from mvnjac.covariance.inverse_cholesky import InverseCholesky as InverseCholesky
+    from mvnjac.covariance.isotropic import Isotropic as Isotropic
+    from mvnjac.covariance.log_cholesky import LogCholesky as LogCholesky
+    from mvnjac.covariance.precision import Precision as Precision
+    from mvnjac.covariance.precision_cholesky import PrecisionCholesky as PrecisionCholesky
+    from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
+    from mvnjac.errors import MvnjacError as MvnjacError
+    from mvnjac.gaussian import Gaussian as Gaussian
+    from mvnjac.jacobian import Jacobian as Jacobian
+    from mvnjac.jacobian import jacobian as jacobian
+    from mvnjac.log_prob import log_prob as log_prob
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "jacobian": "jacobian",
+    "Jacobian": "jacobian",
+    "Gaussian": "gaussian",
+    "log_prob": "log_prob",
+    "vech": "coordinates",
+    "unvech": "coordinates",
+    "Covariance": "covariance.base",
+    "MvnjacError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    value = _load(name)
+    globals()[name] = value  # the next access is a plain one
+    return value
+
+
+def _load(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
+    structures = importlib.import_module("mvnjac.covariance").structures()  # found by themselves: one file each
+    if name in structures:
+        return structures[name]
+    raise AttributeError(f"module 'mvnjac' has no attribute {name!r}")
+
+
+class _Package(types.ModuleType):
+    """The import system binds a submodule to its name here; `jacobian` and `log_prob` are the functions, not their files."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, types.ModuleType) and name in _HOMES:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    structures = importlib.import_module("mvnjac.covariance").structures()
+    return sorted([*_HOMES, *structures, "__version__", "errors"])

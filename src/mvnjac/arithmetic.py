@@ -1,0 +1,69 @@
+"""The arithmetic that results are computed in: as given, whatever the surroundings; and whether a graph must be kept."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+
+def tracked(*tensors: Tensor) -> bool:
+    """Whether a derivative, a batching transform or a compiler watches any of these tensors: then plain torch only."""
+    if torch.compiler.is_compiling():
+        return True
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return True
+    return any(_transformed(t) for t in tensors)
+
+
+def _transformed(t: Tensor) -> bool:
+    if torch._C._functorch.is_functorch_wrapped_tensor(t):
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(t).tangent is not None
+
+
+def concrete(*tensors: Tensor) -> bool:
+    """Whether the numbers can be looked at: not under torch.compile, nor inside a transform of torch.func."""
+    if torch.compiler.is_compiling():
+        return False
+    return not any(torch._C._functorch.is_functorch_wrapped_tensor(t) or t.is_meta for t in tensors)
+
+
+@contextlib.contextmanager
+def as_given(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """A context in which float32 products are float32 products.
+
+    Autocast would run them in bfloat16, and TF32 or oneDNN's bfloat16 mode would drop 13 to 16 of the 24 bits.
+    float64 is never touched by either, and pays nothing here.
+    """
+    if dtype is torch.float64 or torch.compiler.is_compiling():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        # The settings are global to the process: touched only where they differ from full precision.
+        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+            for backend in (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul):  # type: ignore[attr-defined]
+                stack.enter_context(_ieee(backend))
+        elif torch.get_float32_matmul_precision() != "highest":  # torch before 2.9
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        yield
+
+
+@contextlib.contextmanager
+def _ieee(backend: Any) -> Iterator[None]:
+    before = backend.fp32_precision
+    if before in ("ieee", "none"):
+        yield
+        return
+    backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before

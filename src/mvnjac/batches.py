@@ -1,0 +1,86 @@
+"""How the leading dimensions of a batch divide into rows, and groups of rows that share one parameter.
+
+Broadcasting follows torch.distributions: x (n, 1, d) with Σ (K, d, d) is a grid of n·K densities. Against the covariance, n is
+a dimension of *rows* and K one of *groups*: every product with a d×d matrix is done group by group, on all rows of the
+group at once, so that a shared factor is never copied. In the everyday case, x (n, d) and one Σ, folding is a no-op.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Size, Tensor
+
+
+class RowLayout:
+    """The division of the batch `full` with respect to a parameter of batch shape `own` (broadcastable to `full`).
+
+    A folded array is (N, *event) when there is no group dimension, else (K, N, *event).
+    """
+
+    def __init__(self, full: Size, own: Size) -> None:
+        self.full, self.own = Size(full), Size(own)
+        offset = len(full) - len(own)
+        self.groups = [i for i in range(len(full)) if i >= offset and own[i - offset] != 1]
+        self.rows = [i for i in range(len(full)) if i not in self.groups]
+        self.n_rows = math.prod(full[i] for i in self.rows)
+        self.group_shape = Size([math.prod(full[i] for i in self.groups)] if self.groups else [])
+
+    def fold(self, t: Tensor, event: int = 1) -> Tensor:
+        """(*batch broadcastable to full, *event) → (K?, N, *event)."""
+        shape = _event(t, event)
+        t = t.expand((*self.full, *shape))
+        if self.groups:
+            order = [*self.groups, *self.rows]
+            t = t.permute((*order, *range(len(self.full), t.ndim)))
+        return t.reshape((*self.group_shape, self.n_rows, *shape))
+
+    def unfold(self, t: Tensor, event: int = 1) -> Tensor:
+        """(K?, N, *event) → (*full, *event)."""
+        shape = _event(t, event)
+        if not self.groups:
+            return t.reshape((*self.full, *shape))
+        order = [*self.groups, *self.rows]
+        t = t.reshape((*(self.full[i] for i in order), *shape))
+        inverse = [order.index(i) for i in range(len(order))]
+        return t.permute((*inverse, *range(len(order), t.ndim)))
+
+    def fold_own(self, t: Tensor, event: int) -> Tensor:
+        """The parameter's own array (*batch broadcastable to own, *event) → (K?, *event)."""
+        shape = _event(t, event)
+        return t.expand((*self.own, *shape)).reshape((*self.group_shape, *shape))
+
+    def unfold_own(self, t: Tensor, event: int) -> Tensor:
+        """(K?, *event), already summed over the rows → (*own, *event)."""
+        return t.reshape((*self.own, *_event(t, event)))
+
+
+def batch_shape(t: Tensor, event: int) -> Size:
+    """The leading dimensions, without the last `event` ones."""
+    return t.shape[: t.ndim - event]
+
+
+def broadcast(*shapes: Size) -> Size:
+    """torch.broadcast_shapes, as a Size."""
+    return torch.broadcast_shapes(*shapes)
+
+
+def sum_to(t: Tensor, batch: Size, event: int) -> Tensor:
+    """Sum the leading dimensions of t down to `batch`, as autograd does for a broadcast argument."""
+    return t.sum_to_size((*batch, *_event(t, event)))
+
+
+def narrow(t: Tensor, full: Size, event: int, dim: int, index: slice | Tensor) -> Tensor:
+    """Select along dimension `dim` of the full batch; an array that is broadcast along it is left as it is."""
+    own = batch_shape(t, event)
+    at = dim - (len(full) - len(own))
+    if at < 0 or own[at] == 1 != full[dim]:
+        return t
+    if isinstance(index, slice):
+        return t[(slice(None),) * at + (index,)]
+    return t.index_select(at, index)
+
+
+def _event(t: Tensor, event: int) -> Size:
+    return t.shape[t.ndim - event :]

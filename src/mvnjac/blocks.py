@@ -1,0 +1,207 @@
+"""What the derivative of n log-densities by one parameter is, without being stored: n·d numbers and its products.
+
+A block stands for an array of shape (*batch, *parameter shape). It gives, only when asked: all of it (`full`), the partial
+derivatives by the unique elements (`unique`), some entries, the weighted sum over rows (`total`), and the product with a
+direction (`matvec`). Two kinds suffice for the dense family: entries that are known as such, and an outer product plus a
+constant. Where nothing watches (no autograd, no transform) the same formulas write into given memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.arithmetic import tracked
+from mvnjac.batches import RowLayout, batch_shape, broadcast, sum_to
+from mvnjac.coordinates import Coordinates, Triangle
+
+
+class Block(ABC):
+    """The derivative by one parameter; `batch` are its leading dimensions, `coordinates` the parameter's."""
+
+    batch: Size
+    coordinates: Coordinates
+
+    @abstractmethod
+    def full(self) -> Tensor:
+        """(*batch, *shape): the full gradient, one a row; 0 where the parameter has no freedom."""
+
+    @abstractmethod
+    def unique(self, out: Tensor | None = None) -> Tensor:
+        """(*batch, size): the partial derivatives by the unique elements, written into `out` if given."""
+
+    @abstractmethod
+    def entries(self, positions: Tensor) -> Tensor:
+        """(*batch, m): the full gradient at these row-major positions."""
+
+    @abstractmethod
+    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+        """(*own, *shape): the (weighted) sum of the full gradients down to the batch `own`."""
+
+    @abstractmethod
+    def matvec(self, direction: Tensor) -> Tensor:
+        """(*batch): the inner product of each row's full gradient with `direction` (*any batch, *shape)."""
+
+    def elements(self, coordinates: Coordinates, index: Tensor) -> Tensor:
+        """(*batch, m): the partial derivatives by some elements, in these coordinates."""
+        positions = coordinates.positions(index.device)[index]
+        entries, multiplicity = self.entries(positions), coordinates.multiplicity(positions)
+        return entries if multiplicity is None else entries * multiplicity
+
+
+@dataclass(eq=False)
+class Entrywise(Block):
+    """A derivative whose entries are known one by one: by a vector or a scalar. values: (*batch, *shape)."""
+
+    values: Tensor
+    coordinates: Coordinates
+
+    @property
+    def batch(self) -> Size:  # type: ignore[override]
+        return batch_shape(self.values, len(self.coordinates.shape))
+
+    def full(self) -> Tensor:
+        return self.values
+
+    def unique(self, out: Tensor | None = None) -> Tensor:
+        packed = self.coordinates.pack(self.values)
+        return packed if out is None else out.copy_(packed)
+
+    def entries(self, positions: Tensor) -> Tensor:
+        return self.coordinates.all_entries().pack(self.values)[..., positions]
+
+    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+        event = len(self.coordinates.shape)
+        values = self.values if weights is None else self.values * weights[(..., *(None,) * event)]
+        return sum_to(values, own, event)
+
+    def matvec(self, direction: Tensor) -> Tensor:
+        event = len(self.coordinates.shape)
+        product = self.values * direction
+        return product.sum(tuple(range(-event, 0))) if event else product
+
+
+@dataclass(eq=False)
+class Outer(Block):
+    """left rightᵀ (+ right leftᵀ if `both`) + offset, on the entries that the coordinates leave free.
+
+    left (*batch, m), right (*batch, k); offset (*own batch, m, k) is shared by the rows; `diagonal` (*own batch, m), if given,
+    multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric.
+    """
+
+    left: Tensor
+    right: Tensor
+    offset: Tensor
+    coordinates: Triangle
+    both: bool = False
+    diagonal: Tensor | None = None
+
+    @property
+    def batch(self) -> Size:  # type: ignore[override]
+        return batch_shape(self.left, 1)
+
+    def full(self) -> Tensor:
+        product = self.left.unsqueeze(-1) * self.right.unsqueeze(-2)
+        return self._assemble(product, self.offset)
+
+    def entries(self, positions: Tensor) -> Tensor:
+        rows, columns = positions // self.coordinates.shape[1], positions % self.coordinates.shape[1]
+        product = self.left[..., rows] * self.right[..., columns]
+        if self.both:
+            product = product + self.right[..., rows] * self.left[..., columns]
+        if self.diagonal is not None:
+            product = torch.where(rows == columns, product * self.diagonal[..., rows], product)
+        entries = product + self.offset.flatten(-2)[..., positions]
+        free = self.coordinates.free(positions)
+        return entries if free is None else torch.where(free, entries, 0)
+
+    def unique(self, out: Tensor | None = None) -> Tensor:
+        offset = self.coordinates.pack_gradient(self.offset)
+        if out is None and tracked(self.left, self.right, self.offset):
+            return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
+        if out is None:
+            out = self.left.new_empty(*self.batch, self.coordinates.size)
+        for at, *terms in self._slices():
+            self._slice(offset[..., at], terms, out=out[..., at])
+        return out
+
+    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+        layout = RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
+        left, right = layout.fold(self.left), layout.fold(self.right)
+        if weights is None:
+            count: Tensor | int = layout.n_rows
+        else:
+            folded = layout.fold(weights, 0)
+            left, count = left * folded.unsqueeze(-1), layout.unfold_own(folded.sum(-1), 0)[..., None, None]
+        product = layout.unfold_own(left.mT @ right, 2)
+        if self.coordinates.mirrored and not self.both:
+            product = 0.5 * (product + product.mT)  # symmetric to the last bit
+        return sum_to(self._assemble(product, count * self.offset), own, 2)
+
+    def matvec(self, direction: Tensor) -> Tensor:
+        direction = self.coordinates.project(direction)
+        constant = (self.offset * direction).sum((-2, -1))
+        direction = self._scale_diagonal(direction)
+        layout = RowLayout(self.batch, batch_shape(direction, 2))
+        product = layout.fold(self.left) @ layout.fold_own(direction, 2)
+        product = layout.unfold((product * layout.fold(self.right)).sum(-1), 0)
+        return (2 * product if self.both else product) + constant  # `both`: the direction is symmetric
+
+    @staticmethod
+    def _slice(offset: Tensor, terms: list[tuple[Tensor, Tensor]], out: Tensor | None = None) -> Tensor:
+        for u, v in terms:
+            offset = torch.addcmul(offset, u, v, out=out) if out is not None else torch.addcmul(offset, u, v)
+        return offset
+
+    def _slices(self) -> Iterator[tuple[Any, ...]]:
+        """(where, (u, v), …) for each column of the triangle: its elements are the sum of the products u v.
+
+        u is (*batch, m) and v (*batch, 1): in a column all elements share the right factor, so that one multiply-add a
+        column writes a contiguous slice of every row, and the n×d×d array never exists.
+        """
+        terms = [self._columns(self.left, self.right)]
+        if self.both:
+            terms.append(self._columns(self.right, self.left))
+        first = 0
+        for column in zip(*terms, strict=True):
+            length = column[0][0].shape[-1]
+            yield slice(first, first + length), *column
+            first += length
+
+    def _columns(self, left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The left factors below (and on) the diagonal, with the multiplicities of the unique elements, and the right one.
+
+        The multiplicity goes into one working copy of the left factors. Column j alone meets entry j as a diagonal
+        element, and later columns don't meet it at all: it is rescaled in place when its turn comes.
+        """
+        d, mirrored, diagonal = self.coordinates.d, self.coordinates.mirrored, self.coordinates.diagonal
+        work = 2 * left if mirrored else left.clone() if self.diagonal is not None else left
+        in_place = not tracked(left, right, self.offset)
+        for j in range(d if diagonal else d - 1):
+            start, on_diagonal = (j, left[..., j : j + 1]) if diagonal else (j + 1, None)
+            if on_diagonal is not None and self.diagonal is not None:
+                on_diagonal = on_diagonal * self.diagonal[..., j : j + 1]
+            if on_diagonal is None or (not mirrored and self.diagonal is None):
+                u = work[..., start:]
+            elif in_place:
+                work[..., j : j + 1] = on_diagonal
+                u = work[..., j:]
+            else:
+                u = torch.cat([on_diagonal, work[..., j + 1 :]], -1)
+            yield u, right[..., j : j + 1]
+
+    def _assemble(self, product: Tensor, offset: Tensor) -> Tensor:
+        if self.both:
+            product = product + product.mT
+        return self.coordinates.project(self._scale_diagonal(product) + offset)
+
+    def _scale_diagonal(self, full: Tensor) -> Tensor:
+        if self.diagonal is None:
+            return full
+        on_diagonal = torch.eye(full.shape[-1], dtype=torch.bool, device=full.device)
+        return torch.where(on_diagonal, full * self.diagonal.unsqueeze(-1), full)

@@ -1,0 +1,243 @@
+"""What a covariance structure must supply.
+
+A structure is one file in this folder with one public subclass of `Covariance`. It declares its parameters, builds a `Factor`
+from them (once), and gives the derivative of the log-density by each parameter as a `Block` (its pullback). It also brings
+sample instances and bad inputs; the contract test, the command line and the top-level names find it by themselves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
+from mvnjac.coordinates import Coordinates
+from mvnjac.covariance import checks
+from mvnjac.covariance.checks import Check
+from mvnjac.errors import DeviceError, DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from mvnjac.blocks import Block
+    from mvnjac.covariance.factor import DenseFactor
+    from mvnjac.residuals import Residuals
+
+
+class Factor(ABC):
+    """A factorised covariance: what whitened residuals are made with.
+
+    Rows come folded by a `RowLayout`, (K?, N, d); the factor's own arrays have the batch of the covariance.
+    """
+
+    batch: Size
+    #: whether a failure of a further factorisation, made on demand, raises (else it leaves NaN)
+    checked: bool = True
+    #: whether `whiten` is what the log-density should use (else `reverse_whiten` is the one at hand)
+    whitens_forward: bool = True
+
+    @abstractmethod
+    def tensors(self) -> Iterable[Tensor]:
+        """The arrays it started from."""
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether these carry a graph."""
+        return any(t.requires_grad for t in self.tensors())
+
+    @property
+    @abstractmethod
+    def log_det(self) -> Tensor:
+        """(*batch) log det Σ."""
+
+    @abstractmethod
+    def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        """z = L⁻¹ r for each row."""
+
+    @abstractmethod
+    def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        """s = Λᵀ r for each row, where Σ⁻¹ = Λ Λᵀ."""
+
+    @abstractmethod
+    def solve(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        """a = Σ⁻¹ r for each row."""
+
+    @abstractmethod
+    def dense(self) -> DenseFactor:
+        """The same covariance as d×d triangles: formed only where a dense derivative is asked for."""
+
+    @abstractmethod
+    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Factor:
+        """The factors of some rows, where each row (along `dim` of the batch `full`) has its own."""
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """An input that must be refused: constructor arguments, and what the error must be and say."""
+
+    parameters: Mapping[str, Tensor]
+    error: type[Exception]
+    says: str
+
+
+class Covariance(ABC):
+    """A covariance Σ in some parametrisation. Keywords of the constructor are the parameters' names.
+
+    Attributes:
+        fields: the parameters' names, each with its coordinates for d variables.
+        parameters: the tensors given, by name; never altered.
+    """
+
+    fields: ClassVar[Mapping[str, Callable[[int], Coordinates]]]
+    parameters: dict[str, Tensor]
+
+    def __init__(self, **parameters: Tensor) -> None:
+        name = type(self).__name__
+        for key, value in parameters.items():
+            checks.floating(name, key, value)
+        first, *others = parameters
+        for key in others:
+            same_kind(name, first, parameters[first], key, parameters[key])
+        self.parameters = parameters
+        self._check_shapes()
+
+    # --- what a structure supplies -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def factor(self, d: int) -> Factor:
+        """Factorise Σ, once. A failure does not raise here; `checks` reports it."""
+
+    @classmethod
+    @abstractmethod
+    def pullback(cls, name: str, rows: Residuals) -> Block:
+        """The derivative of each row's log-density by the parameter `name`."""
+
+    @abstractmethod
+    def dense(self, d: int | None = None) -> Tensor:
+        """Σ itself, (*batch, d, d), by the definition of the parametrisation; differentiable."""
+
+    @abstractmethod
+    def checks(self, factor: Factor) -> Iterator[Check]:
+        """What must hold of the numbers, beyond being finite."""
+
+    @classmethod
+    @abstractmethod
+    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
+        """Sample instances over d variables, for the contract test."""
+
+    @classmethod
+    @abstractmethod
+    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
+        """Inputs over three variables that must be refused when a Jacobian is asked for."""
+
+    # --- what follows from it ------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(iter(self.parameters.values())).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def dimension(self) -> int | None:
+        """The number of variables; None where the parameters don't tell."""
+        for key, value in self.parameters.items():
+            if self.coordinates_of(key, 1).shape:
+                return value.shape[-1]
+        return None
+
+    @property
+    def batch(self) -> Size:
+        """The leading dimensions of the parameters, broadcast."""
+        return broadcast(*(self.parameter_batch(key) for key in self.parameters))
+
+    def parameter_batch(self, name: str) -> Size:
+        """The leading dimensions of one parameter."""
+        return batch_shape(self.parameters[name], len(self.coordinates_of(name, 1).shape))
+
+    @classmethod
+    def coordinates_of(cls, name: str, d: int) -> Coordinates:
+        """The coordinates of a parameter over d variables."""
+        return cls.fields[name](d)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same structure with every parameter replaced (another dtype, detached)."""
+        return type(self)(**{name: function(value) for name, value in self.parameters.items()})
+
+    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Self:
+        """The parameters of some rows, where each row (along `dim` of the batch `full`) has its own."""
+        events = {name: len(self.coordinates_of(name, 1).shape) for name in self.parameters}
+        parameters = {name: narrow(value, full, events[name], dim, index) for name, value in self.parameters.items()}
+        return type(self)(**parameters)
+
+    def all_checks(self, factor: Factor) -> Iterator[Check]:
+        """Finite numbers first, then what the structure demands."""
+        for name, value in self.parameters.items():
+            yield checks.finite(name, value, self.fields[name](1).shape)
+        yield from self.checks(factor)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({shapes}, dtype={self.dtype})"
+
+    def _check_shapes(self) -> None:
+        name, d = type(self).__name__, self.dimension
+        for key, value in self.parameters.items():
+            expected = self.coordinates_of(key, d or 1).shape
+            if value.ndim < len(expected) or tuple(value.shape[value.ndim - len(expected) :]) != expected:
+                symbols = ", ".join(["...", *(["d"] * len(expected))])
+                raise ShapeError(
+                    f"{name}: {key} has shape {tuple(value.shape)}; expected ({symbols})"
+                    + (f" with d = {d} as in {next(iter(self.parameters))}." if len(self.parameters) > 1 else ".")
+                )
+        try:
+            _ = self.batch
+        except RuntimeError:
+            shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in self.parameters.items())
+            raise ShapeError(f"{name}: the leading dimensions of {shapes} do not broadcast.") from None
+
+
+class Maker:
+    """Makes random parameters for samples: one dtype, one batch shape, one seed."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64, batch: Sequence[int] = (), seed: int = 0) -> None:
+        self.dtype, self.batch = dtype, tuple(batch)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(*batch, *shape) standard normal numbers."""
+        return torch.randn((*self.batch, *shape), generator=self._generator, dtype=torch.float64).to(self.dtype)
+
+    def positive(self, *shape: int) -> Tensor:
+        """(*batch, *shape) numbers between 1/2 and 2."""
+        return torch.exp(0.35 * self.normal(*shape).clamp(-1.9, 1.9))
+
+    def lower(self, d: int) -> Tensor:
+        """(*batch, d, d) lower triangular with a positive diagonal, moderately conditioned."""
+        return 0.5 * self.normal(d, d).tril(-1) + torch.diag_embed(self.positive(d))
+
+    def definite(self, d: int) -> Tensor:
+        """(*batch, d, d) symmetric positive definite."""
+        lower = self.lower(d)
+        product = lower @ lower.mT
+        return 0.5 * (product + product.mT)
+
+    def tensor(self, data: Any) -> Tensor:
+        """These very numbers, without a batch."""
+        return torch.tensor(data, dtype=self.dtype)
+
+
+def same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Two arguments that must agree in dtype and device."""
+    if a.dtype != b.dtype:
+        raise DtypeError(
+            f"{function}: {first} is {a.dtype} but {second} is {b.dtype}; convert one of them, "
+            f"for example {second}.to({a.dtype})."
+        )
+    if a.device != b.device:
+        raise DeviceError(f"{function}: {first} is on {a.device} but {second} is on {b.device}; move one of them.")

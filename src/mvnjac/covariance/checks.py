@@ -1,0 +1,209 @@
+"""What must hold of the numbers, and the sentence for when it does not.
+
+A `Check` carries a 0-dimensional boolean tensor, computed without looking at it, and a function that finds out what is wrong
+and where. All flags of a call are looked at together: one synchronisation on CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mvnjac.errors import (
+    ArgumentError,
+    DtypeError,
+    MvnjacError,
+    NotFiniteError,
+    NotPositiveDefiniteError,
+    NotSymmetricError,
+)
+
+#: How a variable is called in a message: its index → "variable 3" or "'EEK'".
+Namer = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """ok: 0-dimensional boolean; explain(function, namer): the error to raise if it is False, or None for a false alarm."""
+
+    ok: Tensor
+    explain: Callable[[str, Namer], MvnjacError | None]
+
+
+def floating(function: str, name: str, value: object) -> None:
+    """A float32 or float64 tensor, or a DtypeError that says how to get one."""
+    if not isinstance(value, Tensor):
+        hint = "torch.from_numpy(...)" if type(value).__module__ == "numpy" else "torch.tensor(...)"
+        raise DtypeError(f"{function}: {name} is a {type(value).__name__}; pass a torch.Tensor, for example by {hint}.")
+    if value.dtype not in (torch.float32, torch.float64):
+        remedy = f"convert it by {name}.double()" if not value.is_complex() else "complex densities are not supported"
+        raise DtypeError(f"{function}: {name} is {value.dtype}; expected float32 or float64: {remedy}.")
+
+
+def finite(name: str, value: Tensor, event: Sequence[int]) -> Check:
+    """No NaN, no infinity. One sum finds them all; that it may overflow by itself is sorted out in the explanation."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        bad = ~torch.isfinite(value)
+        if not bad.any():
+            return None
+        where = bad.nonzero()[0].tolist()
+        number = value[tuple(where)].item()
+        place = _place(where, len(event), namer)
+        return NotFiniteError(
+            f"{function}: {name} is {number} at {place} ({int(bad.sum())} such entries in all); "
+            "remove or replace them: the numbers are never altered here."
+        )
+
+    return Check(torch.isfinite(value.detach().sum()), explain)
+
+
+def finite_rows(value: Tensor) -> Check:
+    """x: as `finite`, and the place is said as row and column."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        bad = ~torch.isfinite(value)
+        if not bad.any():
+            return None
+        *row, column = bad.nonzero()[0].tolist()
+        place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
+        number = value[(*row, column)].item()
+        return NotFiniteError(
+            f"{function}: x is {number} at {place}column {column} ({namer(column)}); {int(bad.sum())} such entries in "
+            f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns."
+        )
+
+    return Check(torch.isfinite(value.detach().sum()), explain)
+
+
+def symmetric(name: str, A: Tensor) -> Check:
+    """|Aᵢⱼ − Aⱼᵢ| ≤ eps^⅔ √(Aᵢᵢ Aⱼⱼ): relative to the scale of the two variables, wide enough for rounding alone."""
+    tolerance = torch.finfo(A.dtype).eps ** (2 / 3)
+    with torch.no_grad():
+        if A.device.type == "cpu" and torch.equal(A, A.mT):
+            return Check(torch.tensor(True), lambda *_: None)
+        scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+        bad = (A - A.mT).abs() > tolerance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i, j = bad.nonzero()[0].tolist()
+        here, there = A[(*batch, i, j)].item(), A[(*batch, j, i)].item()
+        return NotSymmetricError(
+            f"{function}: {name} is not symmetric{_of_batch(batch)}: entry [{i},{j}] ({namer(i)}, {namer(j)}) is "
+            f"{here!r} but [{j},{i}] is {there!r}; if the difference is rounding, pass (A + A.mT) / 2."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def lower_triangular(name: str, A: Tensor) -> Check:
+    """Zeros above the diagonal."""
+    above = A.detach().triu(1) != 0
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i, j = above.nonzero()[0].tolist()
+        return ArgumentError(
+            f"{function}: {name} is not lower triangular{_of_batch(batch)}: entry [{i},{j}] is "
+            f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
+        )
+
+    return Check(~above.any(), explain)
+
+
+def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> Check:
+    """Numbers above 0 (variances, standard deviations, the diagonal of a Cholesky factor)."""
+    bad = ~(value.detach() > 0)
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        where = bad.nonzero()[0].tolist()
+        batch, index = (where[:-1], where[-1]) if event else (where, None)
+        place = "" if index is None else f" {what} {index} ({namer(index)})"
+        return NotPositiveDefiniteError(
+            f"{function}: {name}{place}{_of_batch(batch)} is {value[tuple(where)].item()!r}; it must be positive. "
+            "A constant variable has no density: leave it out."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def exponential(name: str, diagonal: Tensor) -> Check:
+    """The exponential of a diagonal neither overflowed nor vanished."""
+    bad = ~(torch.isfinite(diagonal.detach()) & (diagonal.detach() > 0))
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i = bad.nonzero()[0].tolist()
+        return NotFiniteError(
+            f"{function}: the exponential of {name}'s diagonal entry {i} ({namer(i)}){_of_batch(batch)} is "
+            f"{diagonal[(*batch, i)].item()!r} in {diagonal.dtype}; that standard deviation cannot be expressed."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def unit_diagonal(name: str, R: Tensor) -> Check:
+    """A correlation matrix has ones on its diagonal, to 10 eps."""
+    diagonal = R.detach().diagonal(dim1=-2, dim2=-1)
+    bad = (diagonal - 1).abs() > 10 * torch.finfo(R.dtype).eps
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i = bad.nonzero()[0].tolist()
+        return ArgumentError(
+            f"{function}: {name} has {diagonal[(*batch, i)].item()!r} on its diagonal at {i} ({namer(i)})"
+            f"{_of_batch(batch)}; a correlation matrix has 1 there. Scales go into `scale`."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = False) -> Check:
+    """A Cholesky factorisation came to its end. info (*batch): 0, or the order of the first minor that is not positive.
+
+    backwards: the factorisation ran from the last variable to the first.
+    """
+    if info is None:
+        raise AssertionError(f"{name} was not factorised")
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = info.nonzero()[0].tolist()
+        matrix, order = A.detach()[tuple(batch)].double(), int(info[tuple(batch)])
+        d = matrix.shape[-1]
+        variables = [d - 1 - i for i in range(order)] if backwards else list(range(order))
+        pivot = variables[-1]
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not positive definite{_of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
+            f"(pivot {order} of {d}) is not positive. {_cause(matrix, variables, namer)}"
+        )
+
+    return Check((info == 0).all(), explain)
+
+
+def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
+    """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
+    *before, pivot = variables
+    variance = A[pivot, pivot].item()
+    if variance <= 0:
+        kind = "constant" if variance == 0 else "not a variance"
+        return f"Its diagonal entry is {variance!r}: {kind}. Leave {namer(pivot)} out, or mend the matrix."
+    weights = torch.linalg.lstsq(A[before][:, before], A[before, pivot].unsqueeze(-1), driver="gelsd").solution
+    share = weights.squeeze(-1).abs() * A.diagonal()[before].abs().sqrt() / variance**0.5
+    involved = [before[i] for i in share.argsort(descending=True).tolist() if share[i] > 0.01][:5]
+    others = ", ".join(namer(i) for i in involved) or "the variables before it"
+    return (
+        f"{namer(pivot)} is, to rounding or beyond, a linear combination of {others}. "
+        "Leave one of them out, use more rows than variables, or mend the matrix; no jitter is added here."
+    )
+
+
+def _place(where: Sequence[int], event: int, namer: Namer) -> str:
+    batch, index = where[: len(where) - event], where[len(where) - event :]
+    if not index:
+        return f"batch index {tuple(batch)}" if batch else "its only entry"
+    names = ", ".join(namer(i) for i in index)
+    return f"[{','.join(map(str, index))}] ({names}){_of_batch(batch)}"
+
+
+def _of_batch(batch: Sequence[int]) -> str:
+    return f" at batch index {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""

@@ -1,0 +1,80 @@
+"""Dense: Σ itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac.blocks import Outer
+from mvnjac.coordinates import symmetric
+from mvnjac.covariance import checks
+from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.checks import Check
+from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
+from mvnjac.residuals import Residuals
+
+
+class Dense(Covariance, DenseParametrisation):
+    """Σ by its matrix: what a plain tensor means.
+
+    Args:
+        covariance_matrix: (..., d, d) symmetric positive definite, in squared units of x. It must be symmetric up to rounding
+            (relative to the two variables' scales); its lower triangle is what is factorised.
+
+    The derivative of one observation's log p, with a = Σ⁻¹(x − µ) (Magnus & Neudecker, *Matrix Differential Calculus*):
+
+        ∂ log p / ∂Σ = ½ (a aᵀ − Σ⁻¹)
+
+    Example:
+        >>> import torch, mvnjac
+        >>> J = mvnjac.jacobian(torch.ones(1, 2), torch.zeros(2), mvnjac.Dense(torch.eye(2)))
+        >>> J.unique("covariance_matrix")
+        tensor([[0., 1., 0.]])
+    """
+
+    fields = {"covariance_matrix": symmetric}
+
+    def __init__(self, covariance_matrix: Float[Tensor, "*batch d d"]) -> None:
+        super().__init__(covariance_matrix=covariance_matrix)
+
+    def factor(self, d: int) -> Factor:
+        covariance_matrix = symmetric_part(self.parameters["covariance_matrix"])
+        scale_tril, info = cholesky(covariance_matrix)
+        return DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
+
+    @classmethod
+    def pullback(cls, name: str, rows: Residuals) -> Outer:
+        a, P = rows.scaled, rows.factor.dense().precision_matrix
+        return Outer(0.5 * a, a, -0.5 * P, symmetric(rows.d))
+
+    @classmethod
+    def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
+        return factor.covariance_matrix
+
+    def dense(self, d: int | None = None) -> Tensor:
+        return self.parameters["covariance_matrix"]
+
+    def checks(self, factor: Factor) -> Iterator[Check]:
+        covariance_matrix, info = self.parameters["covariance_matrix"], factor.dense().info
+        yield checks.symmetric("covariance_matrix", covariance_matrix)
+        yield checks.definite("covariance_matrix", covariance_matrix, info)
+
+    @classmethod
+    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
+        yield cls(make.definite(d))
+
+    @classmethod
+    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
+        def bad(rows: list[list[float]], error: type[Exception], says: str) -> BadInput:
+            return BadInput({"covariance_matrix": make.tensor(rows)}, error, says)
+
+        yield bad([[1, 2, 0], [2, 1, 0], [0, 0, 1]], NotPositiveDefiniteError, "pivot 2 of 3")
+        yield bad([[1, 0, 0], [0, 0, 0], [0, 0, 1]], NotPositiveDefiniteError, "constant")
+        yield bad([[1e-7, 0.9e-7, 0], [0.1e-7, 1e-7, 0], [0, 0, 1]], NotSymmetricError, r"entry \[0,1\]")
+        yield bad([[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]], NotFiniteError, r"nan at \[1,1\]")
+        yield bad([[1, 0], [0, 1], [0, 0]], ShapeError, r"shape \(3, 2\)")

@@ -1,0 +1,202 @@
+"""The dense factor: the four triangles of a covariance, each computed when first needed, from what is at hand.
+
+    Σ = L Lᵀ      C = L⁻¹: P = Σ⁻¹ = Cᵀ C            (L, C lower)
+    Σ = U Uᵀ      Λ = U⁻ᵀ: P = Σ⁻¹ = Λ Λᵀ            (U upper, Λ lower)
+
+L and C are one triangle and its inverse, U and Λ another. Each pair follows from Σ or from P by one Cholesky factorisation,
+plain or flipped (rows and columns reversed, factorised, reversed back), so that an inverted matrix is never factorised.
+Only `cholesky_ex` and `solve_triangular` are used where a derivative is watched: in torch 2.13 forward mode through
+`cholesky_inverse` and `cholesky_solve` is wrong without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.arithmetic import concrete, tracked
+from mvnjac.batches import RowLayout, batch_shape, narrow
+from mvnjac.covariance.base import Factor
+from mvnjac.errors import NotPositiveDefiniteError
+
+
+class DenseFactor(Factor):
+    """The dense views of one covariance (*batch, d, d): keywords say what is known; the rest is derived on demand.
+
+    Attributes:
+        info: (*batch) of the factorisation made at the start, 0 where it succeeded; None if none was needed.
+    """
+
+    def __init__(self, info: Tensor | None = None, **known: Tensor) -> None:
+        self.info = info
+        self._given = frozenset(known)
+        self._views = dict(known)
+        first = next(iter(known.values()))
+        self.batch = batch_shape(first, 2)
+        # The log-density whitens with whichever triangle is at hand; precision_tril alone is the reverse one.
+        self.whitens_forward = bool({"scale_tril", "inverse_scale_tril"} & self._given)
+
+    @property
+    def d(self) -> int:
+        return next(iter(self._views.values())).shape[-1]
+
+    # --- views ---------------------------------------------------------------------------------------------------
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """Σ."""
+        return self._view("covariance_matrix", lambda: _gram(self.scale_tril))
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """L, Σ = L Lᵀ."""
+        return self._view("scale_tril", lambda: inverse_triangle(self.inverse_scale_tril))
+
+    @property
+    def inverse_scale_tril(self) -> Tensor:
+        """C = L⁻¹."""
+        return self._view("inverse_scale_tril", self._inverse_scale_tril)
+
+    @property
+    def precision_matrix(self) -> Tensor:
+        """P = Σ⁻¹."""
+        return self._view("precision_matrix", self._precision_matrix)
+
+    @property
+    def precision_tril(self) -> Tensor:
+        """Λ, P = Λ Λᵀ."""
+        return self._view("precision_tril", self._precision_tril)
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviations √Σᵢᵢ, (*batch, d)."""
+        if "covariance_matrix" in self._views:
+            return self.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt()
+        return torch.linalg.vector_norm(self.scale_tril, dim=-1)
+
+    def _inverse_scale_tril(self) -> Tensor:
+        if "scale_tril" in self._given:
+            return inverse_triangle(self.scale_tril)
+        return self._secondary("precision_matrix", flipped_cholesky(self.precision_matrix)).mT
+
+    def _precision_matrix(self) -> Tensor:
+        if "precision_tril" in self._given:
+            return _gram(self.precision_tril)
+        if "inverse_scale_tril" in self._given or tracked(self.scale_tril):
+            return _gram(self.inverse_scale_tril.mT)
+        return torch.cholesky_inverse(self.scale_tril)
+
+    def _precision_tril(self) -> Tensor:
+        if "scale_tril" in self._given:
+            upper = self._secondary("covariance_matrix", flipped_cholesky(self.covariance_matrix))
+            return inverse_triangle(upper.mT)
+        return self._secondary("precision_matrix", cholesky(self.precision_matrix))
+
+    def _secondary(self, name: str, result: tuple[Tensor, Tensor]) -> Tensor:
+        """The further factorisation. The first one succeeded, so this fails only at the edge of what the dtype can hold."""
+        factor, info = result
+        if self.checked and concrete(info) and bool(info.any()):
+            raise NotPositiveDefiniteError(
+                f"precision_tril and scale_tril together: {name} is positive definite only to rounding, and its second "
+                "factorisation fails; work in float64 (precision='float64'), or rescale the variables."
+            )
+        return factor
+
+    # --- the contract of a factor --------------------------------------------------------------------------------
+
+    def tensors(self) -> list[Tensor]:
+        return [self._views[name] for name in self._given]
+
+    @property
+    def log_det(self) -> Tensor:
+        for name, sign in (("scale_tril", 2), ("inverse_scale_tril", -2), ("precision_tril", -2)):
+            if name in self._given:
+                return sign * self._views[name].diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        raise AssertionError("a dense factor starts from a triangle")
+
+    def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        if "scale_tril" in self._given:
+            return solve_rows(rows, layout.fold_own(self.scale_tril, 2))
+        return rows @ layout.fold_own(self.inverse_scale_tril, 2).mT
+
+    def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        return rows @ layout.fold_own(self.precision_tril, 2)
+
+    def solve(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        if self._multiplies(layout.n_rows, rows):
+            return rows @ layout.fold_own(self.precision_matrix, 2)
+        if "precision_tril" in self._given:
+            triangle = layout.fold_own(self.precision_tril, 2)
+            return (rows @ triangle) @ triangle.mT
+        if "inverse_scale_tril" in self._given:
+            triangle = layout.fold_own(self.inverse_scale_tril, 2)
+            return (rows @ triangle.mT) @ triangle
+        triangle = layout.fold_own(self.scale_tril, 2)
+        return solve_rows(solve_rows(rows, triangle), triangle, transposed=True)
+
+    def _multiplies(self, n_rows: int, rows: Tensor) -> bool:
+        """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
+        if "precision_matrix" in self._given:
+            return True
+        return "scale_tril" in self._given and n_rows >= self.d and not tracked(rows, self.scale_tril)
+
+    def dense(self) -> DenseFactor:
+        return self
+
+    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DenseFactor:
+        if dim < len(full) - len(self.batch):
+            return self
+        views = {name: narrow(view, full, 2, dim, index) for name, view in self._views.items()}
+        part = DenseFactor(None, **views)
+        part.checked = self.checked
+        part._given, part.whitens_forward = self._given, self.whitens_forward
+        return part
+
+    def _view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in self._views:
+            with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
+                self._views[name] = compute()
+        return self._views[name]
+
+
+# --- triangular linear algebra -----------------------------------------------------------------------------------
+
+
+def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
+    """L with A = L Lᵀ, and info (*batch); L is NaN where there is none. Reads the lower triangle, never raises."""
+    factor, info = torch.linalg.cholesky_ex(A)
+    if concrete(info) and info.device.type == "cpu" and not info.any():
+        return factor, info
+    return torch.where((info == 0)[..., None, None], factor, torch.nan), info
+
+
+def flipped_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
+    """U upper triangular with A = U Uᵀ, and info counted from the last variable backwards."""
+    factor, info = cholesky(A.flip(-2, -1))
+    return factor.flip(-2, -1), info
+
+
+def inverse_triangle(triangle: Tensor) -> Tensor:
+    """The inverse of a lower triangle."""
+    identity = torch.eye(triangle.shape[-1], dtype=triangle.dtype, device=triangle.device)
+    return torch.linalg.solve_triangular(triangle, identity.expand_as(triangle), upper=False)
+
+
+def solve_rows(rows: Tensor, triangle: Tensor, *, transposed: bool = False) -> Tensor:
+    """Each row r → L⁻¹ r, or L⁻ᵀ r: rows (..., N, d), triangle (..., d, d) lower."""
+    if transposed:
+        return torch.linalg.solve_triangular(triangle, rows, upper=False, left=False)
+    return torch.linalg.solve_triangular(triangle.mT, rows, upper=True, left=False)
+
+
+def symmetric_part(A: Tensor) -> Tensor:
+    """A itself; where a derivative is watched, ½(A + Aᵀ), so that cotangents and tangents by A are symmetric."""
+    return 0.5 * (A + A.mT) if tracked(A) else A
+
+
+def _gram(A: Tensor) -> Tensor:
+    """A Aᵀ, symmetric to the last bit."""
+    product = A @ A.mT
+    return 0.5 * (product + product.mT)

@@ -1,0 +1,85 @@
+"""LogCholesky: the Cholesky factor with the logarithm of its diagonal, free of constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac.blocks import Outer
+from mvnjac.coordinates import lower_triangular
+from mvnjac.covariance import checks
+from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.checks import Check
+from mvnjac.covariance.factor import DenseFactor
+from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.errors import ArgumentError, NotFiniteError
+from mvnjac.residuals import Residuals
+
+
+class LogCholesky(Covariance, DenseParametrisation):
+    """Σ = L Lᵀ by M, where Mᵢⱼ = Lᵢⱼ below the diagonal and Mᵢᵢ = log Lᵢᵢ: any lower triangle M is allowed.
+
+    Args:
+        log_scale_tril: (..., d, d) lower triangular; below the diagonal in units of x, the diagonal in their logarithm.
+
+    With z = L⁻¹(x − µ) and a = L⁻ᵀ z (Pinheiro & Bates 1996, *Unconstrained parametrizations for variance-covariance matrices*,
+    for the parametrisation; chain rule on `Cholesky`):
+
+        ∂ log p / ∂Mᵢⱼ = aᵢ zⱼ  (i > j),        ∂ log p / ∂Mᵢᵢ = aᵢ zᵢ Lᵢᵢ − 1
+
+    Example:
+        >>> import torch, mvnjac
+        >>> J = mvnjac.jacobian(torch.ones(1, 2), torch.zeros(2), mvnjac.LogCholesky(torch.zeros(2, 2)))
+        >>> J.unique("log_scale_tril")
+        tensor([[0., 1., 0.]])
+    """
+
+    fields = {"log_scale_tril": lower_triangular}
+
+    def __init__(self, log_scale_tril: Float[Tensor, "*batch d d"]) -> None:
+        super().__init__(log_scale_tril=log_scale_tril)
+
+    def factor(self, d: int) -> Factor:
+        return DenseFactor(scale_tril=self._scale_tril())
+
+    @classmethod
+    def pullback(cls, name: str, rows: Residuals) -> Outer:
+        scale_tril = rows.factor.dense().scale_tril
+        ones = torch.ones_like(scale_tril.diagonal(dim1=-2, dim2=-1))
+        diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
+        return Outer(rows.scaled, rows.whitened, -torch.diag_embed(ones), lower_triangular(rows.d), diagonal=diagonal)
+
+    @classmethod
+    def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
+        scale_tril = factor.scale_tril
+        return scale_tril.tril(-1) + torch.diag_embed(scale_tril.diagonal(dim1=-2, dim2=-1).log())
+
+    def dense(self, d: int | None = None) -> Tensor:
+        scale_tril = self._scale_tril()
+        return scale_tril @ scale_tril.mT
+
+    def checks(self, factor: Factor) -> Iterator[Check]:
+        scale_tril = factor.dense().scale_tril
+        yield checks.lower_triangular("log_scale_tril", self.parameters["log_scale_tril"])
+        yield checks.exponential("log_scale_tril", scale_tril.diagonal(dim1=-2, dim2=-1))
+
+    @classmethod
+    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
+        yield cls(0.5 * make.normal(d, d).tril())
+
+    @classmethod
+    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
+        def bad(rows: list[list[float]], error: type[Exception], says: str) -> BadInput:
+            return BadInput({"log_scale_tril": make.tensor(rows)}, error, says)
+
+        yield bad([[0, 0.5, 0], [0, 0, 0], [0, 0, 0]], ArgumentError, r"not lower triangular: entry \[0,1\]")
+        yield bad([[0, 0, 0], [0, 1e4, 0], [0, 0, 0]], NotFiniteError, "diagonal entry 1")
+        yield bad([[0, 0, 0], [0, float("nan"), 0], [0, 0, 0]], NotFiniteError, r"nan at \[1,1\]")
+
+    def _scale_tril(self) -> Tensor:
+        log_scale_tril = self.parameters["log_scale_tril"]
+        return log_scale_tril.tril(-1) + torch.diag_embed(log_scale_tril.diagonal(dim1=-2, dim2=-1).exp())

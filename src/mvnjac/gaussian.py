@@ -1,0 +1,72 @@
+"""Gaussian: a mean and a covariance, factorised once, called many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac.covariance.base import Covariance
+from mvnjac.jacobian import Jacobian
+from mvnjac.log_prob import log_density
+from mvnjac.model import Model
+
+
+class Gaussian:
+    """A multivariate normal distribution, ready for many calls: the covariance is factorised and checked once.
+
+    Args:
+        mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
+
+    Example:
+        >>> import torch, mvnjac
+        >>> gaussian = mvnjac.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> gaussian.jacobian(torch.ones(3, 2)).sum()["mean"]
+        tensor([3., 3.])
+    """
+
+    def __init__(
+        self,
+        mean: Float[Tensor, "*batch d"],
+        covariance: Float[Tensor, "*own d d"] | Covariance,
+        *,
+        names: Sequence[str] | None = None,
+        precision: str | None = None,
+        check: bool = True,
+    ) -> None:
+        self._model = Model("Gaussian", mean, covariance, names, precision, check)
+
+    @property
+    def mean(self) -> Tensor:
+        """µ as given."""
+        return self._model.mean
+
+    @property
+    def covariance(self) -> Covariance:
+        """The covariance as given; a plain tensor has become `Dense`."""
+        return self._model.covariance
+
+    @property
+    def names(self) -> list[str] | None:
+        """The variables' names."""
+        return self._model.names
+
+    def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
+        """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
+        return Jacobian(self._model, x, self._model.residuals(x))
+
+    def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
+        """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
+        return log_density(self._model, self._model.residuals(x))
+
+    def parameter(self, name: str) -> Tensor:
+        """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.
+
+        Raises:
+            UnknownNameError: a KeyError that lists the names there are.
+        """
+        return self._model.parameter(name)
+
+    def __repr__(self) -> str:
+        return f"Gaussian(mean={tuple(self.mean.shape)}, covariance={self.covariance!r})"

@@ -1,0 +1,219 @@
+"""The way from arguments to residuals: what is given is checked, brought to one precision, factorised once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.arithmetic import as_given, concrete, tracked
+from mvnjac.batches import batch_shape, broadcast, narrow
+from mvnjac.coordinates import Coordinates, vector
+from mvnjac.covariance import checks, dense_parameters
+from mvnjac.covariance.base import Covariance, Factor, same_kind
+from mvnjac.covariance.checks import Check
+from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.residuals import Residuals
+from mvnjac.selection import unknown_name
+
+
+class Model:
+    """A mean and a covariance, ready to meet rows of x.
+
+    Attributes:
+        mean, covariance: as given.
+        names: the variables' names, or None.
+        dtype: of the results; `working` is the dtype of the arithmetic.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        mean: Tensor,
+        covariance: Tensor | Covariance,
+        names: Sequence[str] | None,
+        precision: str | None,
+        check: bool,
+    ) -> None:
+        self.function, self.mean, self.check = function, mean, check
+        self.covariance = _as_covariance(function, covariance)
+        checks.floating(function, "mean", mean)
+        same_kind(function, "mean", mean, "covariance", next(iter(self.covariance.parameters.values())))
+        self.d = self._dimension()
+        self.names = _valid_names(function, names, self.d)
+        self.dtype = mean.dtype
+        self.working = _working(function, precision, self.dtype)
+        self.batch = self._batch()
+        self._factors: dict[bool, tuple[Tensor, Factor]] = {}
+        self._checked = False
+
+    def residuals(self, x: Tensor) -> Residuals:
+        """x → whitened residuals (as yet unwhitened: z and a follow on demand), checked once."""
+        self._check_x(x)
+        keep = tracked(x, self.mean, *self.covariance.parameters.values())
+        mean, factor = self._prepared(keep)
+        if self.check:
+            self._check_numbers(x, factor)
+        rows = x if keep else x.detach()
+        return Residuals(rows.to(self.working) - mean, mean, factor)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The context in which every product is formed: no autocast, no TF32."""
+        return as_given(self.working, self.mean.device)
+
+    def namer(self, i: int) -> str:
+        """How variable i is called in a message."""
+        return f"variable {i}" if self.names is None else f"{self.names[i]!r}"
+
+    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Model:
+        """The model of some rows, where each row has a mean or a covariance of its own; else itself."""
+        if dim < len(full) - len(self.batch):
+            return self
+        part = copy.copy(self)
+        part.mean = narrow(self.mean, full, 1, dim, index)
+        part.covariance = self.covariance.narrow(full, dim, index)
+        part.batch, part._factors = part._batch(), {}
+        return part
+
+    def parameter_names(self) -> list[str]:
+        """All parameters there are derivatives by: the mean, the covariance's own, the other dense ones."""
+        own = list(self.covariance.fields)
+        return ["mean", *own, *(name for name in dense_parameters() if name not in own)]
+
+    def coordinates(self, name: str) -> Coordinates:
+        """The coordinates of x or of a parameter; an UnknownNameError lists the names there are."""
+        if name in ("x", "mean"):
+            return vector(self.d)
+        for fields in (self.covariance.fields, getattr(dense_parameters().get(name), "fields", {})):
+            if name in fields:
+                return fields[name](self.d)
+        raise unknown_name(name, name, ["x", *self.parameter_names()])
+
+    def parameter(self, name: str) -> Tensor:
+        """The value of a parameter, in any parametrisation."""
+        self.coordinates(name)
+        if name == "mean":
+            return self.mean
+        if name in self.covariance.parameters:
+            return self.covariance.parameters[name]
+        mean, factor = self._prepared(True)
+        with self.arithmetic():
+            return dense_parameters()[name].value(name, mean, factor.dense()).to(self.dtype)
+
+    # --- preparation ---------------------------------------------------------------------------------------------
+
+    def _prepared(self, keep: bool) -> tuple[Tensor, Factor]:
+        """The mean and the factor: with their graph where one must be kept, without where not; each made once."""
+        keep = keep and tracked(self.mean, *self.covariance.parameters.values())
+        if keep not in self._factors:
+            mean = (self.mean if keep else self.mean.detach()).to(self.working)
+            covariance = self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
+            with self.arithmetic():
+                factor = covariance.factor(self.d)
+            factor.checked = self.check
+            self._factors[keep] = mean, factor
+        return self._factors[keep]
+
+    # --- shapes --------------------------------------------------------------------------------------------------
+
+    def _dimension(self) -> int:
+        if self.mean.ndim == 0:
+            raise ShapeError(f"{self.function}: mean has shape (); pass a mean of shape (d,) or (..., d).")
+        d, expected = self.mean.shape[-1], self.covariance.dimension
+        if expected is not None and d != expected:
+            raise ShapeError(
+                f"{self.function}: mean has shape {tuple(self.mean.shape)}, but the covariance is of {expected} variables "
+                f"({self.covariance!r}); pass a mean of shape ({expected},) or (..., {expected})."
+            )
+        if d == 0:
+            raise ShapeError(f"{self.function}: mean has shape {tuple(self.mean.shape)}: there are no variables.")
+        return d
+
+    def _batch(self) -> Size:
+        own, other = batch_shape(self.mean, 1), self.covariance.batch
+        try:
+            return broadcast(own, other)
+        except RuntimeError:
+            raise ShapeError(
+                f"{self.function}: the leading dimensions of the mean {tuple(own)} and of the covariance {tuple(other)} "
+                "do not broadcast."
+            ) from None
+
+    def _check_x(self, x: Tensor) -> None:
+        checks.floating(self.function, "x", x)
+        same_kind(self.function, "x", x, "mean", self.mean)
+        if x.ndim == 0 or x.shape[-1] != self.d:
+            columns = x.shape[-1] if x.ndim else "no"
+            raise ShapeError(
+                f"{self.function}: mean has shape {tuple(self.mean.shape)}, but x, of shape {tuple(x.shape)}, has {columns} "
+                f"columns; pass x of shape (n, {self.d})"
+                + (f" or a mean of shape ({x.shape[-1]},) or (n, {x.shape[-1]})." if x.ndim else ".")
+            )
+        try:
+            broadcast(batch_shape(x, 1), self.batch)
+        except RuntimeError:
+            raise ShapeError(
+                f"{self.function}: x has shape {tuple(x.shape)}, but mean and covariance have the leading dimensions "
+                f"{tuple(self.batch)}; the leading dimensions must broadcast (for a grid of n rows and these, pass x of "
+                f"shape (n, {'1, ' * len(self.batch)}{self.d}))."
+            ) from None
+
+    # --- numbers -------------------------------------------------------------------------------------------------
+
+    def _check_numbers(self, x: Tensor, factor: Factor) -> None:
+        """Look at all flags of this call together; mean and covariance only the first time."""
+        pending: list[Check] = []
+        if concrete(x):
+            pending.append(checks.finite_rows(x))
+        given = [self.mean, *self.covariance.parameters.values()]
+        first_time = not self._checked and concrete(*given)
+        if first_time:
+            pending.append(checks.finite("mean", self.mean, (self.d,)))
+            pending.extend(self.covariance.all_checks(factor))
+        with torch.no_grad():
+            self._raise_first(pending)
+        self._checked = self._checked or first_time
+
+    def _raise_first(self, pending: Iterable[Check]) -> None:
+        pending = list(pending)
+        if not pending or bool(torch.stack([check.ok for check in pending]).all()):
+            return
+        for check in pending:
+            error = None if bool(check.ok) else check.explain(self.function, self.namer)
+            if error is not None:
+                raise error
+
+
+def _as_covariance(function: str, covariance: Tensor | Covariance) -> Covariance:
+    if isinstance(covariance, Covariance):
+        return covariance
+    checks.floating(function, "covariance", covariance)
+    from mvnjac.covariance.dense import Dense  # a plain tensor means Σ itself
+
+    return Dense(covariance)
+
+
+def _valid_names(function: str, names: Sequence[str] | None, d: int) -> list[str] | None:
+    if names is None:
+        return None
+    names = [str(name) for name in names]
+    if len(names) != d:
+        raise ShapeError(f"{function}: {len(names)} names for {d} variables.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ArgumentError(f"{function}: names must be unique; {', '.join(map(repr, repeated))} occurs more than once.")
+    return names
+
+
+def _working(function: str, precision: str | None, dtype: torch.dtype) -> torch.dtype:
+    if precision is None:
+        return dtype
+    if precision != "float64":
+        raise ArgumentError(
+            f"{function}: precision is {precision!r}; expected None (arithmetic in the dtype given) or 'float64' "
+            "(float32 arguments are worked in float64 inside, and the results rounded)."
+        )
+    return torch.float64

@@ -1,0 +1,99 @@
+"""Whitened residuals: the n·d numbers from which the log-density and every derivative follow.
+
+    r = x − µ        z = L⁻¹ r        a = Σ⁻¹ r
+
+z and a are computed when first needed, once. x and µ are subtracted before anything else happens: raw moments are never
+formed, so that a common offset costs no digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mvnjac.arithmetic import tracked
+from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
+from mvnjac.covariance.base import Factor
+
+
+class Residuals:
+    """Rows of residuals against one factor (or one factor a group of rows).
+
+    Attributes:
+        batch: the broadcast batch of x, mean and covariance.
+        residual: r, (*batch, d).
+        mean: (*own batch, d).
+        factor: the factor of the covariance.
+    """
+
+    def __init__(self, residual: Tensor, mean: Tensor, factor: Factor) -> None:
+        self.batch = broadcast(batch_shape(residual, 1), factor.batch)
+        self.residual = residual.expand((*self.batch, residual.shape[-1]))
+        self.mean, self.factor = mean, factor
+        self._cache: dict[str, Tensor] = {}
+
+    @property
+    def tracked(self) -> bool:
+        """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
+        return tracked(self.residual, *self.factor.tensors())
+
+    @property
+    def _requires_graph(self) -> bool:
+        return self.residual.requires_grad or self.factor.requires_grad
+
+    @property
+    def d(self) -> int:
+        """The number of variables."""
+        return self.residual.shape[-1]
+
+    @property
+    def whitened(self) -> Tensor:
+        """z = L⁻¹ r with Σ = L Lᵀ, L lower triangular: (*batch, d)."""
+        return self._cached("whitened", self.factor.whiten)
+
+    @property
+    def reverse_whitened(self) -> Tensor:
+        """s = Λᵀ r with Σ⁻¹ = Λ Λᵀ, Λ lower triangular: (*batch, d)."""
+        return self._cached("reverse_whitened", self.factor.reverse_whiten)
+
+    @property
+    def scaled(self) -> Tensor:
+        """a = Σ⁻¹ r: (*batch, d)."""
+        return self._cached("scaled", self.factor.solve)
+
+    @property
+    def log_prob(self) -> Tensor:
+        """(*batch) −½ (d log 2π + log det Σ + ‖z‖²), a sum of squares. Either whitening has the same norm."""
+        z = self.whitened if self.factor.whitens_forward else self.reverse_whitened
+        return -0.5 * (self.d * math.log(2 * math.pi) + self.factor.log_det + (z * z).sum(-1))
+
+    def densely(self) -> Residuals:
+        """The same rows against the dense factor, for derivatives by dense parameters."""
+        dense = self.factor.dense()
+        if dense is self.factor:
+            return self
+        twin = Residuals(self.residual, self.mean, dense)
+        twin._cache = {"scaled": self.scaled}
+        return twin
+
+    def narrow(self, dim: int, index: slice | Tensor) -> Residuals:
+        """Some of the rows along a dimension of the batch; what is shared by the rows stays shared."""
+        part = Residuals(
+            narrow(self.residual, self.batch, 1, dim, index),
+            narrow(self.mean, self.batch, 1, dim, index),
+            self.factor.narrow(self.batch, dim, index),
+        )
+        part._cache = {name: narrow(t, self.batch, 1, dim, index) for name, t in self._cache.items()}
+        return part
+
+    def _cached(self, name: str, compute: Callable[[Tensor, RowLayout], Tensor]) -> Tensor:
+        if name not in self._cache:
+            layout = RowLayout(self.batch, self.factor.batch)
+            # Whether a graph is kept was decided when the residuals were made; no_grad must not cut it silently later.
+            with torch.set_grad_enabled(torch.is_grad_enabled() or self._requires_graph):
+                rows = compute(layout.fold(self.residual), layout)
+            self._cache[name] = layout.unfold(rows)
+        return self._cache[name]

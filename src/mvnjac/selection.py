@@ -1,0 +1,120 @@
+"""Which columns of the Jacobian are meant: `wrt` names whole parameters or single elements of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mvnjac.coordinates import Coordinates
+from mvnjac.errors import ArgumentError, UnknownNameError
+
+LAYOUTS = ("unique", "full")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Adjacent columns of one parameter: all of it (index None), or some of its elements.
+
+    index: positions among the coordinates' elements; labels: the names they were asked for by.
+    """
+
+    name: str
+    layout: str
+    coordinates: Coordinates
+    index: tuple[int, ...] | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of columns."""
+        return self.coordinates.size if self.index is None else len(self.index)
+
+    def index_tensor(self, device: torch.device) -> torch.Tensor:
+        """(size,) the elements' positions."""
+        return torch.tensor(self.index, device=device)
+
+    def joined(self, other: Part) -> Part | None:
+        """Both as one part, if both are elements of the same parameter: they are then computed together."""
+        if self.name != other.name or self.index is None or other.index is None:
+            return None
+        return Part(self.name, self.layout, self.coordinates, self.index + other.index, self.labels + other.labels)
+
+
+class Selection:
+    """The parts of a `wrt`, in the order asked, in the coordinates of a layout."""
+
+    def __init__(
+        self,
+        wrt: str | Iterable[str] | None,
+        layout: str,
+        default: Sequence[str],
+        known: Sequence[str],
+        coordinates: Callable[[str], Coordinates],
+        names: Sequence[str] | None,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise ArgumentError(f"layout is {layout!r}; expected 'unique' or 'full'.")
+        asked = list(default) if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+        repeated = [label for i, label in enumerate(asked) if label in asked[:i]]
+        if repeated:
+            raise ArgumentError(f"wrt: {repeated[0]!r} is named twice.")
+        self._names, self._known = names, known
+        self.parts: list[Part] = []
+        for label in asked:
+            part = self._part(label, layout, coordinates)
+            joined = self.parts[-1].joined(part) if self.parts else None
+            self.parts = [*self.parts[:-1], joined] if joined else [*self.parts, part]
+
+    @property
+    def size(self) -> int:
+        """p, the number of columns."""
+        return sum(part.size for part in self.parts)
+
+    def columns(self) -> list[str]:
+        """The p column names."""
+        labels: list[str] = []
+        for part in self.parts:
+            if part.index is None:
+                labels += [part.name + label for label in part.coordinates.labels(self._names)]
+            else:
+                labels += part.labels
+        return labels
+
+    def slices(self) -> list[tuple[Part, slice]]:
+        """Each part with its columns."""
+        located, first = [], 0
+        for part in self.parts:
+            located.append((part, slice(first, first + part.size)))
+            first += part.size
+        return located
+
+    def _part(self, label: str, layout: str, coordinates: Callable[[str], Coordinates]) -> Part:
+        name, bracket, rest = label.partition("[")
+        if name not in self._known:
+            raise unknown_name(label, name, self._known)
+        own = coordinates(name) if layout == "unique" else coordinates(name).all_entries()
+        if not bracket:
+            return Part(name, layout, own)
+        index = own.locate(bracket + rest, self._names)
+        if index is None:
+            raise UnknownNameError(f"wrt: {label!r} is no element of {name}; it has {_examples(name, own, self._names)}.")
+        return Part(name, layout, own, (index,), (label,))
+
+
+def unknown_name(label: str, name: str, known: Sequence[str]) -> UnknownNameError:
+    """The error for a parameter that does not exist here."""
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UnknownNameError(f"There is no parameter {label!r} here.{hint} The names are: {', '.join(known)}.")
+
+
+def _examples(name: str, coordinates: Coordinates, names: Sequence[str] | None) -> str:
+    if coordinates.size > 10_000:
+        return f"{coordinates.size} elements"
+    labels = [name + label for label in coordinates.labels(names)]
+    if not labels:
+        return "no elements"
+    return ", ".join(labels) if len(labels) <= 6 else f"{', '.join(labels[:3])}, …, {labels[-1]}"
