@@ -88,7 +88,7 @@ class Entrywise(Block):
 
 @dataclass(eq=False)
 class Outer(Block):
-    """left rightᵀ (+ right leftᵀ if `both`) + offset, on the entries that the coordinates leave free.
+    """coefficient · left rightᵀ (+ its transpose if `both`) + offset, on the entries that the coordinates leave free.
 
     left (*batch, m), right (*batch, k); offset (*own batch, m, k) is shared by the rows; `diagonal` (*own batch, m), if given,
     multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric.
@@ -98,6 +98,7 @@ class Outer(Block):
     right: Tensor
     offset: Tensor
     coordinates: Triangle
+    coefficient: float = 1.0
     both: bool = False
     diagonal: Tensor | None = None
 
@@ -106,8 +107,10 @@ class Outer(Block):
         return batch_shape(self.left, 1)
 
     def full(self) -> Tensor:
-        product = self.left.unsqueeze(-1) * self.right.unsqueeze(-2)
-        return self._assemble(product, self.offset)
+        left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
+        if self.both or self.diagonal is not None:
+            return self._assemble(left * right, self.offset)
+        return self.coordinates.project(torch.addcmul(self.offset, left, right, value=self.coefficient))
 
     def entries(self, positions: Tensor) -> Tensor:
         rows, columns = positions // self.coordinates.shape[1], positions % self.coordinates.shape[1]
@@ -116,7 +119,7 @@ class Outer(Block):
             product = product + self.right[..., rows] * self.left[..., columns]
         if self.diagonal is not None:
             product = torch.where(rows == columns, product * self.diagonal[..., rows], product)
-        entries = product + self.offset.flatten(-2)[..., positions]
+        entries = self.coefficient * product + self.offset.flatten(-2)[..., positions]
         free = self.coordinates.free(positions)
         return entries if free is None else torch.where(free, entries, 0)
 
@@ -150,7 +153,8 @@ class Outer(Block):
         layout = RowLayout(self.batch, batch_shape(direction, 2))
         product = layout.fold(self.left) @ layout.fold_own(direction, 2)
         product = layout.unfold((product * layout.fold(self.right)).sum(-1), 0)
-        return (2 * product if self.both else product) + constant  # `both`: the direction is symmetric
+        factor = 2 * self.coefficient if self.both else self.coefficient  # `both`: the direction is symmetric
+        return factor * product + constant
 
     @staticmethod
     def _slice(offset: Tensor, terms: list[tuple[Tensor, Tensor]], out: Tensor | None = None) -> Tensor:
@@ -180,25 +184,29 @@ class Outer(Block):
         element, and later columns don't meet it at all: it is rescaled in place when its turn comes.
         """
         d, mirrored, diagonal = self.coordinates.d, self.coordinates.mirrored, self.coordinates.diagonal
-        work = 2 * left if mirrored else left.clone() if self.diagonal is not None else left
+        below = (2 if mirrored else 1) * self.coefficient
+        plain = not mirrored and self.diagonal is None  # nothing sets the diagonal apart
+        work = left * below if below != 1 else left if plain else left.clone()
         in_place = not tracked(left, right, self.offset)
         for j in range(d if diagonal else d - 1):
-            start, on_diagonal = (j, left[..., j : j + 1]) if diagonal else (j + 1, None)
-            if on_diagonal is not None and self.diagonal is not None:
-                on_diagonal = on_diagonal * self.diagonal[..., j : j + 1]
-            if on_diagonal is None or (not mirrored and self.diagonal is None):
-                u = work[..., start:]
-            elif in_place:
-                work[..., j : j + 1] = on_diagonal
+            if not diagonal:
+                u = work[..., j + 1 :]
+            elif plain:
                 u = work[..., j:]
             else:
-                u = torch.cat([on_diagonal, work[..., j + 1 :]], -1)
+                entry = left[..., j : j + 1] * self.coefficient
+                entry = entry if self.diagonal is None else entry * self.diagonal[..., j : j + 1]
+                if in_place:
+                    work[..., j : j + 1] = entry
+                    u = work[..., j:]
+                else:
+                    u = torch.cat([entry, work[..., j + 1 :]], -1)
             yield u, right[..., j : j + 1]
 
     def _assemble(self, product: Tensor, offset: Tensor) -> Tensor:
         if self.both:
             product = product + product.mT
-        return self.coordinates.project(self._scale_diagonal(product) + offset)
+        return self.coordinates.project(self.coefficient * self._scale_diagonal(product) + offset)
 
     def _scale_diagonal(self, full: Tensor) -> Tensor:
         if self.diagonal is None:

@@ -248,7 +248,7 @@ class Jacobian:
 
     @cached_property
     def _dense_rows(self) -> Residuals:
-        with self._model.arithmetic():
+        with self._model.arithmetic(), torch.set_grad_enabled(torch.is_grad_enabled() or self._rows.requires_grad):
             return self._rows.densely()
 
     def _block(self, name: str) -> Block:
@@ -319,8 +319,9 @@ class Jacobian:
 
     def _narrow(self, dim: int, index: slice | Tensor) -> Jacobian:
         part = Jacobian.__new__(Jacobian)
-        part._model = self._model.narrow(self.batch, dim, index)
-        part._rows = self._rows.narrow(dim, index)
+        with torch.set_grad_enabled(torch.is_grad_enabled() or self._rows.requires_grad):  # rows of a graph stay in it
+            part._model = self._model.narrow(self.batch, dim, index)
+            part._rows = self._rows.narrow(dim, index)
         part._x_batch = narrow(torch.empty(self._x_batch, device="meta"), self.batch, 0, dim, index).shape
         part.batch, part.dtype, part.device = part._rows.batch, self.dtype, self.device
         return part

@@ -41,7 +41,8 @@ class Residuals:
         return tracked(self.residual, *self.factor.tensors())
 
     @property
-    def _requires_graph(self) -> bool:
+    def requires_grad(self) -> bool:
+        """Whether a graph hangs on these rows."""
         return self.residual.requires_grad or self.factor.requires_grad
 
     @property
@@ -93,7 +94,6 @@ class Residuals:
         if name not in self._cache:
             layout = RowLayout(self.batch, self.factor.batch)
             # Whether a graph is kept was decided when the residuals were made; no_grad must not cut it silently later.
-            with torch.set_grad_enabled(torch.is_grad_enabled() or self._requires_graph):
-                rows = compute(layout.fold(self.residual), layout)
-            self._cache[name] = layout.unfold(rows)
+            with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
+                self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]

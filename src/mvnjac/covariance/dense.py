@@ -50,7 +50,7 @@ class Dense(Covariance, DenseParametrisation):
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
         a, P = rows.scaled, rows.factor.dense().precision_matrix
-        return Outer(0.5 * a, a, -0.5 * P, symmetric(rows.d))
+        return Outer(a, a, -0.5 * P, symmetric(rows.d), coefficient=0.5)
 
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:

@@ -51,7 +51,7 @@ class Precision(Covariance, DenseParametrisation):
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
         r, covariance_matrix = rows.residual, rows.factor.dense().covariance_matrix
-        return Outer(-0.5 * r, r, 0.5 * covariance_matrix, symmetric(rows.d))
+        return Outer(r, r, 0.5 * covariance_matrix, symmetric(rows.d), coefficient=-0.5)
 
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:

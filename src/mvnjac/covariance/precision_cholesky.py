@@ -49,7 +49,7 @@ class PrecisionCholesky(Covariance, DenseParametrisation):
     def pullback(cls, name: str, rows: Residuals) -> Outer:
         diagonal = rows.factor.dense().precision_tril.diagonal(dim1=-2, dim2=-1)
         offset = torch.diag_embed(1 / diagonal)
-        return Outer(-rows.residual, rows.reverse_whitened, offset, lower_triangular(rows.d))
+        return Outer(rows.residual, rows.reverse_whitened, offset, lower_triangular(rows.d), coefficient=-1.0)
 
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:

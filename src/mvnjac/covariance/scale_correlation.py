@@ -54,7 +54,8 @@ class ScaleCorrelation(Covariance, DenseParametrisation):
         if name == "scale":
             return Entrywise((a * rows.residual - 1) / s, vector(rows.d))
         inverse = s.unsqueeze(-1) * factor.precision_matrix * s.unsqueeze(-2)
-        return Outer(0.5 * s * a, s * a, -0.5 * inverse, correlation(rows.d))
+        scaled = s * a
+        return Outer(scaled, scaled, -0.5 * inverse, correlation(rows.d), coefficient=0.5)
 
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:

@@ -1,0 +1,115 @@
+"""Bad arguments: each a clear error that names what, where and the remedy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import mvnjac
+from mvnjac import errors
+
+EYE = torch.eye(3, dtype=torch.float64)
+ZERO = torch.zeros(3, dtype=torch.float64)
+X = torch.zeros(5, 3, dtype=torch.float64)
+
+
+def with_(A: torch.Tensor, index: tuple, value: float) -> torch.Tensor:
+    A = A.clone()
+    A[index] = value
+    return A
+
+
+@pytest.mark.parametrize(
+    ("x", "mean", "covariance", "error", "says"),
+    [
+        (X, torch.zeros(2).double(), EYE, errors.ShapeError, r"mean has shape \(2,\).*of 3 variables"),
+        (X[:, :2], ZERO, EYE, errors.ShapeError, r"mean has shape \(3,\), but x, of shape \(5, 2\), has 2 columns; pass x of"),
+        (X, ZERO, EYE[:2], errors.ShapeError, r"covariance_matrix has shape \(2, 3\)"),
+        (X, torch.tensor(1.0).double(), EYE, errors.ShapeError, r"mean has shape \(\)"),
+        (torch.tensor(1.0).double(), ZERO, EYE, errors.ShapeError, "no columns"),
+        (X, ZERO, EYE.expand(4, 3, 3), errors.ShapeError, r"leading dimensions \(4,\).*\(n, 1, 3\)"),
+        (X, torch.zeros(2, 3).double(), EYE.expand(4, 3, 3), errors.ShapeError, "do not broadcast"),
+        (X.float(), ZERO, EYE, errors.DtypeError, "x is torch.float32 but mean is torch.float64"),
+        (X, ZERO, EYE.float(), errors.DtypeError, "convert one"),
+        (X.long(), ZERO, EYE, errors.DtypeError, r"x is torch.int64.*x.double\(\)"),
+        (X.half(), ZERO, EYE, errors.DtypeError, "float16"),
+        (X.to(torch.complex128), ZERO, EYE, errors.DtypeError, "complex"),
+        (X.numpy(), ZERO, EYE, errors.DtypeError, "from_numpy"),
+        (X, [0.0, 0.0, 0.0], EYE, errors.DtypeError, "mean is a list"),
+        (X, ZERO, np.eye(3), errors.DtypeError, "covariance is a ndarray"),
+        (X, ZERO.to("meta"), EYE, errors.DeviceError, "on meta"),
+        (with_(X, (3, 1), float("nan")), ZERO, EYE, errors.NotFiniteError, r"x is nan at row 3, column 1 \('b'\)"),
+        (with_(X, (4, 0), float("inf")), ZERO, EYE, errors.NotFiniteError, "x is inf at row 4"),
+        (X, with_(ZERO, (2,), float("nan")), EYE, errors.NotFiniteError, r"mean is nan at \[2\] \('c'\)"),
+        (X, ZERO, with_(EYE, (1, 1), float("inf")), errors.NotFiniteError, r"covariance_matrix is inf at \[1,1\]"),
+        (X, ZERO, with_(EYE, (1, 1), 0.0), errors.NotPositiveDefiniteError, "'b' .pivot 2 of 3.*constant"),
+        (X, ZERO, torch.ones(3, 3).double(), errors.NotPositiveDefiniteError, "'b' is.*linear combination of 'a'"),
+        (X, ZERO, with_(EYE, (0, 1), 1e-6), errors.NotSymmetricError, r"entry \[0,1\] \('a', 'b'\) is 1e-06 but \[1,0\] is 0"),
+        (X, ZERO, 1e-7 * with_(with_(EYE, (0, 1), 0.9), (1, 0), 0.1), errors.NotSymmetricError, "not symmetric"),
+    ],
+)  # fmt: skip
+def test_each_is_named(x, mean, covariance, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        mvnjac.jacobian(x, mean, covariance, names=["a", "b", "c"])
+    assert isinstance(caught.value, ValueError)
+    if error is errors.DtypeError:
+        assert isinstance(caught.value, TypeError)
+
+
+def test_batch_index_of_the_bad_matrix() -> None:
+    sigma = EYE.repeat(4, 1, 1)
+    sigma[2, 1, 1] = -1
+    with pytest.raises(errors.NotPositiveDefiniteError, match="at batch index 2.*pivot 2 of 3"):
+        mvnjac.jacobian(torch.zeros(4, 3).double(), ZERO, sigma)
+
+
+def test_variables_involved_are_named() -> None:
+    A = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double()
+    A = torch.cat([A, (A[0] + A[2]).unsqueeze(0)])
+    with pytest.raises(errors.NotPositiveDefiniteError, match="'d' is.*combination of 'a', 'c'|combination of 'c', 'a'"):
+        mvnjac.jacobian(torch.zeros(2, 4).double(), torch.zeros(4).double(), A @ A.mT - 1e-9, names=list("abcd"))
+
+
+def test_rounding_is_no_asymmetry() -> None:
+    A = torch.randn(40, 60, generator=torch.Generator().manual_seed(0)).double()
+    sigma = A @ A.mT
+    sigma[0, 1] *= 1 + 4e-16
+    mvnjac.jacobian(torch.zeros(2, 40).double(), torch.zeros(40).double(), sigma)
+
+
+@pytest.mark.parametrize(("names", "says"), [(["a", "b"], "2 names for 3"), (["a", "b", "a"], "'a' occurs more than once")])
+def test_names(names: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        mvnjac.jacobian(X, ZERO, EYE, names=names)
+
+
+def test_precision_is_checked() -> None:
+    with pytest.raises(ValueError, match="precision is 'double'"):
+        mvnjac.jacobian(X, ZERO, EYE, precision="double")
+
+
+def test_gaussian_and_log_prob_refuse_the_same() -> None:
+    with pytest.raises(errors.NotPositiveDefiniteError, match=r"^log_prob: "):
+        mvnjac.log_prob(X, ZERO, -EYE)
+    with pytest.raises(errors.NotPositiveDefiniteError, match=r"^Gaussian: "):
+        mvnjac.Gaussian(ZERO, -EYE).jacobian(X)
+
+
+def test_the_users_numbers_are_not_altered() -> None:
+    x, mean, sigma = X + 1, ZERO + 2, EYE * 3
+    copies = x.clone(), mean.clone(), sigma.clone()
+    J = mvnjac.jacobian(x, mean, sigma)
+    J.matrix(), J.gram(), J.sum(), J["scale_tril"], J["natural_matrix"], J["precision_tril"]
+    for now, before in zip((x, mean, sigma), copies, strict=True):
+        assert torch.equal(now, before)
+
+
+def test_nearly_singular_in_scale_is_fine() -> None:
+    """Badly scaled variables are no reason to refuse: twelve orders of magnitude, float32 too."""
+    scale = torch.tensor([1e-6, 1.0, 1e6])
+    corr = torch.tensor([[1.0, 0.5, 0.2], [0.5, 1.0, 0.3], [0.2, 0.3, 1.0]])
+    for dtype in (torch.float32, torch.float64):
+        sigma = (scale[:, None] * corr * scale).to(dtype)
+        J = mvnjac.jacobian(torch.zeros(2, 3, dtype=dtype), torch.zeros(3, dtype=dtype), sigma)
+        assert torch.isfinite(J.matrix()).all()
