@@ -1,0 +1,41 @@
+# Each target does all of its own set-up: a virtual environment in .venv, the pinned torch first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+RATES := examples/data/ecb_reference_rates.csv.gz
+COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
+SCORES := build/demo/ecb_scores.parquet
+
+.PHONY: setup demo test lint mutate bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+demo: setup
+	mkdir -p build/demo
+	$(BIN)/mvnjac jacobian $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(SCORES) --force
+	$(BIN)/python examples/largest_days.py $(SCORES)
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+mutate: setup
+	$(BIN)/python tools/mutate.py
+
+bench: setup
+	$(BIN)/python benchmarks/core.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,119 @@
+"""The dense core against its peers and the floor of the machine, in one run, interleaved, one thread, float64.
+
+    python benchmarks/core.py [--quick]
+
+Prints medians of ratios. Only ratios from one run mean anything on a shared machine: each round times every contestant once, in
+turn, and a ratio is taken within the round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.func import grad, vmap
+
+import mvnjac
+
+MATRIX = [(1000, 3), (100_000, 10), (10_000, 50), (2000, 200), (200, 1000)]
+TOTAL = [(1, 3), (1000, 10), (10_000, 50), (10_000, 200), (2000, 1000), (1, 2000)]
+
+
+def data(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Well-conditioned: x (n, d), mean (d,), Σ (d, d)."""
+    generator = torch.Generator().manual_seed(n + d)
+    A = torch.randn(d, 2 * d, generator=generator, dtype=torch.float64)
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return x, torch.zeros(d, dtype=torch.float64), A @ A.mT / (2 * d)
+
+
+def textbook(x: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """One row's log-density (up to the constant), as a user of torch.func writes it."""
+    L = torch.linalg.cholesky(covariance)
+    z = torch.linalg.solve_triangular(L, (x - mean).unsqueeze(-1), upper=False)
+    return -0.5 * (z * z).sum() - L.diagonal().log().sum()
+
+
+def by_distributions(x: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor) -> None:
+    """The total gradient by torch.distributions and autograd."""
+    mean, covariance = mean.clone().requires_grad_(), covariance.clone().requires_grad_()
+    torch.distributions.MultivariateNormal(mean, covariance, validate_args=False).log_prob(x).sum().backward()
+
+
+def rounds(contestants: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, after one round that is thrown away."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for index in range(count + 1):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            result = call()
+            elapsed = time.perf_counter() - start
+            del result
+            if index:
+                times[name].append(elapsed)
+    return times
+
+
+def report(title: str, times: dict[str, list[float]], ours: str, others: list[str]) -> None:
+    ratios = [statistics.median(a / b for a, b in zip(times[ours], times[other], strict=True)) for other in others]
+    cells = "  ".join(f"{ratio:8.4f} (1/{1 / ratio:.3g})" for ratio in ratios)
+    print(f"{title:>22}  {statistics.median(times[ours]) * 1e3:9.3f} ms  {cells}", flush=True)
+
+
+def matrix(n: int, d: int, count: int) -> None:
+    x, mean, covariance = data(n, d)
+    p = d + d * (d + 1) // 2
+    out = torch.empty(n, p, dtype=torch.float64)
+    per_row = vmap(grad(textbook, argnums=(1, 2)), (0, None, None))
+    times = rounds(
+        {
+            "fresh": lambda: mvnjac.jacobian(x, mean, covariance).matrix(),
+            "out": lambda: mvnjac.jacobian(x, mean, covariance).matrix(out=out),
+            "vmap(grad)": lambda: per_row(x, mean, covariance),
+            "fill fresh": lambda: torch.empty(n, p, dtype=torch.float64).fill_(1.0),
+            "fill given": lambda: out.fill_(1.0),
+        },
+        count,
+    )
+    report(f"({n}, {d}) fresh", times, "fresh", ["vmap(grad)", "fill fresh"])
+    report(f"({n}, {d}) out=", times, "out", ["vmap(grad)", "fill given"])
+
+
+def total(n: int, d: int, count: int) -> None:
+    x, mean, covariance = data(n, d)
+
+    def floor() -> None:
+        L = torch.linalg.cholesky(covariance)
+        (x @ torch.cholesky_inverse(L)).mT @ x
+
+    times = rounds(
+        {
+            "sum": lambda: mvnjac.jacobian(x, mean, covariance).sum(),
+            "torch.distributions": lambda: by_distributions(x, mean, covariance),
+            "floor": floor,
+        },
+        count,
+    )
+    report(f"({n}, {d}) sum", times, "sum", ["torch.distributions", "floor"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only (10 000, 50), three rounds")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    count = 3 if quick else 7
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread, float64, medians of {count} rounds")
+    print(f"{'J.matrix()':>22}  {'time':>12}  against vmap(grad)   against filling the output")
+    for n, d in [(10_000, 50)] if quick else MATRIX:
+        matrix(n, d, count if n * d * d < 5e7 else 3)
+    print(f"{'J.sum()':>22}  {'time':>12}  against distributions against factor + inverse + two products")
+    for n, d in [(10_000, 50)] if quick else TOTAL:
+        total(n, d, 2 * count)
+
+
+if __name__ == "__main__":
+    main()

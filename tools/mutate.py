@@ -1,0 +1,101 @@
+"""Change a sign or a factor in each formula of each structure file, one at a time; the contract test must fail every time.
+
+    python tools/mutate.py [structure file names …]
+
+A mutant that survives is a formula that no test holds. The package is copied into a temporary folder, one file of it is changed,
+and the contract test runs against the copy.
+"""
+
+from __future__ import annotations
+
+import ast
+import concurrent.futures
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "src" / "mvnjac" / "covariance"
+#: where formulas are: everything else in a structure file is argument handling, samples and sentences
+FORMULAS = {"factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_scale_tril"}
+SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+
+
+def mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
+    """(what was changed, the changed tree) for each sign and each factor in a formula."""
+    for index, node in enumerate(ast.walk(tree)):
+        if not isinstance(node, ast.FunctionDef) or node.name not in FORMULAS:
+            continue
+        for inner, part in enumerate(ast.walk(node)):
+            for label, change in changes(part):
+                mutant = copy.deepcopy(tree)
+                function = next(n for i, n in enumerate(ast.walk(mutant)) if i == index)
+                target = next(n for i, n in enumerate(ast.walk(function)) if i == inner)
+                change(target)
+                yield f"line {part.lineno}, {node.name}: {label}", ast.fix_missing_locations(mutant)
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, object]]:
+    """The changes of one node. Integers that are axes or shapes are no formulas: only operands of arithmetic count."""
+    if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
+        swapped = SWAPS[type(node.op)]
+        yield f"{ast.unparse(node)!r}: {type(node.op).__name__} → {swapped.__name__}", lambda n: setattr(n, "op", swapped())
+        for side in ("left", "right"):
+            if isinstance(getattr(node, side), ast.Constant):
+                yield f"{ast.unparse(node)!r}: constant doubled", lambda n, s=side: double(getattr(n, s))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _integer(node.operand):
+        yield f"{ast.unparse(node)!r}: sign", lambda n: setattr(n, "op", ast.UAdd())
+    if isinstance(node, ast.keyword) and node.arg == "coefficient":
+        yield f"{ast.unparse(node)!r}: doubled", lambda n: setattr(n, "value", ast.BinOp(ast.Constant(2), ast.Mult(), n.value))
+    if isinstance(node, ast.Return) and node.value is not None and isinstance(node.value, ast.BinOp | ast.Attribute):
+        yield f"{ast.unparse(node)!r}: doubled", lambda n: setattr(n, "value", ast.BinOp(ast.Constant(2), ast.Mult(), n.value))
+
+
+def double(constant: ast.Constant) -> None:
+    constant.value = 2 * constant.value
+
+
+def _integer(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def survives(file: Path, mutant: ast.Module) -> bool:
+    """Whether the contract test passes all the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "mvnjac"
+        shutil.copytree(ROOT / "src" / "mvnjac", package, ignore=shutil.ignore_patterns("__pycache__"))
+        (package / "covariance" / file.name).write_text(ast.unparse(mutant))
+        environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        check = f"import mvnjac; assert mvnjac.__file__.startswith({folder!r}), mvnjac.__file__"
+        subprocess.run([sys.executable, "-c", check], env=environment, check=True, cwd=ROOT)
+        command = [sys.executable, "-m", "pytest", "tests/contract", "-x", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode not in (0, 1):  # neither passed nor failed: the tool itself is broken
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.returncode == 0
+
+
+def main() -> int:
+    wanted = sys.argv[1:]
+    jobs = [
+        (file, label, mutant)
+        for file in sorted(FOLDER.glob("*.py"))
+        if (not wanted or file.stem in wanted) and file.stem not in {"__init__", "base", "checks", "parametrisation"}
+        for label, mutant in mutants(ast.parse(file.read_text()))
+    ]
+    survivors = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (file, label, _), alive in zip(jobs, pool.map(lambda job: survives(job[0], job[2]), jobs), strict=True):
+            print(f"{'SURVIVED' if alive else 'killed  '} {file.name} {label}", flush=True)
+            survivors += [f"{file.name} {label}"] if alive else []
+    print(f"{len(jobs) - len(survivors)} of {len(jobs)} mutants killed")
+    return 1 if survivors or not jobs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
