@@ -84,7 +84,13 @@ def main() -> None:
     print("\nby the mean, naive:", naive_by_mean(), "by the mean:", by_mean(), sep="\n")
     total = mvnjac.jacobian(X, MEAN, SIGMA).sum()["covariance_matrix"]
     print("\nby the covariance, naive:", naive_by_covariance(), "averaged:", naive_unique_elements(total), sep="\n")
-    print("by the unique elements of the covariance:", by_covariance().sum(0), "one row an observation:", by_covariance(), sep="\n")
+    print(
+        "by the unique elements of the covariance:",
+        by_covariance().sum(0),
+        "one row an observation:",
+        by_covariance(),
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def with_(A: torch.Tensor, index: tuple, value: float) -> torch.Tensor:
         (with_(X, (4, 0), float("inf")), ZERO, EYE, errors.NotFiniteError, "x is inf at row 4"),
         (X, with_(ZERO, (2,), float("nan")), EYE, errors.NotFiniteError, r"mean is nan at \[2\] \('c'\)"),
         (X, ZERO, with_(EYE, (1, 1), float("inf")), errors.NotFiniteError, r"covariance_matrix is inf at \[1,1\]"),
-        (X, ZERO, with_(EYE, (1, 1), 0.0), errors.NotPositiveDefiniteError, "'b' .pivot 2 of 3.*constant"),
-        (X, ZERO, torch.ones(3, 3).double(), errors.NotPositiveDefiniteError, "'b' is.*linear combination of 'a'"),
+        (X, ZERO, with_(EYE, (1, 1), 0.0), errors.NotPositiveDefiniteError, r"'b' .pivot 2 of 3.*constant"),
+        (X, ZERO, torch.ones(3, 3).double(), errors.NotPositiveDefiniteError, r"'b' is.*linear combination of 'a'"),
         (X, ZERO, with_(EYE, (0, 1), 1e-6), errors.NotSymmetricError, r"entry \[0,1\] \('a', 'b'\) is 1e-06 but \[1,0\] is 0"),
         (X, ZERO, 1e-7 * with_(with_(EYE, (0, 1), 0.9), (1, 0), 0.1), errors.NotSymmetricError, "not symmetric"),
     ],
@@ -60,14 +60,14 @@ def test_each_is_named(x, mean, covariance, error: type[Exception], says: str) -
 def test_batch_index_of_the_bad_matrix() -> None:
     sigma = EYE.repeat(4, 1, 1)
     sigma[2, 1, 1] = -1
-    with pytest.raises(errors.NotPositiveDefiniteError, match="at batch index 2.*pivot 2 of 3"):
+    with pytest.raises(errors.NotPositiveDefiniteError, match=r"at batch index 2.*pivot 2 of 3"):
         mvnjac.jacobian(torch.zeros(4, 3).double(), ZERO, sigma)
 
 
 def test_variables_involved_are_named() -> None:
     A = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double()
     A = torch.cat([A, (A[0] + A[2]).unsqueeze(0)])
-    with pytest.raises(errors.NotPositiveDefiniteError, match="'d' is.*combination of 'a', 'c'|combination of 'c', 'a'"):
+    with pytest.raises(errors.NotPositiveDefiniteError, match=r"'d' is.*combination of 'a', 'c'|combination of 'c', 'a'"):
         mvnjac.jacobian(torch.zeros(2, 4).double(), torch.zeros(4).double(), A @ A.mT - 1e-9, names=list("abcd"))
 
 

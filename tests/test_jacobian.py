@@ -14,22 +14,22 @@ D = 3
 NAMES = ["AAPL", "MSFT", "Brent, crude"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def x() -> torch.Tensor:
     return Maker(batch=(7,), seed=1).normal(D)
 
 
-@pytest.fixture()
+@pytest.fixture
 def mean() -> torch.Tensor:
     return Maker(seed=2).normal(D)
 
 
-@pytest.fixture()
+@pytest.fixture
 def sigma() -> torch.Tensor:
     return Maker(seed=3).definite(D)
 
 
-@pytest.fixture()
+@pytest.fixture
 def J(x: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor) -> mvnjac.Jacobian:
     return mvnjac.jacobian(x, mean, sigma, names=NAMES)
 
@@ -153,6 +153,23 @@ def test_gaussian_is_factorised_once(x, mean, sigma, monkeypatch) -> None:
     J["precision_tril"]
     assert len(calls) == 2
     torch.testing.assert_close(gaussian.log_prob(x), mvnjac.log_prob(x, mean, sigma))
+
+
+def test_gaussian_follows_changes_in_place(x, mean, sigma) -> None:
+    gaussian = mvnjac.Gaussian(mean, sigma)
+    gaussian.jacobian(x)
+    mean.add_(1), sigma.mul_(2)
+    assert torch.equal(gaussian.jacobian(x).matrix(), mvnjac.jacobian(x, mean, sigma).matrix())
+    sigma.neg_()
+    with pytest.raises(errors.NotPositiveDefiniteError):
+        gaussian.jacobian(x)
+
+
+def test_a_jacobian_does_not_follow_its_rows(x, mean, sigma) -> None:
+    J = mvnjac.jacobian(x, mean, sigma)
+    expected = mvnjac.jacobian(x.clone(), mean, sigma).matrix()
+    x.zero_()
+    assert torch.equal(J.matrix(), expected)
 
 
 @pytest.mark.parametrize("cls", [mvnjac.Precision, mvnjac.PrecisionCholesky, mvnjac.InverseCholesky])

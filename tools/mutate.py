@@ -2,8 +2,8 @@
 
     python tools/mutate.py [structure file names …]
 
-A mutant that survives is a formula that no test holds. The package is copied into a temporary folder, one file of it is changed,
-and the contract test runs against the copy.
+A mutant that survives is a formula that no test holds. The package is copied into a temporary folder, one file of it is
+changed, and the contract test runs against the copy.
 """
 
 from __future__ import annotations

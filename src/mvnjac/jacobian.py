@@ -9,7 +9,6 @@ factor, and goes the second half only for what is asked: a block, the n×p matri
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import overload
 
 import torch
@@ -191,23 +190,26 @@ class Jacobian:
             {name: tensor}; symmetric parameters as symmetric gradients. vech of it with doubled off-diagonals is
             matrix().sum(0).
         """
-        row_weights = self._weights(weights)
+        parts = self._select(wrt, "unique").parts
+        sums = self._totals(parts, self._weights(weights), [self._own_batch(part.name) for part in parts])
         totals: dict[str, Tensor] = {}
-        with self._model.arithmetic():
-            for part in self._select(wrt, "unique").parts:
-                total = self._block(part.name).total(row_weights, self._own_batch(part.name))
-                if part.index is None:
-                    totals[part.name] = total.to(self.dtype)
-                    continue
+        for part, total in zip(parts, sums, strict=True):
+            if part.index is None:
+                totals[part.name] = total.to(self.dtype)
+            else:
                 elements = part.coordinates.pack_gradient(total)[..., part.index_tensor(self.device)].to(self.dtype)
                 totals.update(zip(part.labels, elements.unbind(-1), strict=True))
         return totals
 
     def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
-        weights, own = self._weights(w, "w"), self._model.batch
-        with self._model.arithmetic():
-            return torch.cat([self._packed_total(part, weights, own) for part in self._select(wrt, "unique").parts], -1)
+        parts, own = self._select(wrt, "unique").parts, self._model.batch
+        sums = self._totals(parts, self._weights(w, "w"), [own] * len(parts))
+        packed = [part.coordinates.pack_gradient(total) for part, total in zip(parts, sums, strict=True)]
+        chosen = [
+            t if part.index is None else t[..., part.index_tensor(self.device)] for part, t in zip(parts, packed, strict=True)
+        ]
+        return torch.cat(chosen, -1).to(self.dtype)
 
     def matvec(self, v: Float[Tensor, "*any p"], wrt: Wrt = None) -> Float[Tensor, "*batch"]:
         """J v: each row's directional derivative along v (p,), in the unique elements of `matrix(wrt)`, without it."""
@@ -239,27 +241,24 @@ class Jacobian:
         row_weights = self._weights(weights)
         total = torch.zeros(shape, dtype=self._model.working, device=self.device)
         with self._model.arithmetic():
-            for rows, some in self._chunks(selection.size, row_weights):
-                part = rows._chunk_gram(selection, some, own)
+            _ = self._rows.scaled  # once for all chunks
+            for rows, some in self._chunks(selection.size, row_weights, memory.CHUNK_BYTES):
+                part = self._chunk_gram(selection, rows, some, own)
                 total = total + part if self._rows.tracked else total.add_(part)
         return total.to(self.dtype)
 
     # --- the way to the blocks -----------------------------------------------------------------------------------
 
-    @cached_property
-    def _dense_rows(self) -> Residuals:
-        with self._model.arithmetic(), torch.set_grad_enabled(torch.is_grad_enabled() or self._rows.requires_grad):
-            return self._rows.densely()
-
-    def _block(self, name: str) -> Block:
-        covariance = self._model.covariance
+    def _block(self, name: str, rows: Residuals | None = None) -> Block:
+        """The derivative by one parameter: of all rows, or of these."""
+        rows, covariance = rows or self._rows, self._model.covariance
         if name == "x":
-            return Entrywise(-self._rows.scaled, vector(self._model.d))
+            return Entrywise(-rows.scaled, vector(rows.d))
         if name == "mean":
-            return Entrywise(self._rows.scaled, vector(self._model.d))
+            return Entrywise(rows.scaled, vector(rows.d))
         if name in covariance.fields:
-            return covariance.pullback(name, self._rows)
-        return dense_parameters()[name].pullback(name, self._dense_rows)
+            return covariance.pullback(name, rows)
+        return dense_parameters()[name].pullback(name, rows.densely())
 
     def _select(self, wrt: Wrt, layout: str) -> Selection:
         default, known = ["mean", *self._model.covariance.fields], ["x", *self._model.parameter_names()]
@@ -277,8 +276,8 @@ class Jacobian:
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
-    def _columns(self, part: Part, out: Tensor | None = None) -> Tensor:
-        block = self._block(part.name)
+    def _columns(self, part: Part, out: Tensor | None = None, rows: Residuals | None = None) -> Tensor:
+        block = self._block(part.name, rows)
         if part.index is not None:
             columns = block.elements(part.coordinates, part.index_tensor(self.device))
         elif part.layout == "full":
@@ -287,9 +286,23 @@ class Jacobian:
             return block.unique(out)
         return columns if out is None else out.copy_(columns)
 
-    def _packed_total(self, part: Part, weights: Tensor | None, own: Size) -> Tensor:
-        packed = part.coordinates.pack_gradient(self._block(part.name).total(weights, own)).to(self.dtype)
-        return packed if part.index is None else packed[..., part.index_tensor(self.device)]
+    def _totals(self, parts: Sequence[Part], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
+        """The full gradients of these parts, each summed down to its batch.
+
+        Row chunks that stay in cache, unless a graph is kept, a is there already, or x itself is among the parts.
+        """
+        whole = self._rows.tracked or self._rows.has_scaled or any(part.name == "x" for part in parts)
+        chunks = (
+            iter([(self._rows, weights)])
+            if whole
+            else self._chunks(self._model.d, weights, max(memory.CACHE_BYTES, 8 * self._model.d**2))
+        )
+        sums: list[Tensor] = []
+        with self._model.arithmetic():
+            for rows, some in chunks:
+                new = [self._block(part.name, rows).total(some, own) for part, own in zip(parts, owns, strict=True)]
+                sums = [total.add_(part) for total, part in zip(sums, new, strict=True)] if sums else new
+        return sums
 
     def _directional(self, part: Part, v: Tensor) -> Tensor:
         block = self._block(part.name)
@@ -297,25 +310,27 @@ class Jacobian:
             return block.matvec(part.coordinates.unpack(v))
         return (block.elements(part.coordinates, part.index_tensor(self.device)) * v).sum(-1)
 
-    def _chunk_gram(self, selection: Selection, weights: Tensor | None, own: Size) -> Tensor:
-        layout = RowLayout(self.batch, own)
-        columns = torch.cat([self._columns(part) for part in selection.parts], -1)
+    def _chunk_gram(self, selection: Selection, rows: Residuals, weights: Tensor | None, own: Size) -> Tensor:
+        layout = RowLayout(rows.batch, own)
+        columns = torch.cat([self._columns(part, rows=rows) for part in selection.parts], -1)
         folded = None if weights is None else layout.fold(weights, 0)
         return layout.unfold_own(symmetric_product(layout.fold(columns), folded), 2)
 
-    def _chunks(self, columns: int, weights: Tensor | None) -> Iterator[tuple[Jacobian, Tensor | None]]:
-        """Slices of rows with their weights, along the longest dimension that gram sums over."""
+    def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
+        """Slices of rows of about `size` bytes at so many columns, with their weights.
+
+        Along the longest dimension that reductions run over.
+        """
         rows = RowLayout(self.batch, self._model.batch).rows
         if not rows or self.batch.numel() == 0:
-            yield self, weights
+            yield self._rows, weights
             return
-        _ = self._rows.scaled  # once for all chunks
         dim = max(rows, key=lambda i: self.batch[i])
         beside = self.batch.numel() // self.batch[dim]
-        step = memory.rows_per_chunk(columns * beside, self._model.working)
+        step = max(size // (columns * beside * self._model.working.itemsize), 1)
         for start in range(0, self.batch[dim], step):
             at = slice(start, start + step)
-            yield self._narrow(dim, at), None if weights is None else narrow(weights, self.batch, 0, dim, at)
+            yield self._rows.narrow(dim, at), None if weights is None else narrow(weights, self.batch, 0, dim, at)
 
     def _narrow(self, dim: int, index: slice | Tensor) -> Jacobian:
         part = Jacobian.__new__(Jacobian)

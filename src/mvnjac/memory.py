@@ -10,9 +10,10 @@ import torch
 
 from mvnjac.errors import MemoryLimitError
 
-#: Working memory of a streamed product: chunks of rows of about this many bytes. Small enough to stay in cache mostly,
-#: large enough that one matrix product a chunk runs at full speed.
+#: A chunk of rows of the n×p matrix: large enough that one matrix product a chunk runs at full speed.
 CHUNK_BYTES = 8 * 2**20
+#: A chunk of rows of an n×d array that is to stay in the cache of one core while a few others lie beside it.
+CACHE_BYTES = 2**20
 
 
 def available(device: torch.device) -> int | None:
@@ -37,11 +38,6 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
             f"{function}: the result is {size} numbers of {dtype.itemsize} bytes, {_human(needed)}, but {device} has "
             f"{_human(free)} free; {remedy}"
         )
-
-
-def rows_per_chunk(columns: int, dtype: torch.dtype) -> int:
-    """How many rows of so many columns make a chunk."""
-    return max(1, CHUNK_BYTES // max(1, columns * dtype.itemsize))
 
 
 def _machine() -> int | None:

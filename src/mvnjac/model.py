@@ -48,6 +48,7 @@ class Model:
         self.working = _working(function, precision, self.dtype)
         self.batch = self._batch()
         self._factors: dict[bool, tuple[Tensor, Factor]] = {}
+        self._versions: list[int] = []
         self._checked = False
 
     def residuals(self, x: Tensor) -> Residuals:
@@ -106,8 +107,15 @@ class Model:
     # --- preparation ---------------------------------------------------------------------------------------------
 
     def _prepared(self, keep: bool) -> tuple[Tensor, Factor]:
-        """The mean and the factor: with their graph where one must be kept, without where not; each made once."""
-        keep = keep and tracked(self.mean, *self.covariance.parameters.values())
+        """The mean and the factor: with their graph where one must be kept, without where not; each made once.
+
+        Made anew when the mean or a parameter was changed in place since (an optimiser's step): never a stale factor.
+        """
+        given = [self.mean, *self.covariance.parameters.values()]
+        keep = keep and tracked(*given)
+        versions = [0 if t.is_inference() else t._version for t in given]
+        if versions != self._versions:
+            self._factors, self._versions, self._checked = {}, versions, False
         if keep not in self._factors:
             mean = (self.mean if keep else self.mean.detach()).to(self.working)
             covariance = self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Residuals:
         self.residual = residual.expand((*self.batch, residual.shape[-1]))
         self.mean, self.factor = mean, factor
         self._cache: dict[str, Tensor] = {}
+        self._dense: Residuals | None = None
 
     @property
     def tracked(self) -> bool:
@@ -66,6 +68,11 @@ class Residuals:
         return self._cached("scaled", self.factor.solve)
 
     @property
+    def has_scaled(self) -> bool:
+        """Whether a has been computed."""
+        return "scaled" in self._cache
+
+    @property
     def log_prob(self) -> Tensor:
         """(*batch) −½ (d log 2π + log det Σ + ‖z‖²), a sum of squares. Either whitening has the same norm."""
         z = self.whitened if self.factor.whitens_forward else self.reverse_whitened
@@ -76,24 +83,30 @@ class Residuals:
         dense = self.factor.dense()
         if dense is self.factor:
             return self
-        twin = Residuals(self.residual, self.mean, dense)
-        twin._cache = {"scaled": self.scaled}
-        return twin
+        if self._dense is None:
+            with self._graph():
+                self._dense = Residuals(self.residual, self.mean, dense)
+                self._dense._cache = {"scaled": self.scaled}
+        return self._dense
 
     def narrow(self, dim: int, index: slice | Tensor) -> Residuals:
         """Some of the rows along a dimension of the batch; what is shared by the rows stays shared."""
-        part = Residuals(
-            narrow(self.residual, self.batch, 1, dim, index),
-            narrow(self.mean, self.batch, 1, dim, index),
-            self.factor.narrow(self.batch, dim, index),
-        )
-        part._cache = {name: narrow(t, self.batch, 1, dim, index) for name, t in self._cache.items()}
+        with self._graph():
+            part = Residuals(
+                narrow(self.residual, self.batch, 1, dim, index),
+                narrow(self.mean, self.batch, 1, dim, index),
+                self.factor.narrow(self.batch, dim, index),
+            )
+            part._cache = {name: narrow(t, self.batch, 1, dim, index) for name, t in self._cache.items()}
         return part
+
+    def _graph(self) -> AbstractContextManager[None]:
+        """Whether a graph is kept was decided when the residuals were made; a later no_grad must not cut it silently."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad)
 
     def _cached(self, name: str, compute: Callable[[Tensor, RowLayout], Tensor]) -> Tensor:
         if name not in self._cache:
             layout = RowLayout(self.batch, self.factor.batch)
-            # Whether a graph is kept was decided when the residuals were made; no_grad must not cut it silently later.
-            with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
+            with self._graph():
                 self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]

@@ -57,7 +57,8 @@ class DiagonalFactor(Factor):
         return self._dense
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DiagonalFactor:
-        return DiagonalFactor(narrow(self.variance, full, 1, dim, index))
+        variance = narrow(self.variance, full, 1, dim, index)
+        return self if variance is self.variance else DiagonalFactor(variance)
 
 
 class Diagonal(Covariance):
