@@ -165,11 +165,22 @@ def test_gaussian_follows_changes_in_place(x, mean, sigma) -> None:
         gaussian.jacobian(x)
 
 
-def test_a_jacobian_does_not_follow_its_rows(x, mean, sigma) -> None:
-    J = mvnjac.jacobian(x, mean, sigma)
-    expected = mvnjac.jacobian(x.clone(), mean, sigma).matrix()
+def test_rows_changed_in_place_are_refused_or_remembered(x, mean, sigma) -> None:
+    used, unused = mvnjac.jacobian(x, mean, sigma), mvnjac.jacobian(x, mean, sigma)
+    expected = used.matrix()
     x.zero_()
-    assert torch.equal(J.matrix(), expected)
+    assert torch.equal(used.matrix(), expected)
+    for call in (unused.matrix, unused.sum, unused.gram, lambda: unused[1:3], lambda: unused["x"]):
+        with pytest.raises(errors.ArgumentError, match="changed in place"):
+            call()
+
+
+def test_inference_tensors(x, mean, sigma) -> None:
+    with torch.inference_mode():
+        rows = x.clone()
+        J = mvnjac.jacobian(rows, mean.clone(), sigma.clone())
+        total = J.sum()["mean"]
+    torch.testing.assert_close(total, mvnjac.jacobian(x, mean, sigma).sum()["mean"])
 
 
 @pytest.mark.parametrize("cls", [mvnjac.Precision, mvnjac.PrecisionCholesky, mvnjac.InverseCholesky])

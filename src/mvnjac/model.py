@@ -58,8 +58,7 @@ class Model:
         mean, factor = self._prepared(keep)
         if self.check:
             self._check_numbers(x, factor)
-        rows = x if keep else x.detach()
-        return Residuals(rows.to(self.working) - mean, mean, factor)
+        return Residuals(x if keep else x.detach(), mean, factor)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context in which every product is formed: no autocast, no TF32."""

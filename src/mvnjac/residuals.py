@@ -18,39 +18,54 @@ from torch import Tensor
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.base import Factor
+from mvnjac.errors import ArgumentError
 
 
 class Residuals:
     """Rows of residuals against one factor (or one factor a group of rows).
 
+    r is formed when first needed, like z and a: a total goes through x in chunks and never holds all of it. An x that was
+    changed in place in the meantime is refused.
+
     Attributes:
         batch: the broadcast batch of x, mean and covariance.
-        residual: r, (*batch, d).
         mean: (*own batch, d).
         factor: the factor of the covariance.
     """
 
-    def __init__(self, residual: Tensor, mean: Tensor, factor: Factor) -> None:
-        self.batch = broadcast(batch_shape(residual, 1), factor.batch)
-        self.residual = residual.expand((*self.batch, residual.shape[-1]))
+    def __init__(self, x: Tensor, mean: Tensor, factor: Factor) -> None:
+        self.batch = broadcast(batch_shape(x, 1), batch_shape(mean, 1), factor.batch)
         self.mean, self.factor = mean, factor
+        self._x, self._version = x, _version(x)
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
-
-    @property
-    def tracked(self) -> bool:
-        """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
-        return tracked(self.residual, *self.factor.tensors())
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether a graph hangs on these rows."""
-        return self.residual.requires_grad or self.factor.requires_grad
+        if self.tracked or x.is_inference():  # autograd, or nobody, guards it from changes
+            _ = self.residual
 
     @property
     def d(self) -> int:
         """The number of variables."""
-        return self.residual.shape[-1]
+        return self.mean.shape[-1]
+
+    @property
+    def tracked(self) -> bool:
+        """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
+        return tracked(self._x, self.mean, *self.factor.tensors())
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a graph hangs on these rows."""
+        return self._x.requires_grad or self.mean.requires_grad or self.factor.requires_grad
+
+    @property
+    def residual(self) -> Tensor:
+        """r = x − µ: (*batch, d)."""
+        if "residual" not in self._cache:
+            self._require_unchanged()
+            with self._graph():
+                difference = self._x.to(self.mean.dtype) - self.mean
+                self._cache["residual"] = difference.expand((*self.batch, self.d))
+        return self._cache["residual"]
 
     @property
     def whitened(self) -> Tensor:
@@ -85,20 +100,28 @@ class Residuals:
             return self
         if self._dense is None:
             with self._graph():
-                self._dense = Residuals(self.residual, self.mean, dense)
-                self._dense._cache = {"scaled": self.scaled}
+                self._dense = Residuals(self._x, self.mean, dense)
+                self._dense._cache = {"residual": self.residual, "scaled": self.scaled}
         return self._dense
 
     def narrow(self, dim: int, index: slice | Tensor) -> Residuals:
         """Some of the rows along a dimension of the batch; what is shared by the rows stays shared."""
+        self._require_unchanged()
         with self._graph():
             part = Residuals(
-                narrow(self.residual, self.batch, 1, dim, index),
+                narrow(self._x, self.batch, 1, dim, index),
                 narrow(self.mean, self.batch, 1, dim, index),
                 self.factor.narrow(self.batch, dim, index),
             )
             part._cache = {name: narrow(t, self.batch, 1, dim, index) for name, t in self._cache.items()}
         return part
+
+    def _require_unchanged(self) -> None:
+        if "residual" not in self._cache and _version(self._x) != self._version:
+            raise ArgumentError(
+                "Jacobian: x was changed in place after the Jacobian was made, and before it was used; make it anew, or pass "
+                "x.clone()."
+            )
 
     def _graph(self) -> AbstractContextManager[None]:
         """Whether a graph is kept was decided when the residuals were made; a later no_grad must not cut it silently."""
@@ -110,3 +133,8 @@ class Residuals:
             with self._graph():
                 self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]
+
+
+def _version(x: Tensor) -> int:
+    """The count of in-place changes that autograd keeps, too."""
+    return 0 if x.is_inference() else x._version
