@@ -77,6 +77,14 @@ def test_element_of_a_symmetric_matrix_has_two_names(J: mvnjac.Jacobian) -> None
     torch.testing.assert_close(a.squeeze(-1), 2 * J["covariance_matrix"][:, 1, 0])
 
 
+def test_values_are_those_of_the_columns(J: mvnjac.Jacobian, mean, sigma) -> None:
+    torch.testing.assert_close(J.values(), torch.cat([mean, mvnjac.vech(sigma)]))
+    torch.testing.assert_close(J.values("covariance_matrix[AAPL,MSFT]"), sigma[1:2, 0])
+    torch.testing.assert_close(J.values("scale"), sigma.diagonal().sqrt())
+    with pytest.raises(ValueError, match="x is no parameter"):
+        J.values("x")
+
+
 def test_full_layout_is_the_flattened_blocks(J: mvnjac.Jacobian) -> None:
     expected = torch.cat([J["mean"], J["covariance_matrix"].flatten(1), J["scale_tril"].flatten(1)], -1)
     torch.testing.assert_close(J.matrix(("mean", "covariance_matrix", "scale_tril"), layout="full"), expected)

@@ -194,7 +194,7 @@ def scalar() -> Coordinates:
     return Coordinates(())
 
 
-def vech(A: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch p"]:  # noqa: N803
+def vech(A: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch p"]:
     """Stack the columns of the lower triangle of A: half-vectorisation (Magnus & Neudecker).
 
     Args:

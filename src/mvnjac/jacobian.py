@@ -177,6 +177,16 @@ class Jacobian:
         """The p names of the columns of `matrix(wrt, layout)`: "mean[AAPL]", "covariance_matrix[MSFT,AAPL]" (row, column)."""
         return self._select(wrt, layout).columns()
 
+    def values(self, wrt: Wrt = None) -> Float[Tensor, "*own p"]:
+        """The values of the p parameters that the columns are derivatives by, in the same order; nothing is doubled."""
+        packed = []
+        for part in self._select(wrt, "unique").parts:
+            if part.name == "x":
+                raise ArgumentError("values: x is no parameter; leave it out of wrt.")
+            value = part.coordinates.pack(self._model.parameter(part.name))
+            packed.append(value if part.index is None else value[..., part.index_tensor(self.device)])
+        return torch.cat([value.expand((*self._model.batch, value.shape[-1])) for value in packed], -1)
+
     # --- reductions: none of them ever stores n×p ----------------------------------------------------------------
 
     def sum(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> dict[str, Tensor]:

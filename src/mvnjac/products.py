@@ -9,12 +9,12 @@ from mvnjac.arithmetic import tracked
 _BLOCK = 256  # columns: large enough for gemm's full speed, small enough that little of the upper half is computed
 
 
-def symmetric_product(A: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: N803
+def symmetric_product(A: Tensor, weights: Tensor | None = None) -> Tensor:
     """Aᵀ diag(w) A, (..., p, p), symmetric to the last bit: A (..., N, p), weights (..., N).
 
     Only the blocks on and below the diagonal are computed; the rest is mirrored.
     """
-    B = A if weights is None else A * weights.unsqueeze(-1)  # noqa: N806
+    B = A if weights is None else A * weights.unsqueeze(-1)
     p = A.shape[-1]
     if p <= _BLOCK or tracked(A, B):
         product = A.mT @ B

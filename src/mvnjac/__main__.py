@@ -1,0 +1,5 @@
+"""`python -m mvnjac`: the command line."""
+
+from mvnjac.cli import main
+
+main()

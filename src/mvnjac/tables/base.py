@@ -1,0 +1,152 @@
+"""What a table format must supply: a `Source` that is read by batches, and a `Sink` that is written by parts.
+
+A format is one module of this package with `SUFFIXES`, `open_source(path)` and `open_sink(path, schema)`; it is found by
+itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+
+from mvnjac.errors import TableError, UsageError
+
+
+class Source(ABC):
+    """A table that can be read any number of times.
+
+    Attributes:
+        path: the file or folder.
+        schema: names and types of all columns, in file order. A column of type null is numeric as far as it was looked at.
+    """
+
+    path: Path
+    schema: pa.Schema
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The asked columns in the asked order, from the first row on; numeric ones as float64, missing as null."""
+
+    @property
+    def names(self) -> list[str]:
+        """All column names."""
+        return list(self.schema.names)
+
+    def variables(self, columns: Sequence[str] | None, index: str | None) -> list[str]:
+        """The numeric columns that are meant: those asked for, else all but the index.
+
+        Raises:
+            UsageError: a column that does not exist, or is asked for twice.
+            TableError: a column that is not numeric, or two of the same name.
+        """
+        repeated = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        if repeated:
+            raise TableError(f"{self.path}: the column name {repeated[0]!r} occurs more than once.")
+        for name in [*(columns or []), *([index] if index else [])]:
+            if name not in self.names:
+                raise _unknown(self.path, name, self.names)
+        chosen = list(columns) if columns else [name for name in self.names if name != index and not self._empty(name)]
+        for name in chosen:
+            if chosen.count(name) > 1 or name == index:
+                raise UsageError(f"The column {name!r} is asked for twice.")
+            if not is_numeric(self.schema.field(name).type):
+                raise TableError(
+                    f"{self.path}: column {name!r} is not numeric ({self.schema.field(name).type}); choose the numeric columns "
+                    "by --columns, or keep this one in the output by --index."
+                )
+        if not chosen:
+            raise TableError(f"{self.path}: there are no columns to use besides the index.")
+        return chosen
+
+    def _empty(self, name: str) -> bool:
+        """A trailing comma in a header makes an unnamed column without a value."""
+        return name == "" and pa.types.is_null(self.schema.field(name).type)
+
+
+class Sink(ABC):
+    """A table being written. `close` completes it; a sink that is never closed is no table."""
+
+    @abstractmethod
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append these rows."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Complete the file."""
+
+    @staticmethod
+    def companions(path: Path) -> list[Path]:
+        """Files that belong to the table at `path`, beside it."""
+        return []
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold a variable."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+
+
+def as_float64(batch: pa.RecordBatch, keep: Sequence[str] = ()) -> pa.RecordBatch:
+    """The numeric columns as float64; the others as they are."""
+    arrays = [
+        column.cast(pa.float64()) if is_numeric(column.type) and name not in keep else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+
+def open_source(path: str | Path) -> Source:
+    """The table at a path, by its suffix; a folder is a Parquet table of parts.
+
+    Raises:
+        UsageError: a suffix that no format has.
+        TableError: a file that is missing or cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise TableError(f"{path}: no such file.")
+    module = _formats()[".parquet"] if path.is_dir() else _format(path)
+    try:
+        return module.open_source(path)
+    except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def sink_format(path: Path) -> ModuleType:
+    """The format module for an output path."""
+    return _format(path)
+
+
+def unreadable(path: Path, error: Exception) -> TableError:
+    """The file is damaged, or not what its suffix says."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return TableError(f"{path}: cannot be read ({first}). Is the file complete, and of the format that its suffix says?")
+
+
+def _format(path: Path) -> ModuleType:
+    formats = _formats()
+    for suffix in sorted(formats, key=len, reverse=True):
+        if path.name.lower().endswith(suffix):
+            return formats[suffix]
+    raise UsageError(f"{path}: unknown suffix; expected one of {', '.join(sorted(formats))}.")
+
+
+@functools.cache
+def _formats() -> dict[str, ModuleType]:
+    package = importlib.import_module("mvnjac.tables")
+    modules = [importlib.import_module(f"mvnjac.tables.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
+    return {suffix: module for module in modules for suffix in getattr(module, "SUFFIXES", ())}
+
+
+def _unknown(path: Path, name: str, names: Sequence[str]) -> UsageError:
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    shown = ", ".join(names[:50]) + (", …" if len(names) > 50 else "")
+    return UsageError(f"{path}: there is no column {name!r}.{hint} The columns are: {shown}.")

@@ -1,0 +1,96 @@
+"""NumPy's .npy: a 2-D array of numbers, memory-mapped; names in `<stem>.columns.txt`, the index in `<stem>.index.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mvnjac.errors import TableError
+from mvnjac.tables.base import Sink, Source
+from mvnjac.tables.delimited import CsvSink
+
+SUFFIXES = (".npy",)
+
+_ROWS = 65_536
+
+
+class NpySource(Source):
+    """One .npy file; its columns are named by `<stem>.columns.txt`, one name a line, else "0", "1", …"""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if self._array.ndim != 2 or self._array.dtype.kind not in "fiu":
+            raise TableError(
+                f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected (rows, columns) numbers."
+            )
+        names = _names_file(path)
+        labels = names.read_text().splitlines() if names.exists() else [str(i) for i in range(self._array.shape[1])]
+        if len(labels) != self._array.shape[1]:
+            raise TableError(f"{names}: {len(labels)} names for the {self._array.shape[1]} columns of {path.name}.")
+        self.schema = pa.schema([(label, pa.float64()) for label in labels])
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        positions = [self.schema.get_field_index(name) for name in columns]
+        for first in range(0, self._array.shape[0], _ROWS):
+            block = np.asarray(self._array[first : first + _ROWS], dtype=np.float64)
+            arrays = [pa.array(np.ascontiguousarray(block[:, i])) for i in positions]
+            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+class NpySink(Sink):
+    """Rows are appended as they come; the header, which says how many, is written again at the end."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._rows = path, 0
+        self._names = [field.name for field in schema if pa.types.is_float64(field.type)]
+        others = [field for field in schema if not pa.types.is_float64(field.type)]
+        _names_file(path).write_text("".join(f"{name}\n" for name in self._names))
+        self._index = CsvSink(_index_file(path), pa.schema(others)) if others else None
+        self._other_names = [field.name for field in others]
+        self._file = path.open("wb")
+        self._header()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        block = np.empty((batch.num_rows, len(self._names)))
+        for j, name in enumerate(self._names):
+            block[:, j] = batch.column(batch.schema.get_field_index(name)).to_numpy(zero_copy_only=False)
+        block.tofile(self._file)
+        if self._index is not None:
+            self._index.write(batch.select(self._other_names))
+        self._rows += batch.num_rows
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._header()
+        self._file.close()
+        if self._index is not None:
+            self._index.close()
+
+    def _header(self) -> None:
+        # NumPy pads a header so that the first axis can grow without moving the data.
+        description = {"descr": "<f8", "fortran_order": False, "shape": (self._rows, len(self._names))}
+        np.lib.format.write_array_header_1_0(self._file, description)
+
+    @staticmethod
+    def companions(path: Path) -> list[Path]:
+        return [_names_file(path), _index_file(path)]
+
+
+def open_source(path: Path) -> Source:
+    return NpySource(path)
+
+
+def open_sink(path: Path, schema: pa.Schema) -> Sink:
+    return NpySink(path, schema)
+
+
+def _names_file(path: Path) -> Path:
+    return path.with_suffix(".columns.txt")
+
+
+def _index_file(path: Path) -> Path:
+    return path.with_suffix(".index.csv")

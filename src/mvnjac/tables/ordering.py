@@ -1,0 +1,72 @@
+"""A table in ascending order of its index, without holding more than the index in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mvnjac.errors import TableError
+from mvnjac.tables.arrow import ArrowSink
+from mvnjac.tables.base import Source
+
+_ROWS = 16_384
+
+
+class Ordered(Source):
+    """The same table with its rows ascending by the index.
+
+    Already ascending, it is streamed as it is. Otherwise the columns asked for are spilled, uncompressed, to a temporary file,
+    which is memory-mapped and read in order.
+
+    Raises:
+        TableError: an index value that is missing, or that stands in more than one row.
+    """
+
+    def __init__(self, source: Source, index: str) -> None:
+        self.path, self.schema = source.path, source.schema
+        self._source, self._index = source, index
+        values = pa.chunked_array([batch.column(0) for batch in source.batches([index])] or [[]])
+        self._require_unique(values)
+        order = pc.sort_indices(values)
+        ascending = len(order) == 0 or bool(np.array_equal(order.to_numpy(), np.arange(len(order))))
+        self._order = None if ascending else order
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if self._order is None:
+            yield from self._source.batches(columns)
+            return
+        with self._spilled(columns) as table:
+            for first in range(0, len(self._order), _ROWS):
+                yield from table.take(self._order.slice(first, _ROWS)).combine_chunks().to_batches()
+
+    @contextlib.contextmanager
+    def _spilled(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        with tempfile.TemporaryDirectory(prefix="mvnjac-") as folder:
+            path = Path(folder) / "spill.arrow"
+            sink = None
+            for batch in self._source.batches(columns):
+                sink = sink or ArrowSink(path, batch.schema)
+                sink.write(batch)
+            if sink is None:
+                return
+            sink.close()
+            with pa.memory_map(str(path)) as mapped:
+                yield pa.ipc.open_file(mapped).read_all()
+
+    def _require_unique(self, values: pa.ChunkedArray) -> None:
+        if values.null_count:
+            row = pc.index(pc.is_null(values), True).as_py() + 1
+            raise TableError(f"{self.path}: the index {self._index!r} is missing in row {row}.")
+        counts = pc.value_counts(values)
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+        if len(repeated):
+            raise TableError(
+                f"{self.path}: the index {self._index!r} has {repeated[0]['values']} in {repeated[0]['counts']} rows; returns "
+                "between rows of the same index are ambiguous."
+            )

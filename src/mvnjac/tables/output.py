@@ -1,0 +1,89 @@
+"""Outputs are complete or absent: written under a temporary name, renamed when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from mvnjac.errors import TableError, UsageError
+from mvnjac.tables.base import Sink, sink_format
+from mvnjac.tables.delimited import CsvSink
+
+
+def check_output(path: Path | None, force: bool) -> None:
+    """Before any work is done: can this output be written, and may it?
+
+    Raises:
+        UsageError: it exists and `force` was not given, or its suffix is unknown.
+        TableError: its folder does not exist or cannot be written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise TableError(f"{path}: is a folder; name a file.")
+    if path.exists() and not force:
+        raise UsageError(f"{path}: exists already; pass --force to replace it.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise TableError(f"{path}: the folder {folder} does not exist.")
+    if not os.access(folder, os.W_OK):
+        raise TableError(f"{path}: the folder {folder} cannot be written to.")
+
+
+@contextlib.contextmanager
+def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
+    """A sink for the output, by its suffix; CSV to standard output without one. It exists only once the block is left well."""
+    if path is None:
+        sink: Sink = CsvSink(sys.stdout.buffer, schema)
+        yield sink
+        sink.close()
+        return
+    form = sink_format(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        try:
+            sink = form.open_sink(temporary, schema)
+            yield sink
+            sink.close()
+            _replace(type(sink), temporary, path)
+        except OSError as error:
+            raise TableError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        for leftover in [temporary, *sink_companions(form, temporary)]:
+            leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small text output, likewise."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise TableError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace(kind: type[Sink], temporary: Path, path: Path) -> None:
+    """Everything reaches the disk before it gets its name; the table itself gets it last."""
+    pairs = [*zip(kind.companions(temporary), kind.companions(path), strict=True), (temporary, path)]
+    for old, new in pairs:
+        if old.exists():
+            with old.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(old, new)
+        else:
+            new.unlink(missing_ok=True)  # a companion of the table that is being replaced
+
+
+def sink_companions(form: object, temporary: Path) -> list[Path]:
+    """The companions that a format's sink may have left."""
+    kinds = [value for value in vars(form).values() if isinstance(value, type) and issubclass(value, Sink)]
+    return [path for kind in kinds for path in kind.companions(temporary)]

@@ -1,0 +1,75 @@
+"""Parquet: a file, or a folder of parts read in the order of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mvnjac.errors import TableError
+from mvnjac.tables.base import Sink, Source, as_float64, unreadable
+
+SUFFIXES = (".parquet",)
+
+_ROWS = 65_536
+#: Row groups below 5000 rows read slowly; above 64 MB they need too much memory to write.
+_GROUP_ROWS, _GROUP_BYTES = 5_000, 64 * 2**20
+
+
+class ParquetSource(Source):
+    """One file or all `*.parquet` files of a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not self._parts:
+            raise TableError(f"{path}: the folder has no .parquet files.")
+        self.schema = pq.read_schema(self._parts[0])
+        for part in self._parts[1:]:
+            names = pq.read_schema(part).names
+            if names != self.schema.names:
+                raise TableError(f"{part}: its columns are not those of {self._parts[0].name}.")
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for part in self._parts:
+            try:
+                with pq.ParquetFile(part) as file:
+                    for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
+                        yield as_float64(batch.select(list(columns)))
+            except (pa.ArrowException, OSError) as error:
+                raise unreadable(part, error) from error
+
+
+class ParquetSink(Sink):
+    """Row groups of at least 5000 rows (or 64 MB), without dictionaries: scores hardly repeat."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, use_dictionary=False)
+        self._pending: list[pa.RecordBatch] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        rows = sum(b.num_rows for b in self._pending)
+        if rows >= _GROUP_ROWS or rows * len(self._schema) * 8 >= _GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._pending:
+            table = pa.Table.from_batches(self._pending, self._schema)
+            self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            self._pending = []
+
+
+def open_source(path: Path) -> Source:
+    return ParquetSource(path)
+
+
+def open_sink(path: Path, schema: pa.Schema) -> Sink:
+    return ParquetSink(path, schema)

@@ -1,0 +1,58 @@
+"""Log returns: log pₜ − log pₜ₋₁ between consecutive rows. A gap breaks the return; nothing is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from mvnjac.errors import TableError
+from mvnjac.tables.base import Source
+from mvnjac.tables.ordering import Ordered
+
+
+class LogReturns(Source):
+    """The log returns of a table of prices, itself a table of one row fewer.
+
+    With an index, rows are ordered ascending by it before they are differenced, and each return stands at the later of its two
+    rows. A missing price makes the return missing there and in the next row.
+
+    Raises:
+        TableError: a price that is not positive: its column, row and index.
+    """
+
+    def __init__(self, source: Source, index: str | None) -> None:
+        self._source = source if index is None else Ordered(source, index)
+        self.path, self.schema, self._index = source.path, source.schema, index
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        before: np.ndarray | None = None  # the logarithms of the last row of the batch before
+        variables = [name for name in columns if name != self._index]
+        row = 0
+        for batch in self._source.batches(columns):
+            logs = self._logarithms(batch, variables, row)
+            row += batch.num_rows
+            stacked = logs if before is None else np.vstack([before, logs])
+            before = logs[-1:] if len(logs) else before
+            returns = np.diff(stacked, axis=0)
+            if len(returns):
+                yield self._batch(batch.slice(batch.num_rows - len(returns)), columns, variables, returns)
+
+    def _logarithms(self, batch: pa.RecordBatch, variables: list[str], first: int) -> np.ndarray:
+        prices = np.empty((batch.num_rows, len(variables)))
+        for j, name in enumerate(variables):
+            prices[:, j] = batch.column(name).to_numpy(zero_copy_only=False)
+        bad = np.argwhere(prices <= 0)
+        if len(bad):
+            i, j = bad[0]
+            place = f"row {first + i + 1}" if self._index is None else f"{self._index} {batch.column(self._index)[int(i)]}"
+            raise TableError(f"{self.path}: {variables[j]!r} is {prices[i, j]} at {place}; a logarithm takes positive prices.")
+        return np.log(prices)
+
+    def _batch(self, rows: pa.RecordBatch, columns: Sequence[str], variables: list[str], returns: np.ndarray) -> pa.RecordBatch:
+        arrays = [
+            rows.column(name) if name == self._index else pa.array(np.ascontiguousarray(returns[:, variables.index(name)]))
+            for name in columns
+        ]
+        return pa.RecordBatch.from_arrays(arrays, names=list(columns))
