@@ -54,9 +54,10 @@ def __getattr__(name: str) -> Any:
 def _load(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
-    structures = importlib.import_module("mvnjac.covariance").structures()  # found by themselves: one file each
-    if name in structures:
-        return structures[name]
+    if name[:1].isupper():  # structures are found by themselves: one file each
+        structures = importlib.import_module("mvnjac.covariance").structures()
+        if name in structures:
+            return structures[name]
     raise AttributeError(f"module 'mvnjac' has no attribute {name!r}")
 
 

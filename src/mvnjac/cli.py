@@ -159,9 +159,6 @@ def main() -> None:
     """The entry point: every error of ours is one sentence on standard error and an exit code."""
     try:
         app()
-    except KeyboardInterrupt:
-        print("mvnjac: interrupted; nothing was written.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -203,28 +200,40 @@ def _wrt(text: str | None) -> list[str]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
-    """Rows so far and a second: drawn on a terminal, a plain line every few seconds otherwise; always on standard error."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+    """Rows so far: drawn on a terminal, a plain line every few seconds otherwise; always on standard error."""
+    try:
+        with _drawn() if sys.stderr.isatty() else _said() as progress:
+            yield progress
+    except KeyboardInterrupt:
+        print("mvnjac: interrupted; nothing was written.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            TextColumn("{task.completed:,.0f} rows"),
-            TimeElapsedColumn(),
-        )
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            tasks: dict[str, Any] = {}
 
-            def draw(phase: str, rows: int) -> None:
-                if phase not in tasks:
-                    tasks[phase] = bar.add_task(phase, total=None)
-                bar.advance(tasks[phase], rows)
+@contextlib.contextmanager
+def _drawn() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            yield draw
-        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,.0f} rows"),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def draw(phase: str, rows: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=None)
+            bar.advance(tasks[phase], rows)
+
+        yield draw
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[Progress]:
     done: dict[str, int] = {}
     last = time.monotonic()
 

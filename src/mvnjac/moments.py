@@ -16,29 +16,36 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Moments:
-    """The count, the mean (d,) and the scatter (d, d) = Σ (x − x̄)(x − x̄)ᵀ of rows; smallest and largest value of each column."""
+    """The moments of rows, seen from an origin that they all share.
+
+    count; shift (d,): the mean less the origin; scatter (d, d): Σ (x − x̄)(x − x̄)ᵀ; smallest and largest value of each column.
+    The origin, one of the rows, takes a common offset out before anything is summed.
+    """
 
     count: int
-    mean: Tensor
+    origin: Tensor
+    shift: Tensor
     scatter: Tensor
     smallest: Tensor
     largest: Tensor
 
     @staticmethod
-    def of(x: Tensor) -> Moments:
-        """The moments of the rows x (n, d), n ≥ 1. The mean is corrected by the mean of what it leaves."""
-        mean = x.mean(0)
-        mean = mean + (x - mean).mean(0)
-        centred = x - mean
+    def of(x: Tensor, origin: Tensor | None = None) -> Moments:
+        """The moments of the rows x (n, d), n ≥ 1, from an origin (d,), by default the first row."""
+        origin = x[0].clone() if origin is None else origin
+        shifted = x - origin
+        shift = shifted.mean(0)
+        shift = shift + (shifted - shift).mean(0)  # corrected by the mean of what it leaves
+        centred = shifted - shift
         scatter = centred.mT @ centred
-        return Moments(x.shape[0], mean, 0.5 * (scatter + scatter.mT), x.amin(0), x.amax(0))
+        return Moments(x.shape[0], origin, shift, 0.5 * (scatter + scatter.mT), x.amin(0), x.amax(0))
 
     @staticmethod
     def of_batches(batches: Iterable[Tensor]) -> Moments | None:
         """The moments of all rows of all batches; None without rows."""
         counter: list[tuple[int, Moments]] = []  # (rank, moments of 2^rank batches), ranks descending
         for x in batches:
-            rank, moments = 0, Moments.of(x)
+            rank, moments = 0, Moments.of(x, counter[0][1].origin if counter else None)
             while counter and counter[-1][0] == rank:
                 moments, rank = counter.pop()[1].merge(moments), rank + 1
             counter.append((rank, moments))
@@ -48,24 +55,32 @@ class Moments:
         return merged
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of rows."""
+        """The moments of both sets of rows, which have the same origin."""
+        if not torch.equal(self.origin, other.origin):
+            raise ValueError("moments of different origins cannot be merged")
         count = self.count + other.count
-        step = other.mean - self.mean
+        step = other.shift - self.shift
         scatter = self.scatter + other.scatter + torch.outer(step, step) * (self.count * other.count / count)
         return Moments(
             count,
-            self.mean + step * (other.count / count),
+            self.origin,
+            self.shift + step * (other.count / count),
             scatter,
             torch.minimum(self.smallest, other.smallest),
             torch.maximum(self.largest, other.largest),
         )
+
+    @property
+    def mean(self) -> Tensor:
+        """(d,) the sample mean."""
+        return self.origin + self.shift
 
     def covariance(self, mean: Tensor | None = None) -> Tensor:
         """(d, d) maximum-likelihood covariance: about the sample mean, or about a given one."""
         covariance = self.scatter / self.count
         if mean is None:
             return covariance
-        step = self.mean - mean
+        step = (self.origin - mean) + self.shift
         return covariance + torch.outer(step, step)
 
     def constant(self) -> list[int]:
