@@ -275,9 +275,10 @@ def test_interrupted_leaves_nothing(tmp_path: Path) -> None:
 
 
 PEAK = """
-import atexit, resource, sys
+import atexit, sys
 from mvnjac import cli
-atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr))
+from tests.peak import peak
+atexit.register(lambda: print(peak() // 2**20, file=sys.stderr))
 sys.argv = ["mvnjac", *sys.argv[1:]]
 cli.main()
 """
@@ -292,7 +293,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, suffix: str) -> None
         path = tmp_path / f"{n}{suffix}"
         data.to_parquet(path, row_group_size=50_000) if suffix == ".parquet" else data.to_csv(path, index=False)
         command = [sys.executable, "-c", PEAK, "score", str(path), "-o", str(tmp_path / f"{n}.json")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         peaks.append(int(done.stderr.splitlines()[-1]))
     assert peaks[1] - peaks[0] < 70, f"peaks {peaks} MB"
 

@@ -77,7 +77,7 @@ def test_a_column_that_starts_with_gaps(tmp_path: Path) -> None:
     path.write_text("a,b,\n" + "1.5,N/A,\n" * 300_000 + "2.5,3.5,\n")
     source = open_source(path)
     assert source.variables(None, None) == ["a", "b"]
-    last = [batch for batch in source.batches(["a", "b"])][-1]
+    last = list(source.batches(["a", "b"]))[-1]
     assert last.column(1)[-1].as_py() == 3.5
 
 
@@ -170,9 +170,13 @@ def bad_files(folder: Path) -> dict[str, Path]:
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     path = bad_files(tmp_path)[name]
-    with pytest.raises(TableError, match=str(path)):
+
+    def read() -> None:
         source = open_source(path)
         list(tensor_batches(source, source.variables(["a", "d"], None), None))
+
+    with pytest.raises(TableError, match=str(path)):
+        read()
 
 
 def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
@@ -182,12 +186,12 @@ def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
     assert source.variables(None, "name") == ["a", "b"]
     with pytest.raises(TableError, match=r"'name' is not numeric \(string\).*--columns"):
         source.variables(None, None)
-    with pytest.raises(UsageError, match="no column 'aa'. Did you mean 'a'.*name, a, b"):
+    with pytest.raises(UsageError, match=r"no column 'aa'. Did you mean 'a'.*name, a, b"):
         source.variables(["aa"], None)
     with pytest.raises(UsageError, match="asked for twice"):
         source.variables(["a", "a"], None)
-    with pytest.raises(UsageError, match="expected one of .arrow, .csv"):
-        (tmp_path / "t.xls").write_text("")
+    (tmp_path / "t.xls").write_text("")
+    with pytest.raises(UsageError, match=r"expected one of \.arrow, \.csv"):
         open_source(tmp_path / "t.xls")
     with pytest.raises(TableError, match="no such file"):
         open_source(tmp_path / "absent.csv")
@@ -198,9 +202,9 @@ def test_prices_and_indices_that_cannot_be_used(tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text(text)
         return list(tensor_batches(LogReturns(open_source(tmp_path / "t.csv"), index), ["a"], index))
 
-    with pytest.raises(TableError, match="'a' is 0.0 at row 2; a logarithm"):
+    with pytest.raises(TableError, match=r"'a' is 0.0 at row 2; a logarithm"):
         returns("a\n1\n0\n", None)
-    with pytest.raises(TableError, match="'a' is -1.0 at day 2020-01-03"):
+    with pytest.raises(TableError, match=r"'a' is -1.0 at day 2020-01-03"):
         returns("day,a\n2020-01-03,-1\n2020-01-02,1\n", "day")
     with pytest.raises(TableError, match="2020-01-02 in 2 rows"):
         returns("day,a\n2020-01-02,1\n2020-01-02,2\n", "day")
