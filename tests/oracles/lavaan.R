@@ -1,0 +1,32 @@
+# The saturated Gaussian model in lavaan, evaluated at given values: casewise scores, log-likelihood, information.
+#   Rscript lavaan.R FOLDER
+# reads x.csv (a header of names), mean.csv (one row) and sigma.csv from FOLDER, and writes scores.csv, expected.csv,
+# observed.csv, first_order.csv and about.csv there, with 17 digits.
+suppressPackageStartupMessages(library(lavaan))
+folder <- commandArgs(trailingOnly = TRUE)[1]
+file <- function(name) file.path(folder, name)
+x <- read.csv(file("x.csv"), check.names = FALSE)
+mean <- as.numeric(read.csv(file("mean.csv"), check.names = FALSE)[1, ])
+sigma <- as.matrix(read.csv(file("sigma.csv"), check.names = FALSE))
+number <- function(value) sprintf("%.17e", value)
+v <- colnames(x)
+d <- length(v)
+lines <- character(0)
+for (j in seq_len(d)) {
+  for (i in j:d) {
+    lines <- c(lines, sprintf("%s ~~ start(%s)*%s", v[i], number(sigma[i, j]), v[j]))
+  }
+}
+for (i in seq_len(d)) lines <- c(lines, sprintf("%s ~ start(%s)*1", v[i], number(mean[i])))
+fit <- lavaan(paste(lines, collapse = "\n"), data = x, meanstructure = TRUE, do.fit = FALSE, likelihood = "normal",
+              missing = "listwise", check.gradient = FALSE, check.post = FALSE, check.vcov = FALSE, warn = FALSE)
+write <- function(value, name) {
+  text <- apply(unclass(value), c(1, 2), number)
+  write.table(text, file(name), sep = ",", row.names = FALSE, quote = FALSE)
+}
+write(estfun.lavaan(fit), "scores.csv")
+write(lavInspect(fit, "information.expected"), "expected.csv")
+write(lavInspect(fit, "information.observed"), "observed.csv")
+write(lavInspect(fit, "information.first.order"), "first_order.csv")
+about <- c(number(as.numeric(logLik(fit))), as.character(packageVersion("lavaan")), R.version.string)
+writeLines(c("key,value", paste0(c("log_likelihood", "lavaan", "r"), ",", about)), file("about.csv"))
