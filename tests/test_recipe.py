@@ -79,11 +79,22 @@ def test_by_covariance_is_none_and_averaging_halves() -> None:
     torch.testing.assert_close(averaged, torch.stack([total[0], total[1] / 2, total[2]]))  # half of the true derivative
 
 
-def test_the_script_and_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
     recipe.main()
     assert "one row an observation" in capsys.readouterr().out
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "recipe.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 3
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recipe.md", "docs/conventions.md"])
+def test_the_pages_run(page: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/recipe.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
