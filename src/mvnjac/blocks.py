@@ -40,8 +40,16 @@ class Block(ABC):
         """(*batch, m): the full gradient at these row-major positions."""
 
     @abstractmethod
+    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+        """What of the (weighted) sum over rows depends on the rows: to be added up over chunks of them, then completed."""
+
+    @abstractmethod
+    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+        """(*own, *shape): the sum of the full gradients down to the batch `own`, from the added-up partial sums."""
+
     def total(self, weights: Tensor | None, own: Size) -> Tensor:
         """(*own, *shape): the (weighted) sum of the full gradients down to the batch `own`."""
+        return self.complete(self.partial(weights, own), own)
 
     @abstractmethod
     def matvec(self, direction: Tensor) -> Tensor:
@@ -75,10 +83,13 @@ class Entrywise(Block):
     def entries(self, positions: Tensor) -> Tensor:
         return self.coordinates.all_entries().pack(self.values)[..., positions]
 
-    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
         event = len(self.coordinates.shape)
         values = self.values if weights is None else self.values * weights[(..., *(None,) * event)]
-        return sum_to(values, own, event)
+        return (sum_to(values, own, event),)
+
+    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+        return partial[0]
 
     def matvec(self, direction: Tensor) -> Tensor:
         event = len(self.coordinates.shape)
@@ -133,18 +144,26 @@ class Outer(Block):
             self._slice(offset[..., at], terms, out=out[..., at])
         return out
 
-    def total(self, weights: Tensor | None, own: Size) -> Tensor:
-        layout = RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
+    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+        layout = self._layout(own)
         left, right = layout.fold(self.left), layout.fold(self.right)
         if weights is None:
-            count: Tensor | int = layout.n_rows
+            count = left.new_full((), layout.n_rows)
         else:
             folded = layout.fold(weights, 0)
-            left, count = left * folded.unsqueeze(-1), layout.unfold_own(folded.sum(-1), 0)[..., None, None]
-        product = layout.unfold_own(left.mT @ right, 2)
+            left, count = left * folded.unsqueeze(-1), folded.sum(-1)
+        return left.mT @ right, count
+
+    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+        layout = self._layout(own)
+        product, count = layout.unfold_own(partial[0], 2), partial[1]
+        count = layout.unfold_own(count, 0) if count.ndim else count
         if self.coordinates.mirrored and not self.both:
             product = 0.5 * (product + product.mT)  # symmetric to the last bit
-        return sum_to(self._assemble(product, count * self.offset), own, 2)
+        return sum_to(self._assemble(product, count[..., None, None] * self.offset), own, 2)
+
+    def _layout(self, own: Size) -> RowLayout:
+        return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
 
     def matvec(self, direction: Tensor) -> Tensor:
         direction = self.coordinates.project(direction)

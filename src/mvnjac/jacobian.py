@@ -299,20 +299,21 @@ class Jacobian:
     def _totals(self, parts: Sequence[Part], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """The full gradients of these parts, each summed down to its batch.
 
-        Row chunks that stay in cache, unless a graph is kept, a is there already, or x itself is among the parts.
+        In chunks of rows, unless a graph is kept, a is there already, or x itself is among the parts.
         """
         whole = self._rows.tracked or self._rows.has_scaled or any(part.name == "x" for part in parts)
         chunks = (
             iter([(self._rows, weights)])
             if whole
-            else self._chunks(self._model.d, weights, max(memory.CACHE_BYTES, 8 * self._model.d**2))
+            else self._chunks(self._model.d, weights, max(memory.ROW_CHUNK_BYTES, 8 * self._model.d**2))
         )
-        sums: list[Tensor] = []
+        partials: list[tuple[Tensor, ...]] = []
         with self._model.arithmetic():
             for rows, some in chunks:
-                new = [self._block(part.name, rows).total(some, own) for part, own in zip(parts, owns, strict=True)]
-                sums = [total.add_(part) for total, part in zip(sums, new, strict=True)] if sums else new
-        return sums
+                blocks = [self._block(part.name, rows) for part in parts]
+                new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
+                partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
+            return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
 
     def _directional(self, part: Part, v: Tensor) -> Tensor:
         block = self._block(part.name)
@@ -401,3 +402,7 @@ class Jacobian:
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.name} {part.size}" for part in self._select(None, "unique").parts)
         return f"Jacobian(batch={tuple(self.batch)}, columns: {parts}; dtype={self.dtype}, device={self.device})"
+
+
+def _added(total: tuple[Tensor, ...], more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(a.add_(b) for a, b in zip(total, more, strict=True))

@@ -117,7 +117,10 @@ class Model:
             self._factors, self._versions, self._checked = {}, versions, False
         if keep not in self._factors:
             mean = (self.mean if keep else self.mean.detach()).to(self.working)
-            covariance = self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
+            as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in given))
+            covariance = (
+                self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
+            )
             with self.arithmetic():
                 factor = covariance.factor(self.d)
             factor.checked = self.check
