@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 
+from mvnjac import memory
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
@@ -140,9 +142,20 @@ class Outer(Block):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
         if out is None:
             out = self.left.new_empty(*self.batch, self.coordinates.size)
-        for at, *terms in self._slices():
-            self._slice(offset[..., at], terms, out=out[..., at])
+        for rows in self._row_chunks():
+            chunk = replace(self, left=self.left[rows], right=self.right[rows])
+            for at, *terms in chunk._slices():
+                self._slice(offset[..., at], terms, out=out[rows][..., at])
         return out
+
+    def _row_chunks(self) -> Iterator[slice | EllipsisType]:
+        """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
+        if len(self.batch) != 1 or self.offset.ndim != 2:
+            yield ...
+            return
+        step = max(1000, memory.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
+        for start in range(0, self.batch[0], step):
+            yield slice(start, start + step)
 
     def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
         layout = self._layout(own)

@@ -12,6 +12,8 @@ from mvnjac.errors import MemoryLimitError
 
 #: A chunk of rows of the n×p matrix: large enough that one matrix product a chunk runs at full speed.
 CHUNK_BYTES = 8 * 2**20
+#: An n×d array that is to stay in the cache of a core while others lie beside it.
+CACHE_BYTES = 2**19
 #: A chunk of rows of an n×d array: small enough not to be fresh memory each time, large enough that the calls cost nothing
 #: beside the arithmetic. Between 2 and 8 MB hardly matters at 10 000×50 and 10 000×200.
 ROW_CHUNK_BYTES = 4 * 2**20
