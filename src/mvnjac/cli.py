@@ -109,9 +109,12 @@ def jacobian(
 ) -> None:
     """Write the scores: one row an observation, one column a parameter (.parquet, .csv, .csv.gz, .arrow, .feather, .npy)."""
     from mvnjac import scores
+    from mvnjac.tables.base import sink_format
     from mvnjac.tables.output import check_output
 
     check_output(output, force)
+    if output is not None:
+        sink_format(output)  # an unknown suffix is refused before any work is done
     with _progress() as progress:
         names = _wrt(wrt) or scores.parameters(parametrisation)
         rows, width = scores.write_jacobian(

@@ -45,6 +45,8 @@ class Moments:
         """The moments of all rows of all batches; None without rows."""
         counter: list[tuple[int, Moments]] = []  # (rank, moments of 2^rank batches), ranks descending
         for x in batches:
+            if not len(x):
+                continue
             rank, moments = 0, Moments.of(x, counter[0][1].origin if counter else None)
             while counter and counter[-1][0] == rank:
                 moments, rank = counter.pop()[1].merge(moments), rank + 1

@@ -48,7 +48,7 @@ class Data:
 
     def open(self) -> tuple[Source, list[str]]:
         """The table, and the names of its variables."""
-        source = open_source(self.path)
+        source = open_source(self.path, self.index)
         names = source.variables(self.columns, self.index)
         return (LogReturns(source, self.index) if self.log_returns else source), names
 

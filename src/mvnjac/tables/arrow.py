@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mvnjac.tables.base import Sink, Source, as_float64, unreadable
+from mvnjac.tables.base import Sink, Source, as_float64, batch_rows, unreadable
 
 SUFFIXES = (".arrow", ".feather")
-
-_ROWS = 65_536
 
 
 class ArrowSource(Source):
@@ -23,13 +21,14 @@ class ArrowSource(Source):
             self.schema = pa.ipc.open_file(source).schema
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        rows = batch_rows(len(columns))
         try:
             with pa.memory_map(str(self.path)) as source:
                 reader = pa.ipc.open_file(source)
                 for i in range(reader.num_record_batches):
                     batch = reader.get_batch(i).select(list(columns))
-                    for first in range(0, batch.num_rows, _ROWS):
-                        yield as_float64(batch.slice(first, _ROWS))
+                    for first in range(0, batch.num_rows, rows):
+                        yield as_float64(batch.slice(first, rows), self.index)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from error
 

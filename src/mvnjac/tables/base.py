@@ -11,6 +11,7 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,9 @@ import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
 
+#: About how much one batch may hold, however wide the table is.
+BATCH_BYTES = 64 * 2**20
+
 
 class Source(ABC):
     """A table that can be read any number of times.
@@ -26,10 +30,12 @@ class Source(ABC):
     Attributes:
         path: the file or folder.
         schema: names and types of all columns, in file order. A column of type null is numeric as far as it was looked at.
+        index: the column that labels the rows; it keeps its own type, for an identifier may be no float64.
     """
 
     path: Path
     schema: pa.Schema
+    index: str | None = None
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -47,15 +53,22 @@ class Source(ABC):
             UsageError: a column that does not exist, or is asked for twice.
             TableError: a column that is not numeric, or two of the same name.
         """
-        repeated = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        known, labels = Counter(self.names), self._row_labels()
+        repeated = sorted(name for name, times in known.items() if times > 1)
         if repeated:
             raise TableError(f"{self.path}: the column name {repeated[0]!r} occurs more than once.")
         for name in [*(columns or []), *([index] if index else [])]:
-            if name not in self.names:
+            if name not in known:
                 raise _unknown(self.path, name, self.names)
-        chosen = list(columns) if columns else [name for name in self.names if name != index and not self._empty(name)]
+        chosen = list(columns) if columns else [name for name in self.names if name != index and name not in labels]
+        if not columns and "" in chosen:
+            raise TableError(
+                f"{self.path}: column {self.names.index('') + 1} has no name; name it in the header, choose the others by "
+                "--columns, or leave row labels out when the file is written."
+            )
+        asked = Counter(chosen)
         for name in chosen:
-            if chosen.count(name) > 1 or name == index:
+            if asked[name] > 1 or name == index:
                 raise UsageError(f"The column {name!r} is asked for twice.")
             if not is_numeric(self.schema.field(name).type):
                 raise TableError(
@@ -66,9 +79,10 @@ class Source(ABC):
             raise TableError(f"{self.path}: there are no columns to use besides the index.")
         return chosen
 
-    def _empty(self, name: str) -> bool:
-        """A trailing comma in a header makes an unnamed column without a value."""
-        return name == "" and pa.types.is_null(self.schema.field(name).type)
+    def _row_labels(self) -> set[str]:
+        """Columns that the file itself says are no variables: those in which a pandas frame keeps its index."""
+        declared = (self.schema.pandas_metadata or {}).get("index_columns", [])
+        return {name for name in declared if isinstance(name, str)}
 
 
 class Sink(ABC):
@@ -93,16 +107,21 @@ def is_numeric(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
 
 
-def as_float64(batch: pa.RecordBatch, keep: Sequence[str] = ()) -> pa.RecordBatch:
-    """The numeric columns as float64; the others as they are."""
+def as_float64(batch: pa.RecordBatch, keep: str | None = None) -> pa.RecordBatch:
+    """The numeric columns as float64; the others, and the one to keep, as they are."""
     arrays = [
-        column.cast(pa.float64()) if is_numeric(column.type) and name not in keep else column
+        column.cast(pa.float64()) if is_numeric(column.type) and name != keep else column
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
-def open_source(path: str | Path) -> Source:
+def batch_rows(columns: int, most: int = 65_536) -> int:
+    """How many rows of so many float64 columns make a batch: it stays at about 64 MB."""
+    return max(1, min(most, BATCH_BYTES // (8 * max(columns, 1))))
+
+
+def open_source(path: str | Path, index: str | None = None) -> Source:
     """The table at a path, by its suffix; a folder is a Parquet table of parts.
 
     Raises:
@@ -114,9 +133,11 @@ def open_source(path: str | Path) -> Source:
         raise TableError(f"{path}: no such file.")
     module = _formats()[".parquet"] if path.is_dir() else _format(path)
     try:
-        return module.open_source(path)
+        source: Source = module.open_source(path)
     except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise unreadable(path, error) from error
+    source.index = index
+    return source
 
 
 def sink_format(path: Path) -> ModuleType:

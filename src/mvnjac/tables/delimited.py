@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -14,38 +15,97 @@ from mvnjac.tables.base import Sink, Source, is_numeric, unreadable
 
 SUFFIXES = (".csv", ".csv.gz")
 
+#: pyarrow reads about 32 blocks ahead
+_BLOCK = 2**20
+_VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+): invalid value '(.*)'", re.DOTALL)
+_WIDTH = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
+
 _MISSING = ["", "N/A", "NA", "n/a", "NaN", "nan", "NULL", "null", "-nan", "#N/A"]
 
 
 class CsvSource(Source):
-    """One CSV file with a header. Types are those of its first block; numbers are read as float64 throughout."""
+    """One CSV file with a header. Types are those of its first block; numbers are read as float64 throughout.
+
+    Columns without a name that are empty (from a trailing comma) are left out.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._reader(csv.ConvertOptions(null_values=_MISSING, strings_can_be_null=True)) as reader:
-            self.schema = reader.schema
+        self._header_lines, self._block = _layout(path)
+        with self._reader({}, csv.ConvertOptions(null_values=_MISSING)) as reader:
+            found = reader.schema
+        # Each column of the file under a name of its own, also those that have none.
+        nameless = {i for i, field in enumerate(found) if not field.name and pa.types.is_null(field.type)}
+        self._physical = [f"\0{i}" if i in nameless else field.name for i, field in enumerate(found)]
+        self._nameless = [self._physical[i] for i in sorted(nameless)]
+        self.schema = pa.schema([field for i, field in enumerate(found) if i not in nameless])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         # The first block may miss a column's values altogether: its type is said, not inferred.
-        kinds = {name: pa.float64() if is_numeric(kind := self.schema.field(name).type) else kind for name in columns}
-        options = csv.ConvertOptions(
-            column_types=kinds, include_columns=list(columns), null_values=_MISSING, strings_can_be_null=True
-        )
+        kinds = {name: self._kind(name) for name in columns} | dict.fromkeys(self._nameless, pa.string())
+        options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=_MISSING)
         try:
-            with self._reader(options) as reader:
-                yield from reader
+            with self._reader({"column_names": self._physical, "skip_rows": self._header_lines}, options) as reader:
+                for batch in reader:
+                    self._require_empty(batch)
+                    yield batch.select(list(columns))
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._explained(error) from error
 
-    def _reader(self, options: csv.ConvertOptions) -> Any:
-        # A damaged row is found by pyarrow in whichever block it is; compression is told by the suffix.
-        return csv.open_csv(pa.input_stream(str(self.path), compression="detect"), convert_options=options)
+    def _kind(self, name: str) -> pa.DataType:
+        kind = self.schema.field(name).type
+        if name == self.index:
+            return pa.string() if pa.types.is_null(kind) else kind
+        return pa.float64() if is_numeric(kind) else kind
+
+    def _reader(self, reading: dict[str, Any], options: csv.ConvertOptions) -> Any:
+        # One thread is as fast as several here, and only then a message says which row is meant.
+        how = csv.ReadOptions(use_threads=False, block_size=self._block, **reading)
+        return csv.open_csv(_stream(self.path), read_options=how, convert_options=options)
+
+    def _require_empty(self, batch: pa.RecordBatch) -> None:
+        for name in self._nameless:
+            values = [value for value in batch.column(name).unique().to_pylist() if value and value not in _MISSING]
+            if values:
+                raise TableError(f"{self.path}: column {int(name[1:]) + 1} has no name in the header, but holds {values[0]!r}.")
 
     def _explained(self, error: Exception) -> TableError:
-        text = str(error)
-        if "conversion error" in text:
-            return TableError(f"{self.path}: {text.strip()}; choose the numeric columns by --columns.")
+        value, width = _VALUE.search(str(error)), _WIDTH.search(str(error))
+        if value:
+            column, line, kind, text = value.groups()
+            return TableError(
+                f"{self.path}: {self._physical[int(column)]!r} is {text!r} at row {int(line) - self._header_lines}, which is no {kind} "
+                "as in the first rows; correct it, or choose the other columns by --columns."
+            )
+        if width:
+            row, expected, got = int(width[1]) - self._header_lines, width[2], width[3]
+            return TableError(f"{self.path}: row {row} has {got} fields, but the header has {expected}.")
         return unreadable(self.path, error)
+
+
+def _stream(path: Path) -> pa.NativeFile:
+    return pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None)
+
+
+def _layout(path: Path) -> tuple[int, int]:
+    """How many lines come before the data, and a block size that holds a row, however wide the table is."""
+    start = b""
+    with _stream(path) as stream:
+        while start.lstrip(b"\r\n").count(b"\n") < 2 and (more := stream.read(2**20)):
+            start += more
+    body = start.lstrip(b"\r\n")
+    if not body:
+        raise TableError(f"{path}: is empty.")
+    lines = body.split(b"\n", 2)
+    try:
+        lines[0].decode()
+    except UnicodeDecodeError:
+        raise TableError(f"{path}: the header is not in UTF-8; save the file in that encoding.") from None
+    if b"," not in lines[0] and (b";" in lines[0] or b"\t" in lines[0]):
+        shown = lines[0][:60].decode(errors="replace").strip()
+        raise TableError(f"{path}: the header {shown!r} is not separated by commas.")
+    widest = max(8 * max(map(len, lines[:2])), 64 * (lines[0].count(b",") + 1))  # a float64 has up to 25 characters
+    return start[: len(start) - len(body)].count(b"\n") + 1, max(_BLOCK, widest)
 
 
 class CsvSink(Sink):

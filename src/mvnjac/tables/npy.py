@@ -9,12 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import Sink, Source
+from mvnjac.tables.base import Sink, Source, batch_rows
 from mvnjac.tables.delimited import CsvSink
 
 SUFFIXES = (".npy",)
-
-_ROWS = 65_536
 
 
 class NpySource(Source):
@@ -28,15 +26,18 @@ class NpySource(Source):
                 f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected (rows, columns) numbers."
             )
         names = _names_file(path)
-        labels = names.read_text().splitlines() if names.exists() else [str(i) for i in range(self._array.shape[1])]
+        labels = (
+            names.read_text(encoding="utf-8").splitlines() if names.exists() else [str(i) for i in range(self._array.shape[1])]
+        )
         if len(labels) != self._array.shape[1]:
             raise TableError(f"{names}: {len(labels)} names for the {self._array.shape[1]} columns of {path.name}.")
         self.schema = pa.schema([(label, pa.float64()) for label in labels])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         positions = [self.schema.get_field_index(name) for name in columns]
-        for first in range(0, self._array.shape[0], _ROWS):
-            block = np.asarray(self._array[first : first + _ROWS], dtype=np.float64)
+        rows = batch_rows(self._array.shape[1])
+        for first in range(0, self._array.shape[0], rows):
+            block = np.asarray(self._array[first : first + rows], dtype=np.float64)
             arrays = [pa.array(np.ascontiguousarray(block[:, i])) for i in positions]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
@@ -48,7 +49,7 @@ class NpySink(Sink):
         self._path, self._rows = path, 0
         self._names = [field.name for field in schema if pa.types.is_float64(field.type)]
         others = [field for field in schema if not pa.types.is_float64(field.type)]
-        _names_file(path).write_text("".join(f"{name}\n" for name in self._names))
+        _names_file(path).write_text("".join(f"{name}\n" for name in self._names), encoding="utf-8")
         self._index = CsvSink(_index_file(path), pa.schema(others)) if others else None
         self._other_names = [field.name for field in others]
         self._file = path.open("wb")

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from mvnjac.errors import TableError
 from mvnjac.tables.arrow import ArrowSink
-from mvnjac.tables.base import Source
+from mvnjac.tables.base import Source, batch_rows
 
-_ROWS = 16_384
+#: Text of which the order letter by letter is that of time: years first, all of one length.
+_YEAR_FIRST = r"^\d{4}"
 
 
 class Ordered(Source):
@@ -29,12 +30,14 @@ class Ordered(Source):
     """
 
     def __init__(self, source: Source, index: str) -> None:
-        self.path, self.schema = source.path, source.schema
+        self.path, self.schema, self.index = source.path, source.schema, index
         self._source, self._index = source, index
         values = pa.chunked_array([batch.column(0) for batch in source.batches([index])] or [[]])
         self._require_unique(values)
         order = pc.sort_indices(values)
         ascending = len(order) == 0 or bool(np.array_equal(order.to_numpy(), np.arange(len(order))))
+        if not ascending:
+            self._require_sortable(values)
         self._order = None if ascending else order
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -42,8 +45,9 @@ class Ordered(Source):
             yield from self._source.batches(columns)
             return
         with self._spilled(columns) as table:
-            for first in range(0, len(self._order), _ROWS):
-                yield from table.take(self._order.slice(first, _ROWS)).combine_chunks().to_batches()
+            rows = batch_rows(len(columns), 16_384)
+            for first in range(0, len(self._order), rows):
+                yield from table.take(self._order.slice(first, rows)).combine_chunks().to_batches()
 
     @contextlib.contextmanager
     def _spilled(self, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -59,7 +63,22 @@ class Ordered(Source):
             with pa.memory_map(str(path)) as mapped:
                 yield pa.ipc.open_file(mapped).read_all()
 
+    def _require_sortable(self, values: pa.ChunkedArray) -> None:
+        """Text sorts letter by letter: 30/12/2020 would come after 01/01/2021, and every return would be a wrong one."""
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            return
+        lengths = pc.min_max(pc.utf8_length(values))
+        if lengths["min"] != lengths["max"] or not pc.all(pc.match_substring_regex(values, _YEAR_FIRST)).as_py():
+            raise TableError(
+                f"{self.path}: the index {self._index!r} is text such as {values[0].as_py()!r} and not ascending as it stands; sorted "
+                "letter by letter it need not be in the order of time. Write it as YYYY-MM-DD, or order the rows in the file."
+            )
+
     def _require_unique(self, values: pa.ChunkedArray) -> None:
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), None, values)
+        if pa.types.is_string(values.type):
+            values = pc.if_else(pc.equal(values, ""), None, values)
         if values.null_count:
             row = pc.index(pc.is_null(values), True).as_py() + 1
             raise TableError(f"{self.path}: the index {self._index!r} is missing in row {row}.")

@@ -20,7 +20,7 @@ def check_output(path: Path | None, force: bool) -> None:
     """Before any work is done: can this output be written, and may it?
 
     Raises:
-        UsageError: it exists and `force` was not given, or its suffix is unknown.
+        UsageError: it, or a file that belongs to it, exists and `force` was not given.
         TableError: its folder does not exist or cannot be written to.
     """
     if path is None:
@@ -29,6 +29,9 @@ def check_output(path: Path | None, force: bool) -> None:
         raise TableError(f"{path}: is a folder; name a file.")
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already; pass --force to replace it.")
+    for companion in _companions_of(path):
+        if companion.exists() and not force:
+            raise UsageError(f"{companion}: exists already, and belongs to {path.name}; pass --force to replace it.")
     folder = path.parent
     if not folder.is_dir():
         raise TableError(f"{path}: the folder {folder} does not exist.")
@@ -81,6 +84,13 @@ def _replace(kind: type[Sink], temporary: Path, path: Path) -> None:
             os.replace(old, new)
         else:
             new.unlink(missing_ok=True)  # a companion of the table that is being replaced
+
+
+def _companions_of(path: Path) -> list[Path]:
+    try:
+        return sink_companions(sink_format(path), path)
+    except UsageError:  # no table: a report, say
+        return []
 
 
 def sink_companions(form: object, temporary: Path) -> list[Path]:

@@ -19,7 +19,7 @@ def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
     Raises:
         TableError: a variable without a value, more than one row, a wrong shape.
     """
-    if path.suffix == ".npy":
+    if _nameless(path):
         return torch.from_numpy(_array(path, [(len(names),), (1, len(names))]).reshape(-1))
     columns = _columns(path, names)
     if len(columns[0]) != 1:
@@ -31,23 +31,24 @@ def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
     """(d, d) from a header of names and a row a variable; an optional column of names says which row is which.
 
     Without such a column the rows are in the order of the header. Variables beyond `names` are left out. An .npy of shape (d, d)
-    is taken in order.
+    is taken in order, unless a file of column names lies beside it.
 
     Raises:
         TableError: a variable without a row or a column, or rows that do not match the header.
     """
-    if path.suffix == ".npy":
+    if _nameless(path):
         return torch.from_numpy(_array(path, [(len(names), len(names))]))
     table = _table(path)
-    labels = [field.name for field in table.schema if not is_numeric(field.type) or field.name.startswith("__index")]
+    labels = _labels(table, names)
     if len(labels) > 1:
         raise TableError(f"{path}: the columns {', '.join(map(repr, labels))} are not numeric; expected at most one, of names.")
     header = [name for name in table.schema.names if name not in labels]
-    rows = [str(value) for value in table.column(labels[0]).to_pylist()] if labels else header
-    if len(rows) != table.num_rows or len(set(rows)) != len(rows):
-        raise TableError(
-            f"{path}: {table.num_rows} rows for the {len(set(rows))} variables of its header; expected one a variable."
-        )
+    rows = [_label(value) for value in table.column(labels[0]).to_pylist()] if labels else header
+    twice = sorted({name for name in rows if rows.count(name) > 1})
+    if twice:
+        raise TableError(f"{path}: the rows {', '.join(map(repr, twice))} occur more than once.")
+    if len(rows) != table.num_rows:
+        raise TableError(f"{path}: {table.num_rows} rows for the {len(rows)} variables of its header; expected one a variable.")
     missing = [name for name in names if name not in rows or name not in header]
     if missing:
         raise TableError(f"{path}: no row or no column for {', '.join(map(repr, missing))}.")
@@ -66,7 +67,29 @@ def _columns(path: Path, names: Sequence[str]) -> list[np.ndarray]:
 def _numbers(path: Path, table: pa.Table, name: str) -> np.ndarray:
     if not is_numeric(table.schema.field(name).type):
         raise TableError(f"{path}: column {name!r} is not numeric ({table.schema.field(name).type}).")
-    return table.column(name).cast(pa.float64()).to_numpy()
+    values = table.column(name).cast(pa.float64()).to_numpy()
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise TableError(f"{path}: column {name!r} has no finite number in row {bad[0] + 1}.")
+    return values
+
+
+def _labels(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """The column of row names: what is not numeric; else a first column beyond a square, that is no variable and names the others."""
+    found = [field.name for field in table.schema if not is_numeric(field.type) or field.name.startswith("__index")]
+    first = table.schema.names[0]
+    if found or first in names or table.num_rows != table.num_columns - 1:
+        return found
+    return [first] if {_label(value) for value in table.column(0).to_pylist()} == set(table.schema.names[1:]) else []
+
+
+def _label(value: object) -> str:
+    """A row's name as it stands in the header: variables that are called 1, 2, … have come as numbers."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _nameless(path: Path) -> bool:
+    return path.suffix == ".npy" and not path.with_suffix(".columns.txt").exists()
 
 
 def _table(path: Path) -> pa.Table:

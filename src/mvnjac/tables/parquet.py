@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import Sink, Source, as_float64, unreadable
+from mvnjac.tables.base import Sink, Source, as_float64, batch_rows, unreadable
 
 SUFFIXES = (".parquet",)
 
-_ROWS = 65_536
 #: Row groups below 5000 rows read slowly; above 64 MB they need too much memory to write.
 _GROUP_ROWS, _GROUP_BYTES = 5_000, 64 * 2**20
 
@@ -23,21 +22,21 @@ class ParquetSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not self._parts:
-            raise TableError(f"{path}: the folder has no .parquet files.")
-        self.schema = pq.read_schema(self._parts[0])
+        self._parts = _parts(path)
+        self.schema = _schema(self._parts[0])
         for part in self._parts[1:]:
-            names = pq.read_schema(part).names
-            if names != self.schema.names:
-                raise TableError(f"{part}: its columns are not those of {self._parts[0].name}.")
+            schema = _schema(part)
+            if not schema.equals(self.schema):
+                raise TableError(
+                    f"{part}: {_difference(schema, self.schema)} in {self._parts[0].name}; all parts need one schema."
+                )
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for part in self._parts:
             try:
-                with pq.ParquetFile(part) as file:
-                    for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
-                        yield as_float64(batch.select(list(columns)))
+                with pq.ParquetFile(part, memory_map=True) as file:  # else a row group is read whole
+                    for batch in file.iter_batches(batch_size=batch_rows(len(columns)), columns=list(columns)):
+                        yield as_float64(batch.select(list(columns)), self.index)
             except (pa.ArrowException, OSError) as error:
                 raise unreadable(part, error) from error
 
@@ -65,6 +64,34 @@ class ParquetSink(Sink):
             table = pa.Table.from_batches(self._pending, self._schema)
             self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
             self._pending = []
+
+
+def _parts(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    shown = [each for each in sorted(path.iterdir()) if not each.name.startswith((".", "_"))]  # no temporaries, no markers
+    nested = [each.name for each in shown if each.is_dir()]
+    if nested:
+        raise TableError(f"{path}: holds the folder {nested[0]!r}; the parts must lie in one folder, not in further ones.")
+    parts = [each for each in shown if each.name.lower().endswith(SUFFIXES)]
+    if not parts:
+        raise TableError(f"{path}: the folder has no .parquet files.")
+    return parts
+
+
+def _schema(part: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(part)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(part, error) from error  # the part, not the folder
+
+
+def _difference(here: pa.Schema, there: pa.Schema) -> str:
+    for name in [*here.names, *there.names]:
+        mine, theirs = (str(schema.field(name).type) if name in schema.names else "absent" for schema in (here, there))
+        if mine != theirs:
+            return f"column {name!r} is {mine} here and {theirs}"
+    return "the columns stand in another order than"
 
 
 def open_source(path: Path) -> Source:

@@ -23,8 +23,9 @@ class LogReturns(Source):
     """
 
     def __init__(self, source: Source, index: str | None) -> None:
+        source.index = index  # it keeps its own type
         self._source = source if index is None else Ordered(source, index)
-        self.path, self.schema, self._index = source.path, source.schema, index
+        self.path, self.schema, self.index, self._index = source.path, source.schema, index, index
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         before: np.ndarray | None = None  # the logarithms of the last row of the batch before
