@@ -163,6 +163,14 @@ def test_gaussian_is_factorised_once(x, mean, sigma, monkeypatch) -> None:
     torch.testing.assert_close(gaussian.log_prob(x), mvnjac.log_prob(x, mean, sigma))
 
 
+def test_results_are_not_the_jacobians_own_memory(x, mean, sigma) -> None:
+    J = mvnjac.jacobian(x[:1], mean, sigma)
+    expected = J.matrix()
+    J["mean"].zero_(), J["natural_location"].zero_(), J.sum()["mean"].zero_(), J.log_prob.zero_(), J["x"].zero_()
+    assert torch.equal(J.matrix(), expected)
+    torch.testing.assert_close(J.unique("natural_location"), x[:1] - mean)
+
+
 def test_gaussian_follows_changes_in_place(x, mean, sigma) -> None:
     gaussian = mvnjac.Gaussian(mean, sigma)
     gaussian.jacobian(x)
@@ -259,10 +267,12 @@ def test_single_variable() -> None:
         (lambda J: J.matrix(layout="packed"), ValueError, "'unique' or 'full'"),
         (lambda J: J.matrix(out=torch.empty(7, 8).double()), ValueError, r"expected shape \(7, 9\)"),
         (lambda J: J.matrix(out=torch.empty(7, 9)), ValueError, "float32"),
-        (lambda J: J.matvec(torch.ones(8)), ValueError, r"expected \(9,\)"),
+        (lambda J: J.matvec(torch.ones(8)), ValueError, r"expected a tensor of shape \(9,\)"),
         (lambda J: J.sum(torch.ones(6)), ValueError, r"weights has shape \(6,\)"),
         (lambda J: J.rmatvec(torch.ones(6)), ValueError, r"w has shape \(6,\)"),
         (lambda J: J[3], ValueError, "slice of rows"),
+        (lambda J: J[[0, 7]], ValueError, "no row 7; there are 7 rows"),
+        (lambda J: J[[0.5]], ValueError, "must be integers"),
         (lambda J: J[::-1], ValueError, "step must be positive"),
         (lambda J: J[torch.tensor([True])], ValueError, "mask"),
     ],

@@ -76,7 +76,7 @@ class Entrywise(Block):
         return batch_shape(self.values, len(self.coordinates.shape))
 
     def full(self) -> Tensor:
-        return self.values
+        return self.values.clone()  # they may be the residuals themselves, which others are formed from
 
     def unique(self, out: Tensor | None = None) -> Tensor:
         packed = self.coordinates.pack(self.values)
@@ -88,7 +88,8 @@ class Entrywise(Block):
     def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
         event = len(self.coordinates.shape)
         values = self.values if weights is None else self.values * weights[(..., *(None,) * event)]
-        return (sum_to(values, own, event),)
+        total = sum_to(values, own, event)
+        return (total.clone() if total.numel() == values.numel() else total,)
 
     def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
         return partial[0]

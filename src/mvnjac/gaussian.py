@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
+from mvnjac.derivatives import Derivatives
 from mvnjac.jacobian import Jacobian
 from mvnjac.log_prob import log_density
 from mvnjac.model import Model
@@ -54,7 +56,7 @@ class Gaussian:
 
     def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
         """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
-        return Jacobian(self._model, x, self._model.residuals(x))
+        return Jacobian(Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""

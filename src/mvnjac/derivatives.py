@@ -1,0 +1,138 @@
+"""From rows to columns, totals and products: what a `Jacobian` asks for, formed from the blocks of its parameters.
+
+Reductions go over the rows in chunks and never hold n×p; where a graph must be kept, all rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac import memory
+from mvnjac.batches import RowLayout, batch_shape, narrow
+from mvnjac.blocks import Block, Entrywise
+from mvnjac.coordinates import vector
+from mvnjac.covariance import dense_parameters
+from mvnjac.covariance.base import Covariance
+from mvnjac.model import Model
+from mvnjac.products import add_symmetric_product
+from mvnjac.residuals import Residuals
+from mvnjac.selection import Part
+
+
+class Derivatives:
+    """The derivatives of some rows' log-densities.
+
+    Attributes:
+        model: the mean and the covariance.
+        rows: the whitened residuals.
+        x_batch: the leading dimensions of x itself, before broadcasting.
+    """
+
+    def __init__(self, model: Model, rows: Residuals, x_batch: Size) -> None:
+        self.model, self.rows, self.x_batch = model, rows, x_batch
+
+    def block(self, name: str, rows: Residuals | None = None) -> Block:
+        """The derivative by one parameter: of all rows, or of these."""
+        rows, covariance = rows or self.rows, self.model.covariance
+        if name == "x":
+            return Entrywise(-rows.scaled, vector(rows.d))
+        if name == "mean":
+            return Entrywise(rows.scaled, vector(rows.d))
+        if name in covariance.fields:
+            return covariance.pullback(name, rows)
+        return dense_parameters()[name].pullback(name, rows.densely())
+
+    def own_batch(self, name: str) -> Size:
+        """The leading dimensions that a parameter has of its own: its total has them too."""
+        covariance = self.model.covariance
+        if name == "x":
+            return self.x_batch
+        if name == "mean":
+            return batch_shape(self.model.mean, 1)
+        if name in covariance.fields:
+            return covariance.parameter_batch(name)
+        return covariance.batch if issubclass(dense_parameters()[name], Covariance) else self.model.batch
+
+    def columns(self, part: Part, out: Tensor | None = None, rows: Residuals | None = None) -> Tensor:
+        """(*batch, k) the columns of a part, written into `out` if given."""
+        block = self.block(part.name, rows)
+        if part.index is not None:
+            columns = block.elements(part.coordinates, part.index_tensor(self.model.mean.device))
+        elif part.layout == "full":
+            columns = part.coordinates.pack(block.full())
+        else:
+            return block.unique(out)
+        return columns if out is None else out.copy_(columns)
+
+    def directional(self, part: Part, v: Tensor) -> Tensor:
+        """(*batch) a part's columns times v (..., k)."""
+        block = self.block(part.name)
+        if part.index is None:
+            return block.matvec(part.coordinates.unpack(v))
+        return (block.elements(part.coordinates, part.index_tensor(v.device)) * v).sum(-1)
+
+    def totals(self, parts: Sequence[Part], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
+        """The full gradients of these parts, each summed down to its batch.
+
+        In chunks of rows, unless a graph is kept, a is there already, or x itself is among the parts.
+        """
+        whole = self.rows.tracked or self.rows.has_scaled or any(part.name == "x" for part in parts)
+        size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
+        chunks = iter([(self.rows, weights)]) if whole else self._chunks(self.model.d, weights, size)
+        partials: list[tuple[Tensor, ...]] = []
+        with self.model.arithmetic():
+            for rows, some in chunks:
+                blocks = [self.block(part.name, rows) for part in parts]
+                new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
+                partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
+            return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
+
+    def gram(self, parts: Sequence[Part], weights: Tensor | None) -> Tensor:
+        """(*own, p, p) JᵀWJ over the columns of these parts."""
+        p, own = sum(part.size for part in parts), self.model.batch
+        layout = RowLayout(self.rows.batch, own)
+        total = torch.zeros(*layout.group_shape, p, p, dtype=self.model.working, device=self.model.mean.device)
+        with self.model.arithmetic():
+            _ = self.rows.scaled  # once for all chunks
+            for rows, some in self._chunks(p, weights, memory.CHUNK_BYTES):
+                chunk = RowLayout(rows.batch, own)
+                columns = torch.cat([self.columns(part, rows=rows) for part in parts], -1)
+                folded = None if some is None else chunk.fold(some, 0)
+                total = add_symmetric_product(total, chunk.fold(columns), folded)
+        return layout.unfold_own(total, 2)
+
+    def narrow(self, dim: int, index: slice | Tensor) -> Derivatives:
+        """Those of some of the rows."""
+        batch = self.rows.batch
+        with torch.set_grad_enabled(torch.is_grad_enabled() or self.rows.requires_grad):  # rows of a graph stay in it
+            model, rows = self.model.narrow(batch, dim, index), self.rows.narrow(dim, index)
+        x_batch = narrow(torch.empty(self.x_batch, device="meta"), batch, 0, dim, _on_meta(index)).shape
+        return Derivatives(model, rows, x_batch)
+
+    def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
+        """Slices of rows of about `size` bytes at so many columns, with their weights.
+
+        Along the longest dimension that reductions run over.
+        """
+        batch = self.rows.batch
+        rows = RowLayout(batch, self.model.batch).rows
+        if not rows or batch.numel() == 0:
+            yield self.rows, weights
+            return
+        dim = max(rows, key=lambda i: batch[i])
+        beside = batch.numel() // batch[dim]
+        step = max(size // (max(columns, 1) * beside * self.model.working.itemsize), 1)
+        for start in range(0, batch[dim], step):
+            at = slice(start, start + step)
+            yield self.rows.narrow(dim, at), None if weights is None else narrow(weights, batch, 0, dim, at)
+
+
+def _added(total: tuple[Tensor, ...], more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(a.add_(b) for a, b in zip(total, more, strict=True))
+
+
+def _on_meta(index: slice | Tensor) -> slice | Tensor:
+    return index if isinstance(index, slice) else index.to("meta")
