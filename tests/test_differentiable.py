@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -136,3 +138,18 @@ def test_bad_numbers_under_vmap_are_nan() -> None:
     values = vmap(lambda S: mvnjac.log_prob(x[0], mean, S))(sigma)
     assert torch.isfinite(values[0])
     assert torch.isnan(values[1])
+
+
+def test_under_compile() -> None:
+    """Right where it is right, NaN where it is no density; the graph may break, the answer may not."""
+    x, mean, parameters = arguments("Dense")
+    sigma = parameters["covariance_matrix"]
+
+    def scores(x, mean, sigma):
+        return mvnjac.jacobian(x, mean, sigma).matrix()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of calls that it does not trace
+        compiled = torch.compile(scores, backend="eager")
+        torch.testing.assert_close(compiled(x, mean, sigma), scores(x, mean, sigma))
+        assert compiled(x, mean, -sigma).isnan().any()

@@ -30,6 +30,10 @@ def test_importing_the_package_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", "import mvnjac, sys; assert 'torch' not in sys.modules"], check=True)
 
 
+def test_errors_are_at_hand() -> None:
+    subprocess.run([sys.executable, "-c", "import mvnjac; mvnjac.errors.ShapeError"], check=True)
+
+
 @pytest.mark.parametrize("first", ["mvnjac.gaussian", "mvnjac.jacobian", "mvnjac.log_prob"])
 def test_functions_are_not_hidden_by_their_files(first: str) -> None:
     code = f"import {first}, mvnjac; assert callable(mvnjac.jacobian) and callable(mvnjac.log_prob)"

@@ -52,6 +52,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _load(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("mvnjac.errors")
     if name in _HOMES:
         return getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
     if name[:1].isupper():  # structures are found by themselves: one file each

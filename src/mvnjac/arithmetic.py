@@ -33,6 +33,11 @@ def concrete(*tensors: Tensor) -> bool:
     return not any(torch._C._functorch.is_functorch_wrapped_tensor(t) or t.is_meta for t in tensors)
 
 
+def version(t: Tensor) -> int | None:
+    """The count of in-place changes, which autograd keeps too; None where nobody counts."""
+    return None if torch.compiler.is_compiling() or t.is_inference() else t._version
+
+
 @contextlib.contextmanager
 def as_given(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """A context in which float32 products are float32 products.

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import as_given, concrete, tracked
+from mvnjac.arithmetic import as_given, concrete, tracked, version
 from mvnjac.batches import batch_shape, broadcast, narrow
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
@@ -48,7 +48,7 @@ class Model:
         self.working = _working(function, precision, self.dtype)
         self.batch = self._batch()
         self._factors: dict[bool, tuple[Tensor, Factor]] = {}
-        self._versions: list[int] = []
+        self._versions: list[int | None] = []
         self._checked = False
 
     def residuals(self, x: Tensor) -> Residuals:
@@ -112,7 +112,7 @@ class Model:
         """
         given = [self.mean, *self.covariance.parameters.values()]
         keep = keep and tracked(*given)
-        versions = [0 if t.is_inference() else t._version for t in given]
+        versions = [version(t) for t in given]
         if versions != self._versions:
             self._factors, self._versions, self._checked = {}, versions, False
         if keep not in self._factors:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.base import Factor
 from mvnjac.errors import ArgumentError
@@ -36,10 +36,10 @@ class Residuals:
     def __init__(self, x: Tensor, mean: Tensor, factor: Factor) -> None:
         self.batch = broadcast(batch_shape(x, 1), batch_shape(mean, 1), factor.batch)
         self.mean, self.factor = mean, factor
-        self._x, self._version = x, _version(x)
+        self._x, self._version = x, version(x)
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
-        if self.tracked or x.is_inference():  # autograd, or nobody, guards it from changes
+        if self.tracked or self._version is None:  # autograd, or nobody, guards it from changes
             _ = self.residual
 
     @property
@@ -117,7 +117,7 @@ class Residuals:
         return part
 
     def _require_unchanged(self) -> None:
-        if "residual" not in self._cache and _version(self._x) != self._version:
+        if "residual" not in self._cache and version(self._x) != self._version:
             raise ArgumentError(
                 "Jacobian: x was changed in place after the Jacobian was made, and before it was used; make it anew, or pass "
                 "x.clone()."
@@ -133,8 +133,3 @@ class Residuals:
             with self._graph():
                 self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]
-
-
-def _version(x: Tensor) -> int:
-    """The count of in-place changes that autograd keeps, too."""
-    return 0 if x.is_inference() else x._version
