@@ -113,7 +113,7 @@ class Derivatives:
         return Derivatives(model, rows, x_batch)
 
     def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
-        """Slices of rows of about `size` bytes at so many columns, with their weights.
+        """Slices of rows of about `size` bytes at so many columns, with their weights; each is gone when the next one comes.
 
         Along the longest dimension that reductions run over.
         """
@@ -125,9 +125,10 @@ class Derivatives:
         dim = max(rows, key=lambda i: batch[i])
         beside = batch.numel() // batch[dim]
         step = max(size // (max(columns, 1) * beside * self.model.working.itemsize), 1)
+        workspace = None if self.rows.tracked else memory.Workspace()
         for start in range(0, batch[dim], step):
             at = slice(start, start + step)
-            yield self.rows.narrow(dim, at), None if weights is None else narrow(weights, batch, 0, dim, at)
+            yield self.rows.narrow(dim, at, workspace), None if weights is None else narrow(weights, batch, 0, dim, at)
 
 
 def _added(total: tuple[Tensor, ...], more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mvnjac.errors import MemoryLimitError
 
@@ -14,9 +16,22 @@ from mvnjac.errors import MemoryLimitError
 CHUNK_BYTES = 8 * 2**20
 #: An n×d array that is to stay in the cache of a core while others lie beside it.
 CACHE_BYTES = 2**19
-#: A chunk of rows of an n×d array: small enough not to be fresh memory each time, large enough that the calls cost nothing
-#: beside the arithmetic. Between 2 and 8 MB hardly matters at 10 000×50 and 10 000×200.
-ROW_CHUNK_BYTES = 4 * 2**20
+#: A chunk of rows of an n×d array that a total goes through: it stays in the cache, and the calls cost little beside the arithmetic.
+ROW_CHUNK_BYTES = 2 * 2**20
+
+
+class Workspace:
+    """Memory that each chunk of rows uses again: fresh memory costs more than the arithmetic on it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
+        """An uninitialised array of this shape; what it held under this name before is gone."""
+        size = math.prod(shape)
+        if name not in self._arrays or self._arrays[name].numel() < size:
+            self._arrays[name] = like.new_empty(size)
+        return self._arrays[name][:size].view(tuple(shape))
 
 
 def available(device: torch.device) -> int | None:

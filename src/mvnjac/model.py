@@ -189,7 +189,9 @@ class Model:
 
     def _raise_first(self, pending: Iterable[Check]) -> None:
         pending = list(pending)
-        if not pending or bool(torch.stack([check.ok for check in pending]).all()):
+        flags = [check.ok for check in pending if isinstance(check.ok, Tensor)]
+        known = all(check.ok for check in pending if not isinstance(check.ok, Tensor))
+        if known and (not flags or bool(torch.stack(flags).all())):  # one look at all that is on the device
             return
         for check in pending:
             error = None if bool(check.ok) else check.explain(self.function, self.namer)

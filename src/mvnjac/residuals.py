@@ -19,6 +19,7 @@ from mvnjac.arithmetic import tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.base import Factor
 from mvnjac.errors import ArgumentError
+from mvnjac.memory import Workspace
 
 
 class Residuals:
@@ -39,6 +40,7 @@ class Residuals:
         self._x, self._version = x, version(x)
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
+        self._workspace: Workspace | None = None
         if self.tracked or self._version is None:  # autograd, or nobody, guards it from changes
             _ = self.residual
 
@@ -62,8 +64,10 @@ class Residuals:
         """r = x − µ: (*batch, d)."""
         if "residual" not in self._cache:
             self._require_unchanged()
+            out = self._reused("residual", (*broadcast(batch_shape(self._x, 1), batch_shape(self.mean, 1)), self.d))
             with self._graph():
-                difference = self._x.to(self.mean.dtype) - self.mean
+                x = self._x.to(self.mean.dtype)
+                difference = x - self.mean if out is None else torch.sub(x, self.mean, out=out)
                 self._cache["residual"] = difference.expand((*self.batch, self.d))
         return self._cache["residual"]
 
@@ -80,7 +84,8 @@ class Residuals:
     @property
     def scaled(self) -> Tensor:
         """a = Σ⁻¹ r: (*batch, d)."""
-        return self._cached("scaled", self.factor.solve)
+        out = self._reused("scaled", (*self.batch, self.d)) if len(self.batch) == 1 and not self.factor.batch else None
+        return self._cached("scaled", lambda rows, layout: self.factor.solve(rows, layout, out))
 
     @property
     def has_scaled(self) -> bool:
@@ -104,8 +109,11 @@ class Residuals:
                 self._dense._cache = {"residual": self.residual, "scaled": self.scaled}
         return self._dense
 
-    def narrow(self, dim: int, index: slice | Tensor) -> Residuals:
-        """Some of the rows along a dimension of the batch; what is shared by the rows stays shared."""
+    def narrow(self, dim: int, index: slice | Tensor, workspace: Workspace | None = None) -> Residuals:
+        """Some of the rows along a dimension of the batch; what is shared by the rows stays shared.
+
+        workspace: these rows are needed only until the next ones take it.
+        """
         self._require_unchanged()
         with self._graph():
             part = Residuals(
@@ -114,6 +122,7 @@ class Residuals:
                 self.factor.narrow(self.batch, dim, index),
             )
             part._cache = {name: narrow(t, self.batch, 1, dim, index) for name, t in self._cache.items()}
+        part._workspace = workspace
         return part
 
     def _require_unchanged(self) -> None:
@@ -122,6 +131,9 @@ class Residuals:
                 "Jacobian: x was changed in place after the Jacobian was made, and before it was used; make it anew, or pass "
                 "x.clone()."
             )
+
+    def _reused(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        return None if self._workspace is None else self._workspace.take(name, self.mean, shape)
 
     def _graph(self) -> AbstractContextManager[None]:
         """Whether a graph is kept was decided when the residuals were made; a later no_grad must not cut it silently."""

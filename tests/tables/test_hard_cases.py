@@ -92,7 +92,7 @@ def test_wide_csv(tmp_path: Path) -> None:
     source = open_source(path)
     assert len(source.variables(None, None)) == width
     assert sum(batch.num_rows for batch in source.batches(source.names)) == 2
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 def test_other_encodings_and_separators(tmp_path: Path) -> None:

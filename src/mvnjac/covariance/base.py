@@ -62,8 +62,8 @@ class Factor(ABC):
         """s = Λᵀ r for each row, where Σ⁻¹ = Λ Λᵀ."""
 
     @abstractmethod
-    def solve(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        """a = Σ⁻¹ r for each row."""
+    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        """a = Σ⁻¹ r for each row; `out` is memory that may be used for it, where nothing watches."""
 
     @abstractmethod
     def dense(self) -> DenseFactor:

@@ -6,6 +6,7 @@ and where. All flags of a call are looked at together: one synchronisation on CU
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,9 +28,9 @@ Namer = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Check:
-    """ok: 0-dimensional boolean; explain(function, namer): the error to raise if it is False, or None for a false alarm."""
+    """ok: 0-dimensional boolean, or known already; explain(function, namer): the error if it is False, None for a false alarm."""
 
-    ok: Tensor
+    ok: Tensor | bool
     explain: Callable[[str, Namer], MvnjacError | None]
 
 
@@ -58,7 +59,7 @@ def finite(name: str, value: Tensor, event: Sequence[int]) -> Check:
             "remove or replace them: the numbers are never altered here."
         )
 
-    return Check(torch.isfinite(value.detach().sum()), explain)
+    return Check(_finite(value), explain)
 
 
 def finite_rows(value: Tensor) -> Check:
@@ -76,7 +77,7 @@ def finite_rows(value: Tensor) -> Check:
             f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns."
         )
 
-    return Check(torch.isfinite(value.detach().sum()), explain)
+    return Check(_finite(value), explain)
 
 
 def symmetric(name: str, A: Tensor) -> Check:
@@ -84,7 +85,7 @@ def symmetric(name: str, A: Tensor) -> Check:
     tolerance = torch.finfo(A.dtype).eps ** (2 / 3)
     with torch.no_grad():
         if A.device.type == "cpu" and torch.equal(A, A.mT):
-            return Check(torch.tensor(True), lambda *_: None)
+            return Check(True, lambda *_: None)
         scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
         bad = (A - A.mT).abs() > tolerance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
 
@@ -195,6 +196,11 @@ def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
         f"{namer(pivot)} is, to rounding or beyond, a linear combination of {others}. "
         "Leave one of them out, use more rows than variables, or mend the matrix; no jitter is added here."
     )
+
+
+def _finite(value: Tensor) -> Tensor | bool:
+    total = value.detach().sum()
+    return math.isfinite(total) if total.device.type == "cpu" else torch.isfinite(total)
 
 
 def _place(where: Sequence[int], event: int, namer: Namer) -> str:

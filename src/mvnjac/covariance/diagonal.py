@@ -41,8 +41,8 @@ class DiagonalFactor(Factor):
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return self.whiten(rows, layout)
 
-    def solve(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return rows / layout.fold_own(self.variance, 1).unsqueeze(-2)
+    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        return torch.div(rows, layout.fold_own(self.variance, 1).unsqueeze(-2), out=out)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:

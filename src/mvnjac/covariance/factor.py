@@ -124,9 +124,9 @@ class DenseFactor(Factor):
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return rows @ layout.fold_own(self.precision_tril, 2)
 
-    def solve(self, rows: Tensor, layout: RowLayout) -> Tensor:
+    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         if self._multiplies(layout.n_rows, rows):
-            return rows @ layout.fold_own(self.precision_matrix, 2)
+            return torch.matmul(rows, layout.fold_own(self.precision_matrix, 2), out=out)
         if "precision_tril" in self._given:
             triangle = layout.fold_own(self.precision_tril, 2)
             return (rows @ triangle) @ triangle.mT
