@@ -28,6 +28,7 @@ def with_(A: torch.Tensor, index: tuple, value: float) -> torch.Tensor:
         (X, ZERO, EYE[:2], errors.ShapeError, r"covariance_matrix has shape \(2, 3\)"),
         (X, torch.tensor(1.0).double(), EYE, errors.ShapeError, r"mean has shape \(\)"),
         (torch.tensor(1.0).double(), ZERO, EYE, errors.ShapeError, "no columns"),
+        (torch.tensor(1.0), torch.tensor(1.0), torch.tensor(1.0), errors.ShapeError, r"covariance_matrix has shape \(\)"),
         (X, ZERO, EYE.expand(4, 3, 3), errors.ShapeError, r"leading dimensions \(4,\).*\(n, 1, 3\)"),
         (X, torch.zeros(2, 3).double(), EYE.expand(4, 3, 3), errors.ShapeError, "do not broadcast"),
         (X.float(), ZERO, EYE, errors.DtypeError, "x is torch.float32 but mean is torch.float64"),

@@ -208,7 +208,9 @@ def test_errors(csv_file: Path, tmp_path: Path, capsys, options: list[str], code
     for command in ("jacobian", "score"):
         if command == "score" and "--layout" in options:
             continue
-        got, out, err = run(command, csv_file, *options, "-o", tmp_path / "out.parquet", capsys=capsys)
+        got, out, err = run(
+            command, csv_file, *options, "-o", tmp_path / ("out.parquet" if command == "jacobian" else "out.csv"), capsys=capsys
+        )
         assert (got, out) == (code, "")
         assert says in " ".join(err.replace("│", " ").split())
     assert set(tmp_path.iterdir()) == before, "something half-written is left behind"
@@ -258,6 +260,35 @@ def test_outputs_are_not_overwritten_unasked(csv_file: Path, tmp_path: Path, cap
     assert code == 1
     assert "does not exist" in err
     assert run("jacobian", csv_file, "-c", "a,b", "-o", tmp_path / "o.xlsx", capsys=capsys)[0] == 2
+
+
+def test_an_input_is_never_overwritten(csv_file: Path, tmp_path: Path, capsys) -> None:
+    before = csv_file.read_text()
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    pd.read_csv(csv_file)[["a", "b"]].to_parquet(folder / "p.parquet")
+    for source, target in ((csv_file, csv_file), (folder, folder / "p.parquet")):
+        for command in ("jacobian", "score"):
+            code, _, err = run(command, source, "-c", "a,b", "-o", target, "--force", capsys=capsys)
+            assert code == 2
+            assert "is an input of this very command" in err
+    assert csv_file.read_text() == before
+
+
+def test_names_with_commas_and_blanks(tmp_path: Path, capsys) -> None:
+    data = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["BRK,B", "AAPL"])
+    data.to_csv(tmp_path / "t.csv", index=False)
+    code, out, _ = run("score", tmp_path / "t.csv", "--columns", 'AAPL, "BRK,B"', "--format", "csv", capsys=capsys)
+    assert code == 0
+    assert '"mean[BRK,B]"' in out
+    assert run("score", tmp_path / "t.csv", "-o", tmp_path / "t.xlsx", capsys=capsys)[0] == 2
+
+
+def test_a_table_without_a_header_is_refused(tmp_path: Path, capsys) -> None:
+    pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2))).to_csv(tmp_path / "t.csv", index=False, header=False)
+    code, _, err = run("score", tmp_path / "t.csv", capsys=capsys)
+    assert code == 1
+    assert "a header of names is expected" in err
 
 
 def test_interrupted_leaves_nothing(tmp_path: Path) -> None:

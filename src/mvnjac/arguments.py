@@ -44,7 +44,8 @@ def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
         if key.step is not None and key.step < 1:
             raise ArgumentError(f"J[{key.start}:{key.stop}:{key.step}]: the step must be positive.")
         return key
-    if not isinstance(key, Tensor | Sequence) or (isinstance(key, Tensor) and key.ndim != 1):
+    numbers = isinstance(key, list | tuple) and all(isinstance(i, int | float) for i in key)
+    if not numbers and not (isinstance(key, Tensor) and key.ndim == 1):
         raise ArgumentError(
             f"J[{key!r}]: expected the name of a parameter, a slice of rows such as J[0:10], a list or tensor of row "
             "numbers, or a boolean mask."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import sys
 import time
@@ -49,10 +50,20 @@ class Format(str, Enum):
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", "-c", metavar="A,B,…", help="The variables, in this order; default: all columns but the index."),
+    typer.Option(
+        "--columns",
+        "-c",
+        metavar="A,B,…",
+        help="The variables, in this order; default: all columns but the index. A name with a comma in quotes: '\"BRK,B\",AAPL'.",
+    ),
 ]
 Index = Annotated[
-    str | None, typer.Option("--index", metavar="COLUMN", help="A column (a date, say) that is kept in the output.")
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="COLUMN",
+        help="A column (a date, say) that is kept in the output; for .npy in a file of its own beside it.",
+    ),
 ]
 Returns = Annotated[
     bool,
@@ -110,18 +121,19 @@ def jacobian(
     """Write the scores: one row an observation, one column a parameter (.parquet, .csv, .csv.gz, .arrow, .feather, .npy)."""
     from mvnjac import scores
     from mvnjac.tables.base import sink_format
-    from mvnjac.tables.output import check_output
+    from mvnjac.tables.output import check_output, sink_companions
 
-    check_output(output, force)
-    if output is not None:
-        sink_format(output)  # an unknown suffix is refused before any work is done
+    check_output(output, force, [data, mean, covariance])
+    form = sink_format(output) if output is not None else None  # an unknown suffix is refused before any work is done
     with _progress() as progress:
         names = _wrt(wrt) or scores.parameters(parametrisation)
         rows, width = scores.write_jacobian(
             _data(data, columns, index, log_returns, progress), mean, covariance, names, layout.value, output
         )
     if output is not None:
-        print(f"{output}: {rows} rows, {width} scores each.", file=sys.stderr)
+        beside = [str(path) for path in sink_companions(form, output) if path.exists()]
+        more = f" Beside it: {', '.join(beside)}." if beside else ""
+        print(f"{output}: {rows} rows, {width} columns each.{more}", file=sys.stderr)
 
 
 @app.command()
@@ -137,21 +149,28 @@ def score(
     parametrisation: Parametrisation = "dense",
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="table, json or csv; default: by OUT's suffix, else table.", show_default=False),
+        typer.Option(
+            "--format", help="table, json or csv; default: by OUT's suffix (.txt, .json, .csv), else table.", show_default=False
+        ),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio."""
+    """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio.
+
+    At an estimate by maximum likelihood all totals are 0 but for rounding: give a --mean and a --covariance to test them. With only
+    one of the two given, the other is estimated at it.
+    """
     from mvnjac import scores
     from mvnjac.tables.output import check_output, write_text
 
-    check_output(output, force)
+    check_output(output, force, [data, mean, covariance])
+    form = form or _score_format(output)
     with _progress() as progress:
         names = _wrt(wrt) or scores.parameters(parametrisation)
         table = scores.total_scores(_data(data, columns, index, log_returns, progress), mean, covariance, names)
-    form = form or (Format(output.suffix[1:]) if output and output.suffix in (".json", ".csv") else Format.table)
     if output is not None:
         write_text(output, _formatted(table, form))
+        print(f"{output}: the totals of {table.rows} rows by {len(table.names)} parameters.", file=sys.stderr)
     elif form is Format.table:
         _print_table(table)
     else:
@@ -182,10 +201,21 @@ def _exit_code(error: Exception) -> int:
     return 2 if isinstance(error, UsageError | UnknownNameError) else 1
 
 
+def _score_format(output: Path | None) -> Format:
+    from mvnjac.errors import UsageError
+
+    suffixes = {".json": Format.json, ".csv": Format.csv, ".txt": Format.table}
+    if output is None:
+        return Format.table
+    if output.suffix not in suffixes:
+        raise UsageError(f"{output}: unknown suffix; expected one of {', '.join(suffixes)}, or say --format.")
+    return suffixes[output.suffix]
+
+
 def _data(path: Path, columns: list[str] | None, index: str | None, log_returns: bool, progress: Progress) -> Data:
     from mvnjac.scores import Data
 
-    names = [name for text in columns or [] for name in text.split(",")]
+    names = [name for text in columns or [] for name in next(csv.reader([text], skipinitialspace=True))]
     return Data(path, names or None, index, log_returns, progress)
 
 

@@ -128,8 +128,7 @@ class Residuals:
     def _require_unchanged(self) -> None:
         if "residual" not in self._cache and version(self._x) != self._version:
             raise ArgumentError(
-                "Jacobian: x was changed in place after the Jacobian was made, and before it was used; make it anew, or pass "
-                "x.clone()."
+                "Jacobian: x was changed in place after the Jacobian was made, which refers to it; make it anew, or pass x.clone()."
             )
 
     def _reused(self, name: str, shape: tuple[int, ...]) -> Tensor | None:

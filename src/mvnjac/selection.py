@@ -61,6 +61,9 @@ class Selection:
         repeated = [label for i, label in enumerate(asked) if label in asked[:i]]
         if repeated:
             raise ArgumentError(f"wrt: {repeated[0]!r} is named twice.")
+        overlapping = [label for label in asked if "[" in label and label.partition("[")[0] in asked]
+        if overlapping:
+            raise ArgumentError(f"wrt: {overlapping[0]!r} is an element of a parameter that is asked for as a whole.")
         self._names, self._known = names, known
         self.parts: list[Part] = []
         for label in asked:

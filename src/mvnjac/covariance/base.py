@@ -147,7 +147,7 @@ class Covariance(ABC):
     def dimension(self) -> int | None:
         """The number of variables; None where the parameters don't tell."""
         for key, value in self.parameters.items():
-            if self.coordinates_of(key, 1).shape:
+            if self.coordinates_of(key, 1).shape and value.ndim:
                 return value.shape[-1]
         return None
 

@@ -20,6 +20,8 @@ _BLOCK = 2**20
 _VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+): invalid value '(.*)'", re.DOTALL)
 _WIDTH = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
 
+_DECIMAL = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
+
 _MISSING = ["", "N/A", "NA", "n/a", "NaN", "nan", "NULL", "null", "-nan", "#N/A"]
 
 
@@ -34,6 +36,10 @@ class CsvSource(Source):
         self._header_lines, self._block = _layout(path)
         with self._reader({}, csv.ConvertOptions(null_values=_MISSING)) as reader:
             found = reader.schema
+        if found.names and all(_DECIMAL.fullmatch(name) for name in found.names):
+            raise TableError(
+                f"{path}: the first row {', '.join(found.names[:4])}, … is numbers; a header of names is expected."
+            )
         # Each column of the file under a name of its own, also those that have none.
         nameless = {i for i, field in enumerate(found) if not field.name and pa.types.is_null(field.type)}
         self._physical = [f"\0{i}" if i in nameless else field.name for i, field in enumerate(found)]

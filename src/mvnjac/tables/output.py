@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +16,8 @@ from mvnjac.tables.base import Sink, sink_format
 from mvnjac.tables.delimited import CsvSink
 
 
-def check_output(path: Path | None, force: bool) -> None:
-    """Before any work is done: can this output be written, and may it?
+def check_output(path: Path | None, force: bool, inputs: Sequence[Path | None] = ()) -> None:
+    """Before any work is done: can this output be written, and may it? Never over one of the inputs, forced or not.
 
     Raises:
         UsageError: it, or a file that belongs to it, exists and `force` was not given.
@@ -25,6 +25,9 @@ def check_output(path: Path | None, force: bool) -> None:
     """
     if path is None:
         return
+    for given in inputs:
+        if given is not None and given.exists() and path.resolve() in (given.resolve(), *map(Path.resolve, _parts_of(given))):
+            raise UsageError(f"{path}: is an input of this very command; name another output.")
     if path.is_dir():
         raise TableError(f"{path}: is a folder; name a file.")
     if path.exists() and not force:
@@ -84,6 +87,10 @@ def _replace(kind: type[Sink], temporary: Path, path: Path) -> None:
             os.replace(old, new)
         else:
             new.unlink(missing_ok=True)  # a companion of the table that is being replaced
+
+
+def _parts_of(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
 
 
 def _companions_of(path: Path) -> list[Path]:

@@ -37,11 +37,11 @@ def tensor_batches(source: Source, variables: Sequence[str], index: str | None) 
         bad = ~np.isfinite(x)
         if bad.any():
             i, j = np.argwhere(bad)[0]
-            place = f"row {first + i + 1}" if keys is None else f"row {first + i + 1} ({index} {keys[int(i)]})"
+            place = f"row {first + i + 1}" if keys is None else f"{index} {keys[int(i)]}"
             what = "missing" if np.isnan(x[i, j]) else f"{x[i, j]}"
             raise TableError(
-                f"{source.path}: {variables[j]!r} is {what} at {place}; choose complete columns by --columns, or leave out the "
-                "rows that have gaps."
+                f"{source.path}: {variables[j]!r} is {what} at {place}; choose complete columns by --columns, or take the "
+                "rows that have gaps out of the table."
             )
         first += batch.num_rows
         if batch.num_rows:
