@@ -1,1 +1,1 @@
-"""Independent oracles: mpmath at 50 digits by differences, and R's lavaan, live or frozen. See README.md in this folder."""
+"""Independent oracles: mpmath at 80 digits by differences, and R's lavaan, live or frozen. See README.md in this folder."""

@@ -1,7 +1,7 @@
 """R's lavaan as oracle: run it (`evaluate`), or read what it said (`frozen`).
 
 It parametrises the saturated model by (variances and covariances, means); its casewise scores are partial derivatives by the unique
-elements, its informations are per observation.
+elements, its informations are per observation. The observed one is its analytic form ("h1"), not its numerical default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Saturated:
     """The arguments (x (n, d), mean (d,), sigma (d, d), names) and what lavaan says of them.
 
     parameters: lavaan's names, "USD~1" for a mean and "USD~~CHF" for a covariance; scores (n, p) and the informations (p, p) are
-    in that order.
+    in that order. log_prob (n,) is each row's; log_likelihood their sum by lavaan.
     """
 
     names: list[str]
@@ -40,6 +40,7 @@ class Saturated:
     expected: np.ndarray
     observed: np.ndarray
     first_order: np.ndarray
+    log_prob: np.ndarray
     log_likelihood: float
     versions: dict[str, str]
 
@@ -64,10 +65,11 @@ def evaluate(x: np.ndarray, mean: np.ndarray, sigma: np.ndarray, names: list[str
         subprocess.run(["Rscript", str(HERE / "lavaan.R"), folder], check=True, capture_output=True, text=True)
         parameters, scores = _read(Path(folder) / "scores.csv")
         informations = [_read(Path(folder) / f"{name}.csv")[1] for name in ("expected", "observed", "first_order")]
+        log_prob = _read(Path(folder) / "log_prob.csv")[1][:, 0]
         with (Path(folder) / "about.csv").open() as file:
             about = {row["key"]: row["value"] for row in csv.DictReader(file)}
     likelihood = float(about.pop("log_likelihood"))
-    return Saturated(names, x, mean, sigma, parameters, scores, *informations, likelihood, about)
+    return Saturated(names, x, mean, sigma, parameters, scores, *informations, log_prob, likelihood, about)
 
 
 def frozen() -> dict[str, Saturated]:
@@ -98,12 +100,12 @@ def make() -> dict[str, Saturated]:
 
 
 def currencies() -> tuple[np.ndarray, list[str]]:
-    """The last 250 daily log returns of six complete currencies, in percent."""
+    """The last 250 daily log returns of six complete currencies: variances of 1e-5."""
     names = ["USD", "JPY", "GBP", "CHF", "NOK", "ZAR"]
     with gzip.open(RATES, "rt") as file:
         rows = list(csv.DictReader(file))[:251]  # newest first
     prices = np.array([[float(row[name]) for name in names] for row in reversed(rows)])
-    return 100 * np.diff(np.log(prices), axis=0), names
+    return np.diff(np.log(prices), axis=0), names
 
 
 def freeze() -> None:

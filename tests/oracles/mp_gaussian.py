@@ -20,25 +20,6 @@ Matrix = mpmath.matrix
 Values = dict[str, Matrix]
 
 
-def log_density(x: Matrix, mean: Matrix, precision: Matrix, log_det_precision: mpmath.mpf) -> mpmath.mpf:
-    """log p(x), from P and log det P."""
-    r = x - mean
-    return (log_det_precision - len(x) * mp.log(2 * mp.pi) - (r.T * precision * r)[0]) / 2
-
-
-def by_covariance(x: Matrix, mean: Matrix, sigma: Matrix) -> mpmath.mpf:
-    return log_density(x, mean, sigma**-1, -mp.log(mp.det(sigma)))
-
-
-def by_precision(x: Matrix, mean: Matrix, precision: Matrix) -> mpmath.mpf:
-    return log_density(x, mean, precision, mp.log(mp.det(precision)))
-
-
-def _natural(x: Matrix, v: Values) -> mpmath.mpf:
-    precision = -2 * v["natural_matrix"]
-    return by_precision(x, mp.lu_solve(precision, v["natural_location"]), precision)
-
-
 def _log_cholesky(M: Matrix) -> Matrix:
     L = M.copy()
     for i in range(M.rows):
@@ -50,21 +31,38 @@ def _scaled(s: Matrix, R: Matrix) -> Matrix:
     return mp.diag(list(s)) * R * mp.diag(list(s))
 
 
-#: parametrisation → log p as a function of x and its parameters (which include the mean, but for the natural ones)
-DENSITIES: dict[str, Callable[[Matrix, Values], mpmath.mpf]] = {
-    "covariance_matrix": lambda x, v: by_covariance(x, v["mean"], v["covariance_matrix"]),
-    "scale_tril": lambda x, v: by_covariance(x, v["mean"], v["scale_tril"] * v["scale_tril"].T),
-    "log_scale_tril": lambda x, v: by_covariance(
-        x, v["mean"], _log_cholesky(v["log_scale_tril"]) * _log_cholesky(v["log_scale_tril"]).T
-    ),
-    "precision_matrix": lambda x, v: by_precision(x, v["mean"], v["precision_matrix"]),
-    "precision_tril": lambda x, v: by_precision(x, v["mean"], v["precision_tril"] * v["precision_tril"].T),
-    "inverse_scale_tril": lambda x, v: by_precision(x, v["mean"], v["inverse_scale_tril"].T * v["inverse_scale_tril"]),
-    "correlation_matrix": lambda x, v: by_covariance(x, v["mean"], _scaled(v["scale"], v["correlation_matrix"])),
-    "variance": lambda x, v: by_covariance(x, v["mean"], v["variance"][0] * mp.eye(len(x))),
-    "cov_diag": lambda x, v: by_covariance(x, v["mean"], mp.diag(list(v["cov_diag"]))),
-    "natural_matrix": _natural,
+#: parametrisation → Σ from its parameters
+COVARIANCES: dict[str, Callable[[Values, int], Matrix]] = {
+    "covariance_matrix": lambda v, d: v["covariance_matrix"],
+    "scale_tril": lambda v, d: v["scale_tril"] * v["scale_tril"].T,
+    "log_scale_tril": lambda v, d: _log_cholesky(v["log_scale_tril"]) * _log_cholesky(v["log_scale_tril"]).T,
+    "precision_matrix": lambda v, d: v["precision_matrix"] ** -1,
+    "precision_tril": lambda v, d: (v["precision_tril"] * v["precision_tril"].T) ** -1,
+    "inverse_scale_tril": lambda v, d: (v["inverse_scale_tril"].T * v["inverse_scale_tril"]) ** -1,
+    "correlation_matrix": lambda v, d: _scaled(v["scale"], v["correlation_matrix"]),
+    "variance": lambda v, d: v["variance"][0] * mp.eye(d),
+    "cov_diag": lambda v, d: mp.diag(list(v["cov_diag"])),
+    "natural_matrix": lambda v, d: (-2 * v["natural_matrix"]) ** -1,
 }
+
+
+def log_density(parametrisation: str, x: Matrix, values: Values) -> mpmath.mpf:
+    """log p(x) by its definition; the parameters include the mean, but for the natural ones."""
+    sigma = COVARIANCES[parametrisation](values, len(x))
+    mean = sigma * values["natural_location"] if "natural_location" in values else values["mean"]
+    r = x - mean
+    return -(len(x) * mp.log(2 * mp.pi) + mp.log(mp.det(sigma)) + (r.T * mp.lu_solve(sigma, r))[0]) / 2
+
+
+def conditions(sigma: Matrix) -> tuple[float, float]:
+    """κ(Σ), and κ of Σ scaled to unit diagonal."""
+    root = mp.diag([1 / mp.sqrt(sigma[i, i]) for i in range(sigma.rows)])
+    results = []
+    for value in (sigma, root * sigma * root):
+        eigenvalues = mp.eigsy((value + value.T) / 2, eigvals_only=True)
+        results.append(float(max(eigenvalues) / min(eigenvalues)))
+    return results[0], results[1]
+
 
 MIRRORED = {"covariance_matrix", "precision_matrix", "correlation_matrix", "natural_matrix"}
 TRIANGULAR = {"scale_tril", "log_scale_tril", "precision_tril", "inverse_scale_tril"}
@@ -81,12 +79,13 @@ def elements(name: str, shape: tuple[int, int]) -> list[tuple[int, int]]:
 
 def score(parametrisation: str, values: Values, x: Matrix) -> dict[str, list[mpmath.mpf]]:
     """The partial derivatives by x and by the unique elements of each parameter."""
-    density = DENSITIES[parametrisation]
     point = {"x": x, **values}
-    return {name: [_difference(density, point, name, at) for at in elements(name, _shape(point[name]))] for name in point}
+    return {
+        name: [_difference(parametrisation, point, name, at) for at in elements(name, _shape(point[name]))] for name in point
+    }
 
 
-def _difference(density: Callable, point: Values, name: str, at: tuple[int, int]) -> mpmath.mpf:
+def _difference(parametrisation: str, point: Values, name: str, at: tuple[int, int]) -> mpmath.mpf:
     i, j = at
     value = point[name]
     size = abs(value[i, j])
@@ -100,7 +99,7 @@ def _difference(density: Callable, point: Values, name: str, at: tuple[int, int]
         if name in MIRRORED and i != j:
             moved[j, i] += sign * step
         arguments = {**point, name: moved}
-        results.append(density(arguments.pop("x"), arguments))
+        results.append(log_density(parametrisation, arguments.pop("x"), arguments))
     return (results[0] - results[1]) / (2 * step)
 
 
@@ -116,7 +115,11 @@ def matrix(array: np.ndarray) -> Matrix:
 
 @dataclass(frozen=True)
 class Case:
-    """x (n, d); the parameters of one parametrisation; expected (n, k) for each of them and for x; log_prob (n,)."""
+    """x (n, d); the parameters of one parametrisation; expected (n, k) for each of them and for x; log_prob (n,).
+
+    kappa and kappa_scaled: κ of the Σ that these parameters mean, as it is and scaled to unit diagonal. scale (d,): the
+    variables' standard deviations, their units.
+    """
 
     name: str
     parametrisation: str
@@ -130,11 +133,10 @@ class Case:
 
 
 def solve(name: str, parametrisation: str, x: np.ndarray, parameters: dict[str, np.ndarray], sigma: np.ndarray) -> Case:
-    """One case, worked out."""
+    """One case, worked out; sigma says the variables' units only."""
     values = {key: matrix(value) for key, value in parameters.items()}
     rows = [score(parametrisation, values, matrix(row)) for row in x]
     expected = {key: np.array([[float(v) for v in row[key]] for row in rows]) for key in rows[0]}
-    log_prob = np.array([float(DENSITIES[parametrisation](matrix(row), values)) for row in x])
-    scale = np.sqrt(np.diag(sigma))
-    kappa, kappa_scaled = (float(np.linalg.cond(s)) for s in (sigma, sigma / np.outer(scale, scale)))
-    return Case(name, parametrisation, x, parameters, expected, log_prob, kappa, kappa_scaled, scale)
+    log_prob = np.array([float(log_density(parametrisation, matrix(row), values)) for row in x])
+    kappa, kappa_scaled = conditions(COVARIANCES[parametrisation](values, x.shape[1]))
+    return Case(name, parametrisation, x, parameters, expected, log_prob, kappa, kappa_scaled, np.sqrt(np.diag(sigma)))

@@ -17,7 +17,7 @@ FROZEN = Path(__file__).resolve().parent / "mpmath_scores.json"
 
 
 def settings() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """(name, x (3, d), mean (d,), Σ (d, d)): conditioning, scales, an offset."""
+    """(name, x (n, d), mean (d,), Σ (d, d)): conditioning, scales, an offset."""
     generator = np.random.default_rng(20_260_102)
     for name, d, kappa in [
         ("one variable", 1, 1.0),
@@ -36,6 +36,16 @@ def settings() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     x, mean = generator.normal(size=(3, d)) @ lower.T, generator.normal(size=d)
     yield "scales from 1e-6 to 1e6", x * scale, mean * scale, (lower @ lower.T) * np.outer(scale, scale)
     yield "an offset of 1e8", x + 1e8, mean + 1e8, lower @ lower.T
+    for name, d, kappa, scale, offset in [
+        ("two variables", 2, 30.0, np.ones(2), 0.0),
+        ("kappa 1e14", 2, 1e14, np.ones(2), 0.0),
+        ("kappa 1e8 and scales from 1e-6 to 1e6", 5, 1e8, 10.0 ** np.arange(-6, 7, 3), 0.0),
+        ("kappa 1e4 and an offset of 1e8", 3, 1e4, np.ones(3), 1e8),
+    ]:
+        basis = np.linalg.qr(generator.normal(size=(d, d)))[0]
+        root = scale[:, None] * basis * np.sqrt(np.geomspace(1, 1 / kappa, d))
+        x, mean = generator.normal(size=(4, d)) @ root.T, 0.1 * scale * generator.normal(size=d)
+        yield name, x + offset, mean + offset, root @ root.T
 
 
 def parametrised(mean: np.ndarray, sigma: np.ndarray) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
