@@ -27,10 +27,31 @@ def _transformed(t: Tensor) -> bool:
 
 
 def concrete(*tensors: Tensor) -> bool:
-    """Whether the numbers can be looked at: not under torch.compile, nor inside a transform of torch.func."""
+    """Whether the numbers can be looked at: not under torch.compile, nor where vmap has made one tensor of many."""
     if torch.compiler.is_compiling():
         return False
-    return not any(torch._C._functorch.is_functorch_wrapped_tensor(t) or t.is_meta for t in tensors)
+    return not any(_batched(t) or t.is_meta for t in tensors)
+
+
+def _batched(t: Tensor) -> bool:
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        if torch._C._functorch.is_batchedtensor(t):
+            return True
+        t = torch._C._functorch.get_unwrapped(t)
+    return False
+
+
+def below(t: Tensor) -> Tensor:
+    """The tensor that transforms of torch.func have wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    return t
+
+
+@torch.compiler.assume_constant_result
+def transforming() -> bool:
+    """Whether a transform of torch.func is under way; under torch.compile it is known when the code is traced."""
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 def version(t: Tensor) -> int | None:

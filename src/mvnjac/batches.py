@@ -24,8 +24,8 @@ class RowLayout:
         offset = len(full) - len(own)
         self.groups = [i for i in range(len(full)) if i >= offset and own[i - offset] != 1]
         self.rows = [i for i in range(len(full)) if i not in self.groups]
-        self.n_rows = math.prod(full[i] for i in self.rows)
-        self.group_shape = Size([math.prod(full[i] for i in self.groups)] if self.groups else [])
+        self.n_rows = math.prod([full[i] for i in self.rows])
+        self.group_shape = Size([math.prod([full[i] for i in self.groups])] if self.groups else [])
 
     def fold(self, t: Tensor, event: int = 1) -> Tensor:
         """(*batch broadcastable to full, *event) → (K?, N, *event)."""

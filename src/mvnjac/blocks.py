@@ -49,6 +49,14 @@ class Block(ABC):
     def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
         """(*own, *shape): the sum of the full gradients down to the batch `own`, from the added-up partial sums."""
 
+    def weighted(self, weights: Tensor | None) -> Tensor:
+        """(*batch, *shape): the full gradients, each times its weight."""
+        full = self.full()
+        if weights is None:
+            return full
+        factor = weights[(..., *(None,) * len(self.coordinates.shape))]
+        return full * factor if tracked(full, weights) else full.mul_(factor)
+
     def total(self, weights: Tensor | None, own: Size) -> Tensor:
         """(*own, *shape): the (weighted) sum of the full gradients down to the batch `own`."""
         return self.complete(self.partial(weights, own), own)

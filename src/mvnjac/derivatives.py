@@ -74,21 +74,29 @@ class Derivatives:
             return block.matvec(part.coordinates.unpack(v))
         return (block.elements(part.coordinates, part.index_tensor(v.device)) * v).sum(-1)
 
-    def totals(self, parts: Sequence[Part], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
-        """The full gradients of these parts, each summed down to its batch.
+    def totals(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
+        """The (weighted) full gradients by these parameters, each summed down to its batch."""
+        sums = dict.fromkeys(range(len(names)), torch.empty(0))
+        with self.model.arithmetic():
+            each = [i for i, own in enumerate(owns) if own == self.rows.batch]  # one row each: nothing to sum
+            sums |= {i: self.block(names[i]).weighted(weights) for i in each}
+            rest = [i for i in sums if i not in each]
+            if rest:
+                summed = self._summed([names[i] for i in rest], weights, [owns[i] for i in rest])
+                sums |= dict(zip(rest, summed, strict=True))
+        return list(sums.values())
 
-        In chunks of rows, unless a graph is kept, a is there already, or x itself is among the parts.
-        """
-        whole = self.rows.tracked or self.rows.has_scaled or any(part.name == "x" for part in parts)
+    def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
+        """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
+        whole = self.rows.tracked or self.rows.has_scaled or "x" in names
         size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
         chunks = iter([(self.rows, weights)]) if whole else self._chunks(self.model.d, weights, size)
         partials: list[tuple[Tensor, ...]] = []
-        with self.model.arithmetic():
-            for rows, some in chunks:
-                blocks = [self.block(part.name, rows) for part in parts]
-                new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
-                partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
-            return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
+        for rows, some in chunks:
+            blocks = [self.block(name, rows) for name in names]
+            new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
+            partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
+        return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
 
     def gram(self, parts: Sequence[Part], weights: Tensor | None) -> Tensor:
         """(*own, p, p) JᵀWJ over the columns of these parts."""

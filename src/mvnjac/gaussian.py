@@ -11,7 +11,7 @@ from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
 from mvnjac.jacobian import Jacobian
-from mvnjac.log_prob import log_density
+from mvnjac.log_prob import evaluate
 from mvnjac.model import Model
 
 
@@ -60,7 +60,7 @@ class Gaussian:
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
-        return log_density(self._model, self._model.residuals(x))
+        return evaluate(self._model, x)
 
     def parameter(self, name: str) -> Tensor:
         """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.

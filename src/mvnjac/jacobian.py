@@ -198,7 +198,7 @@ class Jacobian:
         """
         parts = self._select(wrt, "unique").parts
         owns = [self._derivatives.own_batch(part.name) for part in parts]
-        sums = self._derivatives.totals(parts, self._weights(weights), owns)
+        sums = self._derivatives.totals([part.name for part in parts], self._weights(weights), owns)
         totals: dict[str, Tensor] = {}
         for part, total in zip(parts, sums, strict=True):
             if part.index is None:
@@ -211,7 +211,7 @@ class Jacobian:
     def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
         parts, own = self._select(wrt, "unique").parts, self._model.batch
-        sums = self._derivatives.totals(parts, self._weights(w, "w"), [own] * len(parts))
+        sums = self._derivatives.totals([part.name for part in parts], self._weights(w, "w"), [own] * len(parts))
         packed = [part.coordinates.pack_gradient(total) for part, total in zip(parts, sums, strict=True)]
         chosen = [
             t if part.index is None else t[..., part.index_tensor(self.device)] for part, t in zip(parts, packed, strict=True)

@@ -1,11 +1,31 @@
-"""The log-density."""
+"""The log-density, differentiable to any order by closed forms.
+
+Two functions carry all of it: the total score S = Σ wₙ ∇ℓₙ (`Derivatives.totals`) and each row's directional derivative Dₙ(v)
+(`Derivatives.directional`). `LogProb` differentiates to `Score` in reverse and to D forwards; `Score` differentiates by itself
+through the one scalar
+
+    φ(w, x, µ, θ; v) = Σ wₙ Dₙ(v)         ∂φ/∂w = D(v),    ∂φ/∂(x, µ, θ) = H v,    symmetric in H:
+
+its cotangents (v a cotangent) and its tangents (v a tangent) are gradients of φ, which plain reverse mode takes.
+Both are given to `vmap` as the larger batch that they mean, so that a shared factor stays shared. Every rule starts from the
+arguments, and hands its work to another Function (`derived.py` says why).
+"""
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor
+from collections.abc import Sequence
+from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+from torch.autograd import Function
+
+from mvnjac.arithmetic import tracked, transforming
+from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
+from mvnjac.derivatives import Derivatives
+from mvnjac.derived import Derived, chosen, spread
 from mvnjac.model import Model
 from mvnjac.residuals import Residuals
 
@@ -22,12 +42,17 @@ def log_prob(
 
         log p(x) = −½ (d log 2π + log det Σ + ‖z‖²),        z = L⁻¹(x − µ),  Σ = L Lᵀ
 
+    It differentiates by the closed forms of `mvnjac.jacobian`, to any order: `backward`, `torch.autograd` with create_graph,
+    forward mode, torch.func (grad, vjp, jvp, jacrev, jacfwd, hessian, vmap and their compositions), torch.compile and
+    torch.export. Gradients and tangents by symmetric parameters are symmetric.
+
     Args:
         x: (..., d) rows.
         mean: (..., d) µ, in units of x.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Precision`. Leading dimensions broadcast.
         precision: "float64" works float32 arguments in float64 inside and rounds the result.
-        check: look at the numbers and raise where they are no density; False leaves NaN there.
+        check: look at the numbers and raise where they are no density; False leaves NaN there. Under torch.compile, and where
+            vmap maps over an argument, the numbers cannot be looked at: the result is NaN.
 
     Returns:
         (...) natural logarithms, differentiable by all arguments.
@@ -37,14 +62,226 @@ def log_prob(
 
     Example:
         >>> import torch, mvnjac
-        >>> mvnjac.log_prob(torch.zeros(2, dtype=torch.float64), torch.zeros(2).double(), torch.eye(2).double())
-        tensor(-1.8379, dtype=torch.float64)
+        >>> x, mean, sigma = torch.ones(3, 2), torch.zeros(2), torch.eye(2)
+        >>> mvnjac.log_prob(x, mean, sigma)
+        tensor([-2.8379, -2.8379, -2.8379])
+        >>> torch.func.grad(lambda S: mvnjac.log_prob(x, mean, S).sum())(sigma)
+        tensor([[0.0000, 1.5000],
+                [1.5000, 0.0000]])
     """
-    model = Model("log_prob", mean, covariance, None, precision, check)
-    return log_density(model, model.residuals(x))
+    return evaluate(Model("log_prob", mean, covariance, None, precision, check), x)
+
+
+def evaluate(model: Model, x: Tensor) -> Tensor:
+    """The log-density of the rows of x, with the closed forms as its derivatives."""
+    if not tracked(x, *model.given()):
+        return log_density(model, model.residuals(x))
+    if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):
+        return log_density(model, model.residuals(x))  # traced as it is: the compiler knows no rules of ours in there
+    model.check_shape(x)
+    return (TracedLogProb if torch.compiler.is_compiling() else LogProb).apply(model, x, *model.given())
 
 
 def log_density(model: Model, rows: Residuals) -> Tensor:
     """The rows' log-density in the dtype of the results, by arithmetic as given."""
     with model.arithmetic():
         return rows.log_prob.to(model.dtype)
+
+
+class TracedLogProb(Function):
+    """(x, µ, θ…) → log p of each row; in the form that torch.compile traces, which knows no rule for tangents."""
+
+    @staticmethod
+    def forward(model: Model, x: Tensor, *given: Tensor) -> Tensor:
+        model = model.at(given[0], given[1:])
+        return log_density(model, model.residuals(x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.model, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
+        needed = tuple(ctx.needs_input_grad[1:])
+        sums = _score(ctx.model, needed, own_batches(ctx.model, ctx.saved_tensors), weights, *ctx.saved_tensors)
+        return (None, *spread(sums, needed))
+
+
+class LogProb(TracedLogProb):
+    """(x, µ, θ…) → log p of each row, under every transform."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.model, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
+        needed = tuple(ctx.needs_input_grad[1:])
+        owns = own_batches(ctx.model, ctx.saved_tensors)
+        return (None, *spread(Score.apply(ctx.model, needed, owns, weights, *ctx.saved_tensors), needed))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
+        moving = [t is not None for t in tangents]
+
+        def along(*values: Tensor) -> tuple[Tensor, ...]:
+            count = sum(moving)
+            return (directional(ctx.model, values[count:], spread(values[:count], moving)),)
+
+        return Derived.apply(along, *(t for t in tangents if t is not None), *ctx.saved_tensors)[0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], model: Model, *tensors: Tensor) -> tuple[Tensor, int]:
+        events = _events(model)
+        rank = max(_rank(t, dim, event) for t, dim, event in zip(tensors, in_dims[1:], events, strict=True))
+        aligned = [_aligned(t, dim, event, rank) for t, dim, event in zip(tensors, in_dims[1:], events, strict=True)]
+        return LogProb.apply(model.unchecked().at(aligned[1], aligned[2:]), *aligned), 0
+
+
+class Score(Function):
+    """(w, x, µ, θ…) → Σ wₙ ∇ℓₙ by those of (x, µ, θ…) that are `needed`, each summed down to its batch in `owns`."""
+
+    @staticmethod
+    def forward(
+        model: Model, needed: tuple[bool, ...], owns: tuple[Size, ...], weights: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        return _score(model, needed, owns, weights, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.model, ctx.needed, ctx.owns, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[3:]
+        gradients = _gradient_of_phi(ctx.model, needed, spread(cotangents, ctx.needed), ctx.saved_tensors)
+        return (None, None, None, *spread(gradients, needed))
+
+    @staticmethod
+    def jvp(ctx: Any, _m: None, _n: None, _o: None, weights_tangent: Tensor | None, *tangents: Tensor | None) -> Any:
+        weights, *tensors = ctx.saved_tensors
+        sums: list[Sequence[Tensor]] = []
+        if any(t is not None for t in tangents):
+            wide = [
+                t.expand((*own, *t.shape[t.ndim - event :]))
+                for t, own, event in zip(tensors, ctx.owns, _events(ctx.model), strict=True)
+            ]
+            sums.append(_gradient_of_phi(ctx.model, (False, *ctx.needed), tangents, (weights, *wide)))
+        if weights_tangent is not None:
+            sums.append(Score.apply(ctx.model, ctx.needed, ctx.owns, weights_tangent, *tensors))
+        return sums[0] if len(sums) == 1 else tuple(a + b for a, b in zip(*sums, strict=True))
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        model: Model,
+        needed: tuple[bool, ...],
+        owns: tuple[Size, ...],
+        *tensors: Tensor,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        events = (0, *_events(model))
+        rank = max(_rank(t, dim, event) for t, dim, event in zip(tensors, in_dims[3:], events, strict=True))
+        weights, *aligned = [_aligned(t, dim, event, rank) for t, dim, event in zip(tensors, in_dims[3:], events, strict=True)]
+        wide = tuple(Size((info.batch_size, *(1,) * (rank - len(own)), *own)) for own in owns)
+        sums = Score.apply(model.at(aligned[1], aligned[2:]), needed, wide, weights, *aligned)
+        chosen = [(own, event) for own, event, need in zip(owns, events[1:], needed, strict=True) if need]
+        results = [
+            total.reshape((info.batch_size, *own, *total.shape[total.ndim - event :]))
+            for total, (own, event) in zip(sums, chosen, strict=True)
+        ]
+        return tuple(results), (0,) * len(results)
+
+
+def own_batches(model: Model, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
+    """The leading dimensions of x, µ, θ…"""
+    return tuple(batch_shape(t, event) for t, event in zip(tensors, _events(model), strict=True))
+
+
+def directional(model: Model, tensors: Sequence[Tensor], direction: Sequence[Tensor | None]) -> Tensor:
+    """(*batch) each row's derivative along a direction (by x, µ, θ…; None where it does not move)."""
+    x, *given = tensors
+    model = model.at(given[0], given[1:])
+    derivatives = Derivatives(model, model.rows(x), batch_shape(x, 1))
+    with model.arithmetic():
+        products = [
+            derivatives.block(name).matvec(v.to(model.working))
+            for name, v in zip(_names(model), direction, strict=True)
+            if v is not None
+        ]
+        total = torch.stack(torch.broadcast_tensors(*products)).sum(0)
+        return total.expand(broadcast(total.shape, derivatives.rows.batch)).to(model.dtype)
+
+
+def _score(
+    model: Model, needed: tuple[bool, ...], owns: tuple[Size, ...], weights: Tensor, *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    x, *given = tensors
+    model = model.at(given[0], given[1:])
+    rows = model.rows(x)
+    rows = rows.expand(broadcast(rows.batch, weights.shape))
+    names = [name for name, need in zip(_names(model), needed, strict=True) if need]
+    chosen = [own for own, need in zip(owns, needed, strict=True) if need]
+    common = _common(weights)
+    given = weights.to(model.working) if common is None else None
+    sums = Derivatives(model, rows, batch_shape(x, 1)).totals(names, given, chosen)
+    if common is not None and common != 1:
+        sums = [total * common for total in sums]
+    return tuple(total.to(model.dtype) for total in sums)
+
+
+def _gradient_of_phi(
+    model: Model, needed: Sequence[bool], direction: Sequence[Tensor | None], arguments: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The gradient of φ(w, x, µ, θ…; direction) by those of its arguments that are needed."""
+    moving = [v is not None for v in direction]
+    given = [v for v in direction if v is not None]
+
+    def gradient(*values: Tensor) -> tuple[Tensor, ...]:
+        v, rest = spread(values[: len(given)], moving), values[len(given) :]
+
+        def phi(*some: Tensor) -> Tensor:
+            remaining = iter(some)
+            weights, *tensors = [next(remaining) if need else value for value, need in zip(rest, needed, strict=True)]
+            return (weights * directional(model, tensors, v)).sum()
+
+        free = chosen(rest, needed)
+        return torch.func.grad(phi, tuple(range(len(free))))(*free)
+
+    return Derived.apply(gradient, *given, *arguments) if any(needed) else ()
+
+
+def _names(model: Model) -> list[str]:
+    return ["x", "mean", *model.covariance.parameters]
+
+
+def _events(model: Model) -> list[int]:
+    """The number of dimensions of one of x, µ, θ…, without leading ones."""
+    return [len(model.coordinates(name).shape) for name in _names(model)]
+
+
+def _rank(t: Tensor, dim: int | None, event: int) -> int:
+    """The number of leading dimensions that one sample has."""
+    return t.ndim - event - (dim is not None)
+
+
+def _aligned(t: Tensor, dim: int | None, event: int, rank: int) -> Tensor:
+    """The mapped dimension in front, of as many leading dimensions that all of them broadcast as one sample's would."""
+    if dim is None:
+        return t
+    t = t.movedim(dim, 0)
+    return t.reshape((t.shape[0], *(1,) * (rank + 1 + event - t.ndim), *t.shape[1:]))
+
+
+def _common(weights: Tensor) -> float | None:
+    """The one weight that all rows have, where the numbers can be looked at without waiting for a device."""
+    if weights.device.type != "cpu" or weights.numel() == 0 or tracked(weights):
+        return None
+    first = weights.flatten()[0] if all(s == 0 for s in weights.stride()) else weights.amax()
+    same = weights.stride() == (0,) * weights.ndim or bool((weights == first).all())
+    return float(first) if same else None

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import as_given, concrete, tracked, version
+from mvnjac.arithmetic import as_given, below, concrete, tracked
 from mvnjac.batches import batch_shape, broadcast, narrow
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
 from mvnjac.covariance.base import Covariance, Factor, same_kind
+from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.residuals import Residuals
@@ -47,18 +48,44 @@ class Model:
         self.dtype = mean.dtype
         self.working = _working(function, precision, self.dtype)
         self.batch = self._batch()
-        self._factors: dict[bool, tuple[Tensor, Factor]] = {}
-        self._versions: list[int | None] = []
-        self._checked = False
+        self._factors = Factors()
+        self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
 
     def residuals(self, x: Tensor) -> Residuals:
         """x → whitened residuals (as yet unwhitened: z and a follow on demand), checked once."""
-        self._check_x(x)
-        keep = tracked(x, self.mean, *self.covariance.parameters.values())
-        mean, factor = self._prepared(keep)
-        if self.check:
-            self._check_numbers(x, factor)
-        return Residuals(x if keep else x.detach(), mean, factor)
+        self.validate(x)
+        return self.rows(x)
+
+    def rows(self, x: Tensor) -> Residuals:
+        """The residuals of an x that has been looked at."""
+        keep = tracked(x, *self.given())
+        return Residuals(x if keep else x.detach(), self._working_mean(keep), self._factor(keep))
+
+    def given(self) -> list[Tensor]:
+        """The mean and the covariance's parameters, as given."""
+        return [self.mean, *self.covariance.parameters.values()]
+
+    def validate(self, x: Tensor) -> None:
+        """Look at the shape of x, and at the numbers where there are any: beneath transforms that only watch derivatives."""
+        self.check_shape(x)
+        if self.check and concrete(x, *self.given()):
+            x, mean, *parameters = (below(t) for t in (x, *self.given()))
+            self.at(mean, parameters).check_numbers(x)
+
+    def unchecked(self) -> Model:
+        """The same model that leaves NaN where there is no density."""
+        other = copy.copy(self)
+        other.check, other._factors = False, Factors()
+        return other
+
+    def at(self, mean: Tensor, parameters: Sequence[Tensor]) -> Model:
+        """The same model at other numbers (of valid shapes); a factor of the same tensors is used again."""
+        if all(t is u for t, u in zip((mean, *parameters), self.given(), strict=True)):
+            return self
+        other = copy.copy(self)
+        other.mean, other.covariance = mean, self.covariance.at(parameters)
+        other.batch = other._batch()
+        return other
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context in which every product is formed: no autocast, no TF32."""
@@ -75,7 +102,7 @@ class Model:
         part = copy.copy(self)
         part.mean = narrow(self.mean, full, 1, dim, index)
         part.covariance = self.covariance.narrow(full, dim, index)
-        part.batch, part._factors = part._batch(), {}
+        part.batch, part._factors, part._checked = part._batch(), Factors(), []
         return part
 
     def parameter_names(self) -> list[str]:
@@ -87,9 +114,10 @@ class Model:
         """The coordinates of x or of a parameter; an UnknownNameError lists the names there are."""
         if name in ("x", "mean"):
             return vector(self.d)
-        for fields in (self.covariance.fields, getattr(dense_parameters().get(name), "fields", {})):
-            if name in fields:
-                return fields[name](self.d)
+        if name in self.covariance.fields:
+            return self.covariance.fields[name](self.d)
+        if name in dense_parameters():
+            return dense_parameters()[name].fields[name](self.d)
         raise unknown_name(name, name, ["x", *self.parameter_names()])
 
     def parameter(self, name: str) -> Tensor:
@@ -99,33 +127,29 @@ class Model:
             return self.mean
         if name in self.covariance.parameters:
             return self.covariance.parameters[name]
-        mean, factor = self._prepared(True)
         with self.arithmetic():
-            return dense_parameters()[name].value(name, mean, factor.dense()).to(self.dtype)
+            return dense_parameters()[name].value(name, self._working_mean(True), self._factor(True).dense()).to(self.dtype)
 
     # --- preparation ---------------------------------------------------------------------------------------------
 
-    def _prepared(self, keep: bool) -> tuple[Tensor, Factor]:
-        """The mean and the factor: with their graph where one must be kept, without where not; each made once.
+    def _working_mean(self, keep: bool) -> Tensor:
+        return (self.mean if keep else self.mean.detach()).to(self.working)
 
-        Made anew when the mean or a parameter was changed in place since (an optimiser's step): never a stale factor.
-        """
-        given = [self.mean, *self.covariance.parameters.values()]
-        keep = keep and tracked(*given)
-        versions = [version(t) for t in given]
-        if versions != self._versions:
-            self._factors, self._versions, self._checked = {}, versions, False
-        if keep not in self._factors:
-            mean = (self.mean if keep else self.mean.detach()).to(self.working)
-            as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in given))
+    def _factor(self, keep: bool) -> Factor:
+        """The factor: with its graph where one must be kept, without where not; each made once."""
+        parameters = list(self.covariance.parameters.values())
+        keep = keep and tracked(*parameters)
+        factor = self._factors.get(parameters, keep)
+        if factor is None:
+            as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in parameters))
             covariance = (
                 self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
             )
             with self.arithmetic():
                 factor = covariance.factor(self.d)
             factor.checked = self.check
-            self._factors[keep] = mean, factor
-        return self._factors[keep]
+            self._factors.put(parameters, keep, factor)
+        return factor
 
     # --- shapes --------------------------------------------------------------------------------------------------
 
@@ -152,7 +176,7 @@ class Model:
                 "do not broadcast."
             ) from None
 
-    def _check_x(self, x: Tensor) -> None:
+    def check_shape(self, x: Tensor) -> None:
         checks.floating(self.function, "x", x)
         same_kind(self.function, "x", x, "mean", self.mean)
         if x.ndim == 0 or x.shape[-1] != self.d:
@@ -173,19 +197,17 @@ class Model:
 
     # --- numbers -------------------------------------------------------------------------------------------------
 
-    def _check_numbers(self, x: Tensor, factor: Factor) -> None:
+    def check_numbers(self, x: Tensor) -> None:
         """Look at all flags of this call together; mean and covariance only the first time."""
-        pending: list[Check] = []
-        if concrete(x):
-            pending.append(checks.finite_rows(x))
-        given = [self.mean, *self.covariance.parameters.values()]
-        first_time = not self._checked and concrete(*given)
+        pending: list[Check] = [checks.finite_rows(x)]
+        first_time = not (self._checked and self._checked[0].matches(self.given()))
         if first_time:
             pending.append(checks.finite("mean", self.mean, (self.d,)))
-            pending.extend(self.covariance.all_checks(factor))
+            pending.extend(self.covariance.all_checks(self._factor(False)))
         with torch.no_grad():
             self._raise_first(pending)
-        self._checked = self._checked or first_time
+        if first_time:
+            self._checked[:] = [Snapshot(self.given())]
 
     def _raise_first(self, pending: Iterable[Check]) -> None:
         pending = list(pending)

@@ -40,6 +40,7 @@ class Residuals:
         self._x, self._version = x, version(x)
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
+        self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
         self._workspace: Workspace | None = None
         if self.tracked or self._version is None:  # autograd, or nobody, guards it from changes
             _ = self.residual
@@ -62,6 +63,8 @@ class Residuals:
     @property
     def residual(self) -> Tensor:
         """r = x − µ: (*batch, d)."""
+        if self._source is not None:
+            return self._source.residual.expand((*self.batch, self.d))
         if "residual" not in self._cache:
             self._require_unchanged()
             out = self._reused("residual", (*broadcast(batch_shape(self._x, 1), batch_shape(self.mean, 1)), self.d))
@@ -89,8 +92,8 @@ class Residuals:
 
     @property
     def has_scaled(self) -> bool:
-        """Whether a has been computed."""
-        return "scaled" in self._cache
+        """Whether a is there already, or in a smaller form."""
+        return "scaled" in self._cache or self._source is not None
 
     @property
     def log_prob(self) -> Tensor:
@@ -108,6 +111,14 @@ class Residuals:
                 self._dense = Residuals(self._x, self.mean, dense)
                 self._dense._cache = {"residual": self.residual, "scaled": self.scaled}
         return self._dense
+
+    def expand(self, batch: Size) -> Residuals:
+        """The same rows as rows of a larger batch: computed once, however many there are of each."""
+        if batch == self.batch:
+            return self
+        wide = Residuals(self._x, self.mean, self.factor)
+        wide.batch, wide._source = batch, self
+        return wide
 
     def narrow(self, dim: int, index: slice | Tensor, workspace: Workspace | None = None) -> Residuals:
         """Some of the rows along a dimension of the batch; what is shared by the rows stays shared.
@@ -139,6 +150,8 @@ class Residuals:
         return torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad)
 
     def _cached(self, name: str, compute: Callable[[Tensor, RowLayout], Tensor]) -> Tensor:
+        if self._source is not None:
+            return getattr(self._source, name).expand((*self.batch, self.d))
         if name not in self._cache:
             layout = RowLayout(self.batch, self.factor.batch)
             with self._graph():

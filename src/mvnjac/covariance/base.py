@@ -167,13 +167,16 @@ class Covariance(ABC):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same structure with every parameter replaced (another dtype, detached)."""
-        return type(self)(**{name: function(value) for name, value in self.parameters.items()})
+        return self.at([function(value) for value in self.parameters.values()])
+
+    def at(self, values: Sequence[Tensor]) -> Self:
+        """The same structure at other values of its parameters, in their order."""
+        return type(self)(**dict(zip(self.parameters, values, strict=True)))
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Self:
         """The parameters of some rows, where each row (along `dim` of the batch `full`) has its own."""
         events = {name: len(self.coordinates_of(name, 1).shape) for name in self.parameters}
-        parameters = {name: narrow(value, full, events[name], dim, index) for name, value in self.parameters.items()}
-        return type(self)(**parameters)
+        return self.at([narrow(value, full, events[name], dim, index) for name, value in self.parameters.items()])
 
     def all_checks(self, factor: Factor) -> Iterator[Check]:
         """Finite numbers first, then what the structure demands."""

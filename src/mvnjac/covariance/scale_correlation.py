@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -44,7 +45,9 @@ class ScaleCorrelation(Covariance, DenseParametrisation):
         super().__init__(scale=scale, correlation_matrix=correlation_matrix)
 
     def factor(self, d: int) -> Factor:
-        root, info = cholesky(symmetric_part(self.parameters["correlation_matrix"]))
+        off_diagonal = correlation(d).project(symmetric_part(self.parameters["correlation_matrix"]))
+        unit = torch.eye(d, dtype=self.dtype, device=self.device)  # fixed: no derivative of any order comes from there
+        root, info = cholesky(off_diagonal + unit)
         return DenseFactor(info, scale_tril=self.parameters["scale"].unsqueeze(-1) * root)
 
     @classmethod

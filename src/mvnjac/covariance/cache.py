@@ -1,0 +1,55 @@
+"""What was computed from tensors, found again as long as these are the same and unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mvnjac.arithmetic import transforming, version
+from mvnjac.covariance.base import Factor
+
+
+class Snapshot:
+    """Some tensors as they are now: `matches` says whether others are the same memory, not written to since."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors, self._versions = list(tensors), [version(t) for t in tensors]
+
+    def matches(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are the tensors of the snapshot, unchanged."""
+        return len(tensors) == len(self._tensors) and all(
+            (t is own or _same_memory(t, own)) and version(t) == then
+            for t, own, then in zip(tensors, self._tensors, self._versions, strict=True)
+        )
+
+
+class Factors:
+    """The factor of some parameters, with its graph (`keep`) and without: the latest of each."""
+
+    def __init__(self) -> None:
+        self._known: dict[bool, tuple[Snapshot, Factor]] = {}
+
+    def get(self, parameters: Sequence[Tensor], keep: bool) -> Factor | None:
+        """The factor of these very numbers, if there is one."""
+        if keep not in self._known or _passing():
+            return None
+        snapshot, factor = self._known[keep]
+        return factor if snapshot.matches(parameters) else None
+
+    def put(self, parameters: Sequence[Tensor], keep: bool, factor: Factor) -> None:
+        """Remember it, unless what is computed now lives only as long as a transform does."""
+        if not _passing():
+            self._known[keep] = Snapshot(parameters), factor
+
+
+def _passing() -> bool:
+    return torch.compiler.is_compiling() or transforming()
+
+
+def _same_memory(t: Tensor, u: Tensor) -> bool:
+    """Two views of the same numbers: transforms of torch.func hand on views of what they were given."""
+    if _passing() or t.is_meta or t.dtype != u.dtype or t.device != u.device:
+        return False
+    return t.numel() > 0 and t.data_ptr() == u.data_ptr() and t.shape == u.shape and t.stride() == u.stride()
