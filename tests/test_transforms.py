@@ -6,7 +6,6 @@ second order), which is right in every supported torch; where PyTorch's other wa
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import pytest
@@ -324,3 +323,148 @@ def test_second_derivatives(name: str, transform: str) -> None:
     actual = SECOND[transform](ours(name), values)
     for i, (block, wanted) in enumerate(zip(actual, second(name, values), strict=True)):
         close(block, wanted, f"block {divmod(i, len(values))}")
+
+
+@QUIET
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_gradcheck(name: str) -> None:
+    """Forward, reverse, batched, and twice, by numerical differences: after symmetrising, since one entry is perturbed."""
+    leaves = [v.clone().requires_grad_() for v in arguments(name)]
+
+    def density(*values: Tensor) -> Tensor:
+        return ours(name)(*free(name, values))
+
+    assert gradcheck(density, leaves, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+    assert gradgradcheck(density, leaves, check_fwd_over_rev=True, check_batched_grad=True)
+
+
+def test_third_derivatives() -> None:
+    """Three transforms deep, forward and reverse mixed, by x and by Σ: compared among each other and with the textbook."""
+    x, mean, sigma = arguments("Dense")
+
+    def along(f: Callable[..., Tensor], S: Tensor) -> Tensor:
+        return f(x, mean, S).sum()
+
+    def reverse(f: Callable[..., Tensor]) -> Tensor:
+        return jacrev(jacrev(jacrev(lambda S: along(f, S))))(sigma)
+
+    expected = reverse(textbook("Dense"))
+    mine = ours("Dense")
+    for one, two, three in [(jacfwd, jacfwd, jacfwd), (jacrev, jacfwd, jacrev), (jacfwd, jacfwd, grad), (jacrev, jacrev, grad)]:
+        close(one(two(three(lambda S: along(mine, S))))(sigma), expected)
+
+
+@QUIET
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_export(name: str) -> None:
+    """The exported program gives the value, and differentiates by its plain operations."""
+
+    class Density(torch.nn.Module):
+        def forward(self, *values: Tensor) -> Tensor:
+            return ours(name)(*values)
+
+    values = arguments(name)
+    program = torch.export.export(Density(), values).module()
+    close(program(*values), ours(name)(*values))
+    for actual, wanted in zip(backward(program, values), backward(ours(name), values), strict=True):
+        close(actual, wanted)
+
+
+@QUIET
+@pytest.mark.parametrize("name", ["Dense", "Precision"])
+def test_compiled_by_the_default_backend(name: str) -> None:
+    torch._dynamo.reset()
+    values = arguments(name)
+    for actual, wanted in zip(
+        backward(torch.compile(ours(name), fullgraph=True), values), backward(ours(name), values), strict=True
+    ):
+        close(actual, wanted)
+
+
+# --- where PyTorch itself is wrong: why the textbook is differentiated in reverse only ---------------------------------
+
+
+def test_pytorch_forward_and_reverse_disagree_by_a_symmetric_matrix() -> None:
+    """Through cholesky, jacfwd by Σ is not symmetric while jacrev is: neither is wrong by its own lights, ours agree."""
+    x, mean, sigma = arguments("Dense")
+
+    def density(S: Tensor) -> Tensor:
+        return reference.log_density(x, mean, S).sum()
+
+    assert (jacfwd(density)(sigma) - jacrev(density)(sigma)).abs().max() > 1e-3
+    mine = lambda S: mvnjac.log_prob(x, mean, S).sum()  # noqa: E731
+    close(jacfwd(mine)(sigma), jacrev(mine)(sigma))
+
+
+def test_pytorch_forward_mode_is_wrong_through_cholesky_inverse() -> None:
+    """A reason why only cholesky_ex and solve_triangular stand on differentiable paths. (If this fails, torch was mended.)"""
+    L = torch.linalg.cholesky(arguments("Dense")[2])
+    assert (jacfwd(torch.cholesky_inverse)(L) - jacrev(torch.cholesky_inverse)(L)).abs().max() > 1e-6
+
+
+def test_plain_operations_in_a_jvp_rule_lose_the_outer_tangents() -> None:
+    """The reason for `derived.py`: silently 0 for the second derivative of x². (If this fails, torch was mended.)"""
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x * x
+
+        @staticmethod
+        def setup_context(ctx: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            ctx.save_for_forward(*inputs)
+
+        @staticmethod
+        def jvp(ctx: object, tangent: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return 2 * x * tangent
+
+    x, one = torch.tensor(3.0), torch.tensor(1.0)
+    second = jvp(lambda x: jvp(Square.apply, (x,), (one,))[1], (x,), (one,))[1]
+    assert float(second) == 0
+
+
+# --- bad numbers ------------------------------------------------------------------------------------------------------
+
+BAD = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("transform", [grad, jacrev, jacfwd, hessian])
+def test_errors_come_through_transforms(transform: Callable) -> None:
+    x, mean, _ = arguments("Dense")
+    with pytest.raises(mvnjac.errors.NotPositiveDefiniteError, match="pivot 2 of 3"):
+        transform(lambda S: mvnjac.log_prob(x, mean, S).sum())(BAD)
+    with pytest.raises(mvnjac.errors.NotFiniteError, match="row 1, column 0"):
+        transform(lambda r: mvnjac.log_prob(torch.stack([x[0], r]), mean, torch.eye(D).double()).sum())(x[0] / torch.zeros(D))
+
+
+def test_errors_come_through_backward() -> None:
+    x, mean, _ = arguments("Dense")
+    with pytest.raises(mvnjac.errors.NotPositiveDefiniteError, match="pivot 2 of 3"):
+        mvnjac.log_prob(x, mean, BAD.clone().requires_grad_())
+
+
+@QUIET
+def test_nan_where_the_numbers_cannot_be_looked_at() -> None:
+    """Under vmap and compile: NaN in the value and in the gradient by Σ, never a plausible number."""
+    x, mean, sigma = arguments("Dense")
+    stacked = torch.stack([sigma, BAD])
+
+    def density(S: Tensor) -> Tensor:
+        return mvnjac.log_prob(x, mean, S).sum()
+
+    for values, gradients in [
+        (vmap(density)(stacked), vmap(grad(density))(stacked)),
+        (vmap(lambda r: mvnjac.log_prob(r, mean, BAD))(x), vmap(lambda r: grad(density)(BAD + 0 * r[0]))(x)),
+    ]:
+        assert values[-1].isnan()
+        assert gradients[-1].isnan().all()
+    assert vmap(density)(stacked)[0].isfinite()
+    torch._dynamo.reset()
+    compiled_density = torch.compile(density, fullgraph=True, backend="aot_eager")
+    leaf = BAD.clone().requires_grad_()
+    value = compiled_density(leaf)
+    value.backward()
+    assert value.isnan()
+    assert leaf.grad.isnan().all()
+    assert mvnjac.log_prob(x, mean, BAD, check=False).isnan().all()

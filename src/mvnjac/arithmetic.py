@@ -21,7 +21,7 @@ def tracked(*tensors: Tensor) -> bool:
 
 
 def _transformed(t: Tensor) -> bool:
-    if torch._C._functorch.is_functorch_wrapped_tensor(t):
+    if torch._C._functorch.is_functorch_wrapped_tensor(t) or torch._C._functorch.is_legacy_batchedtensor(t):
         return True
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(t).tangent is not None
 
@@ -38,7 +38,7 @@ def _batched(t: Tensor) -> bool:
         if torch._C._functorch.is_batchedtensor(t):
             return True
         t = torch._C._functorch.get_unwrapped(t)
-    return False
+    return bool(torch._C._functorch.is_legacy_batchedtensor(t))  # autograd's own way to batch cotangents
 
 
 def below(t: Tensor) -> Tensor:

@@ -69,7 +69,13 @@ def broadcast(*shapes: Size) -> Size:
 
 def sum_to(t: Tensor, batch: Size, event: int) -> Tensor:
     """Sum the leading dimensions of t down to `batch`, as autograd does for a broadcast argument."""
-    return t.sum_to_size((*batch, *_event(t, event)))
+    shape = Size((*batch, *_event(t, event)))
+    return t if t.shape == shape else t.sum_to_size(shape)
+
+
+def over_event(weights: Tensor, event: int) -> Tensor:
+    """One number an entry of the batch, ready to multiply arrays with `event` further dimensions."""
+    return weights.reshape((*weights.shape, *(1,) * event))
 
 
 def narrow(t: Tensor, full: Size, event: int, dim: int, index: slice | Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Size, Tensor
 
 from mvnjac import memory
 from mvnjac.arithmetic import tracked
-from mvnjac.batches import RowLayout, batch_shape, broadcast, sum_to
+from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
 
 
@@ -54,7 +54,7 @@ class Block(ABC):
         full = self.full()
         if weights is None:
             return full
-        factor = weights[(..., *(None,) * len(self.coordinates.shape))]
+        factor = over_event(weights, len(self.coordinates.shape))
         return full * factor if tracked(full, weights) else full.mul_(factor)
 
     def total(self, weights: Tensor | None, own: Size) -> Tensor:
@@ -95,9 +95,9 @@ class Entrywise(Block):
 
     def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
         event = len(self.coordinates.shape)
-        values = self.values if weights is None else self.values * weights[(..., *(None,) * event)]
+        values = self.values if weights is None else self.values * over_event(weights, event)
         total = sum_to(values, own, event)
-        return (total.clone() if total.numel() == values.numel() else total,)
+        return (values.clone() if total is values else total,)
 
     def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
         return partial[0]
@@ -182,7 +182,7 @@ class Outer(Block):
         count = layout.unfold_own(count, 0) if count.ndim else count
         if self.coordinates.mirrored and not self.both:
             product = 0.5 * (product + product.mT)  # symmetric to the last bit
-        return sum_to(self._assemble(product, count[..., None, None] * self.offset), own, 2)
+        return sum_to(self._assemble(product, over_event(count, 2) * self.offset), own, 2)
 
     def _layout(self, own: Size) -> RowLayout:
         return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))

@@ -13,6 +13,8 @@ arguments, and hands its work to another Function (`derived.py` says why).
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -158,23 +160,29 @@ class Score(Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[3:]
-        gradients = _gradient_of_phi(ctx.model, needed, spread(cotangents, ctx.needed), ctx.saved_tensors)
-        return (None, None, None, *spread(gradients, needed))
+        model, moving, needed, count = ctx.model, ctx.needed, ctx.needs_input_grad[3:], len(cotangents)
+
+        def pulled(*values: Tensor) -> tuple[Tensor, ...]:
+            return _gradient_of_phi(model, needed, spread(values[:count], moving), values[count:])
+
+        return (None, None, None, *spread(Derived.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
 
     @staticmethod
-    def jvp(ctx: Any, _m: None, _n: None, _o: None, weights_tangent: Tensor | None, *tangents: Tensor | None) -> Any:
-        weights, *tensors = ctx.saved_tensors
-        sums: list[Sequence[Tensor]] = []
-        if any(t is not None for t in tangents):
-            wide = [
-                t.expand((*own, *t.shape[t.ndim - event :]))
-                for t, own, event in zip(tensors, ctx.owns, _events(ctx.model), strict=True)
-            ]
-            sums.append(_gradient_of_phi(ctx.model, (False, *ctx.needed), tangents, (weights, *wide)))
-        if weights_tangent is not None:
-            sums.append(Score.apply(ctx.model, ctx.needed, ctx.owns, weights_tangent, *tensors))
-        return sums[0] if len(sums) == 1 else tuple(a + b for a, b in zip(*sums, strict=True))
+    def jvp(ctx: Any, _m: None, _n: None, _o: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        model, needed, owns = ctx.model, ctx.needed, ctx.owns
+        moving = [t is not None for t in tangents]
+        directions = chosen(tangents, moving)
+
+        def pushed(*values: Tensor) -> tuple[Tensor, ...]:
+            (weights_tangent, *direction), (weights, *tensors) = spread(values[: len(directions)], moving), values[len(directions) :]
+            sums = []
+            if any(v is not None for v in direction):
+                sums.append(_gradient_of_phi(model, (False, *needed), direction, (weights, *_wide(model, tensors, owns))))
+            if weights_tangent is not None:
+                sums.append(_score(model, needed, owns, weights_tangent, *tensors))
+            return sums[0] if len(sums) == 1 else tuple(a + b for a, b in zip(*sums, strict=True))
+
+        return Derived.apply(pushed, *directions, *ctx.saved_tensors)
 
     @staticmethod
     def vmap(
@@ -214,7 +222,7 @@ def directional(model: Model, tensors: Sequence[Tensor], direction: Sequence[Ten
             for name, v in zip(_names(model), direction, strict=True)
             if v is not None
         ]
-        total = torch.stack(torch.broadcast_tensors(*products)).sum(0)
+        total = functools.reduce(operator.add, products)
         return total.expand(broadcast(total.shape, derivatives.rows.batch)).to(model.dtype)
 
 
@@ -239,21 +247,20 @@ def _gradient_of_phi(
     model: Model, needed: Sequence[bool], direction: Sequence[Tensor | None], arguments: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """The gradient of φ(w, x, µ, θ…; direction) by those of its arguments that are needed."""
-    moving = [v is not None for v in direction]
-    given = [v for v in direction if v is not None]
 
-    def gradient(*values: Tensor) -> tuple[Tensor, ...]:
-        v, rest = spread(values[: len(given)], moving), values[len(given) :]
+    def phi(*some: Tensor) -> Tensor:
+        values = spread(some, needed)
+        weights, *tensors = [given if value is None else value for value, given in zip(values, arguments, strict=True)]
+        return (weights * directional(model, tensors, direction)).sum()
 
-        def phi(*some: Tensor) -> Tensor:
-            remaining = iter(some)
-            weights, *tensors = [next(remaining) if need else value for value, need in zip(rest, needed, strict=True)]
-            return (weights * directional(model, tensors, v)).sum()
+    free = chosen(arguments, needed)
+    return torch.func.grad(phi, tuple(range(len(free))))(*free)
 
-        free = chosen(rest, needed)
-        return torch.func.grad(phi, tuple(range(len(free))))(*free)
 
-    return Derived.apply(gradient, *given, *arguments) if any(needed) else ()
+def _wide(model: Model, tensors: Sequence[Tensor], owns: Sequence[Size]) -> list[Tensor]:
+    """Each argument as so many of its own: each of these has a gradient."""
+    events = _events(model)
+    return [t.expand((*own, *t.shape[t.ndim - event :])) for t, own, event in zip(tensors, owns, events, strict=True)]
 
 
 def _names(model: Model) -> list[str]:
