@@ -21,6 +21,7 @@ from mvnjac import memory
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
+from mvnjac.products import symmetrised
 
 
 class Block(ABC):
@@ -131,7 +132,7 @@ class Outer(Block):
     def full(self) -> Tensor:
         left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
         if self.both or self.diagonal is not None:
-            return self._assemble(left * right, self.offset)
+            return self._assemble(left * right)
         return self.coordinates.project(torch.addcmul(self.offset, left, right, value=self.coefficient))
 
     def entries(self, positions: Tensor) -> Tensor:
@@ -181,8 +182,8 @@ class Outer(Block):
         product, count = layout.unfold_own(partial[0], 2), partial[1]
         count = layout.unfold_own(count, 0) if count.ndim else count
         if self.coordinates.mirrored and not self.both:
-            product = 0.5 * (product + product.mT)  # symmetric to the last bit
-        return sum_to(self._assemble(product, over_event(count, 2) * self.offset), own, 2)
+            product = symmetrised(product)
+        return sum_to(self._assemble(product, over_event(count, 2)), own, 2)
 
     def _layout(self, own: Size) -> RowLayout:
         return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
@@ -244,10 +245,16 @@ class Outer(Block):
                     u = torch.cat([entry, work[..., j + 1 :]], -1)
             yield u, right[..., j : j + 1]
 
-    def _assemble(self, product: Tensor, offset: Tensor) -> Tensor:
+    def _assemble(self, product: Tensor, count: Tensor | float = 1.0) -> Tensor:
+        """What becomes of Σ left rightᵀ over so many rows (or weights): in place where nothing watches."""
         if self.both:
             product = product + product.mT
-        return self.coordinates.project(self.coefficient * self._scale_diagonal(product) + offset)
+        product = self._scale_diagonal(product)
+        if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
+            return self.coordinates.project(self.coefficient * product + count * self.offset)
+        product = product if self.coefficient == 1 else product.mul_(self.coefficient)
+        product = product.add_(self.offset) if isinstance(count, float) else product.addcmul_(self.offset, count)
+        return self.coordinates.project(product)
 
     def _scale_diagonal(self, full: Tensor) -> Tensor:
         if self.diagonal is None:

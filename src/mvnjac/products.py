@@ -29,3 +29,19 @@ def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = Non
         total[..., last:, first:last] += below
         total[..., first:last, last:] += below.mT
     return total
+
+
+def symmetrised(A: Tensor) -> Tensor:
+    """½(A + Aᵀ), symmetric to the last bit: (..., d, d). A itself is changed where nothing watches."""
+    d = A.shape[-1]
+    if tracked(A) or d <= _BLOCK:
+        return 0.5 * (A + A.mT)
+    for first in range(0, d, _BLOCK):  # block by block, so that both halves are in the cache
+        last = min(first + _BLOCK, d)
+        for left in range(0, last, _BLOCK):
+            right = min(left + _BLOCK, d)
+            below, above = A[..., first:last, left:right], A[..., left:right, first:last]
+            mean = 0.5 * (below + above.mT)
+            below.copy_(mean)
+            above.copy_(mean.mT)
+    return A

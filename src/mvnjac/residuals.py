@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from mvnjac import memory
 from mvnjac.arithmetic import tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.base import Factor
 from mvnjac.errors import ArgumentError
-from mvnjac.memory import Workspace
 
 
 class Residuals:
@@ -41,7 +41,7 @@ class Residuals:
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
         self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
-        self._workspace: Workspace | None = None
+        self._workspace: memory.Workspace | None = None
         if self.tracked or self._version is None:  # autograd, or nobody, guards it from changes
             _ = self.residual
 
@@ -98,8 +98,21 @@ class Residuals:
     @property
     def log_prob(self) -> Tensor:
         """(*batch) −½ (d log 2π + log det Σ + ‖z‖²), a sum of squares. Either whitening has the same norm."""
-        z = self.whitened if self.factor.whitens_forward else self.reverse_whitened
-        return -0.5 * (self.d * math.log(2 * math.pi) + self.factor.log_det + (z * z).sum(-1))
+        return -0.5 * (self.d * math.log(2 * math.pi) + self.factor.log_det + self._square())
+
+    def _square(self) -> Tensor:
+        """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
+        name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
+        step = memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size())
+        many = len(self.batch) == 1 and self.batch[0] > step and not self.mean.ndim > 1 and not self.factor.batch
+        if not many or name in self._cache or self._source is not None or self.tracked:
+            z = getattr(self, name)
+            return (z * z).sum(-1)
+        square, workspace = self.mean.new_empty(self.batch), memory.Workspace()
+        for start in range(0, self.batch[0], step):
+            z = getattr(self.narrow(0, slice(start, start + step), workspace), name)
+            torch.linalg.vector_norm(z, dim=-1, out=square[start : start + step])
+        return square.square_()
 
     def densely(self) -> Residuals:
         """The same rows against the dense factor, for derivatives by dense parameters."""
@@ -120,7 +133,7 @@ class Residuals:
         wide.batch, wide._source = batch, self
         return wide
 
-    def narrow(self, dim: int, index: slice | Tensor, workspace: Workspace | None = None) -> Residuals:
+    def narrow(self, dim: int, index: slice | Tensor, workspace: memory.Workspace | None = None) -> Residuals:
         """Some of the rows along a dimension of the batch; what is shared by the rows stays shared.
 
         workspace: these rows are needed only until the next ones take it.

@@ -187,8 +187,8 @@ def inverse_triangle(triangle: Tensor) -> Tensor:
 def solve_rows(rows: Tensor, triangle: Tensor, *, transposed: bool = False) -> Tensor:
     """Each row r → L⁻¹ r, or L⁻ᵀ r: rows (..., N, d), triangle (..., d, d) lower."""
     if transposed:
-        return torch.linalg.solve_triangular(triangle, rows, upper=False, left=False)
-    return torch.linalg.solve_triangular(triangle.mT, rows, upper=True, left=False)
+        return torch.linalg.solve_triangular(triangle.mT, rows.mT, upper=True).mT
+    return torch.linalg.solve_triangular(triangle, rows.mT, upper=False).mT
 
 
 def symmetric_part(A: Tensor) -> Tensor:
