@@ -120,7 +120,7 @@ class Outer(Block):
     left: Tensor
     right: Tensor
     offset: Tensor
-    coordinates: Triangle
+    coordinates: Coordinates
     coefficient: float = 1.0
     both: bool = False
     diagonal: Tensor | None = None
@@ -147,6 +147,12 @@ class Outer(Block):
         return entries if free is None else torch.where(free, entries, 0)
 
     def unique(self, out: Tensor | None = None) -> Tensor:
+        if not isinstance(self.coordinates, Triangle):
+            if out is None:
+                return self.full().flatten(-2)
+            left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
+            torch.addcmul(self.offset, left, right, value=self.coefficient, out=out.unflatten(-1, self.coordinates.shape))
+            return out
         offset = self.coordinates.pack_gradient(self.offset)
         if out is None and tracked(self.left, self.right, self.offset):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
@@ -225,6 +231,7 @@ class Outer(Block):
         The multiplicity goes into one working copy of the left factors. Column j alone meets entry j as a diagonal
         element, and later columns don't meet it at all: it is rescaled in place when its turn comes.
         """
+        assert isinstance(self.coordinates, Triangle)
         d, mirrored, diagonal = self.coordinates.d, self.coordinates.mirrored, self.coordinates.diagonal
         below = (2 if mirrored else 1) * self.coefficient
         plain = not mirrored and self.diagonal is None  # nothing sets the diagonal apart

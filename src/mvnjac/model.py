@@ -115,7 +115,7 @@ class Model:
         if name in ("x", "mean"):
             return vector(self.d)
         if name in self.covariance.fields:
-            return self.covariance.fields[name](self.d)
+            return self.covariance.coordinates_of(name, self.d)
         if name in dense_parameters():
             return dense_parameters()[name].fields[name](self.d)
         raise unknown_name(name, name, ["x", *self.parameter_names()])

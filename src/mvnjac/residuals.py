@@ -76,7 +76,7 @@ class Residuals:
 
     @property
     def whitened(self) -> Tensor:
-        """z = L⁻¹ r with Σ = L Lᵀ, L lower triangular: (*batch, d)."""
+        """z = L⁻¹ r with Σ = L Lᵀ, L lower triangular: (*batch, d); of a structure, whatever has the same square."""
         return self._cached("whitened", self.factor.whiten)
 
     @property
@@ -164,7 +164,7 @@ class Residuals:
 
     def _cached(self, name: str, compute: Callable[[Tensor, RowLayout], Tensor]) -> Tensor:
         if self._source is not None:
-            return getattr(self._source, name).expand((*self.batch, self.d))
+            return getattr(self._source, name).expand((*self.batch, -1))
         if name not in self._cache:
             layout = RowLayout(self.batch, self.factor.batch)
             with self._graph():

@@ -112,6 +112,8 @@ def unique(full: Tensor, kind: str, d: int) -> Tensor:
     """The contract of the unique elements, element by element: vech order, off-diagonals of mirrored ones doubled."""
     if kind == "entrywise":
         return full
+    if kind == "rows":
+        return full.flatten(-2)
     columns = []
     for j in range(d):
         for i in range(j if kind != "correlation" else j + 1, d):
@@ -133,4 +135,5 @@ KINDS = {
     "scale": "entrywise",
     "natural_location": "entrywise",
     "cov_diag": "entrywise",
+    "cov_factor": "rows",
 }

@@ -38,6 +38,8 @@ class Factor(ABC):
     checked: bool = True
     #: whether `whiten` is what the log-density should use (else `reverse_whiten` is the one at hand)
     whitens_forward: bool = True
+    #: arrays computed when first needed
+    _views: dict[str, Tensor]
 
     @abstractmethod
     def tensors(self) -> Iterable[Tensor]:
@@ -73,6 +75,12 @@ class Factor(ABC):
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Factor:
         """The factors of some rows, where each row (along `dim` of the batch `full`) has its own."""
 
+    def _view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in self._views:
+            with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
+                self._views[name] = compute()
+        return self._views[name]
+
 
 @dataclass(frozen=True)
 class BadInput:
@@ -87,7 +95,7 @@ class Covariance(ABC):
     """A covariance Σ in some parametrisation. Keywords of the constructor are the parameters' names.
 
     Attributes:
-        fields: the parameters' names, each with its coordinates for d variables.
+        fields: the parameters' names, each with the kind of its coordinates; `coordinates_of` gives them for this instance.
         parameters: the tensors given, by name; never altered.
     """
 
@@ -160,10 +168,9 @@ class Covariance(ABC):
         """The leading dimensions of one parameter."""
         return batch_shape(self.parameters[name], len(self.coordinates_of(name, 1).shape))
 
-    @classmethod
-    def coordinates_of(cls, name: str, d: int) -> Coordinates:
+    def coordinates_of(self, name: str, d: int) -> Coordinates:
         """The coordinates of a parameter over d variables."""
-        return cls.fields[name](d)
+        return self.fields[name](d)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same structure with every parameter replaced (another dtype, detached)."""
@@ -181,7 +188,7 @@ class Covariance(ABC):
     def all_checks(self, factor: Factor) -> Iterator[Check]:
         """Finite numbers first, then what the structure demands."""
         for name, value in self.parameters.items():
-            yield checks.finite(name, value, self.fields[name](1).shape)
+            yield checks.finite(name, value, self.coordinates_of(name, 1).shape)
         yield from self.checks(factor)
 
     def __repr__(self) -> str:

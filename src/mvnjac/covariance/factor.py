@@ -11,8 +11,6 @@ Only `cholesky_ex` and `solve_triangular` are used where a derivative is watched
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Size, Tensor
 
@@ -153,12 +151,6 @@ class DenseFactor(Factor):
         part.checked = self.checked
         part._given, part.whitens_forward = self._given, self.whitens_forward
         return part
-
-    def _view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        if name not in self._views:
-            with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
-                self._views[name] = compute()
-        return self._views[name]
 
 
 # --- triangular linear algebra -----------------------------------------------------------------------------------

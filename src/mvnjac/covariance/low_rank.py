@@ -1,0 +1,197 @@
+"""LowRank: a factor model, Σ = W Wᵀ + diag(v). All is O(n d k): Σ and its inverse are never formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+
+from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
+from mvnjac.blocks import Block, Entrywise, Outer
+from mvnjac.coordinates import Coordinates, vector
+from mvnjac.covariance import checks
+from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.checks import Check
+from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
+from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
+from mvnjac.residuals import Residuals
+
+
+class LowRankFactor(Factor):
+    """Woodbury's identity, in each variable's own units: B = diag(v)^-½ W, C = I + BᵀB = M Mᵀ (k×k).
+
+    With u = diag(v)^-½ r, the k factors are estimated by ŵ = C⁻¹ Bᵀ u, what they leave is e = u − B ŵ, and
+
+        Σ⁻¹ r = diag(v)^-½ e,        rᵀ Σ⁻¹ r = ‖e‖² + ‖ŵ‖²
+
+    a sum of squares, so that float32 keeps its digits.
+    """
+
+    def __init__(self, cov_factor: Tensor, cov_diag: Tensor) -> None:
+        self.cov_factor, self.cov_diag = cov_factor, cov_diag
+        self.batch = broadcast(batch_shape(cov_factor, 2), batch_shape(cov_diag, 1))
+        self._views: dict[str, Tensor] = {}
+        self._dense: DenseFactor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        return [self.cov_factor, self.cov_diag]
+
+    @property
+    def root(self) -> Tensor:
+        """(*batch, d) √v."""
+        return self._view("root", self.cov_diag.sqrt)
+
+    @property
+    def loading(self) -> Tensor:
+        """(*batch, d, k) B, the factor in units of the idiosyncratic standard deviations."""
+        return self._view("loading", lambda: self.cov_factor / self.root.unsqueeze(-1))
+
+    @property
+    def capacitance_tril(self) -> Tensor:
+        """(*batch, k, k) M, lower triangular, M Mᵀ = I + Bᵀ B."""
+        return self._view("capacitance_tril", lambda: cholesky(_identity(self.loading) + self.loading.mT @ self.loading)[0])
+
+    @property
+    def reduced(self) -> Tensor:
+        """(*batch, d, k) B M⁻ᵀ: its rows' squares are the leverages of the variables."""
+        return self._view("reduced", lambda: solve_rows(self.loading, self.capacitance_tril))
+
+    @property
+    def precision_factor(self) -> Tensor:
+        """(*batch, d, k) R = Σ⁻¹ W = diag(v)^-½ B C⁻¹."""
+        return self._view("precision_factor", self._precision_factor)
+
+    def _precision_factor(self) -> Tensor:
+        return solve_rows(self.reduced, self.capacitance_tril, transposed=True) / self.root.unsqueeze(-1)
+
+    @property
+    def precision_diag(self) -> Tensor:
+        """(*batch, d) the diagonal of Σ⁻¹."""
+        return self._view("precision_diag", lambda: (1 - (self.reduced * self.reduced).sum(-1)) / self.cov_diag)
+
+    @property
+    def log_det(self) -> Tensor:
+        pivots = self.capacitance_tril.diagonal(dim1=-2, dim2=-1)
+        return self.cov_diag.log().sum(-1) + 2 * pivots.log().sum(-1)
+
+    def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        """(…, d + k): e and ŵ, whose square is that of L⁻¹ r."""
+        left, estimate, _ = self._split(rows, layout)
+        return torch.cat([left, estimate], -1)
+
+    def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        return self.whiten(rows, layout)
+
+    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        left, _, root = self._split(rows, layout)
+        return torch.div(left, root, out=out)
+
+    def _split(self, rows: Tensor, layout: RowLayout) -> tuple[Tensor, Tensor, Tensor]:
+        root = layout.fold_own(self.root, 1).unsqueeze(-2)
+        B, M = layout.fold_own(self.loading, 2), layout.fold_own(self.capacitance_tril, 2)
+        u = rows / root
+        estimate = solve_rows(solve_rows(u @ B, M), M, transposed=True)
+        return u - estimate @ B.mT, estimate, root
+
+    def dense(self) -> DenseFactor:
+        if self._dense is None:
+            W = self.cov_factor
+            covariance_matrix = W @ W.mT + torch.diag_embed(self.cov_diag)
+            covariance_matrix = 0.5 * (covariance_matrix + covariance_matrix.mT)
+            scale_tril, info = cholesky(covariance_matrix)
+            self._dense = DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
+        return self._dense
+
+    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> LowRankFactor:
+        if dim < len(full) - len(self.batch):
+            return self
+        part = LowRankFactor(narrow(self.cov_factor, full, 2, dim, index), narrow(self.cov_diag, full, 1, dim, index))
+        part.checked = self.checked
+        return part
+
+
+class LowRank(Covariance):
+    """Σ = W Wᵀ + diag(v): k common factors and a variance of each variable's own.
+
+    Args:
+        cov_factor: (..., d, k) W, in units of x. It is known only up to a rotation: W Q has the same Σ for every orthogonal Q.
+        cov_diag: (..., d) v, positive, in squared units of x.
+
+    With a = Σ⁻¹(x − µ) by Woodbury's identity (chain rule on `Dense`):
+
+        ∂ log p / ∂W = a (aᵀ W) − Σ⁻¹ W        ∂ log p / ∂vᵢ = ½ (aᵢ² − (Σ⁻¹)ᵢᵢ)
+
+    Example:
+        >>> import torch, mvnjac
+        >>> W, v = torch.tensor([[1.0], [0.0]]), torch.ones(2)
+        >>> J = mvnjac.jacobian(torch.ones(1, 2), torch.zeros(2), mvnjac.LowRank(W, v))
+        >>> J.columns()[2:]
+        ['cov_factor[0,0]', 'cov_factor[1,0]', 'cov_diag[0]', 'cov_diag[1]']
+        >>> J["cov_factor"]
+        tensor([[[-0.2500],
+                 [ 0.5000]]])
+    """
+
+    fields = {"cov_factor": lambda d: Coordinates((d, 1), (0,)), "cov_diag": vector}
+
+    def __init__(self, cov_factor: Float[Tensor, "*batch d k"], cov_diag: Float[Tensor, "*#batch d"]) -> None:
+        super().__init__(cov_factor=cov_factor, cov_diag=cov_diag)
+
+    @property
+    def dimension(self) -> int | None:
+        cov_diag = self.parameters["cov_diag"]
+        return cov_diag.shape[-1] if cov_diag.ndim else None
+
+    @property
+    def rank(self) -> int:
+        """k, the number of factors."""
+        return self.parameters["cov_factor"].shape[-1]
+
+    def coordinates_of(self, name: str, d: int) -> Coordinates:
+        if name == "cov_factor" and self.parameters["cov_factor"].ndim > 1:
+            return Coordinates((d, self.rank), (0,))
+        return self.fields[name](d)
+
+    def factor(self, d: int) -> LowRankFactor:
+        return LowRankFactor(self.parameters["cov_factor"], self.parameters["cov_diag"])
+
+    @classmethod
+    def pullback(cls, name: str, rows: Residuals) -> Block:
+        assert isinstance(rows.factor, LowRankFactor)
+        a, factor = rows.scaled, rows.factor
+        if name == "cov_diag":
+            return Entrywise(0.5 * (a * a - factor.precision_diag), vector(rows.d))
+        layout = RowLayout(rows.batch, factor.batch)
+        common = layout.unfold(layout.fold(a) @ layout.fold_own(factor.cov_factor, 2))
+        kind = Coordinates((rows.d, factor.cov_factor.shape[-1]), (0,))
+        return Outer(a, common, -factor.precision_factor, kind)
+
+    def dense(self, d: int | None = None) -> Tensor:
+        W = self.parameters["cov_factor"]
+        return W @ W.mT + torch.diag_embed(self.parameters["cov_diag"])
+
+    def checks(self, factor: Factor) -> Iterator[Check]:
+        yield checks.positive("cov_diag", self.parameters["cov_diag"])
+
+    @classmethod
+    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
+        yield cls(make.normal(d, max(d // 2, 1)), make.positive(d))
+        yield cls(make.normal(d, d + 1), make.positive(d))
+
+    @classmethod
+    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
+        def bad(W: Sequence[Any], v: Sequence[float], error: type[Exception], says: str) -> BadInput:
+            return BadInput({"cov_factor": make.tensor(W), "cov_diag": make.tensor(v)}, error, says)
+
+        column = [[1.0], [0.0], [1.0]]
+        yield bad(column, [1.0, 0, 1], NotPositiveDefiniteError, r"cov_diag entry 1 \(variable 1\) is 0")
+        yield bad([[1.0], [float("nan")], [1.0]], [1.0, 1, 1], NotFiniteError, "cov_factor is nan")
+        yield bad(column, [1.0, 1], ShapeError, r"cov_factor has shape \(3, 1\)")
+        yield bad([1.0, 0, 1], [1.0, 1, 1], ShapeError, r"cov_factor has shape \(3,\)")
+
+
+def _identity(B: Tensor) -> Tensor:
+    return torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
