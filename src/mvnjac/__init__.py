@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.gaussian import Gaussian as Gaussian
+    from mvnjac.information import fisher_information as fisher_information
+    from mvnjac.information import hessian as hessian
+    from mvnjac.information import natural_gradient as natural_gradient
     from mvnjac.jacobian import Jacobian as Jacobian
     from mvnjac.jacobian import jacobian as jacobian
     from mvnjac.log_prob import log_prob as log_prob
@@ -37,6 +40,9 @@ _HOMES = {
     "Jacobian": "jacobian",
     "Gaussian": "gaussian",
     "log_prob": "log_prob",
+    "hessian": "information",
+    "fisher_information": "information",
+    "natural_gradient": "information",
     "vech": "coordinates",
     "unvech": "coordinates",
     "Covariance": "covariance.base",

@@ -68,6 +68,11 @@ class Coordinates:
         """(..., size) changes of the unique elements → (..., *shape) the change of the parameter (D v)."""
         return vector.reshape((*vector.shape[:-1], *self.shape))
 
+    def unpack_gradient(self, vector: Tensor) -> Tensor:
+        """(..., size) partial derivatives by the unique elements → (..., *shape) the full gradient: undoes `pack_gradient`."""
+        multiplicity = self.multiplicity(self.positions(vector.device))
+        return self.unpack(vector if multiplicity is None else vector / multiplicity)
+
     def all_entries(self) -> Coordinates:
         """The coordinates of the "full" layout: every entry, row-major."""
         return Coordinates(self.shape, self.named_axes)

@@ -8,12 +8,13 @@ what is to be computed to another Function, and this one serves where there is n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+T = TypeVar("T")
 #: tensors → a tuple of tensors, by plain differentiable operations; it must not close over a tensor
 Plain = Callable[..., tuple[Tensor, ...]]
 
@@ -62,9 +63,9 @@ class Derived(Function):
         return outputs, (0,) * len(outputs)
 
 
-def chosen(values: Sequence[Tensor], which: Sequence[bool]) -> list[Tensor]:
+def chosen(values: Sequence[T | None], which: Sequence[bool]) -> list[T]:
     """Those of the values that are meant."""
-    return [value for value, this in zip(values, which, strict=True) if this]
+    return [value for value, this in zip(values, which, strict=True) if this and value is not None]
 
 
 def spread(values: Sequence[Tensor], which: Sequence[bool]) -> list[Tensor | None]:

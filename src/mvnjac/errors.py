@@ -40,6 +40,10 @@ class NotPositiveDefiniteError(ArgumentError):
     """The covariance (or precision, or correlation) is not positive definite."""
 
 
+class SingularError(ArgumentError):
+    """An information or Hessian matrix that is to be inverted is singular."""
+
+
 class UnknownNameError(ArgumentError, KeyError):
     """A parameter or column of that name does not exist here."""
 

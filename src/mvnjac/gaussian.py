@@ -10,9 +10,11 @@ from torch import Tensor
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
+from mvnjac.information import Wrt, fisher_of, hessian_of, natural_gradient_of
 from mvnjac.jacobian import Jacobian
 from mvnjac.log_prob import evaluate
 from mvnjac.model import Model
+from mvnjac.operators import FisherInformation, Hessian
 
 
 class Gaussian:
@@ -61,6 +63,22 @@ class Gaussian:
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
         return evaluate(self._model, x)
+
+    def hessian(
+        self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None, reduce: bool = True
+    ) -> Hessian:
+        """The second derivatives at these rows: `mvnjac.hessian(x, mean, covariance)`."""
+        return hessian_of(self._model, x, wrt, weights, reduce)
+
+    def fisher_information(self, *, wrt: Wrt = None) -> FisherInformation:
+        """The expected information of one observation: `mvnjac.fisher_information(mean, covariance)`."""
+        return fisher_of(self._model, wrt)
+
+    def natural_gradient(
+        self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """(n F)⁻¹ times the total score of these rows: `mvnjac.natural_gradient(x, mean, covariance)`."""
+        return natural_gradient_of(self._model, x, wrt, weights)
 
     def parameter(self, name: str) -> Tensor:
         """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.

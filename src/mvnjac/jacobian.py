@@ -9,7 +9,7 @@ factor, and goes the second half only for what is asked: a block, the n×p matri
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,8 @@ from mvnjac import arguments, memory
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
-from mvnjac.errors import ArgumentError
+from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.linear_operators import linear_operator
 from mvnjac.log_prob import log_density
 from mvnjac.model import Model
 from mvnjac.selection import Selection
@@ -225,6 +226,15 @@ class Jacobian:
         with self._model.arithmetic():
             products = [self._derivatives.directional(part, direction[..., at]) for part, at in selection.slices()]
             return torch.stack(torch.broadcast_tensors(*products)).sum(0).to(self.dtype)
+
+    def linear_operator(self, wrt: Wrt = None) -> Any:
+        """The n×p matrix as a `scipy.sparse.linalg.LinearOperator`, without it (needs scipy)."""
+        if len(self.batch) != 1 or self._model.batch:
+            raise ShapeError(
+                f"linear_operator: J has the leading dimensions {tuple(self.batch)}; it takes rows (n,) of one density."
+            )
+        shape = (self.batch[0], self._select(wrt, "unique").size)
+        return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
 
     def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*own p p"]:
         """JᵀWJ, the (weighted) outer product of gradients, from chunks of rows that stay in cache.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -174,7 +174,10 @@ class Score(Function):
         directions = chosen(tangents, moving)
 
         def pushed(*values: Tensor) -> tuple[Tensor, ...]:
-            (weights_tangent, *direction), (weights, *tensors) = spread(values[: len(directions)], moving), values[len(directions) :]
+            (weights_tangent, *direction), (weights, *tensors) = (
+                spread(values[: len(directions)], moving),
+                values[len(directions) :],
+            )
             sums = []
             if any(v is not None for v in direction):
                 sums.append(_gradient_of_phi(model, (False, *needed), direction, (weights, *_wide(model, tensors, owns))))
@@ -255,6 +258,20 @@ def _gradient_of_phi(
 
     free = chosen(arguments, needed)
     return torch.func.grad(phi, tuple(range(len(free))))(*free)
+
+
+def gradient_of_directional(
+    model: Model, x: Tensor, weights: Tensor, v: Mapping[str, Tensor], names: Sequence[str], own: Size
+) -> dict[str, Tensor]:
+    """Σ wₙ Hₙ v by these parameters, each for every entry of the batch `own`; v names what moves."""
+    model = model.at_working_precision()
+    every = _names(model)
+    needed = [name in names for name in every]
+    tensors = [x.to(model.dtype), *model.given()]
+    owns = [own if need else size for need, size in zip(needed, own_batches(model, tensors), strict=True)]
+    arguments = (weights, *_wide(model, tensors, owns))
+    gradients = _gradient_of_phi(model, (False, *needed), [v.get(name) for name in every], arguments)
+    return dict(zip(chosen(every, needed), gradients, strict=True))
 
 
 def _wide(model: Model, tensors: Sequence[Tensor], owns: Sequence[Size]) -> list[Tensor]:

@@ -130,6 +130,25 @@ class Model:
         with self.arithmetic():
             return dense_parameters()[name].value(name, self._working_mean(True), self._factor(True).dense()).to(self.dtype)
 
+    @property
+    def reduced_batch(self) -> Size:
+        """The leading dimensions that reductions keep: those that the mean or the covariance has."""
+        return self.batch
+
+    def prepared(self) -> tuple[Tensor, Factor]:
+        """The mean and the factor, in the arithmetic's precision."""
+        keep = tracked(*self.given())
+        return self._working_mean(keep), self._factor(keep)
+
+    def at_working_precision(self) -> Model:
+        """The same model, of results that are not rounded."""
+        if self.dtype == self.working:
+            return self
+        mean, *parameters = (t.to(self.working) for t in self.given())
+        other = self.at(mean, parameters)
+        other.dtype, other._factors = self.working, Factors()
+        return other
+
     # --- preparation ---------------------------------------------------------------------------------------------
 
     def _working_mean(self, keep: bool) -> Tensor:

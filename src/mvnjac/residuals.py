@@ -51,6 +51,12 @@ class Residuals:
         return self.mean.shape[-1]
 
     @property
+    def x(self) -> Tensor:
+        """The observations, as long as they are unchanged."""
+        self._require_unchanged()
+        return self._x
+
+    @property
     def tracked(self) -> bool:
         """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
         return tracked(self._x, self.mean, *self.factor.tensors())

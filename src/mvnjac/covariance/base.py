@@ -141,6 +141,31 @@ class Covariance(ABC):
     def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
         """Inputs over three variables that must be refused when a Jacobian is asked for."""
 
+    # --- second order, for structures that are no dense parametrisation -------------------------------------------
+
+    def fisher(self, factor: Any, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The information times the change v of some of the parameters: ½ ⟨∂Σ, Σ⁻¹ dΣ[v] Σ⁻¹⟩, by each parameter."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its Fisher information")
+
+    def fisher_solve(self, factor: Any, gradients: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The inverse of that, where it is closed form over exactly these parameters; else None."""
+        return None
+
+    def times(self, factor: Any, v: Tensor) -> Tensor:
+        """Σ v, (..., d)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its product with a vector")
+
+    #: whether different parameters may mean the same Σ, whichever they are (rotations of factors)
+    redundant: ClassVar[bool] = False
+
+    def units(self, factor: Any) -> dict[str, Tensor]:
+        """A scale for each entry of each parameter, in the parameters' own shapes, where the structure is redundant."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its units")
+
+    def minimum_norm(self, factor: Any, v: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The change v without what leaves Σ as it is."""
+        return v
+
     # --- what follows from it ------------------------------------------------------------------------------------
 
     @property

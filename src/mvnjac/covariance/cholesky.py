@@ -14,8 +14,8 @@ from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
-from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
 
@@ -53,6 +53,26 @@ class Cholesky(Covariance, DenseParametrisation):
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         return factor.scale_tril
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return twice_symmetric(factor.down(v["scale_tril"]))
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"scale_tril": 2 * factor.up(M).tril()}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        return {"scale_tril": 2 * factor.up(M @ factor.down(v["scale_tril"])).tril()}  # d²Σ[v, u] = v uᵀ + u vᵀ
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        return {"scale_tril": factor.scale_tril @ halved(K)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        return halved(factor.scale_tril.mT @ gradients["scale_tril"])
 
     def dense(self, d: int | None = None) -> Tensor:
         scale_tril = self.parameters["scale_tril"].tril()

@@ -14,7 +14,7 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -55,6 +55,22 @@ class Dense(Covariance, DenseParametrisation):
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         return factor.covariance_matrix
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return factor.whiten_matrix(v["covariance_matrix"])
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"covariance_matrix": factor.unwhiten_gradient(M)}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        return {"covariance_matrix": factor.unwhiten_matrix(K)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        return factor.whiten_gradient(gradients["covariance_matrix"])
 
     def dense(self, d: int | None = None) -> Tensor:
         return self.parameters["covariance_matrix"]

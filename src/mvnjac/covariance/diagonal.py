@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 import torch
@@ -91,6 +91,15 @@ class Diagonal(Covariance):
         assert isinstance(rows.factor, DiagonalFactor)
         a, v = rows.scaled, rows.factor.variance
         return Entrywise(0.5 * (a * a - 1 / v), vector(rows.d))
+
+    def fisher(self, factor: DiagonalFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"cov_diag": 0.5 * v["cov_diag"] / factor.variance**2}
+
+    def fisher_solve(self, factor: DiagonalFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"cov_diag": 2 * gradients["cov_diag"] * factor.variance**2}
+
+    def times(self, factor: DiagonalFactor, v: Tensor) -> Tensor:
+        return v * factor.variance
 
     def dense(self, d: int | None = None) -> Tensor:
         return torch.diag_embed(self.parameters["cov_diag"])

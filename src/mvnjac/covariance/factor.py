@@ -68,6 +68,11 @@ class DenseFactor(Factor):
         return self._view("precision_tril", self._precision_tril)
 
     @property
+    def whiten_rotation(self) -> Tensor:
+        """The orthogonal T with Λᵀ = T L⁻¹, which turns one whitening into the other: T = Λᵀ L."""
+        return self.precision_tril.mT @ self.scale_tril
+
+    @property
     def scale(self) -> Tensor:
         """The standard deviations √Σᵢᵢ, (*batch, d)."""
         if "covariance_matrix" in self._views:
@@ -143,6 +148,36 @@ class DenseFactor(Factor):
     def dense(self) -> DenseFactor:
         return self
 
+    # --- matrices and their gradients, to and from the whitened coordinates Σ = L (I + K) Lᵀ --------------------
+
+    def whiten_matrix(self, V: Tensor) -> Tensor:
+        """L⁻¹ V L⁻ᵀ: a change of Σ, as the change K of the identity."""
+        return self.down(self.down(V).mT).mT
+
+    def unwhiten_matrix(self, K: Tensor) -> Tensor:
+        """L K Lᵀ."""
+        return self.scale_tril @ K @ self.scale_tril.mT
+
+    def whiten_gradient(self, G: Tensor) -> Tensor:
+        """Lᵀ G L: a gradient by Σ, as the gradient by K."""
+        return self.scale_tril.mT @ G @ self.scale_tril
+
+    def unwhiten_gradient(self, M: Tensor) -> Tensor:
+        """L⁻ᵀ M L⁻¹."""
+        return self.up(self.up(M).mT).mT
+
+    def down(self, X: Tensor) -> Tensor:
+        """L⁻¹ X, by whichever triangle is at hand: X (..., d, k)."""
+        if "inverse_scale_tril" in self._given:
+            return self.inverse_scale_tril @ X
+        return torch.linalg.solve_triangular(self.scale_tril, X, upper=False)
+
+    def up(self, X: Tensor) -> Tensor:
+        """L⁻ᵀ X."""
+        if "inverse_scale_tril" in self._given:
+            return self.inverse_scale_tril.mT @ X
+        return torch.linalg.solve_triangular(self.scale_tril.mT, X, upper=True)
+
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DenseFactor:
         if dim < len(full) - len(self.batch):
             return self
@@ -181,6 +216,16 @@ def solve_rows(rows: Tensor, triangle: Tensor, *, transposed: bool = False) -> T
     if transposed:
         return torch.linalg.solve_triangular(triangle.mT, rows.mT, upper=True).mT
     return torch.linalg.solve_triangular(triangle, rows.mT, upper=False).mT
+
+
+def halved(A: Tensor) -> Tensor:
+    """Φ(A): the lower triangle with half of the diagonal, so that Φ(A) + Φ(A)ᵀ = A where A is symmetric."""
+    return A.tril() - 0.5 * torch.diag_embed(A.diagonal(dim1=-2, dim2=-1))
+
+
+def twice_symmetric(A: Tensor) -> Tensor:
+    """A + Aᵀ."""
+    return A + A.mT
 
 
 def symmetric_part(A: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
-from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
 
@@ -55,6 +55,28 @@ class InverseCholesky(Covariance, DenseParametrisation):
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         return factor.inverse_scale_tril
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return -twice_symmetric(v["inverse_scale_tril"] @ factor.scale_tril)
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"inverse_scale_tril": -2 * (M @ factor.scale_tril.mT).tril()}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        change = v["inverse_scale_tril"] @ factor.scale_tril
+        bent = twice_symmetric(M @ twice_symmetric(change)) - change @ M
+        return {"inverse_scale_tril": 2 * (bent @ factor.scale_tril.mT).tril()}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        return {"inverse_scale_tril": -halved(K) @ factor.inverse_scale_tril}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        return -halved(gradients["inverse_scale_tril"] @ factor.inverse_scale_tril.mT)
 
     def dense(self, d: int | None = None) -> Tensor:
         inverse_scale_tril = self.parameters["inverse_scale_tril"].tril()

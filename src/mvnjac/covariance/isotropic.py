@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 import torch
@@ -50,6 +50,17 @@ class Isotropic(Covariance):
         assert isinstance(rows.factor, DiagonalFactor)
         a, variance = rows.scaled, rows.factor.variance[..., 0]
         return Entrywise(0.5 * ((a * a).sum(-1) - rows.d / variance), scalar())
+
+    def fisher(self, factor: DiagonalFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        d, variance = factor.variance.shape[-1], factor.variance[..., 0]
+        return {"variance": 0.5 * d * v["variance"] / variance**2}
+
+    def fisher_solve(self, factor: DiagonalFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        d, variance = factor.variance.shape[-1], factor.variance[..., 0]
+        return {"variance": gradients["variance"] * variance**2 * (2 / d)}
+
+    def times(self, factor: DiagonalFactor, v: Tensor) -> Tensor:
+        return v * factor.variance
 
     def dense(self, d: int | None = None) -> Tensor:
         if d is None:

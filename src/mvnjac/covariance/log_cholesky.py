@@ -14,8 +14,8 @@ from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
-from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError, NotFiniteError
 from mvnjac.residuals import Residuals
 
@@ -58,6 +58,29 @@ class LogCholesky(Covariance, DenseParametrisation):
         scale_tril = factor.scale_tril
         return scale_tril.tril(-1) + torch.diag_embed(scale_tril.diagonal(dim1=-2, dim2=-1).log())
 
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return twice_symmetric(factor.down(_stretch(factor) * v["log_scale_tril"]))
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"log_scale_tril": _stretch(factor) * (2 * factor.up(M).tril())}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        stretch, direction = _stretch(factor), v["log_scale_tril"]
+        bent = stretch * (2 * factor.up(M @ factor.down(stretch * direction)).tril())
+        first = stretch * (2 * factor.up(M))  # the exponential is its own second derivative
+        return {"log_scale_tril": bent + torch.diag_embed((first * direction).diagonal(dim1=-2, dim2=-1))}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        return {"log_scale_tril": factor.scale_tril @ halved(K) / _stretch(factor)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        return halved(factor.scale_tril.mT @ (gradients["log_scale_tril"] / _stretch(factor)))
+
     def dense(self, d: int | None = None) -> Tensor:
         scale_tril = self._scale_tril()
         return scale_tril @ scale_tril.mT
@@ -83,3 +106,10 @@ class LogCholesky(Covariance, DenseParametrisation):
     def _scale_tril(self) -> Tensor:
         log_scale_tril = self.parameters["log_scale_tril"]
         return log_scale_tril.tril(-1) + torch.diag_embed(log_scale_tril.diagonal(dim1=-2, dim2=-1).exp())
+
+
+def _stretch(factor: DenseFactor) -> Tensor:
+    """∂L / ∂θ, entry by entry: 1 off the diagonal, Lᵢᵢ on it."""
+    scale_tril = factor.scale_tril
+    diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
+    return torch.ones_like(scale_tril) + torch.diag_embed(diagonal - 1)

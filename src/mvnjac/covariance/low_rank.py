@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -71,6 +71,11 @@ class LowRankFactor(Factor):
     def precision_diag(self) -> Tensor:
         """(*batch, d) the diagonal of Σ⁻¹."""
         return self._view("precision_diag", lambda: (1 - (self.reduced * self.reduced).sum(-1)) / self.cov_diag)
+
+    def precision_times(self, X: Tensor) -> Tensor:
+        """Σ⁻¹ X for X (..., d, m), the capacitance's way."""
+        u = X / self.root.unsqueeze(-1)
+        return (u - self.reduced @ (self.reduced.mT @ u)) / self.root.unsqueeze(-1)
 
     @property
     def log_det(self) -> Tensor:
@@ -168,6 +173,42 @@ class LowRank(Covariance):
         common = layout.unfold(layout.fold(a) @ layout.fold_own(factor.cov_factor, 2))
         kind = Coordinates((rows.d, factor.cov_factor.shape[-1]), (0,))
         return Outer(a, common, -factor.precision_factor, kind)
+
+    def fisher(self, factor: LowRankFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With R = Σ⁻¹W and V = dΣ: by W, Σ⁻¹ V R; by v, ½ diag(Σ⁻¹ V Σ⁻¹). O(d k²)."""
+        R, W = factor.precision_factor, factor.cov_factor
+        image, diagonal = torch.zeros_like(R), torch.zeros_like(factor.root)  # V R, and ½ diag(Σ⁻¹ V Σ⁻¹)
+        if "cov_factor" in v:
+            change = v["cov_factor"]
+            image = image + change @ (W.mT @ R) + W @ (change.mT @ R)
+            diagonal = diagonal + (factor.precision_times(change) * R).sum(-1)
+        if "cov_diag" in v:
+            change = v["cov_diag"].unsqueeze(-1)
+            Q = factor.reduced / factor.root.unsqueeze(-1)  # Σ⁻¹ = diag(1/v) − Q Qᵀ
+            leverage = (Q * Q).sum(-1)
+            squared = (1 / factor.cov_diag - 2 * leverage) / factor.cov_diag * v["cov_diag"]
+            image = image + change * R
+            diagonal = diagonal + 0.5 * (squared + ((Q @ (Q.mT @ (change * Q))) * Q).sum(-1))
+        return {"cov_factor": factor.precision_times(image), "cov_diag": diagonal}
+
+    redundant = True
+
+    def units(self, factor: LowRankFactor) -> dict[str, Tensor]:
+        return {"cov_factor": factor.root.unsqueeze(-1).expand(factor.cov_factor.shape), "cov_diag": factor.cov_diag}
+
+    def minimum_norm(self, factor: LowRankFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Less the rotation W A, A skew, nearest to it: WᵀW A + A WᵀW = Wᵀv − vᵀW."""
+        W, change = factor.cov_factor, v["cov_factor"]
+        sizes, Q = torch.linalg.eigh(W.mT @ W)
+        inner = W.mT @ change
+        sums = sizes.unsqueeze(-1) + sizes.unsqueeze(-2)
+        turned = Q.mT @ (inner - inner.mT) @ Q
+        skew = torch.where(sums > 0, turned / torch.where(sums > 0, sums, 1), 0)
+        return {**v, "cov_factor": change - W @ (Q @ skew @ Q.mT)}
+
+    def times(self, factor: LowRankFactor, v: Tensor) -> Tensor:
+        W = factor.cov_factor
+        return v * factor.cov_diag + (W @ (W.mT @ v.unsqueeze(-1))).squeeze(-1)
 
     def dense(self, d: int | None = None) -> Tensor:
         W = self.parameters["cov_factor"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import symmetric, vector
-from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.residuals import Residuals
 
 
@@ -20,6 +21,7 @@ class Natural(DenseParametrisation):
         ∂ log p / ∂η₁ = r        ∂ log p / ∂η₂ = x xᵀ − E[x xᵀ] = r rᵀ + r µᵀ + µ rᵀ − Σ
     """
 
+    canonical = True
     fields = {"natural_location": vector, "natural_matrix": symmetric}
 
     @classmethod
@@ -34,5 +36,46 @@ class Natural(DenseParametrisation):
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         P = factor.precision_matrix
         if name == "natural_location":
-            return (P @ mean.unsqueeze(-1)).squeeze(-1)
+            return _times(P, mean)
         return -0.5 * P
+
+    # By η₁ and η₂ the mean moves with Σ: `differential` is that of Σ alone, and `mean_differential` what goes with it.
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        if "natural_matrix" not in v:
+            return torch.zeros_like(factor.scale_tril)
+        return 2 * factor.whiten_gradient(v["natural_matrix"])
+
+    @classmethod
+    def mean_differential(cls, factor: DenseFactor, mean: Tensor, v: Values) -> Tensor:
+        """m = Lᵀ (v₁ + 2 v₂ µ)."""
+        change = torch.zeros_like(mean)
+        if "natural_location" in v:
+            change = change + v["natural_location"]
+        if "natural_matrix" in v:
+            change = change + 2 * _times(v["natural_matrix"], mean)
+        return _times(factor.scale_tril.mT, change)
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"natural_matrix": 2 * factor.unwhiten_matrix(M)}
+
+    @classmethod
+    def mean_adjoint(cls, factor: DenseFactor, mean: Tensor, g: Tensor) -> dict[str, Tensor]:
+        """What a gradient g by m adds."""
+        by_location = _times(factor.scale_tril, g)
+        by_matrix = by_location.unsqueeze(-1) * mean.unsqueeze(-2)
+        return {"natural_location": by_location, "natural_matrix": twice_symmetric(by_matrix)}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        return {"natural_matrix": 0.5 * factor.unwhiten_gradient(K)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        return 0.5 * factor.whiten_matrix(gradients["natural_matrix"])
+
+
+def _times(A: Tensor, x: Tensor) -> Tensor:
+    return (A @ x.unsqueeze(-1)).squeeze(-1)

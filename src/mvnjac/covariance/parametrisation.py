@@ -15,11 +15,20 @@ if TYPE_CHECKING:
     from mvnjac.covariance.factor import DenseFactor
     from mvnjac.residuals import Residuals
 
+#: One tensor a parameter, each in the parameter's own shape.
+Values = Mapping[str, Tensor]
+
 
 class DenseParametrisation(ABC):
-    """Derivatives by, and values of, parameters that follow from a `DenseFactor` (and the mean)."""
+    """Derivatives by, and values of, parameters θ that follow from a `DenseFactor` (and the mean).
+
+    Second order goes through whitened coordinates: Σ = L (I + K) Lᵀ at K = 0, so that a change of θ is a symmetric K (and a
+    change of the mean is m, µ + L m), and a gradient by Σ is a symmetric M with ⟨M, K⟩ = tr(M K) the change of the function.
+    """
 
     fields: ClassVar[Mapping[str, Callable[[int], Coordinates]]]
+    #: natural parameters: they replace the mean too, and the second derivative of log p by them does not depend on x
+    canonical: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -30,3 +39,28 @@ class DenseParametrisation(ABC):
     @abstractmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         """The parameter's value, (*own batch, *shape)."""
+
+    @classmethod
+    @abstractmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        """K for the change v of the parameters (those that are not named do not change)."""
+
+    @classmethod
+    @abstractmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        """The full gradients by the parameters, ⟨adjoint(M), v⟩ = ⟨M, differential(v)⟩; M symmetric."""
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        """The gradients of ⟨G, d²Σ[v, ·]⟩ with G the gradient by Σ that M stands for; {} where Σ is linear in θ."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        """The change of the parameters that K is."""
+
+    @classmethod
+    @abstractmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        """The M (up to its symmetric part) that has these full gradients."""

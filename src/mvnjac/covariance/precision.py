@@ -14,8 +14,8 @@ from mvnjac.coordinates import symmetric
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
-from mvnjac.covariance.factor import DenseFactor, flipped_cholesky, symmetric_part
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, flipped_cholesky, symmetric_part, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import NotPositiveDefiniteError, NotSymmetricError
 from mvnjac.residuals import Residuals
 
@@ -56,6 +56,27 @@ class Precision(Covariance, DenseParametrisation):
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         return factor.precision_matrix
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return -factor.whiten_gradient(v["precision_matrix"])
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"precision_matrix": -factor.unwhiten_matrix(M)}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        bent = M @ factor.whiten_gradient(v["precision_matrix"])  # d²Σ[v, u] = Σ v Σ u Σ + Σ u Σ v Σ
+        return {"precision_matrix": factor.unwhiten_matrix(twice_symmetric(bent))}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        return {"precision_matrix": -factor.unwhiten_gradient(K)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        return -factor.whiten_matrix(gradients["precision_matrix"])
 
     def dense(self, d: int | None = None) -> Tensor:
         return torch.linalg.inv(self.parameters["precision_matrix"])

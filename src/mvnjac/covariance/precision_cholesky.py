@@ -14,8 +14,8 @@ from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
-from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
 
@@ -54,6 +54,33 @@ class PrecisionCholesky(Covariance, DenseParametrisation):
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
         return factor.precision_tril
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return -factor.whiten_gradient(twice_symmetric(v["precision_tril"] @ factor.precision_tril.mT))
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"precision_tril": -2 * (factor.unwhiten_matrix(M) @ factor.precision_tril).tril()}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        direction, triangle = v["precision_tril"], factor.precision_tril
+        change = factor.whiten_gradient(twice_symmetric(direction @ triangle.mT))
+        bent = factor.unwhiten_matrix(twice_symmetric(M @ change)) @ triangle - factor.unwhiten_matrix(M) @ direction
+        return {"precision_tril": 2 * bent.tril()}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        triangle = factor.precision_tril
+        turn = factor.whiten_rotation
+        return {"precision_tril": -triangle @ halved(turn @ K @ turn.mT)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        turn = factor.whiten_rotation
+        M = halved(factor.precision_tril.mT @ gradients["precision_tril"])
+        return -turn.mT @ M @ turn
 
     def dense(self, d: int | None = None) -> Tensor:
         precision_tril = self.parameters["precision_tril"].tril()

@@ -14,8 +14,8 @@ from mvnjac.coordinates import correlation, vector
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
-from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
-from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part, twice_symmetric
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -67,6 +67,49 @@ class ScaleCorrelation(Covariance, DenseParametrisation):
         root = factor.scale_tril / factor.scale.unsqueeze(-1)
         return root @ root.mT
 
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        s, change = factor.scale, torch.zeros_like(factor.scale_tril)
+        if "scale" in v:
+            relative = v["scale"] / s
+            change = change + twice_symmetric(factor.down(relative.unsqueeze(-1) * factor.scale_tril))
+        if "correlation_matrix" in v:
+            change = change + factor.whiten_matrix(_scaled(s, v["correlation_matrix"]))
+        return change
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        by_scale = 2 * (factor.up(M) * factor.scale_tril).sum(-1) / factor.scale
+        by_correlation = _scaled(factor.scale, factor.unwhiten_gradient(M))
+        return {"scale": by_scale, "correlation_matrix": _off_diagonal(by_correlation)}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        s, G = factor.scale, factor.unwhiten_gradient(M)
+        R = _scaled(1 / s, factor.covariance_matrix)
+        by_scale, by_correlation = torch.zeros_like(s), torch.zeros_like(R)
+        if "scale" in v:
+            by_scale = by_scale + 2 * ((G * R) @ v["scale"].unsqueeze(-1)).squeeze(-1)
+            by_correlation = by_correlation + G * twice_symmetric(v["scale"].unsqueeze(-1) * s.unsqueeze(-2))
+        if "correlation_matrix" in v:
+            by_scale = by_scale + 2 * ((G * v["correlation_matrix"]) @ s.unsqueeze(-1)).squeeze(-1)
+        return {"scale": by_scale, "correlation_matrix": _off_diagonal(by_correlation)}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        s, V = factor.scale, factor.unwhiten_matrix(K)
+        R = _scaled(1 / s, factor.covariance_matrix)
+        relative = 0.5 * V.diagonal(dim1=-2, dim2=-1) / (s * s)
+        turned = _scaled(1 / s, V) - R * (relative.unsqueeze(-1) + relative.unsqueeze(-2))
+        return {"scale": relative * s, "correlation_matrix": _off_diagonal(turned)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        s, by_correlation = factor.scale, _off_diagonal(gradients["correlation_matrix"])
+        R = _scaled(1 / s, factor.covariance_matrix)
+        on_diagonal = (0.5 * gradients["scale"] - (by_correlation * R).sum(-1) / s) / s
+        return factor.whiten_gradient(_scaled(1 / s, by_correlation) + torch.diag_embed(on_diagonal))
+
     def dense(self, d: int | None = None) -> Tensor:
         scale = self.parameters["scale"]
         return scale.unsqueeze(-1) * self.parameters["correlation_matrix"] * scale.unsqueeze(-2)
@@ -96,3 +139,12 @@ class ScaleCorrelation(Covariance, DenseParametrisation):
         yield bad([1, 1, 1], [[1.0, 0, 0], [0, 1.01, 0], [0, 0, 1.0]], ArgumentError, "on its diagonal at 1")
         yield bad([1, 1, 1], [[1, 0, 1.5], [0, 1.0, 0], [1.5, 0, 1.0]], NotPositiveDefiniteError, "combination of variable 0")
         yield bad([1, 1], unit, ShapeError, r"correlation_matrix has shape \(3, 3\)")
+
+
+def _scaled(s: Tensor, A: Tensor) -> Tensor:
+    """diag(s) A diag(s)."""
+    return s.unsqueeze(-1) * A * s.unsqueeze(-2)
+
+
+def _off_diagonal(A: Tensor) -> Tensor:
+    return A.tril(-1) + A.triu(1)

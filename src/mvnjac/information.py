@@ -1,0 +1,228 @@
+"""hessian, fisher_information and natural_gradient: second order, as operators over the columns of the Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac import arguments
+from mvnjac.batches import batch_shape
+from mvnjac.covariance.base import Covariance
+from mvnjac.curvature import Curvature, DenseCurvature, Sums, curvature
+from mvnjac.derivatives import Derivatives
+from mvnjac.errors import ArgumentError
+from mvnjac.model import Model
+from mvnjac.operators import FisherInformation, Hessian
+from mvnjac.pairs import fisher_matrix, hessian_matrix
+from mvnjac.selection import Selection
+
+Wrt = str | Iterable[str] | None
+
+
+def hessian(
+    x: Float[Tensor, "*rows d"],
+    mean: Float[Tensor, "*batch d"],
+    covariance: Float[Tensor, "*own d d"] | Covariance,
+    *,
+    wrt: Wrt = None,
+    weights: Float[Tensor, "*rows"] | None = None,
+    reduce: bool = True,
+    names: Sequence[str] | None = None,
+    precision: str | None = None,
+    check: bool = True,
+) -> Hessian:
+    """The second derivatives of the log-density: the observed information, but for its sign.
+
+    By the mean and Σ, with a = Σ⁻¹(x − µ), P = Σ⁻¹ and Q = P (2 r rᵀ − Σ) P, summed over the observations
+    (Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15; D the duplication matrix):
+
+        H_µµ = −P        H_vech Σ,µ = −Dᵀ (a ⊗ P)        H_vech Σ,vech Σ = −½ Dᵀ (P ⊗ Q) D
+
+    Args:
+        x, mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
+        wrt: the columns, as in `Jacobian.matrix`: parameters of one parametrisation, or elements of them.
+        weights: one a row; never normalised.
+        reduce: the sum over the rows; False: one Hessian a row.
+
+    Returns:
+        A `Hessian` over the unique elements (off-diagonal elements move two entries): `.matvec(v)`, `.matrix()`, `.solve(b)`,
+        `.columns()`. It is negative definite at the maximum of the likelihood.
+
+    Raises:
+        what `jacobian` raises; ArgumentError for parameters that do not belong together.
+
+    Example:
+        >>> import torch, mvnjac
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> H = mvnjac.hessian(x, torch.zeros(2), torch.eye(2))
+        >>> H.matrix()[2:, 2:]
+        tensor([[ 0.,  0.,  0.],
+                [ 0., -3.,  0.],
+                [ 0.,  0., -3.]])
+    """
+    model = Model("hessian", mean, covariance, names, precision, check)
+    return hessian_of(model, x, wrt, weights, reduce)
+
+
+def fisher_information(
+    mean: Float[Tensor, "*batch d"],
+    covariance: Float[Tensor, "*own d d"] | Covariance,
+    *,
+    wrt: Wrt = None,
+    names: Sequence[str] | None = None,
+    precision: str | None = None,
+    check: bool = True,
+) -> FisherInformation:
+    """The expected information of one observation: the covariance of its score.
+
+    By the mean and Σ (Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15; P = Σ⁻¹, D the duplication matrix); by other
+    parameters as whitened inner products F_kl = ∂ₖµᵀ P ∂ₗµ + ½ tr(P ∂ₖΣ P ∂ₗΣ):
+
+        F_µµ = P        F_µ,vech Σ = 0        F_vech Σ = ½ Dᵀ (P ⊗ P) D
+
+    Args:
+        mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
+        wrt: the columns, as in `Jacobian.matrix`.
+
+    Returns:
+        A `FisherInformation` over the unique elements: `.matvec(v)`, `.matrix()`, `.solve(b)`, `.inverse()`,
+        `.inverse_diagonal()`, `.columns()`. By all parameters of a dense parametrisation nothing is solved: the inverse
+        by Σ has the entries σ_ik σ_jl + σ_il σ_jk.
+
+    Raises:
+        what `jacobian` raises.
+
+    Example:
+        >>> import torch, mvnjac
+        >>> F = mvnjac.fisher_information(torch.zeros(2), torch.eye(2))
+        >>> F.matrix().diagonal()
+        tensor([1.0000, 1.0000, 0.5000, 1.0000, 0.5000])
+    """
+    return fisher_of(Model("fisher_information", mean, covariance, names, precision, check), wrt)
+
+
+def natural_gradient(
+    x: Float[Tensor, "*rows d"],
+    mean: Float[Tensor, "*batch d"],
+    covariance: Float[Tensor, "*own d d"] | Covariance,
+    *,
+    wrt: Wrt = None,
+    weights: Float[Tensor, "*rows"] | None = None,
+    precision: str | None = None,
+    check: bool = True,
+) -> dict[str, Tensor]:
+    """(n F)⁻¹ times the total score, in closed form: a step of 1 in the mean reaches the sample mean.
+
+    By the mean it is the average of r = x − µ, by Σ the average of r rᵀ − Σ; by any other complete dense parametrisation, the
+    change of the parameter that goes with these (Amari 1998, *Natural Gradient Works Efficiently in Learning*).
+
+    Args:
+        x, mean, covariance, precision, check: as in `mvnjac.jacobian`.
+        wrt: names of whole parameters.
+        weights: one a row.
+
+    Returns:
+        {name: tensor} in the parameters' shapes, with the leading dimensions of mean and covariance.
+
+    Raises:
+        what `jacobian` raises; SingularError where the information is singular.
+
+    Example:
+        >>> import torch, mvnjac
+        >>> x = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
+        >>> mvnjac.natural_gradient(x, torch.zeros(2), torch.eye(2))["mean"]
+        tensor([2., 1.])
+    """
+    return natural_gradient_of(Model("natural_gradient", mean, covariance, None, precision, check), x, wrt, weights)
+
+
+# --- the same, of a model that is ready -------------------------------------------------------------------------------
+
+
+def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce: bool) -> Hessian:
+    """`hessian` at a prepared model."""
+    derivatives, selection = _derivatives(model, x), _select(model, wrt)
+    own = model.reduced_batch if reduce else derivatives.rows.batch
+    with model.arithmetic():
+        second = curvature(model, _names(selection))
+        sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
+    return Hessian(
+        "hessian",
+        model,
+        selection,
+        own,
+        lambda v: second.hessian(sums, v),
+        lambda b: second.hessian_solve(sums, b),
+        curvature=second,
+        matrix=_direct(second, lambda dense: hessian_matrix(dense.factor, _as_sums(sums))),
+    )
+
+
+def fisher_of(model: Model, wrt: Wrt) -> FisherInformation:
+    """`fisher_information` at a prepared model."""
+    model.validate(model.mean)
+    selection = _select(model, wrt)
+    with model.arithmetic():
+        second = curvature(model, _names(selection))
+    return FisherInformation(
+        "fisher_information",
+        model,
+        selection,
+        model.batch,
+        second.fisher,
+        second.fisher_solve,
+        curvature=second,
+        matrix=_direct(second, lambda dense: fisher_matrix(dense.factor, model.batch)),
+    )
+
+
+def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None) -> dict[str, Tensor]:
+    """`natural_gradient` at a prepared model."""
+    derivatives, selection = _derivatives(model, x), _select(model, wrt)
+    if any(part.index is not None for part in selection.parts):
+        raise ArgumentError("natural_gradient: wrt names whole parameters here, not single elements of them.")
+    with model.arithmetic():
+        second = curvature(model, _names(selection))
+        sums = second.statistics(derivatives, _weights(model, derivatives, weights), model.reduced_batch)
+        score, count = second.score(sums), second.count(sums)
+        average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
+        change = second.fisher_solve(average)
+    if change is None:
+        operator = fisher_of(model, wrt)
+        slices = selection.slices()
+        packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
+        solution = operator.solve(packed.to(model.dtype))
+        change = {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
+    return {name: change[name].to(model.dtype) for name in _names(selection)}
+
+
+def _derivatives(model: Model, x: Tensor) -> Derivatives:
+    return Derivatives(model, model.residuals(x), batch_shape(x, 1))
+
+
+def _weights(model: Model, derivatives: Derivatives, weights: Tensor | None) -> Tensor | None:
+    return arguments.row_weights(weights, "weights", derivatives.rows.batch, model.reduced_batch, model.working)
+
+
+def _select(model: Model, wrt: Wrt) -> Selection:
+    default, known = ["mean", *model.covariance.fields], model.parameter_names()
+    return Selection(wrt, "unique", default, known, model.coordinates, model.names)
+
+
+def _names(selection: Selection) -> list[str]:
+    return list(dict.fromkeys(part.name for part in selection.parts))
+
+
+def _direct(second: Curvature, matrix):  # type: ignore[no-untyped-def]
+    """By the mean and Σ the matrix is written down entry by entry."""
+    if isinstance(second, DenseCurvature) and second.names == ["mean", "covariance_matrix"]:
+        return lambda: matrix(second)
+    return None
+
+
+def _as_sums(sums: object) -> Sums:
+    assert isinstance(sums, Sums)
+    return sums

@@ -1,0 +1,238 @@
+"""Square operators over the columns of the Jacobian: a product with a vector is cheap, the p×p matrix is formed if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+
+from mvnjac import memory
+from mvnjac.covariance.parametrisation import Values
+from mvnjac.curvature import Curvature, StructuredCurvature
+from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.linear_operators import linear_operator
+from mvnjac.model import Model
+from mvnjac.selection import Selection
+from mvnjac.solvers import conjugate_gradients, dense_solution
+
+Map = Callable[[Values], dict[str, Tensor]]
+#: as many right sides at once as fit here
+_CHUNK_BYTES = 64 * 2**20
+#: the largest matrix that is formed where an iteration would do
+_DENSE_SIZE = 4000
+
+
+class Operator:
+    """A symmetric p×p matrix (one for each entry of `batch`) over the unique elements of some parameters.
+
+    Made by `hessian` and `fisher_information`.
+
+    Attributes:
+        batch: the leading dimensions.
+        shape: (*batch, p, p).
+        dtype, device: of every result.
+    """
+
+    _iterates = False
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        selection: Selection,
+        batch: Size,
+        product: Map,
+        inverse_product: Callable[[Values], dict[str, Tensor] | None],
+        *,
+        curvature: Curvature,
+        matrix: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self._name, self._model, self._selection = name, model, selection
+        self._product, self._inverse_product, self._direct = product, inverse_product, matrix
+        self._curvature = curvature
+        self._whole = all(part.index is None for part in selection.parts)
+        self.batch, self.dtype, self.device = batch, model.dtype, model.mean.device
+        self.shape = Size((*batch, selection.size, selection.size))
+
+    def columns(self) -> list[str]:
+        """The p names of rows and columns: those of `Jacobian.columns`."""
+        return self._selection.columns()
+
+    def matvec(self, v: Float[Tensor, "*any p"]) -> Float[Tensor, "*out p"]:
+        """The product with v (..., p), a change of the unique elements; the matrix is not formed."""
+        self._check("matvec", v)
+        with self._model.arithmetic():
+            return self._apply(self._product, v.to(self._model.working)).to(self.dtype)
+
+    def matrix(self) -> Float[Tensor, "*batch p p"]:
+        """All of it, symmetric to the last bit.
+
+        Raises:
+            MemoryLimitError: before allocating what cannot fit.
+        """
+        memory.require(
+            f"{self._name}.matrix", self.shape, self._model.working, self.device, "use matvec and solve, or select by wrt=."
+        )
+        with self._model.arithmetic():
+            return self._matrix().to(self.dtype)
+
+    def solve(self, b: Float[Tensor, "*any p"]) -> Float[Tensor, "*out p"]:
+        """The solution of (this) v = b for b (..., p), partial derivatives by the unique elements.
+
+        In closed form where there is one; otherwise by the p×p matrix. Directions in which the density does not change at all
+        (rotations of a factor model) get nothing: the solution of minimum norm.
+
+        Raises:
+            SingularError: if the matrix is singular otherwise.
+            MemoryLimitError: where the matrix is needed and cannot fit.
+        """
+        self._check("solve", b)
+        with self._model.arithmetic():
+            b = b.to(self._model.working)
+            solution = self._closed_solution(b)
+            return (self._solution(b) if solution is None else solution).to(self.dtype)
+
+    def inverse_diagonal(self) -> Float[Tensor, "*batch p"]:
+        """The diagonal of the inverse: variances, of the information."""
+        p = self._selection.size
+        with self._model.arithmetic():
+            parts = []
+            for first, unit in self._units():
+                solution = self._closed_solution(unit)
+                if solution is None:
+                    inverse = self._solution(torch.eye(p, dtype=self._model.working, device=self.device))
+                    return inverse.diagonal(dim1=0, dim2=-1).to(self.dtype)
+                parts.append(solution[..., first : first + unit.shape[0]].diagonal(dim1=0, dim2=-1))
+            return torch.cat(parts, -1).to(self.dtype)
+
+    def linear_operator(self) -> Any:
+        """A `scipy.sparse.linalg.LinearOperator` view, for one without leading dimensions (needs scipy)."""
+        if self.batch:
+            raise ShapeError(f"{self._name}.linear_operator: there are {tuple(self.batch)} of them; take one.")
+        return linear_operator((self._selection.size, self._selection.size), self.matvec, self.matvec, self.dtype, self.device)
+
+    # --- between coordinates and parameters ----------------------------------------------------------------------
+
+    def _apply(self, product: Map, v: Tensor) -> Tensor:
+        changes: dict[str, Tensor] = {}
+        for part, at in self._selection.slices():  # elements of one parameter may be asked for here and there
+            change = self._change(part, v[..., at])
+            changes[part.name] = changes[part.name] + change if part.name in changes else change
+        return self._join(product(changes))
+
+    def _change(self, part: Any, v: Tensor) -> Tensor:
+        kind = part.coordinates
+        if part.index is not None:
+            v = v.new_zeros(*v.shape[:-1], kind.size).index_copy(-1, part.index_tensor(v.device), v)
+        return kind.unpack(v)
+
+    def _join(self, gradients: Values) -> Tensor:
+        packed = []
+        for part in self._selection.parts:
+            partial = part.coordinates.pack_gradient(gradients[part.name])
+            packed.append(partial if part.index is None else partial[..., part.index_tensor(partial.device)])
+        batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in packed))
+        return torch.cat([t.expand((*batch, t.shape[-1])) for t in packed], -1)
+
+    def _closed_solution(self, b: Tensor) -> Tensor | None:
+        if not self._whole:
+            return None
+        slices = self._selection.slices()
+        changes = self._inverse_product({part.name: part.coordinates.unpack_gradient(b[..., at]) for part, at in slices})
+        if changes is None:
+            return None
+        packed = [part.coordinates.pack(changes[part.name]) for part in self._selection.parts]
+        batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in packed))
+        return torch.cat([t.expand((*batch, t.shape[-1])) for t in packed], -1)
+
+    # --- as a matrix ---------------------------------------------------------------------------------------------
+
+    def _units(self) -> Any:
+        """(first, (m, *1…, p)) the unit vectors, in chunks."""
+        p, d = self._selection.size, self._model.d
+        step = max(1, _CHUNK_BYTES // (8 * max(d * d, 1) * max(self.batch.numel(), 1)))
+        eye = torch.eye(p, dtype=self._model.working, device=self.device)
+        for first in range(0, p, step):
+            yield first, eye[first : first + step].reshape(-1, *(1,) * len(self.batch), p)
+
+    def _matrix(self) -> Tensor:
+        if self._direct is not None and self._whole:
+            return self._direct()
+        rows = [self._columns(unit) for _, unit in self._units()]
+        full = torch.cat(rows).movedim(0, -2) if rows else torch.zeros(self.shape, dtype=self._model.working)
+        return 0.5 * (full + full.mT)
+
+    def _columns(self, units: Tensor) -> Tensor:
+        if self._curvature.broadcasts:
+            return self._apply(self._product, units)
+        flat = units.reshape(len(units), -1)
+        return torch.func.vmap(lambda v: self._apply(self._product, v))(flat)
+
+    def _solution(self, b: Tensor) -> Tensor:
+        """Where there is no closed form: by the matrix, or, where it is too large and never indefinite, by iteration."""
+        if self._whole and self._curvature.redundant and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
+            return self._iterated(b)
+        memory.require(
+            f"{self._name}.solve", self.shape, self._model.working, self.device, "there is no closed form here: select by wrt=."
+        )
+        return dense_solution(self._name, self._matrix(), b, self._whole and self._curvature.redundant)
+
+    def _iterated(self, b: Tensor) -> Tensor:
+        assert isinstance(self._curvature, StructuredCurvature)
+        units = self._curvature.units()
+        scale = torch.cat([part.coordinates.pack(units[part.name]) for part in self._selection.parts], -1)
+        solution = scale * conjugate_gradients(self._name, lambda v: scale * self._apply(self._product, scale * v), scale * b)
+        slices = self._selection.slices()
+        change = self._curvature.minimum_norm({part.name: part.coordinates.unpack(solution[at]) for part, at in slices})
+        return torch.cat([part.coordinates.pack(change[part.name]) for part, _ in slices], -1)
+
+    def _check(self, method: str, v: object) -> None:
+        p = self._selection.size
+        if not isinstance(v, Tensor) or v.ndim == 0 or v.shape[-1] != p:
+            got = f"has shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"is a {type(v).__name__}"
+            raise ShapeError(
+                f"{self._name}.{method}: the vector {got}; expected a tensor of shape ({p},), one number a column."
+            )
+        if not self._curvature.broadcasts and v.ndim - 1 > len(self.batch):
+            raise ShapeError(f"{self._name}.{method}: one vector at a time here, got shape {tuple(v.shape)}.")
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part.name} {part.size}" for part in self._selection.parts)
+        return f"{type(self).__name__}(shape={tuple(self.shape)}, columns: {parts}; dtype={self.dtype}, device={self.device})"
+
+
+class Hessian(Operator):
+    """The matrix of second derivatives of Σ log p: negative definite at the maximum."""
+
+
+class FisherInformation(Operator):
+    """The expected information of one observation."""
+
+    _iterates = True  # it is never indefinite
+
+    def inverse(self) -> Float[Tensor, "*batch p p"]:
+        """The inverse as a matrix, where it is closed form: the covariance of an efficient estimate, times n.
+
+        Raises:
+            ArgumentError: where there is none (take `solve`, or a complete parametrisation).
+            MemoryLimitError: before allocating what cannot fit.
+        """
+        memory.require(f"{self._name}.inverse", self.shape, self._model.working, self.device, "use solve or inverse_diagonal.")
+        with self._model.arithmetic():
+            rows = []
+            for _, unit in self._units():
+                solution = self._closed_solution(unit)
+                if solution is None:
+                    raise ArgumentError(
+                        f"fisher_information.inverse: there is no closed form over {', '.join(self._selection_names())}; "
+                        "use solve(b), or ask for all parameters of one dense parametrisation."
+                    )
+                rows.append(solution)
+            full = torch.cat(rows).movedim(0, -2)
+            return (0.5 * (full + full.mT)).to(self.dtype)
+
+    def _selection_names(self) -> list[str]:
+        return [part.name for part in self._selection.parts]

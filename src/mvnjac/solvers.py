@@ -1,0 +1,81 @@
+"""Solving with an information or a Hessian where no closed form does: by eigenvalues, or by iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mvnjac.errors import SingularError
+
+#: the relative residual that an iteration must reach, in units of eps
+_RESIDUAL = 1e3
+
+
+def dense_solution(name: str, A: Tensor, b: Tensor, redundant: bool) -> Tensor:
+    """A⁻¹ b for symmetric A (..., p, p), each variable seen in its own units; b (..., p).
+
+    redundant: A has directions in which nothing changes; the solution of minimum norm, for the part of b that has one.
+    """
+    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    scale = torch.where(scale > 0, scale, 1)
+    values, Q = torch.linalg.eigh(A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
+    if not redundant:
+        require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1])
+        return _times(Q, _times(Q.mT, b / scale) / values) / scale
+    tolerance = 100 * A.shape[-1] * torch.finfo(A.dtype).eps * values.abs().amax(-1, keepdim=True)
+    regular = values.abs() > tolerance
+    null = _orthonormal((Q / scale.unsqueeze(-1)), regular)
+    b = b - _times(null, _times(null.mT, b))
+    inverse = torch.where(regular, 1 / torch.where(regular, values, 1), 0)
+    solution = _times(Q, inverse * _times(Q.mT, b / scale)) / scale
+    return solution - _times(null, _times(null.mT, solution))
+
+
+def conjugate_gradients(name: str, product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+    """A⁻¹ b for a positive semidefinite A, b (p,) in its range.
+
+    Raises:
+        SingularError: if it does not converge: the residual reached is said.
+    """
+    x, r = torch.zeros_like(b), b.clone()
+    direction, square = r, (r * r).sum()
+    goal = (_RESIDUAL * torch.finfo(b.dtype).eps) ** 2 * square
+    limit = min(10 * b.numel(), 20_000)
+    for _ in range(limit):
+        if not bool(square > goal):
+            return x
+        image = product(direction)
+        step = square / (direction * image).sum()
+        x, r = x + step * direction, r - step * image
+        square, before = (r * r).sum(), square
+        direction = r + (square / before) * direction
+    raise SingularError(
+        f"{name}.solve: the iteration did not converge in {limit} steps: the residual is {float((square / (b * b).sum()).sqrt()):.2g} "
+        "of the right side; the matrix is singular or nearly so."
+    )
+
+
+def require_regular(name: str, smallest: Tensor, largest: Tensor, size: int) -> None:
+    """Raise where the smallest eigenvalue is 0 to rounding: a solution would be noise."""
+    bad = ~(smallest > size * torch.finfo(smallest.dtype).eps * largest)
+    if bool(bad.any()):
+        raise SingularError(
+            f"{name}.solve: the matrix is singular: its smallest eigenvalue, each variable in its own units, is "
+            f"{float(smallest[bad].min()):.3g} in absolute value beside {float(largest[bad].max()):.3g}; add rows, leave out "
+            "parameters by wrt=, or constrain them."
+        )
+
+
+def _orthonormal(vectors: Tensor, leave_out: Tensor) -> Tensor:
+    """An orthonormal basis of the columns that are not left out, padded by zeros: (..., p, p)."""
+    count = int((~leave_out).sum(-1).max())
+    order = leave_out.to(torch.uint8).argsort(dim=-1, stable=True)[..., :count]
+    kept = torch.gather(vectors, -1, order.unsqueeze(-2).expand(*vectors.shape[:-1], count))
+    absent = torch.gather(leave_out, -1, order)
+    return torch.linalg.qr(kept * ~absent.unsqueeze(-2))[0] * ~absent.unsqueeze(-2)
+
+
+def _times(A: Tensor, x: Tensor) -> Tensor:
+    return (A @ x.unsqueeze(-1)).squeeze(-1)
