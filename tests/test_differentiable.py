@@ -22,7 +22,7 @@ def arguments(name: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Te
     return Maker(batch=(4,), seed=2).normal(D), Maker(seed=3).normal(D), structure.parameters
 
 
-def symmetrised(cls: type, parameters: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+def symmetrised(cls: type | mvnjac.Covariance, parameters: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
     """gradcheck perturbs one entry; a symmetric parameter is symmetrised, a fixed diagonal and an upper triangle kept."""
     result = {}
     for (name, coordinates), value in zip(cls.fields.items(), parameters, strict=True):
@@ -40,12 +40,12 @@ def symmetrised(cls: type, parameters: tuple[torch.Tensor, ...]) -> dict[str, to
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_blocks_carry_gradients(name: str) -> None:
     """gradcheck, reverse and forward, through the blocks, the packed matrix, the total and the products."""
-    cls = STRUCTURES[name]
+    structure = next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))
     x, mean, parameters = arguments(name)
-    v = Maker(seed=4).normal(mvnjac.jacobian(x, mean, cls(**parameters)).matrix().shape[-1])
+    v = Maker(seed=4).normal(mvnjac.jacobian(x, mean, structure).matrix().shape[-1])
 
     def everything(x, mean, *values):
-        J = mvnjac.jacobian(x, mean, cls(**symmetrised(cls, values)))
+        J = mvnjac.jacobian(x, mean, structure.at(list(symmetrised(structure, values).values())))
         total = torch.cat([t.flatten() for t in J.sum().values()])
         return torch.cat([J.log_prob, J.matrix().flatten(), J["x"].flatten(), total, J.matvec(v), J.gram().flatten()])
 

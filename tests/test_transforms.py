@@ -6,6 +6,7 @@ second order), which is right in every supported torch; where PyTorch's other wa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -25,10 +26,14 @@ N, D = 4, 3
 Arguments = tuple[Tensor, ...]
 
 
+@functools.cache
+def instance(name: str) -> mvnjac.Covariance:
+    return next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))
+
+
 def arguments(name: str) -> Arguments:
     """x, mean, and the structure's parameters."""
-    structure = next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))
-    return Maker(batch=(N,), seed=2).normal(D), Maker(seed=3).normal(D), *structure.parameters.values()
+    return Maker(batch=(N,), seed=2).normal(D), Maker(seed=3).normal(D), *instance(name).parameters.values()
 
 
 def directions(values: Arguments, seed: int = 4) -> Arguments:
@@ -37,13 +42,14 @@ def directions(values: Arguments, seed: int = 4) -> Arguments:
 
 
 def ours(name: str) -> Callable[..., Tensor]:
-    return lambda x, mean, *parameters: mvnjac.log_prob(x, mean, STRUCTURES[name](*parameters))
+    structure = instance(name)
+    return lambda x, mean, *parameters: mvnjac.log_prob(x, mean, structure.at(parameters))
 
 
 def free(name: str, values: Arguments) -> Arguments:
     """Each parameter as a function of all of its entries: symmetric, triangular, of fixed diagonal, as its coordinates say."""
     result = list(values[:2])
-    for coordinates, value in zip(STRUCTURES[name].fields.values(), values[2:], strict=True):
+    for coordinates, value in zip(instance(name).fields.values(), values[2:], strict=True):
         kind = coordinates(D)
         if kind.mirrored:
             value = 0.5 * (value + value.mT)
@@ -58,7 +64,7 @@ def free(name: str, values: Arguments) -> Arguments:
 def textbook(name: str) -> Callable[..., Tensor]:
     def density(*values: Tensor) -> Tensor:
         x, mean, *parameters = free(name, values)
-        return reference.log_density(x, mean, STRUCTURES[name](*parameters).dense(D))
+        return reference.log_density(x, mean, instance(name).at(parameters).dense(D))
 
     return density
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mvnjac.covariance.isotropic import Isotropic as Isotropic
     from mvnjac.covariance.log_cholesky import LogCholesky as LogCholesky
     from mvnjac.covariance.low_rank import LowRank as LowRank
+    from mvnjac.covariance.parametric import Parametric as Parametric
     from mvnjac.covariance.precision import Precision as Precision
     from mvnjac.covariance.precision_cholesky import PrecisionCholesky as PrecisionCholesky
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation

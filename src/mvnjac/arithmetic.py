@@ -48,10 +48,15 @@ def below(t: Tensor) -> Tensor:
     return t
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def transforming() -> bool:
     """Whether a transform of torch.func is under way; under torch.compile it is known when the code is traced."""
     return torch._C._functorch.maybe_current_level() is not None
+
+
+def pushing_forward() -> bool:
+    """Whether autograd's own forward mode is under way, inside which torch.func's cannot be used."""
+    return bool(forward_ad._current_level >= 0) and not transforming()
 
 
 def version(t: Tensor) -> int | None:

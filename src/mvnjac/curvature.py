@@ -23,16 +23,13 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout, batch_shape
-from mvnjac.covariance import dense_parameters
-from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.natural import Natural
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.log_prob import gradient_of_directional
 from mvnjac.model import Model
-from mvnjac.products import add_symmetric_product
 from mvnjac.solvers import require_regular
+from mvnjac.whitened import Sums, Whitening, added
 
 
 class Curvature(ABC):
@@ -44,7 +41,6 @@ class Curvature(ABC):
     """
 
     broadcasts: bool
-    redundant: bool = False
 
     @abstractmethod
     def fisher(self, v: Values) -> dict[str, Tensor]:
@@ -70,6 +66,10 @@ class Curvature(ABC):
     def count(self, statistics: object) -> Tensor:
         """(*own) the sum of the weights."""
 
+    @property
+    def redundant(self) -> bool:
+        return False
+
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
         """H⁻¹ g where it is closed form; None where it is not."""
         return None
@@ -79,143 +79,52 @@ class Curvature(ABC):
         return v
 
 
-def curvature(model: Model, names: Sequence[str]) -> Curvature:
-    """Second order by these parameters, the way that suits them."""
-    covariance = model.covariance
-    own = set(names) <= {"mean", *covariance.fields}
-    if own and not isinstance(covariance, DenseParametrisation):
-        return StructuredCurvature(model, names)
-    owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
-    return DenseCurvature(model, names, list(owners))
-
-
-@dataclass
-class Sums:
-    """n = Σ w (*own), s = Σ w z (*own, d) and S = Σ w z zᵀ (*own, d, d) of whitened residuals."""
-
-    count: Tensor
-    first: Tensor
-    second: Tensor
-
-
 class DenseCurvature(Curvature):
     """In whitened coordinates, by any dense parametrisation: O(d³) a product, whatever the number of rows."""
 
     broadcasts = True
 
     def __init__(self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]]) -> None:
-        self.names, self.owners = list(names), list(owners)
-        rows = model.prepared()
-        self.mean, self.factor = rows
-        if not isinstance(self.factor, DenseFactor):
-            self.factor = self.factor.dense()
-
-    # --- to and from whitened coordinates ------------------------------------------------------------------------
-
-    def _whiten(self, v: Values) -> tuple[Tensor, Tensor]:
-        """(m, K) of a change of the parameters."""
-        L = self.factor.scale_tril
-        m, K = torch.zeros_like(self.mean), torch.zeros_like(L)
-        if "mean" in v:
-            m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
-        for owner in self.owners:
-            own = {name: value for name, value in v.items() if name in owner.fields}
-            K = K + owner.differential(self.factor, own)
-            if issubclass(owner, Natural):
-                m = m + owner.mean_differential(self.factor, self.mean, own)
-        return m, K
-
-    def _gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
-        """The full gradients that (g, M) stands for."""
-        M, result = 0.5 * (M + M.mT), {}
-        if "mean" in self.names:
-            result["mean"] = self.factor.up(g.unsqueeze(-1)).squeeze(-1)
-        for owner in self.owners:
-            gradients = owner.adjoint(self.factor, M)
-            if issubclass(owner, Natural):
-                gradients = _sum(gradients, owner.mean_adjoint(self.factor, self.mean, g))
-            result |= {name: value for name, value in gradients.items() if name in self.names}
-        return {name: _kind(name, value) for name, value in result.items()}
-
-    def _unwhiten(self, m: Tensor, K: Tensor) -> dict[str, Tensor]:
-        """The change of all parameters that (m, K) is; of one owner that is complete."""
-        result = {"mean": (self.factor.scale_tril @ m.unsqueeze(-1)).squeeze(-1)} if "mean" in self.names else {}
-        for owner in self.owners:
-            change = owner.inverse_differential(self.factor, 0.5 * (K + K.mT))
-            if issubclass(owner, Natural):
-                moved = self.factor.up(m.unsqueeze(-1)) - 2 * change["natural_matrix"] @ self.mean.unsqueeze(-1)
-                change["natural_location"] = moved.squeeze(-1)
-            result |= change
-        return result
-
-    @property
-    def complete(self) -> bool:
-        """Whether the parameters asked for are all of one parametrisation, so that the maps can be inverted."""
-        asked = set(self.names) - {"mean"}
-        if len(self.owners) > 1 or any(asked != set(owner.fields) for owner in self.owners):
-            return False
-        return not ("mean" in self.names and any(owner.canonical for owner in self.owners))
-
-    # --- the contract --------------------------------------------------------------------------------------------
+        mean, factor = model.prepared()
+        self.factor = factor.dense()
+        self.names, self.whitening = list(names), Whitening(mean, self.factor, names, owners)
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        m, K = self._whiten(v)
-        return self._gradients(m, 0.5 * K)
+        m, K = self.whitening.change(v)
+        return self.whitening.gradients(m, 0.5 * K)
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        return self._unwhiten(*self._solved(gradients)) if self.complete else None
-
-    def _solved(self, gradients: Values) -> tuple[Tensor, Tensor]:
-        g, M = self._whiten_gradients(gradients)
-        return g, M + M.mT
-
-    def _whiten_gradients(self, gradients: Values) -> tuple[Tensor, Tensor]:
-        """(g, M) of full gradients, M up to its symmetric part."""
-        L = self.factor.scale_tril
-        g, M = torch.zeros_like(self.mean), torch.zeros_like(L)
-        if "mean" in gradients:
-            g = (L.mT @ gradients["mean"].unsqueeze(-1)).squeeze(-1)
-        for owner in self.owners:
-            M = owner.inverse_adjoint(self.factor, gradients)
-            if issubclass(owner, Natural):
-                g = self.factor.down(gradients["natural_location"].unsqueeze(-1)).squeeze(-1)
-                M = M - g.unsqueeze(-1) @ self.factor.down(self.mean.unsqueeze(-1)).mT
-        return g, M
+        if not self.whitening.complete:
+            return None
+        g, M = self.whitening.inverse_gradients(gradients)
+        return self.whitening.inverse_change(g, M + M.mT)
 
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> Sums:
-        rows = derivatives.rows.densely()
-        layout = RowLayout(rows.batch, own)
-        z, w = layout.fold(rows.whitened), None if weights is None else layout.fold(weights, 0)
-        count = z.new_full(layout.group_shape, layout.n_rows) if w is None else w.sum(-1)
-        first = (z if w is None else z * w.unsqueeze(-1)).sum(-2)
-        zero = torch.zeros(*layout.group_shape, rows.d, rows.d, dtype=z.dtype, device=z.device)
-        second = add_symmetric_product(zero, z, w)
-        return Sums(layout.unfold_own(count, 0), layout.unfold_own(first, 1), layout.unfold_own(second, 2))
+        return Sums.of([(derivatives.rows.densely(), weights)], own)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, Sums)
         self._require_one_parametrisation()
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
-        m, K = self._whiten(v)
-        if any(owner.canonical for owner in self.owners):
-            return self._gradients(-n * m, -0.5 * n[..., None] * K)
+        m, K = self.whitening.change(v)
+        if self.whitening.canonical:  # the second derivative of log p does not depend on x
+            return self.whitening.gradients(-n * m, -0.5 * n[..., None] * K)
         g = -n * m - (K @ s.unsqueeze(-1)).squeeze(-1)
         cross = m.unsqueeze(-1) * s.unsqueeze(-2)
-        M = 0.5 * n[..., None] * K - K @ S - cross  # its symmetric part is what is meant
-        result = self._gradients(g, M)
-        for owner in self.owners:
-            own = {name: value for name, value in v.items() if name in owner.fields}
-            bent = owner.second_differential(self.factor, own, self._matrix_score(statistics)) if own else {}
-            result = _sum(result, {name: _kind(name, t) for name, t in bent.items() if name in self.names})
+        result = self.whitening.gradients(g, 0.5 * n[..., None] * K - K @ S - cross)
+        for owner in self.whitening.owners:
+            own = self.whitening.own(owner, v)
+            bent = owner.second_differential(self.factor, own, statistics.matrix_score) if own else {}
+            result = added(result, self.whitening.projected(owner, bent))
         return result
 
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
         """For Σ itself, which has no curvature of its own: K N + N K = −2 W + (u sᵀ + s uᵀ)/n, N = S − s sᵀ/n − n/2 I."""
         assert isinstance(statistics, Sums)
-        if not self.complete or set(self.names) != {"mean", "covariance_matrix"}:
+        if set(self.names) != {"mean", "covariance_matrix"}:
             return None
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
-        u, W = self._whiten_gradients(gradients)
+        u, W = self.whitening.inverse_gradients(gradients)
         outer = s.unsqueeze(-1) * s.unsqueeze(-2)
         N = S - outer / n[..., None] - 0.5 * n[..., None] * torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
         cross = u.unsqueeze(-1) * s.unsqueeze(-2)
@@ -225,28 +134,32 @@ class DenseCurvature(Curvature):
         require_regular("hessian", sums.abs().amin((-2, -1)), sums.abs().amax((-2, -1)), S.shape[-1])
         K = Q @ ((Q.mT @ right @ Q) / sums) @ Q.mT
         m = -(u + (K @ s.unsqueeze(-1)).squeeze(-1)) / n
-        return self._unwhiten(m, K)
+        return self.whitening.inverse_change(m, K)
 
     def score(self, statistics: object) -> dict[str, Tensor]:
         assert isinstance(statistics, Sums)
-        return self._gradients(statistics.first, self._matrix_score(statistics))
+        return self.whitening.gradients(statistics.first, statistics.matrix_score)
 
     def count(self, statistics: object) -> Tensor:
         assert isinstance(statistics, Sums)
         return statistics.count
 
-    @staticmethod
-    def _matrix_score(sums: Sums) -> Tensor:
-        identity = torch.eye(sums.second.shape[-1], dtype=sums.second.dtype, device=sums.second.device)
-        return 0.5 * (sums.second - sums.count[..., None, None] * identity)
-
     def _require_one_parametrisation(self) -> None:
-        clash = "mean" in self.names and any(owner.canonical for owner in self.owners)
-        if len(self.owners) > 1 or clash:
+        clash = "mean" in self.names and self.whitening.canonical
+        if len(self.whitening.owners) > 1 or clash:
             raise ArgumentError(
                 f"hessian: {', '.join(self.names)} are parameters of more than one parametrisation; a second derivative needs "
                 "to know what stays fixed: ask for those of one."
             )
+
+
+@dataclass
+class WeightedRows:
+    """Rows, a weight each, and the batch that sums over them keep."""
+
+    derivatives: Derivatives
+    weights: Tensor
+    own: Size
 
 
 class StructuredCurvature(Curvature):
@@ -292,31 +205,22 @@ class StructuredCurvature(Curvature):
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.covariance.minimum_norm(self.factor, v)
 
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> object:
-        rows = derivatives.rows
-        given = torch.ones(rows.batch, dtype=self.mean.dtype, device=self.mean.device) if weights is None else weights
-        return derivatives, given.expand(rows.batch), own
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> WeightedRows:
+        batch = derivatives.rows.batch
+        given = torch.ones(batch, dtype=self.mean.dtype, device=self.mean.device) if weights is None else weights
+        return WeightedRows(derivatives, given.expand(batch), own)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
-        derivatives, weights, own = statistics  # type: ignore[misc]
-        return gradient_of_directional(self.model, derivatives.rows.x, weights, v, self.names, own)
+        assert isinstance(statistics, WeightedRows)
+        x = statistics.derivatives.rows.x
+        return gradient_of_directional(self.model, x, statistics.weights, v, self.names, statistics.own)
 
     def score(self, statistics: object) -> dict[str, Tensor]:
-        derivatives, weights, own = statistics  # type: ignore[misc]
-        return dict(zip(self.names, derivatives.totals(self.names, weights, [own] * len(self.names)), strict=True))
+        assert isinstance(statistics, WeightedRows)
+        owns = [statistics.own] * len(self.names)
+        return dict(zip(self.names, statistics.derivatives.totals(self.names, statistics.weights, owns), strict=True))
 
     def count(self, statistics: object) -> Tensor:
-        _, weights, own = statistics  # type: ignore[misc]
-        return RowLayout(weights.shape, own).fold(weights, 0).sum(-1).reshape(own)
-
-
-def _sum(a: Values, b: Values) -> dict[str, Tensor]:
-    return {name: a[name] + b[name] if name in a and name in b else a[name] if name in a else b[name] for name in {**a, **b}}
-
-
-def _kind(name: str, value: Tensor) -> Tensor:
-    """Symmetric gradients symmetric to the last bit, and 0 where there is no freedom."""
-    if name == "mean":
-        return value
-    kind = dense_parameters()[name].fields[name](value.shape[-1])
-    return kind.project(0.5 * (value + value.mT) if kind.mirrored else value)
+        assert isinstance(statistics, WeightedRows)
+        layout = RowLayout(statistics.weights.shape, statistics.own)
+        return layout.unfold_own(layout.fold(statistics.weights, 0).sum(-1), 0)

@@ -16,10 +16,12 @@ from mvnjac.blocks import Block, Entrywise
 from mvnjac.coordinates import vector
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.model import Model
 from mvnjac.products import add_symmetric_product
 from mvnjac.residuals import Residuals
 from mvnjac.selection import Part
+from mvnjac.whitened import Sums, Whitening
 
 
 class Derivatives:
@@ -88,6 +90,14 @@ class Derivatives:
 
     def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
+        if self._sums_first(names, owns):
+            chunks = self._chunks(self.model.d, weights, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2))
+            sums = Sums.of(chunks, owns[0])
+            owner = type(self.model.covariance)
+            assert issubclass(owner, DenseParametrisation)
+            maps = Whitening(self.rows.mean, self.rows.factor.dense(), names, [owner])
+            gradients = maps.gradients(sums.first, sums.matrix_score)
+            return [gradients[name] for name in names]
         whole = self.rows.tracked or self.rows.has_scaled or "x" in names
         size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
         chunks = iter([(self.rows, weights)]) if whole else self._chunks(self.model.d, weights, size)
@@ -98,9 +108,22 @@ class Derivatives:
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
         return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
 
+    def _sums_first(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
+        """Whether the sums of whitened residuals are formed first: one product a row instead of two, where rows are many."""
+        covariance, rows = self.model.covariance, self.rows
+        return (
+            isinstance(covariance, DenseParametrisation)
+            and rows.factor.whitens_forward
+            and set(names) <= {"mean", *covariance.fields}
+            and all(own == owns[0] for own in owns)
+            and owns[0] == self.model.batch
+            and not (rows.tracked or rows.has_scaled)
+            and RowLayout(rows.batch, owns[0]).n_rows >= 2 * rows.d
+        )
+
     def gram(self, parts: Sequence[Part], weights: Tensor | None) -> Tensor:
         """(*own, p, p) JᵀWJ over the columns of these parts."""
-        p, own = sum(part.size for part in parts), self.model.batch
+        p, own = sum(part.size for part in parts), self.model.reduced_batch
         layout = RowLayout(self.rows.batch, own)
         total = torch.zeros(*layout.group_shape, p, p, dtype=self.model.working, device=self.model.mean.device)
         with self.model.arithmetic():
@@ -126,7 +149,7 @@ class Derivatives:
         Along the longest dimension that reductions run over.
         """
         batch = self.rows.batch
-        rows = RowLayout(batch, self.model.batch).rows
+        rows = RowLayout(batch, self.model.reduced_batch).rows
         if not rows or batch.numel() == 0:
             yield self.rows, weights
             return

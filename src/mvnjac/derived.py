@@ -38,7 +38,7 @@ class Derived(Function):
 
         def pulled(*values: Tensor) -> tuple[Tensor, ...]:
             rest = values[count:]
-            _, pull = torch.func.vjp(_of(f, rest, needed), *chosen(rest, needed))
+            pull = _vjp(_of(f, rest, needed), *chosen(rest, needed))[1]
             return pull(values[:count])
 
         return (None, *spread(Derived.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
@@ -51,8 +51,8 @@ class Derived(Function):
 
         def pushed(*values: Tensor) -> tuple[Tensor, ...]:
             rest = values[count:]
-            outputs, pull = torch.func.vjp(_of(f, rest, moving), *chosen(rest, moving))
-            _, pull_again = torch.func.vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))
+            outputs, pull = _vjp(_of(f, rest, moving), *chosen(rest, moving))
+            pull_again = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1]
             return pull_again(values[:count])
 
         return Derived.apply(pushed, *directions, *ctx.saved_tensors)
@@ -72,6 +72,12 @@ def spread(values: Sequence[Tensor], which: Sequence[bool]) -> list[Tensor | Non
     """One entry an argument: the values in their places, None in the others."""
     remaining = iter(values)
     return [next(remaining) if this else None for this in which]
+
+
+def _vjp(f: Plain, *values: Tensor) -> tuple[Any, Any]:
+    """torch.func.vjp without an auxiliary output."""
+    result: Any = torch.func.vjp(f, *values)
+    return result
 
 
 def _of(f: Plain, values: Sequence[Tensor], which: Sequence[bool]) -> Plain:

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from mvnjac import arguments
 from mvnjac.batches import batch_shape
+from mvnjac.chain_rule import ParametricCurvature
+from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
-from mvnjac.curvature import Curvature, DenseCurvature, Sums, curvature
+from mvnjac.covariance.parametric import Parametric
+from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.curvature import Curvature, DenseCurvature, StructuredCurvature
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.model import Model
 from mvnjac.operators import FisherInformation, Hessian
 from mvnjac.pairs import fisher_matrix, hessian_matrix
 from mvnjac.selection import Selection
+from mvnjac.whitened import Sums
 
 Wrt = str | Iterable[str] | None
 
@@ -58,10 +63,9 @@ def hessian(
         >>> import torch, mvnjac
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
         >>> H = mvnjac.hessian(x, torch.zeros(2), torch.eye(2))
-        >>> H.matrix()[2:, 2:]
-        tensor([[ 0.,  0.,  0.],
-                [ 0., -3.,  0.],
-                [ 0.,  0., -3.]])
+        >>> H.matrix()[:2, :2]
+        tensor([[-2.,  0.],
+                [ 0., -2.]])
     """
     model = Model("hessian", mean, covariance, names, precision, check)
     return hessian_of(model, x, wrt, weights, reduce)
@@ -147,7 +151,7 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     derivatives, selection = _derivatives(model, x), _select(model, wrt)
     own = model.reduced_batch if reduce else derivatives.rows.batch
     with model.arithmetic():
-        second = curvature(model, _names(selection))
+        second = _curvature(model, _names(selection))
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
     return Hessian(
         "hessian",
@@ -166,12 +170,12 @@ def fisher_of(model: Model, wrt: Wrt) -> FisherInformation:
     model.validate(model.mean)
     selection = _select(model, wrt)
     with model.arithmetic():
-        second = curvature(model, _names(selection))
+        second = _curvature(model, _names(selection))
     return FisherInformation(
         "fisher_information",
         model,
         selection,
-        model.batch,
+        model.reduced_batch,
         second.fisher,
         second.fisher_solve,
         curvature=second,
@@ -185,7 +189,7 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     if any(part.index is not None for part in selection.parts):
         raise ArgumentError("natural_gradient: wrt names whole parameters here, not single elements of them.")
     with model.arithmetic():
-        second = curvature(model, _names(selection))
+        second = _curvature(model, _names(selection))
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), model.reduced_batch)
         score, count = second.score(sums), second.count(sums)
         average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
@@ -199,6 +203,15 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     return {name: change[name].to(model.dtype) for name in _names(selection)}
 
 
+def _curvature(model: Model, names: Sequence[str]) -> Curvature:
+    """Second order by these parameters, the way that suits them."""
+    covariance = model.covariance
+    if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
+        return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
+    owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
+    return DenseCurvature(model, names, list(owners))
+
+
 def _derivatives(model: Model, x: Tensor) -> Derivatives:
     return Derivatives(model, model.residuals(x), batch_shape(x, 1))
 
@@ -208,8 +221,7 @@ def _weights(model: Model, derivatives: Derivatives, weights: Tensor | None) -> 
 
 
 def _select(model: Model, wrt: Wrt) -> Selection:
-    default, known = ["mean", *model.covariance.fields], model.parameter_names()
-    return Selection(wrt, "unique", default, known, model.coordinates, model.names)
+    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.names)
 
 
 def _names(selection: Selection) -> list[str]:

@@ -182,7 +182,7 @@ class Jacobian:
                 raise ArgumentError("values: x is no parameter; leave it out of wrt.")
             value = part.coordinates.pack(self._model.parameter(part.name))
             packed.append(value if part.index is None else value[..., part.index_tensor(self.device)])
-        return torch.cat([value.expand((*self._model.batch, value.shape[-1])) for value in packed], -1)
+        return torch.cat([value.expand((*self._model.reduced_batch, value.shape[-1])) for value in packed], -1)
 
     # --- reductions: none of them ever stores n×p ----------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Jacobian:
 
     def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
-        parts, own = self._select(wrt, "unique").parts, self._model.batch
+        parts, own = self._select(wrt, "unique").parts, self._model.reduced_batch
         sums = self._derivatives.totals([part.name for part in parts], self._weights(w, "w"), [own] * len(parts))
         packed = [part.coordinates.pack_gradient(total) for part, total in zip(parts, sums, strict=True)]
         chosen = [
@@ -229,7 +229,7 @@ class Jacobian:
 
     def linear_operator(self, wrt: Wrt = None) -> Any:
         """The n×p matrix as a `scipy.sparse.linalg.LinearOperator`, without it (needs scipy)."""
-        if len(self.batch) != 1 or self._model.batch:
+        if len(self.batch) != 1 or self._model.reduced_batch:
             raise ShapeError(
                 f"linear_operator: J has the leading dimensions {tuple(self.batch)}; it takes rows (n,) of one density."
             )
@@ -249,7 +249,7 @@ class Jacobian:
         Raises:
             MemoryLimitError: if p×p cannot fit.
         """
-        selection, own = self._select(wrt, "unique"), self._model.batch
+        selection, own = self._select(wrt, "unique"), self._model.reduced_batch
         shape = (*own, selection.size, selection.size)
         memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")
         return self._derivatives.gram(selection.parts, self._weights(weights)).to(self.dtype)
@@ -257,11 +257,11 @@ class Jacobian:
     # --- arguments -----------------------------------------------------------------------------------------------
 
     def _select(self, wrt: Wrt, layout: str) -> Selection:
-        default, known = ["mean", *self._model.covariance.fields], ["x", *self._model.parameter_names()]
+        default, known = self._model.default_names(), ["x", *self._model.parameter_names()]
         return Selection(wrt, layout, default, known, self._model.coordinates, self._model.names)
 
     def _weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
-        return arguments.row_weights(weights, name, self.batch, self._model.batch, self._model.working)
+        return arguments.row_weights(weights, name, self.batch, self._model.reduced_batch, self._model.working)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.name} {part.size}" for part in self._select(None, "unique").parts)

@@ -26,6 +26,7 @@ from torch.autograd import Function
 from mvnjac.arithmetic import tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.parametric import Parametric
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
 from mvnjac.model import Model
@@ -76,6 +77,10 @@ def log_prob(
 
 def evaluate(model: Model, x: Tensor) -> Tensor:
     """The log-density of the rows of x, with the closed forms as its derivatives."""
+    if isinstance(model.covariance, Parametric) and tracked(x, *model.given()):
+        follows, sigma = model.covariance.evaluate()  # what leads from θ to them is the user's, and differentiates as it is
+        mean = model.mean if follows is None else follows
+        return evaluate(Model(model.function, mean, sigma, model.names, model.precision, model.check), x)
     if not tracked(x, *model.given()):
         return log_density(model, model.residuals(x))
     if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):
@@ -239,8 +244,8 @@ def _score(
     names = [name for name, need in zip(_names(model), needed, strict=True) if need]
     chosen = [own for own, need in zip(owns, needed, strict=True) if need]
     common = _common(weights)
-    given = weights.to(model.working) if common is None else None
-    sums = Derivatives(model, rows, batch_shape(x, 1)).totals(names, given, chosen)
+    each = weights.to(model.working) if common is None else None
+    sums = Derivatives(model, rows, batch_shape(x, 1)).totals(names, each, chosen)
     if common is not None and common != 1:
         sums = [total * common for total in sums]
     return tuple(total.to(model.dtype) for total in sums)

@@ -16,6 +16,7 @@ from mvnjac.covariance import checks, dense_parameters
 from mvnjac.covariance.base import Covariance, Factor, same_kind
 from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.parametric import Parametric
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
@@ -27,26 +28,28 @@ class Model:
     Attributes:
         mean, covariance: as given.
         names: the variables' names, or None.
+        mean_follows: the mean is a function of the covariance's parameters, and no parameter itself.
         dtype: of the results; `working` is the dtype of the arithmetic.
     """
 
     def __init__(
         self,
         function: str,
-        mean: Tensor,
+        mean: Tensor | None,
         covariance: Tensor | Covariance,
         names: Sequence[str] | None,
         precision: str | None,
         check: bool,
     ) -> None:
-        self.function, self.mean, self.check = function, mean, check
+        self.function, self.check = function, check
         self.covariance = _as_covariance(function, covariance)
-        checks.floating(function, "mean", mean)
+        self.mean_follows = isinstance(self.covariance, Parametric) and self.covariance.mean is not None
+        self.mean = mean = self._valid_mean(mean)
         same_kind(function, "mean", mean, "covariance", next(iter(self.covariance.parameters.values())))
         self.d = self._dimension()
         self.names = _valid_names(function, names, self.d)
         self.dtype = mean.dtype
-        self.working = _working(function, precision, self.dtype)
+        self.working, self.precision = _working(function, precision, self.dtype), precision
         self.batch = self._batch()
         self._factors = Factors()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
@@ -105,6 +108,10 @@ class Model:
         part.batch, part._factors, part._checked = part._batch(), Factors(), []
         return part
 
+    def default_names(self) -> list[str]:
+        """What derivatives are by, if nothing else is said."""
+        return [*([] if self.mean_follows else ["mean"]), *self.covariance.fields]
+
     def parameter_names(self) -> list[str]:
         """All parameters there are derivatives by: the mean, the covariance's own, the other dense ones."""
         own = list(self.covariance.fields)
@@ -132,8 +139,8 @@ class Model:
 
     @property
     def reduced_batch(self) -> Size:
-        """The leading dimensions that reductions keep: those that the mean or the covariance has."""
-        return self.batch
+        """The leading dimensions that reductions keep: those that the mean or the covariance has, as parameters."""
+        return self.covariance.batch if self.mean_follows else self.batch
 
     def prepared(self) -> tuple[Tensor, Factor]:
         """The mean and the factor, in the arithmetic's precision."""
@@ -152,6 +159,12 @@ class Model:
     # --- preparation ---------------------------------------------------------------------------------------------
 
     def _working_mean(self, keep: bool) -> Tensor:
+        if isinstance(self.covariance, Parametric) and self.mean_follows:
+            covariance = self.covariance
+            if self.working != self.dtype:
+                covariance = covariance.map(lambda t: t.to(self.working))
+            assert covariance.mean is not None
+            return covariance.mean if keep else covariance.mean.detach()
         return (self.mean if keep else self.mean.detach()).to(self.working)
 
     def _factor(self, keep: bool) -> Factor:
@@ -171,6 +184,19 @@ class Model:
         return factor
 
     # --- shapes --------------------------------------------------------------------------------------------------
+
+    def _valid_mean(self, mean: Tensor | None) -> Tensor:
+        if isinstance(self.covariance, Parametric) and self.covariance.mean is not None:
+            if mean is not None:
+                raise ArgumentError(
+                    f"{self.function}: a mean of shape {tuple(mean.shape)} is given, but the function of Parametric returns a mean, "
+                    "too; pass None for the mean, or let the function return Σ alone."
+                )
+            return self.covariance.mean
+        if mean is None:
+            raise ArgumentError(f"{self.function}: the mean is None; pass a tensor of shape (d,) or (..., d).")
+        checks.floating(self.function, "mean", mean)
+        return mean
 
     def _dimension(self) -> int:
         if self.mean.ndim == 0:

@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance.factor import DenseFactor
-from mvnjac.curvature import Sums
+from mvnjac.whitened import Sums
 
 #: rows of the p×p matrix that are formed at a time: the temporaries stay small beside it
 _ROWS = 512

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from mvnjac import memory
 from mvnjac.arithmetic import tracked, version

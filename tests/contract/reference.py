@@ -60,13 +60,29 @@ def own_gradients(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict
     """Each row's gradients by x, mean and the structure's parameters, all expanded to the full batch."""
     d = mean.shape[-1]
     full = torch.broadcast_shapes(x.shape[:-1], mean.shape[:-1], structure.batch)
+    if isinstance(structure, mvnjac.Parametric):
+        return _row_by_row(x.expand(*full, d), mean.expand(*full, d), structure)
     leaves = {"x": _leaf(x, full, 1), "mean": _leaf(mean, full, 1)}
     for name, value in structure.parameters.items():
         leaves[name] = _leaf(value, full, len(structure.coordinates_of(name, d).shape))
-    twin = type(structure)(**{name: leaves[name] for name in structure.parameters})
+    twin = structure.at([leaves[name] for name in structure.parameters])
     total = log_density(leaves["x"], leaves["mean"], twin.dense(d)).sum()
     gradients = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
     return {name: _project(structure, name, gradient, d) for name, gradient in gradients.items()}
+
+
+def _row_by_row(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict[str, Tensor]:
+    """Where the parameters have no leading dimensions at all: one reverse pass a row."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in ("x", "mean", *structure.parameters)}
+    for one, centre in zip(x.reshape(-1, x.shape[-1]), mean.reshape(-1, x.shape[-1]), strict=True):
+        leaves = [_leaf(t, torch.Size(), t.ndim) for t in (one, centre, *structure.parameters.values())]
+        density = log_density(leaves[0], leaves[1], structure.at(leaves[2:]).dense())
+        for name, gradient in zip(rows, torch.autograd.grad(density, leaves), strict=True):
+            rows[name].append(gradient)
+    shapes = {"x": x.shape[-1:], "mean": x.shape[-1:], **{n: v.shape for n, v in structure.parameters.items()}}
+    empty = {n: torch.zeros(0, *shape, dtype=torch.float64) for n, shape in shapes.items()}
+    stacked = {n: torch.stack(gradients) if gradients else empty[n] for n, gradients in rows.items()}
+    return {n: t.reshape((*x.shape[:-1], *shapes[n])) for n, t in stacked.items()}
 
 
 def dense_gradient(name: str, x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
@@ -122,6 +138,9 @@ def unique(full: Tensor, kind: str, d: int) -> Tensor:
 
 
 KINDS = {
+    "size": "entrywise",
+    "length": "entrywise",
+    "noise": "entrywise",
     "x": "entrywise",
     "mean": "entrywise",
     "covariance_matrix": "symmetric",

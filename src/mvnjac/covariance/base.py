@@ -86,7 +86,7 @@ class Factor(ABC):
 class BadInput:
     """An input that must be refused: constructor arguments, and what the error must be and say."""
 
-    parameters: Mapping[str, Tensor]
+    parameters: Mapping[str, Any]
     error: type[Exception]
     says: str
 

@@ -1,0 +1,144 @@
+"""Whitened coordinates of the dense parametrisations: Σ = L (I + K) Lᵀ and µ + L m, at K = 0 and m = 0.
+
+Of the rows, everything summed needs only n = Σ w, s = Σ w z and S = Σ w z zᵀ: the total score is (s, ½ (S − n I)). Since z is
+about the size of 1 in every direction, summing it first costs no digits (summing r rᵀ first would, at large κ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.batches import RowLayout
+from mvnjac.covariance.factor import DenseFactor
+from mvnjac.covariance.natural import Natural
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.products import add_symmetric_product
+from mvnjac.residuals import Residuals
+
+
+@dataclass
+class Sums:
+    """n = Σ w (*own), s = Σ w z (*own, d) and S = Σ w z zᵀ (*own, d, d) of whitened residuals."""
+
+    count: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, chunks: Iterable[tuple[Residuals, Tensor | None]], own: Size) -> Sums:
+        """Of chunks of rows, with their weights."""
+        total: Sums | None = None
+        for rows, weights in chunks:
+            layout = RowLayout(rows.batch, own)
+            z, w = layout.fold(rows.whitened), None if weights is None else layout.fold(weights, 0)
+            if total is None:
+                shape = layout.group_shape
+                total = cls(z.new_zeros(shape), z.new_zeros(*shape, rows.d), z.new_zeros(*shape, rows.d, rows.d))
+            total.count = total.count + (layout.n_rows if w is None else w.sum(-1))
+            total.first = total.first + (z if w is None else z * w.unsqueeze(-1)).sum(-2)
+            total.second = add_symmetric_product(total.second, z, w)
+        assert total is not None
+        return cls(layout.unfold_own(total.count, 0), layout.unfold_own(total.first, 1), layout.unfold_own(total.second, 2))
+
+    @property
+    def matrix_score(self) -> Tensor:
+        """½ (S − n I)."""
+        identity = torch.eye(self.second.shape[-1], dtype=self.second.dtype, device=self.second.device)
+        return 0.5 * (self.second - self.count[..., None, None] * identity)
+
+
+class Whitening:
+    """The maps between some parameters and whitened coordinates.
+
+    Attributes:
+        names: the parameters, "mean" among them or not.
+        owners: the parametrisations that the others belong to.
+    """
+
+    def __init__(
+        self, mean: Tensor, factor: DenseFactor, names: Sequence[str], owners: Sequence[type[DenseParametrisation]]
+    ) -> None:
+        self.mean, self.factor = mean, factor
+        self.names, self.owners = list(names), list(owners)
+
+    @property
+    def canonical(self) -> bool:
+        """Whether natural parameters are among them."""
+        return any(owner.canonical for owner in self.owners)
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all parameters of one parametrisation, so that the maps can be inverted."""
+        asked = set(self.names) - {"mean"}
+        if len(self.owners) > 1 or any(asked != set(owner.fields) for owner in self.owners):
+            return False
+        return not ("mean" in self.names and self.canonical)
+
+    def change(self, v: Values) -> tuple[Tensor, Tensor]:
+        """(m, K) of a change of the parameters."""
+        m, K = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
+        if "mean" in v:
+            m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
+        for owner in self.owners:
+            own = self.own(owner, v)
+            K = K + owner.differential(self.factor, own)
+            if issubclass(owner, Natural):
+                m = m + owner.mean_differential(self.factor, self.mean, own)
+        return m, K
+
+    def gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """The full gradients that (g, M) stands for; of M its symmetric part is meant."""
+        M, result = 0.5 * (M + M.mT), {}
+        if "mean" in self.names:
+            result["mean"] = self.factor.up(g.unsqueeze(-1)).squeeze(-1)
+        for owner in self.owners:
+            gradients = owner.adjoint(self.factor, M)
+            if issubclass(owner, Natural):
+                gradients = added(gradients, owner.mean_adjoint(self.factor, self.mean, g))
+            result |= self.projected(owner, gradients)
+        return result
+
+    def projected(self, owner: type[DenseParametrisation], gradients: Values) -> dict[str, Tensor]:
+        """Those that were asked for: symmetric to the last bit, and 0 where there is no freedom."""
+        kinds = {name: owner.fields[name](self.factor.d) for name in gradients if name in self.names}
+        return {
+            name: kind.project(0.5 * (gradients[name] + gradients[name].mT) if kind.mirrored else gradients[name])
+            for name, kind in kinds.items()
+        }
+
+    def inverse_change(self, m: Tensor, K: Tensor) -> dict[str, Tensor]:
+        """The change of the parameters that (m, K) is, where they are complete."""
+        result = {"mean": (self.factor.scale_tril @ m.unsqueeze(-1)).squeeze(-1)} if "mean" in self.names else {}
+        for owner in self.owners:
+            change = owner.inverse_differential(self.factor, 0.5 * (K + K.mT))
+            if issubclass(owner, Natural):
+                moved = self.factor.up(m.unsqueeze(-1)) - 2 * change["natural_matrix"] @ self.mean.unsqueeze(-1)
+                change["natural_location"] = moved.squeeze(-1)
+            result |= change
+        return result
+
+    def inverse_gradients(self, gradients: Values) -> tuple[Tensor, Tensor]:
+        """(g, M) of full gradients, where they are complete; M up to its symmetric part."""
+        g, M = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
+        if "mean" in gradients:
+            g = (self.factor.scale_tril.mT @ gradients["mean"].unsqueeze(-1)).squeeze(-1)
+        for owner in self.owners:
+            M = owner.inverse_adjoint(self.factor, gradients)
+            if issubclass(owner, Natural):
+                g = self.factor.down(gradients["natural_location"].unsqueeze(-1)).squeeze(-1)
+                M = M - g.unsqueeze(-1) @ self.factor.down(self.mean.unsqueeze(-1)).mT
+        return g, M
+
+    @staticmethod
+    def own(owner: type[DenseParametrisation], v: Values) -> dict[str, Tensor]:
+        """What of these belongs to one parametrisation."""
+        return {name: value for name, value in v.items() if name in owner.fields}
+
+
+def added(a: Values, b: Values) -> dict[str, Tensor]:
+    """The sums, where a name is in both."""
+    return {**a, **{name: a[name] + value if name in a else value for name, value in b.items()}}
