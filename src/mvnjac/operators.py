@@ -65,7 +65,7 @@ class Operator:
         """The product with v (..., p), a change of the unique elements; the matrix is not formed."""
         self._check("matvec", v)
         with self._model.arithmetic():
-            return self._apply(self._product, v.to(self._model.working)).to(self.dtype)
+            return self._columns(v.to(self._model.working)).to(self.dtype)
 
     def matrix(self) -> Float[Tensor, "*batch p p"]:
         """All of it, symmetric to the last bit.
@@ -165,11 +165,13 @@ class Operator:
         full = torch.cat(rows).movedim(0, -2) if rows else torch.zeros(self.shape, dtype=self._model.working)
         return 0.5 * (full + full.mT)
 
-    def _columns(self, units: Tensor) -> Tensor:
-        if self._curvature.broadcasts:
-            return self._apply(self._product, units)
-        flat = units.reshape(len(units), -1)
-        return torch.func.vmap(lambda v: self._apply(self._product, v))(flat)
+    def _columns(self, v: Tensor) -> Tensor:
+        """The products with v (..., p), which may have more leading dimensions than there are matrices."""
+        more = v.ndim - 1 - len(self.batch)
+        if self._curvature.broadcasts or more <= 0:
+            return self._apply(self._product, v)
+        each = torch.func.vmap(lambda one: self._apply(self._product, one))(v.flatten(0, more - 1))
+        return each.unflatten(0, v.shape[:more])
 
     def _solution(self, b: Tensor) -> Tensor:
         """Where there is no closed form: by the matrix, or, where it is too large and never indefinite, by iteration."""
@@ -196,8 +198,6 @@ class Operator:
             raise ShapeError(
                 f"{self._name}.{method}: the vector {got}; expected a tensor of shape ({p},), one number a column."
             )
-        if not self._curvature.broadcasts and v.ndim - 1 > len(self.batch):
-            raise ShapeError(f"{self._name}.{method}: one vector at a time here, got shape {tuple(v.shape)}.")
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.name} {part.size}" for part in self._selection.parts)
