@@ -155,7 +155,8 @@ def score(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio.
+    """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio; and its
+    standard errors, all parameters being estimated, from the expected and the observed information.
 
     At an estimate by maximum likelihood all totals are 0 but for rounding: give a --mean and a --covariance to test them. With only
     one of the two given, the other is estimated at it.
@@ -284,8 +285,8 @@ def _formatted(table: ScoreTable, form: Format) -> str:
     if form is Format.json:
         return json.dumps(_record(table), indent=1) + "\n"
     if form is Format.csv:
-        lines = ["parameter,estimate,score,deviation,ratio"]
-        for name, *numbers in zip(table.names, table.estimate, table.score, table.deviation, table.ratio, strict=True):
+        lines = [",".join(["parameter", *table.HEADINGS])]
+        for name, numbers in table.lines():
             lines.append(",".join(['"' + name.replace('"', '""') + '"', *map(repr, numbers)]))
         return "\n".join(lines) + "\n"
     from rich.console import Console
@@ -297,8 +298,10 @@ def _formatted(table: ScoreTable, form: Format) -> str:
 
 
 def _record(table: ScoreTable) -> dict[str, Any]:
-    rows = zip(table.names, table.estimate, table.score, table.deviation, table.ratio, strict=True)
-    parameters = [dict(zip(("parameter", "estimate", "score", "deviation", "ratio"), row, strict=True)) for row in rows]
+    parameters = [
+        {"parameter": name, **{key: None if v != v else v for key, v in zip(table.HEADINGS, numbers, strict=True)}}  # NaN: null
+        for name, numbers in table.lines()
+    ]
     return {"rows": table.rows, "log_likelihood": table.log_likelihood, "parameters": parameters}
 
 
@@ -310,13 +313,13 @@ def _print_table(table: ScoreTable, console: Any = None) -> None:
 
     shown = Table(box=box.SIMPLE_HEAD, caption=f"{table.rows} rows, log-likelihood {table.log_likelihood:.10g}")
     shown.add_column("parameter", no_wrap=True)
-    for heading in ("estimate", "score", "deviation", "ratio"):
-        shown.add_column(heading, justify="right")
-    for name, *numbers in zip(table.names, table.estimate, table.score, table.deviation, table.ratio, strict=True):
+    for heading in table.HEADINGS:
+        shown.add_column(heading.replace("_", " "), justify="right")
+    for name, numbers in table.lines():
         shown.add_row(escape(name), *(f"{number:.6g}" for number in numbers))
     console = console or Console()
     if not console.is_terminal:  # nothing is cut off in a file or a pipe
-        console.width = 80 + max(map(len, table.names), default=0)
+        console.width = 110 + max(map(len, table.names), default=0)
     console.print(shown)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Size, Tensor
 
 from mvnjac import arguments
 from mvnjac.batches import batch_shape
@@ -20,7 +20,7 @@ from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.model import Model
 from mvnjac.operators import FisherInformation, Hessian
-from mvnjac.pairs import fisher_matrix, hessian_matrix
+from mvnjac.pairs import fisher_inverse_diagonal, fisher_matrix, hessian_matrix
 from mvnjac.selection import Selection
 from mvnjac.whitened import Sums
 
@@ -153,6 +153,17 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     with model.arithmetic():
         second = _curvature(model, _names(selection))
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
+    return _hessian(model, selection, own, second, sums)
+
+
+def hessian_from(model: Model, wrt: Wrt, sums: Sums) -> Hessian:
+    """`hessian` by parameters of a dense parametrisation, from the sums of the whitened residuals of any number of rows."""
+    selection = _select(model, wrt)
+    with model.arithmetic():
+        return _hessian(model, selection, model.batch, _curvature(model, _names(selection)), sums)
+
+
+def _hessian(model: Model, selection: Selection, own: Size, second: Curvature, sums: object) -> Hessian:
     return Hessian(
         "hessian",
         model,
@@ -180,6 +191,7 @@ def fisher_of(model: Model, wrt: Wrt) -> FisherInformation:
         second.fisher_solve,
         curvature=second,
         matrix=_direct(second, lambda dense: fisher_matrix(dense.factor, model.batch)),
+        inverse_diagonal=_direct(second, lambda dense: fisher_inverse_diagonal(dense.factor, model.batch)),
     )
 
 
@@ -228,7 +240,7 @@ def _names(selection: Selection) -> list[str]:
     return list(dict.fromkeys(part.name for part in selection.parts))
 
 
-def _direct(second: Curvature, matrix):  # type: ignore[no-untyped-def]
+def _direct(second: Curvature, matrix: Callable[[DenseCurvature], Tensor]) -> Callable[[], Tensor] | None:
     """By the mean and Σ the matrix is written down entry by entry."""
     if isinstance(second, DenseCurvature) and second.names == ["mean", "covariance_matrix"]:
         return lambda: matrix(second)

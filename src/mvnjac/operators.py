@@ -49,9 +49,11 @@ class Operator:
         *,
         curvature: Curvature,
         matrix: Callable[[], Tensor] | None = None,
+        inverse_diagonal: Callable[[], Tensor] | None = None,
     ) -> None:
         self._name, self._model, self._selection = name, model, selection
-        self._product, self._inverse_product, self._direct = product, inverse_product, matrix
+        self._product, self._inverse_product = product, inverse_product
+        self._direct, self._direct_diagonal = matrix, inverse_diagonal
         self._curvature = curvature
         self._whole = all(part.index is None for part in selection.parts)
         self.batch, self.dtype, self.device = batch, model.dtype, model.mean.device
@@ -99,6 +101,8 @@ class Operator:
         """The diagonal of the inverse: variances, of the information."""
         p = self._selection.size
         with self._model.arithmetic():
+            if self._direct_diagonal is not None and self._whole:
+                return self._direct_diagonal().to(self.dtype)
             parts = []
             for first, unit in self._units():
                 solution = self._closed_solution(unit)

@@ -6,12 +6,18 @@ has the entries ¼ m_ij m_kl (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Size, Tensor
 
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.whitened import Sums
+
+Pair = tuple[Tensor, Tensor]
+#: (rows, columns, weights) → that block of the part by Σ
+ByMatrix = Callable[[Pair, Pair, Tensor], Tensor]
 
 #: rows of the p×p matrix that are formed at a time: the temporaries stay small beside it
 _ROWS = 512
@@ -22,6 +28,15 @@ def fisher_matrix(factor: DenseFactor, batch: Size) -> Tensor:
     P = factor.precision_matrix
     P = P.expand((*batch, *P.shape[-2:]))
     return _assembled(P, None, lambda rows, columns, weight: 0.5 * weight * (_pair(P, P, rows, columns)))
+
+
+def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
+    """(*batch, p) σ_ii, and σ_ii σ_jj + σ_ij²."""
+    sigma = factor.covariance_matrix
+    variances = sigma.diagonal(dim1=-2, dim2=-1)
+    products = variances.unsqueeze(-1) * variances.unsqueeze(-2) + sigma * sigma
+    packed = torch.cat([variances, symmetric(sigma.shape[-1]).pack(products)], -1)
+    return packed.expand((*batch, packed.shape[-1]))
 
 
 def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
@@ -46,7 +61,7 @@ def _pair(A: Tensor, B: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tens
     return 0.5 * (A[..., i[:, None], k] * B[..., j[:, None], l] + A[..., i[:, None], l] * B[..., j[:, None], k])
 
 
-def _assembled(by_mean: Tensor, cross, by_matrix) -> Tensor:  # type: ignore[no-untyped-def]
+def _assembled(by_mean: Tensor, cross: tuple[Tensor, Tensor] | None, by_matrix: ByMatrix) -> Tensor:
     d = by_mean.shape[-1]
     kind = symmetric(d)
     positions = kind.positions(by_mean.device)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import torch
@@ -21,6 +22,7 @@ from mvnjac.errors import NotPositiveDefiniteError, TableError, UsageError
 from mvnjac.gaussian import Gaussian
 from mvnjac.jacobian import Jacobian
 from mvnjac.moments import Moments
+from mvnjac.standard_errors import StandardErrors
 from mvnjac.tables.base import Source, open_source
 from mvnjac.tables.output import open_sink
 from mvnjac.tables.parameters import read_covariance, read_mean
@@ -154,7 +156,8 @@ class ScoreTable:
     """The totals, one entry a parameter.
 
     estimate: the parameter's value; score: Σ of its scores; deviation: √(JᵀJ)ₖₖ, the standard deviation of that sum when the
-    scores are independent with mean 0; ratio: score / deviation.
+    scores are independent with mean 0; ratio: score / deviation; expected_error, observed_error: the standard errors of the
+    estimate from the expected and from the observed information, NaN where that is no information.
     """
 
     rows: int
@@ -163,10 +166,20 @@ class ScoreTable:
     estimate: list[float]
     score: list[float]
     deviation: list[float]
+    expected_error: list[float]
+    observed_error: list[float]
+
+    HEADINGS: ClassVar = ("estimate", "score", "deviation", "ratio", "expected_error", "observed_error")
 
     @property
     def ratio(self) -> list[float]:
         return [s / v if v > 0 else math.nan for s, v in zip(self.score, self.deviation, strict=True)]
+
+    def lines(self) -> Iterator[tuple[str, list[float]]]:
+        """Each parameter's name, and its numbers under the headings."""
+        columns = [getattr(self, heading) for heading in self.HEADINGS]
+        for name, *numbers in zip(self.names, *columns, strict=True):
+            yield name, numbers
 
 
 def total_scores(data: Data, mean: Path | None, covariance: Path | None, wrt: Sequence[str]) -> ScoreTable:
@@ -176,15 +189,17 @@ def total_scores(data: Data, mean: Path | None, covariance: Path | None, wrt: Se
     empty = gaussian.jacobian(torch.zeros(0, len(names), dtype=torch.float64))
     columns, estimates = empty.columns(wrt), empty.values(wrt).tolist()
     sums, squares = torch.zeros(2, len(columns), dtype=torch.float64)
-    count, likelihood = 0, 0.0
+    count, likelihood, errors = 0, 0.0, StandardErrors(gaussian, columns)
     for rows in data.rows(source, names, "summing"):
         J = gaussian.jacobian(rows.x)
+        errors.add(rows.x)
         likelihood += float(J.log_prob.sum())
         for _, matrix in _chunks(J, wrt, "unique", len(columns)):
             sums += matrix.sum(0)
             squares += (matrix * matrix).sum(0)
             count += len(matrix)
-    return ScoreTable(count, likelihood, columns, estimates, sums.tolist(), squares.sqrt().tolist())
+    deviations = squares.sqrt().tolist()
+    return ScoreTable(count, likelihood, columns, estimates, sums.tolist(), deviations, errors.expected(), errors.observed())
 
 
 def _chunks(J: Jacobian, wrt: Sequence[str], layout: str, columns: int) -> Iterator[tuple[int, Tensor]]:

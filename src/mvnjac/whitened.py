@@ -44,6 +44,9 @@ class Sums:
         assert total is not None
         return cls(layout.unfold_own(total.count, 0), layout.unfold_own(total.first, 1), layout.unfold_own(total.second, 2))
 
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.count + other.count, self.first + other.first, self.second + other.second)
+
     @property
     def matrix_score(self) -> Tensor:
         """½ (S − n I)."""
