@@ -113,6 +113,42 @@ def test_column_sums_are_the_totals(written: Path, tmp_path: Path, capsys) -> No
     assert record["parameters"][0]["estimate"] == pytest.approx(mean["USD"].iloc[0])
 
 
+def test_standard_errors(capsys) -> None:
+    """Expected and observed agree at the estimate with the textbook; of elements alone they are those of the whole model."""
+    _, out, _ = run("score", *RETURNS, "--format", "json", capsys=capsys)
+    record = json.loads(out)
+    n = record["rows"]
+    values = {entry["parameter"]: entry for entry in record["parameters"]}
+    for a, b in (("USD", "USD"), ("JPY", "USD")):
+        entry = values[f"covariance_matrix[{a},{b}]"]
+        cov = {k: values[f"covariance_matrix[{k}]"]["estimate"] for k in (f"{a},{a}", f"{b},{b}", f"{a},{b}")}
+        expected = np.sqrt((cov[f"{a},{a}"] * cov[f"{b},{b}"] + cov[f"{a},{b}"] ** 2) / n)
+        assert entry["expected_error"] == pytest.approx(expected, rel=1e-10)
+        assert entry["observed_error"] == pytest.approx(expected, rel=1e-7)
+    assert values["mean[USD]"]["expected_error"] == pytest.approx(np.sqrt(values["covariance_matrix[USD,USD]"]["estimate"] / n))
+    _, out, _ = run("score", *RETURNS, "--wrt", "covariance_matrix[JPY,USD],scale[USD]", "--format", "json", capsys=capsys)
+    some = {entry["parameter"]: entry for entry in json.loads(out)["parameters"]}
+    alone = some["covariance_matrix[JPY,USD]"]
+    assert alone["expected_error"] == pytest.approx(values["covariance_matrix[JPY,USD]"]["expected_error"], rel=1e-10)
+    scale = values["covariance_matrix[USD,USD]"]  # delta method: √σ has the error of σ over 2 √σ
+    assert some["scale[USD]"]["expected_error"] == pytest.approx(
+        scale["expected_error"] / 2 / np.sqrt(scale["estimate"]), rel=1e-9
+    )
+
+
+def test_standard_errors_away_from_a_maximum_are_left_out(tmp_path: Path, capsys) -> None:
+    """Minus the Hessian need not be positive definite there: null in JSON, never a number."""
+    pd.DataFrame([[1.0, 0.0], [0.0, 1.0]], columns=["a", "b"]).to_csv(tmp_path / "sigma.csv", index=False)
+    pd.DataFrame([[0.0, 0.0]], columns=["a", "b"]).to_csv(tmp_path / "mean.csv", index=False)
+    pd.DataFrame({"a": [0.1, -0.1, 0.0], "b": [0.0, 0.1, -0.1]}).to_csv(tmp_path / "data.csv", index=False)
+    given = ["--mean", tmp_path / "mean.csv", "--covariance", tmp_path / "sigma.csv"]
+    code, out, _ = run("score", tmp_path / "data.csv", *given, "--format", "json", capsys=capsys)
+    assert code == 0
+    entries = {entry["parameter"]: entry for entry in json.loads(out)["parameters"]}
+    assert entries["covariance_matrix[a,a]"]["observed_error"] is None
+    assert entries["covariance_matrix[a,a]"]["expected_error"] == pytest.approx(np.sqrt(2 / 3))
+
+
 @pytest.mark.parametrize(
     ("options", "first", "width"),
     [

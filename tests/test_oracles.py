@@ -94,7 +94,13 @@ def agrees_with_lavaan(case: lavaan.Saturated) -> None:
     gram = J.gram(wrt=columns).numpy() / len(x)
     scale = np.sqrt(np.diag(case.first_order))
     assert abs((gram - case.first_order) / np.outer(scale, scale)).max() <= tolerance * 10
-    assert np.allclose(case.expected[-len(mean) :, -len(mean) :], J._model.parameter("precision_matrix").numpy(), rtol=1e-9)
+    informations = {
+        "expected": (mvnjac.fisher_information(mean, sigma, names=case.names, wrt=columns).matrix().numpy(), case.expected),
+        "observed": (-mvnjac.hessian(x, mean, sigma, names=case.names, wrt=columns).matrix().numpy() / len(x), case.observed),
+    }
+    for kind, (ours, theirs) in informations.items():
+        scale = np.sqrt(abs(np.diag(theirs)))
+        assert abs((ours - theirs) / np.outer(scale, scale)).max() <= tolerance * 10 * kappa, kind
     by_chain_rule(case, J, columns, tolerance)
 
 
