@@ -72,6 +72,10 @@ class Factor(ABC):
         """The same covariance as d×d triangles: formed only where a dense derivative is asked for."""
 
     @abstractmethod
+    def detach(self) -> Factor:
+        """The same numbers without their graph: nothing is factorised again."""
+
+    @abstractmethod
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Factor:
         """The factors of some rows, where each row (along `dim` of the batch `full`) has its own."""
 

@@ -17,6 +17,9 @@ class Snapshot:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors, self._versions = list(tensors), [version(t) for t in tensors]
 
+    def __reduce__(self) -> tuple[type[Snapshot], tuple[list[Tensor]]]:
+        return Snapshot, ([],)  # a copy of a tensor counts its changes from zero: a copy of the snapshot matches nothing
+
     def matches(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the tensors of the snapshot, unchanged."""
         return len(tensors) == len(self._tensors) and all(
@@ -33,23 +36,36 @@ class Factors:
 
     def get(self, parameters: Sequence[Tensor], keep: bool) -> Factor | None:
         """The factor of these very numbers, if there is one."""
-        if keep not in self._known or _passing():
+        if passing():
             return None
-        snapshot, factor = self._known[keep]
-        return factor if snapshot.matches(parameters) else None
+        factor = self._matching(parameters, keep)
+        if factor is None and not keep:
+            with_graph = self._matching(parameters, True)
+            if with_graph is not None:
+                factor = with_graph.detach()
+                self.put(parameters, False, factor)
+        return factor
 
     def put(self, parameters: Sequence[Tensor], keep: bool, factor: Factor) -> None:
         """Remember it, unless what is computed now lives only as long as a transform does."""
-        if not _passing():
+        if not passing():
             self._known[keep] = Snapshot(parameters), factor
 
+    def _matching(self, parameters: Sequence[Tensor], keep: bool) -> Factor | None:
+        snapshot, factor = self._known.get(keep, (None, None))
+        return factor if snapshot is not None and snapshot.matches(parameters) else None
 
-def _passing() -> bool:
+    def __reduce__(self) -> tuple[type[Factors], tuple[()]]:
+        return Factors, ()  # what is copied or pickled is factorised anew: its tensors count their changes from zero
+
+
+def passing() -> bool:
+    """Whether a transform or a compiler is at work, whose tensors live only as long as it does."""
     return torch.compiler.is_compiling() or transforming()
 
 
 def _same_memory(t: Tensor, u: Tensor) -> bool:
     """Two views of the same numbers: transforms of torch.func hand on views of what they were given."""
-    if _passing() or t.is_meta or t.dtype != u.dtype or t.device != u.device:
+    if passing() or t.is_meta or t.dtype != u.dtype or t.device != u.device:
         return False
     return t.numel() > 0 and t.data_ptr() == u.data_ptr() and t.shape == u.shape and t.stride() == u.stride()

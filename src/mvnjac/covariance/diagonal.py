@@ -56,6 +56,11 @@ class DiagonalFactor(Factor):
             )
         return self._dense
 
+    def detach(self) -> DiagonalFactor:
+        other = DiagonalFactor(self.variance.detach())
+        other.checked = self.checked
+        return other
+
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DiagonalFactor:
         variance = narrow(self.variance, full, 1, dim, index)
         return self if variance is self.variance else DiagonalFactor(variance)

@@ -148,6 +148,9 @@ class DenseFactor(Factor):
     def dense(self) -> DenseFactor:
         return self
 
+    def detach(self) -> DenseFactor:
+        return self._with({name: view.detach() for name, view in self._views.items()}, self.info)
+
     # --- matrices and their gradients, to and from the whitened coordinates Σ = L (I + K) Lᵀ --------------------
 
     def whiten_matrix(self, V: Tensor) -> Tensor:
@@ -182,10 +185,14 @@ class DenseFactor(Factor):
         if dim < len(full) - len(self.batch):
             return self
         views = {name: narrow(view, full, 2, dim, index) for name, view in self._views.items()}
-        part = DenseFactor(None, **views)
-        part.checked = self.checked
-        part._given, part.whitens_forward = self._given, self.whitens_forward
-        return part
+        return self._with(views, None)
+
+    def _with(self, views: dict[str, Tensor], info: Tensor | None) -> DenseFactor:
+        """A factor that knows these views, and started from the same ones."""
+        other = DenseFactor(info, **views)
+        other.checked = self.checked
+        other._given, other.whitens_forward = self._given, self.whitens_forward
+        return other
 
 
 # --- triangular linear algebra -----------------------------------------------------------------------------------

@@ -110,6 +110,12 @@ class LowRankFactor(Factor):
             self._dense = DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
         return self._dense
 
+    def detach(self) -> LowRankFactor:
+        _ = self.capacitance_tril  # factorised here, if it was not yet: once for both
+        other = LowRankFactor(self.cov_factor.detach(), self.cov_diag.detach())
+        other.checked, other._views = self.checked, {name: view.detach() for name, view in self._views.items()}
+        return other
+
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> LowRankFactor:
         if dim < len(full) - len(self.batch):
             return self
