@@ -40,6 +40,11 @@ def test_functions_are_not_hidden_by_their_files(first: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_distributions_are_at_hand() -> None:
+    subprocess.run([sys.executable, "-c", "import mvnjac; mvnjac.distributions.MultivariateNormal"], check=True)
+    assert "distributions" in dir(mvnjac)
+
+
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="no attribute 'jacobain'"):
         mvnjac.jacobain  # noqa: B018

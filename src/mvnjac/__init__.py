@@ -11,6 +11,8 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvnjac import distributions as distributions
+    from mvnjac import errors as errors
     from mvnjac.coordinates import unvech as unvech
     from mvnjac.coordinates import vech as vech
     from mvnjac.covariance.base import Covariance as Covariance
@@ -50,6 +52,9 @@ _HOMES = {
     "MvnjacError": "errors",
 }
 
+#: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
+_SUBMODULES = ("distributions", "errors")
+
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
@@ -60,8 +65,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _load(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("mvnjac.errors")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"mvnjac.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
     if name[:1].isupper():  # structures are found by themselves: one file each
@@ -85,4 +90,4 @@ sys.modules[__name__].__class__ = _Package
 
 def __dir__() -> list[str]:
     structures = importlib.import_module("mvnjac.covariance").structures()
-    return sorted([*_HOMES, *structures, "__version__", "errors"])
+    return sorted([*_HOMES, *structures, "__version__", *_SUBMODULES])

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Size, Tensor
+from torch.distributions import Distribution
 
 from mvnjac.arithmetic import as_given, below, concrete, tracked
 from mvnjac.batches import batch_shape, broadcast, narrow
@@ -17,6 +18,7 @@ from mvnjac.covariance.base import Covariance, Factor, same_kind
 from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.parametric import Parametric
+from mvnjac.distribution_arguments import mean_and_covariance
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
@@ -29,23 +31,26 @@ class Model:
         mean, covariance: as given.
         names: the variables' names, or None.
         mean_follows: the mean is a function of the covariance's parameters, and no parameter itself.
+        mean_name: how messages call the mean.
         dtype: of the results; `working` is the dtype of the arithmetic.
     """
 
     def __init__(
         self,
         function: str,
-        mean: Tensor | None,
-        covariance: Tensor | Covariance,
+        mean: Tensor | Distribution | Covariance | None,
+        covariance: Tensor | Covariance | None,
         names: Sequence[str] | None,
         precision: str | None,
         check: bool,
+        mean_name: str = "mean",
     ) -> None:
-        self.function, self.check = function, check
+        mean, covariance = mean_and_covariance(function, mean, covariance)
+        self.function, self.check, self.mean_name = function, check, mean_name
         self.covariance = _as_covariance(function, covariance)
         self.mean_follows = isinstance(self.covariance, Parametric) and self.covariance.mean is not None
         self.mean = mean = self._valid_mean(mean)
-        same_kind(function, "mean", mean, "covariance", next(iter(self.covariance.parameters.values())))
+        same_kind(function, mean_name, mean, "covariance", next(iter(self.covariance.parameters.values())))
         self.d = self._dimension()
         self.names = _valid_names(function, names, self.d)
         self.dtype = mean.dtype
@@ -195,20 +200,22 @@ class Model:
             return self.covariance.mean
         if mean is None:
             raise ArgumentError(f"{self.function}: the mean is None; pass a tensor of shape (d,) or (..., d).")
-        checks.floating(self.function, "mean", mean)
+        checks.floating(self.function, self.mean_name, mean)
         return mean
 
     def _dimension(self) -> int:
         if self.mean.ndim == 0:
-            raise ShapeError(f"{self.function}: mean has shape (); pass a mean of shape (d,) or (..., d).")
+            raise ShapeError(
+                f"{self.function}: {self.mean_name} has shape (); pass a {self.mean_name} of shape (d,) or (..., d)."
+            )
         d, expected = self.mean.shape[-1], self.covariance.dimension
         if expected is not None and d != expected:
             raise ShapeError(
-                f"{self.function}: mean has shape {tuple(self.mean.shape)}, but the covariance is of {expected} variables "
-                f"({self.covariance!r}); pass a mean of shape ({expected},) or (..., {expected})."
+                f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}, but the covariance is of {expected} variables "
+                f"({self.covariance!r}); pass a {self.mean_name} of shape ({expected},) or (..., {expected})."
             )
         if d == 0:
-            raise ShapeError(f"{self.function}: mean has shape {tuple(self.mean.shape)}: there are no variables.")
+            raise ShapeError(f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}: there are no variables.")
         return d
 
     def _batch(self) -> Size:
@@ -217,25 +224,25 @@ class Model:
             return broadcast(own, other)
         except RuntimeError:
             raise ShapeError(
-                f"{self.function}: the leading dimensions of the mean {tuple(own)} and of the covariance {tuple(other)} "
+                f"{self.function}: the leading dimensions of the {self.mean_name} {tuple(own)} and of the covariance {tuple(other)} "
                 "do not broadcast."
             ) from None
 
     def check_shape(self, x: Tensor) -> None:
         checks.floating(self.function, "x", x)
-        same_kind(self.function, "x", x, "mean", self.mean)
+        same_kind(self.function, "x", x, self.mean_name, self.mean)
         if x.ndim == 0 or x.shape[-1] != self.d:
             columns = x.shape[-1] if x.ndim else "no"
             raise ShapeError(
-                f"{self.function}: mean has shape {tuple(self.mean.shape)}, but x, of shape {tuple(x.shape)}, has {columns} "
-                f"columns; pass x of shape (n, {self.d})"
-                + (f" or a mean of shape ({x.shape[-1]},) or (n, {x.shape[-1]})." if x.ndim else ".")
+                f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}, but x, of shape {tuple(x.shape)}, has "
+                f"{columns} columns; pass x of shape (n, {self.d})"
+                + (f" or a {self.mean_name} of shape ({x.shape[-1]},) or (n, {x.shape[-1]})." if x.ndim else ".")
             )
         try:
             broadcast(batch_shape(x, 1), self.batch)
         except RuntimeError:
             raise ShapeError(
-                f"{self.function}: x has shape {tuple(x.shape)}, but mean and covariance have the leading dimensions "
+                f"{self.function}: x has shape {tuple(x.shape)}, but {self.mean_name} and covariance have the leading dimensions "
                 f"{tuple(self.batch)}; the leading dimensions must broadcast (for a grid of n rows and these, pass x of "
                 f"shape (n, {'1, ' * len(self.batch)}{self.d}))."
             ) from None
@@ -247,12 +254,23 @@ class Model:
         pending: list[Check] = [checks.finite_rows(x)]
         first_time = not (self._checked and self._checked[0].matches(self.given()))
         if first_time:
-            pending.append(checks.finite("mean", self.mean, (self.d,)))
-            pending.extend(self.covariance.all_checks(self._factor(False)))
+            pending.extend(self._parameter_checks())
         with torch.no_grad():
             self._raise_first(pending)
         if first_time:
             self._checked[:] = [Snapshot(self.given())]
+
+    def check_parameters(self) -> None:
+        """Look at mean and covariance alone, where there are numbers, whatever `check` says."""
+        if not concrete(*self.given()):
+            return
+        mean, *parameters = (below(t) for t in self.given())
+        with torch.no_grad():
+            self._raise_first(self.at(mean, parameters)._parameter_checks())
+
+    def _parameter_checks(self) -> list[Check]:
+        own = self.covariance.all_checks(self._factor(False))
+        return [checks.finite(self.mean_name, self.mean, (self.d,)), *own]
 
     def _raise_first(self, pending: Iterable[Check]) -> None:
         pending = list(pending)

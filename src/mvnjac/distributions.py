@@ -1,0 +1,124 @@
+"""The multivariate normal distributions of torch.distributions, with closed-form derivatives: change one import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import lazy_property
+
+from mvnjac import divergences as divergences  # registers them with torch.distributions.kl_divergence
+from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.cholesky import Cholesky
+from mvnjac.covariance.dense import Dense
+from mvnjac.covariance.low_rank import LowRank, LowRankFactor
+from mvnjac.covariance.precision import Precision
+from mvnjac.errors import ArgumentError
+from mvnjac.normal import Normal
+
+__all__ = ["LowRankMultivariateNormal", "MultivariateNormal"]
+
+
+class MultivariateNormal(Normal):
+    """torch.distributions.MultivariateNormal, with the closed-form derivatives of `mvnjac.log_prob`.
+
+    Args:
+        loc: (..., d) µ.
+        covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, or Σ⁻¹, or L lower triangular with Σ = L Lᵀ: one of
+            them. Leading dimensions broadcast.
+        validate_args: look at the numbers, here and in `log_prob`; by default as torch's (`set_default_validate_args`).
+            False looks at nothing: where there is no density, results are NaN.
+
+    Raises:
+        MvnjacError: arguments that do not fit each other; numbers that are no density, if validated. All are ValueErrors.
+
+    Example:
+        >>> import torch
+        >>> from mvnjac.distributions import MultivariateNormal
+        >>> MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob(torch.ones(3, 2))
+        tensor([-2.8379, -2.8379, -2.8379])
+    """
+
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "covariance_matrix": constraints.positive_definite,
+        "precision_matrix": constraints.positive_definite,
+        "scale_tril": constraints.lower_cholesky,
+    }
+
+    def __init__(
+        self,
+        loc: Float[Tensor, "*#batch d"],
+        covariance_matrix: Float[Tensor, "*#batch d d"] | None = None,
+        precision_matrix: Float[Tensor, "*#batch d d"] | None = None,
+        scale_tril: Float[Tensor, "*#batch d d"] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        given: dict[Callable[[Tensor], Covariance], Tensor | None] = {
+            Dense: covariance_matrix, Precision: precision_matrix, Cholesky: scale_tril
+        }  # fmt: skip
+        structures = [structure(value) for structure, value in given.items() if value is not None]
+        if len(structures) != 1:
+            raise ArgumentError(
+                f"{type(self).__name__}: {len(structures)} matrices; pass exactly one of covariance_matrix, precision_matrix "
+                "and scale_tril."
+            )
+        super().__init__(loc, structures[0], validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """The same distribution for a larger batch; nothing is copied, validated or factorised."""
+        return self._expand_into(self._get_checked_instance(MultivariateNormal, _instance), batch_shape)
+
+
+class LowRankMultivariateNormal(Normal):
+    """torch.distributions.LowRankMultivariateNormal, with the closed-form derivatives of `mvnjac.log_prob`.
+
+        Σ = W Wᵀ + diag(v)
+
+    Args:
+        loc: (..., d) µ.
+        cov_factor: (..., d, k) W.
+        cov_diag: (..., d) v, positive.
+        validate_args: as for `MultivariateNormal`.
+
+    Raises:
+        MvnjacError: as `MultivariateNormal`.
+
+    Example:
+        >>> import torch
+        >>> from mvnjac.distributions import LowRankMultivariateNormal
+        >>> LowRankMultivariateNormal(torch.zeros(2), torch.tensor([[1.0], [0.0]]), torch.ones(2)).variance
+        tensor([2., 1.])
+    """
+
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "cov_factor": constraints.independent(constraints.real, 2),
+        "cov_diag": constraints.independent(constraints.positive, 1),
+    }
+
+    def __init__(
+        self,
+        loc: Float[Tensor, "*#batch d"],
+        cov_factor: Float[Tensor, "*#batch d k"],
+        cov_diag: Float[Tensor, "*#batch d"],
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(loc, LowRank(cov_factor, cov_diag), validate_args)
+
+    @lazy_property
+    def precision_matrix(self) -> Tensor:
+        """Σ⁻¹, (*batch, d, d), by Woodbury's identity."""
+        _, factor = self._model.prepared()
+        assert isinstance(factor, LowRankFactor)
+        with self._model.arithmetic():
+            P = factor.precision_times(torch.eye(self._model.d, dtype=self.loc.dtype, device=self.loc.device))
+            return self._full(0.5 * (P + P.mT), 2)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """The same distribution for a larger batch; nothing is copied, validated or factorised."""
+        return self._expand_into(self._get_checked_instance(LowRankMultivariateNormal, _instance), batch_shape)

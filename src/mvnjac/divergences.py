@@ -1,0 +1,65 @@
+"""Kullback-Leibler divergences between multivariate normal distributions, ours or torch's on either side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, register_kl
+
+from mvnjac.batches import RowLayout, batch_shape, broadcast
+from mvnjac.covariance.base import Factor, same_kind
+from mvnjac.covariance.cholesky import Cholesky
+from mvnjac.covariance.low_rank import LowRankFactor
+from mvnjac.distribution_arguments import parameters, unexpanded
+from mvnjac.errors import ShapeError
+from mvnjac.model import Model
+from mvnjac.normal import Normal, columns
+
+
+def _kl_divergence(p: Distribution, q: Distribution) -> Tensor:
+    """½ (tr Σq⁻¹ Σp + ‖Lq⁻¹(µp − µq)‖² − d + log det Σq − log det Σp)."""
+    if p.event_shape != q.event_shape:
+        raise ShapeError(f"kl_divergence: the event shapes {tuple(p.event_shape)} and {tuple(q.event_shape)} differ.")
+    mine, other = _model(p), _model(q)
+    same_kind("kl_divergence", "the first", mine.mean, "the second", other.mean)
+    (p_mean, p_factor), (q_mean, q_factor) = mine.prepared(), other.prepared()
+    with mine.arithmetic():
+        distance = _squares(q_factor, p_mean - q_mean)
+        determinants = q_factor.log_det - p_factor.log_det
+        result = 0.5 * (_trace(p_factor, q_factor) + distance - mine.d + determinants)
+    return result.expand(broadcast(p.batch_shape, q.batch_shape))
+
+
+def _model(dist: Any) -> Model:
+    if isinstance(dist, Normal):
+        return dist._model
+    if isinstance(dist, torch.distributions.LowRankMultivariateNormal):
+        mean, covariance = parameters(dist)
+    else:
+        mean, covariance = dist.loc, Cholesky(unexpanded(dist.scale_tril, 2))  # torch factorised it already
+    return Model("kl_divergence", mean, covariance, None, None, False)
+
+
+def _trace(p: Factor, q: Factor) -> Tensor:
+    """tr Σq⁻¹ Σp, as the squares of the columns of Σp's root, whitened by q."""
+    S, diagonal = columns(p)
+    full = broadcast(p.batch, q.batch)
+    trace = _squares(q, S.expand((*full, *S.shape[-2:])).movedim(-1, 0)).sum(0)
+    if diagonal is None:
+        return trace
+    precisions = q.precision_diag if isinstance(q, LowRankFactor) else q.dense().precision_matrix.diagonal(dim1=-2, dim2=-1)
+    return trace + (diagonal * precisions).sum(-1)
+
+
+def _squares(factor: Factor, rows: Tensor) -> Tensor:
+    """rᵀ Σ⁻¹ r of each row."""
+    layout = RowLayout(broadcast(batch_shape(rows, 1), factor.batch), factor.batch)
+    return layout.unfold(factor.whiten(layout.fold(rows), layout).square().sum(-1), 0)
+
+
+register_kl(Normal, Normal)(_kl_divergence)
+for _torch in (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal):
+    register_kl(Normal, _torch)(_kl_divergence)
+    register_kl(_torch, Normal)(_kl_divergence)
