@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
@@ -32,8 +33,8 @@ class Gaussian:
 
     def __init__(
         self,
-        mean: Float[Tensor, "*batch d"],
-        covariance: Float[Tensor, "*own d d"] | Covariance,
+        mean: Float[Tensor, "*batch d"] | Distribution,
+        covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
         *,
         names: Sequence[str] | None = None,
         precision: str | None = None,

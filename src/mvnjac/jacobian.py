@@ -14,6 +14,7 @@ from typing import Any, overload
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor
+from torch.distributions import Distribution
 
 from mvnjac import arguments, memory
 from mvnjac.batches import batch_shape
@@ -30,8 +31,8 @@ Wrt = str | Iterable[str] | None
 
 def jacobian(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"],
-    covariance: Float[Tensor, "*own d d"] | Covariance,
+    mean: Float[Tensor, "*batch d"] | Distribution,
+    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     names: Sequence[str] | None = None,
     precision: str | None = None,
@@ -41,7 +42,8 @@ def jacobian(
 
     Args:
         x: (n, d) observations; or (d,) for one; or (..., d), broadcast with the others as in torch.distributions.
-        mean: (d,) or (..., d), in units of x.
+        mean: (d,) or (..., d), in units of x. Or a distribution in place of mean and covariance, of mvnjac.distributions,
+            torch.distributions, Pyro or GPyTorch: the columns are then the parameters that it was given.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Cholesky(L)`, whose parameters the columns then are.
         names: d names of the variables, for columns and messages; zero-based numbers otherwise.
         precision: "float64" works float32 arguments in float64 inside and rounds the results: full float32 accuracy at any

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 from torch.autograd import Function
+from torch.distributions import Distribution
 
 from mvnjac.arithmetic import tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
@@ -35,8 +36,8 @@ from mvnjac.residuals import Residuals
 
 def log_prob(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"],
-    covariance: Float[Tensor, "*own d d"] | Covariance,
+    mean: Float[Tensor, "*batch d"] | Distribution,
+    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     precision: str | None = None,
     check: bool = True,
@@ -51,7 +52,7 @@ def log_prob(
 
     Args:
         x: (..., d) rows.
-        mean: (..., d) µ, in units of x.
+        mean: (..., d) µ, in units of x; or a distribution in place of mean and covariance, as in `mvnjac.jacobian`.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Precision`. Leading dimensions broadcast.
         precision: "float64" works float32 arguments in float64 inside and rounds the result.
         check: look at the numbers and raise where they are no density; False leaves NaN there. Under torch.compile, and where
