@@ -295,3 +295,11 @@ def test_what_cannot_fit_is_refused() -> None:
         with pytest.raises(MemoryError, match=r"matvec|solve"):
             call()
     torch.testing.assert_close(F.solve(torch.ones(F.shape[-1]))[:d], torch.ones(d))
+
+
+def test_of_a_distribution() -> None:
+    x, mean, structure = sample("Dense", 0)
+    dist = torch.distributions.MultivariateNormal(mean, structure.dense())
+    torch.testing.assert_close(mvnjac.hessian(x, dist).matrix(), mvnjac.hessian(x, mean, structure).matrix())
+    torch.testing.assert_close(mvnjac.fisher_information(dist).matrix(), mvnjac.fisher_information(mean, structure).matrix())
+    torch.testing.assert_close(mvnjac.natural_gradient(x, dist)["mean"], x.mean(0) - mean)

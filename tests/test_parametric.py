@@ -80,6 +80,8 @@ def test_scores(which: str) -> None:
     torch.testing.assert_close(J.matrix(wrt=("bend", "beta[1,2]")), rows[:, [15, 5]])
     torch.testing.assert_close(J.values(), flat(THETA))
     torch.testing.assert_close(J.log_prob, textbook(FUNCTIONS[which])(flat(THETA)))
+    alone = mvnjac.jacobian(Y, mvnjac.Parametric(FUNCTIONS[which], THETA))  # it stands for mean and covariance
+    torch.testing.assert_close(alone.matrix(), rows)
 
 
 @pytest.mark.parametrize("which", FUNCTIONS)

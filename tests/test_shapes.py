@@ -16,10 +16,10 @@ import pkgutil
 from jaxtyping import install_import_hook
 import mvnjac.covariance as covariance
 
-public = ["jacobian", "gaussian", "log_prob", "coordinates"]
-skipped = {"base", "checks", "factor", "parametrisation"}  # no public tensors of their own
+public = ["jacobian", "gaussian", "log_prob", "information", "operators", "coordinates"]
+skipped = {"base", "cache", "checks", "factor", "parametrisation", "parametric"}  # no public tensors of their own
 structures = [f"covariance.{m.name}" for m in pkgutil.iter_modules(covariance.__path__) if m.name not in skipped]
-with install_import_hook([f"mvnjac.{name}" for name in (*public[:3], *structures)], "beartype.beartype"):
+with install_import_hook([f"mvnjac.{name}" for name in (*public[:5], *structures)], "beartype.beartype"):
     import mvnjac, mvnjac.gaussian
     covariance.structures()
 
@@ -35,6 +35,12 @@ for name, cls in covariance.structures().items():
             J.matrix(out=torch.empty(*J.batch, p).double()), J.unique("scale_tril"), J.values(), J.log_prob, J["mean"]
             J.sum(torch.ones(J.batch)), J.gram(torch.ones(J.batch)), J.matvec(torch.ones(p)), J.rmatvec(torch.ones(J.batch))
             mvnjac.jacobian(x, mean, structure), mvnjac.log_prob(x, mean, structure), mvnjac.Gaussian(mean, structure).log_prob(x)
+            H, F = mvnjac.hessian(x, mean, structure), mvnjac.fisher_information(mean, structure)
+            for operator in (H, F):
+                operator.matrix(), operator.matvec(torch.ones(p)), operator.columns()
+            F.solve(torch.ones(p)), F.inverse_diagonal()
+            if x.numel():
+                mvnjac.natural_gradient(x, mean, structure)
 
 try:
     mvnjac.log_prob(torch.zeros(3), torch.zeros(2), torch.eye(2))

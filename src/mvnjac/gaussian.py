@@ -33,7 +33,7 @@ class Gaussian:
 
     def __init__(
         self,
-        mean: Float[Tensor, "*batch d"] | Distribution,
+        mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
         covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
         *,
         names: Sequence[str] | None = None,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor
+from torch.distributions import Distribution
 
 from mvnjac import arguments
 from mvnjac.batches import batch_shape
@@ -29,8 +30,8 @@ Wrt = str | Iterable[str] | None
 
 def hessian(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"],
-    covariance: Float[Tensor, "*own d d"] | Covariance,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
@@ -72,8 +73,8 @@ def hessian(
 
 
 def fisher_information(
-    mean: Float[Tensor, "*batch d"],
-    covariance: Float[Tensor, "*own d d"] | Covariance,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     names: Sequence[str] | None = None,
@@ -110,8 +111,8 @@ def fisher_information(
 
 def natural_gradient(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"],
-    covariance: Float[Tensor, "*own d d"] | Covariance,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,

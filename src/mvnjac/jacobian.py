@@ -31,7 +31,7 @@ Wrt = str | Iterable[str] | None
 
 def jacobian(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"] | Distribution,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     names: Sequence[str] | None = None,

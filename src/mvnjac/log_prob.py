@@ -36,7 +36,7 @@ from mvnjac.residuals import Residuals
 
 def log_prob(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"] | Distribution,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     precision: str | None = None,

@@ -107,7 +107,8 @@ class Operator:
             for first, unit in self._units():
                 solution = self._closed_solution(unit)
                 if solution is None:
-                    inverse = self._solution(torch.eye(p, dtype=self._model.working, device=self.device))
+                    eye = torch.eye(p, dtype=self._model.working, device=self.device)
+                    inverse = self._solution(eye.reshape(p, *(1,) * len(self.batch), p))
                     return inverse.diagonal(dim1=0, dim2=-1).to(self.dtype)
                 parts.append(solution[..., first : first + unit.shape[0]].diagonal(dim1=0, dim2=-1))
             return torch.cat(parts, -1).to(self.dtype)
