@@ -260,7 +260,12 @@ class Outer(Block):
         if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
             return self.coordinates.project(self.coefficient * product + count * self.offset)
         product = product if self.coefficient == 1 else product.mul_(self.coefficient)
-        product = product.add_(self.offset) if isinstance(count, float) else product.addcmul_(self.offset, count)
+        if isinstance(count, Tensor) and count.numel() == 1 and count.device.type == "cpu":
+            count = float(count)
+        if isinstance(count, Tensor):
+            product = product.addcmul_(self.offset, count)
+        else:
+            product = product.add_(self.offset, alpha=count)
         return self.coordinates.project(product)
 
     def _scale_diagonal(self, full: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mvnjac.arithmetic import tracked
@@ -20,8 +21,9 @@ def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = Non
     if tracked(total, A, B):
         product = A.mT @ B
         return total + 0.5 * (product + product.mT)
-    for first in range(0, p, _BLOCK):
-        last = min(first + _BLOCK, p)
+    block = _BLOCK if p > 2 * _BLOCK else _BLOCK // 2
+    for first in range(0, p, block):
+        last = min(first + block, p)
         panel = A[..., first:].mT @ B[..., first:last]
         square = panel[..., : last - first, :]
         total[..., first:last, first:last] += 0.5 * (square + square.mT)
@@ -41,6 +43,8 @@ def symmetrised(A: Tensor) -> Tensor:
         for left in range(0, last, _BLOCK):
             right = min(left + _BLOCK, d)
             below, above = A[..., first:last, left:right], A[..., left:right, first:last]
+            if A.device.type == "cpu" and torch.equal(below, above.mT):
+                continue
             mean = 0.5 * (below + above.mT)
             below.copy_(mean)
             above.copy_(mean.mT)
