@@ -101,6 +101,103 @@ def total(n: int, d: int, count: int) -> None:
     report(f"({n}, {d}) sum", times, "sum", ["torch.distributions", "unvalidated", "floor"])
 
 
+def training_step(n: int, d: int, count: int) -> None:
+    """log_prob and backward by mean and Σ, as in a training loop."""
+    x, mean, covariance = data(n, d)
+
+    def step() -> None:
+        leaves = [t.clone().requires_grad_() for t in (mean, covariance)]
+        mvnjac.log_prob(x, *leaves).sum().backward()
+
+    times = rounds(
+        {
+            "step": step,
+            "torch.distributions": lambda: by_distributions(x, mean, covariance),
+            "unvalidated": lambda: by_distributions(x, mean, covariance, validate=False),
+        },
+        count,
+    )
+    report(f"({n}, {d}) step", times, "step", ["torch.distributions", "unvalidated"])
+
+
+def rows_by_vmap(n: int, d: int, count: int) -> None:
+    """The user's own vmap(grad(...)), with our log_prob and with torch's operations."""
+    x, mean, covariance = data(n, d)
+    ours = vmap(grad(mvnjac.log_prob, argnums=(1, 2)), (0, None, None))
+    theirs = vmap(grad(textbook, argnums=(1, 2)), (0, None, None))
+    times = rounds(
+        {
+            "ours": lambda: ours(x, mean, covariance),
+            "theirs": lambda: theirs(x, mean, covariance),
+            "fill": lambda: torch.empty(n, d, d, dtype=torch.float64).fill_(1.0),
+        },
+        count,
+    )
+    report(f"({n}, {d}) vmap(grad)", times, "ours", ["theirs", "fill"])
+
+
+def second_order(n: int, d: int, count: int) -> None:
+    """The Hessian of the total as a matrix over the unique elements, against torch.func.hessian over vech Σ."""
+    x, mean, covariance = data(n, d)
+    rows, columns = torch.tril_indices(d, d)
+
+    def total(mean: torch.Tensor, elements: torch.Tensor) -> torch.Tensor:
+        lower = torch.zeros(d, d, dtype=mean.dtype).index_put((rows, columns), elements)
+        L = torch.linalg.cholesky(lower + lower.tril(-1).mT)
+        z = torch.linalg.solve_triangular(L, (x - mean).mT, upper=False)
+        return -0.5 * (z * z).sum() - n * L.diagonal().log().sum()
+
+    elements = covariance[rows, columns]
+    reverse = torch.func.jacrev(torch.func.jacrev(total, (0, 1)), (0, 1))
+    times = rounds(
+        {
+            "ours": lambda: mvnjac.hessian(x, mean, covariance).matrix(),
+            "theirs": lambda: reverse(mean, elements),
+        },
+        count,
+    )
+    report(f"({n}, {d}) hessian", times, "ours", ["theirs"])
+
+
+def natural(n: int, d: int, count: int) -> None:
+    """The natural gradient, against the total score and one Cholesky solve with the p×p information where that is feasible."""
+    x, mean, covariance = data(n, d)
+
+    def assembled() -> None:
+        J = mvnjac.jacobian(x, mean, covariance)
+        information = mvnjac.fisher_information(mean, covariance).matrix()
+        total = J.rmatvec(torch.ones(n, dtype=torch.float64))
+        torch.cholesky_solve(total.unsqueeze(-1), torch.linalg.cholesky(n * information))
+
+    others = {"assembled": assembled} if d <= 50 else {"J.sum()": lambda: mvnjac.jacobian(x, mean, covariance).sum()}
+    times = rounds({"ours": lambda: mvnjac.natural_gradient(x, mean, covariance), **others}, count)
+    name = "one solve with F" if d <= 50 else "J.sum()"
+    report(f"({n}, {d}) against {name}", times, "ours", list(others))
+
+
+def low_rank(n: int, d: int, k: int, count: int) -> None:
+    """A training step of a factor model."""
+    x, mean, _ = data(n, d) if d <= 2000 else (torch.randn(n, d).double(), torch.zeros(d).double(), None)
+    generator = torch.Generator().manual_seed(k)
+    W, v = torch.randn(d, k, generator=generator, dtype=torch.float64), torch.ones(d, dtype=torch.float64)
+
+    def step(density: Callable[..., torch.Tensor]) -> None:
+        leaves = [t.clone().requires_grad_() for t in (mean, W, v)]
+        density(*leaves).sum().backward()
+
+    def by_torch(mean: torch.Tensor, W: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.LowRankMultivariateNormal(mean, W, v, validate_args=False).log_prob(x)
+
+    times = rounds(
+        {
+            "ours": lambda: step(lambda mean, W, v: mvnjac.log_prob(x, mean, mvnjac.LowRank(W, v))),
+            "theirs": lambda: step(by_torch),
+        },
+        count,
+    )
+    report(f"({n}, {d}, k = {k})", times, "ours", ["theirs"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only (10 000, 50), three rounds")
@@ -116,6 +213,20 @@ def main() -> None:
     )
     for n, d in [(10_000, 50)] if quick else TOTAL:
         total(n, d, 2 * count)
+    print(f"{'training step':>22}  {'time':>12}  against torch.distributions, and the same unvalidated")
+    for n, d in [(10_000, 50)] if quick else TOTAL:
+        training_step(n, d, 2 * count)
+    print(f"{'vmap(grad(log_prob))':>22}  {'time':>12}  against the same of torch's operations, and filling the output")
+    for n, d in [(10_000, 50)] if quick else MATRIX[:4]:
+        rows_by_vmap(n, d, 3)
+    print(f"{'H.matrix()':>22}  {'time':>12}  against jacrev(jacrev) by the mean and vech Σ")
+    second_order(1000, 20, count)
+    print(f"{'natural_gradient':>22}")
+    for n, d in [(1000, 50)] if quick else [(1000, 50), (1000, 200)]:
+        natural(n, d, count)
+    print(f"{'low-rank step':>22}  {'time':>12}  against torch.distributions.LowRankMultivariateNormal, unvalidated")
+    for n, d, k in [(1000, 1000, 10)] if quick else [(1000, 1000, 10), (100, 20_000, 20)]:
+        low_rank(n, d, k, count)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,15 @@ by_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
 
 
 @pytest.fixture(autouse=True)
+def _validation_by_default() -> Iterator[None]:
+    """torch.compile, wherever it was used before, switches the default of all distributions off for the whole process."""
+    kept = Distribution._validate_args
+    Distribution.set_default_validate_args(True)
+    yield
+    Distribution.set_default_validate_args(kept)
+
+
+@pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Draws are the same whichever tests ran before, and leave no trace for the tests after."""
     with torch.random.fork_rng(devices=[]):

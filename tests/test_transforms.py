@@ -474,3 +474,37 @@ def test_nan_where_the_numbers_cannot_be_looked_at() -> None:
     assert value.isnan()
     assert leaf.grad.isnan().all()
     assert mvnjac.log_prob(x, mean, BAD, check=False).isnan().all()
+
+
+def test_what_is_saved_for_backward() -> None:
+    """The arguments, by reference, and nothing of the size of x beside them."""
+    x, mean, sigma = arguments("Dense")
+    saved: list[Tensor] = []
+
+    def pack(t: Tensor) -> Tensor:
+        saved.append(t)
+        return t
+
+    leaf = sigma.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        mvnjac.log_prob(x, mean, leaf)
+    assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in (x, mean, leaf)}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_rows(weighted: bool) -> None:
+    """Where rows are many the forward pass puts sums aside: right for a sum, a mean and any weights, and after a change."""
+    x = Maker(batch=(40,), seed=5).normal(D)
+    _, mean, sigma = arguments("Dense")
+    w = Maker(batch=(40,), seed=6).normal() if weighted else torch.tensor(0.25, dtype=torch.float64)
+    gaussian_mean, leaf = mean.clone().requires_grad_(), sigma.clone().requires_grad_()
+    gaussian = mvnjac.Gaussian(gaussian_mean, leaf)
+    for _ in range(2):
+        leaves = gaussian_mean, leaf
+        ours_ = torch.autograd.grad((gaussian.log_prob(x) * w).sum(), leaves)
+        expected = torch.autograd.grad((reference.log_density(x, gaussian_mean, leaf) * w).sum(), leaves)
+        close(ours_[0], expected[0])
+        close(ours_[1], 0.5 * (expected[1] + expected[1].mT))
+        with torch.no_grad():
+            gaussian_mean.add_(1)
+            leaf.mul_(2)

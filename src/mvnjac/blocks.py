@@ -262,11 +262,8 @@ class Outer(Block):
         product = product if self.coefficient == 1 else product.mul_(self.coefficient)
         if isinstance(count, Tensor) and count.numel() == 1 and count.device.type == "cpu":
             count = float(count)
-        if isinstance(count, Tensor):
-            product = product.addcmul_(self.offset, count)
-        else:
-            product = product.add_(self.offset, alpha=count)
-        return self.coordinates.project(product)
+        summed = product.addcmul_(self.offset, count) if isinstance(count, Tensor) else product.add_(self.offset, alpha=count)
+        return self.coordinates.project(summed)
 
     def _scale_diagonal(self, full: Tensor) -> Tensor:
         if self.diagonal is None:

@@ -92,12 +92,7 @@ class Derivatives:
         """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
         if self._sums_first(names, owns):
             chunks = self._chunks(self.model.d, weights, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2))
-            sums = Sums.of(chunks, owns[0])
-            owner = type(self.model.covariance)
-            assert issubclass(owner, DenseParametrisation)
-            maps = Whitening(self.rows.mean, self.rows.factor.dense(), names, [owner])
-            gradients = maps.gradients(sums.first, sums.matrix_score)
-            return [gradients[name] for name in names]
+            return self.totals_from(Sums.of(chunks, owns[0]), names)
         whole = self.rows.tracked or self.rows.has_scaled or "x" in names
         size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
         chunks = iter([(self.rows, weights)]) if whole else self._chunks(self.model.d, weights, size)
@@ -107,6 +102,32 @@ class Derivatives:
             new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
         return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
+
+    def totals_from(self, sums: Sums, names: Sequence[str]) -> list[Tensor]:
+        """The totals by the mean and the covariance's own dense parameters, from the sums of whitened residuals."""
+        owner = type(self.model.covariance)
+        assert issubclass(owner, DenseParametrisation)
+        maps = Whitening(self.rows.mean, self.rows.factor.dense(), names, [owner])
+        gradients = maps.gradients(sums.first, sums.matrix_score)
+        return [gradients[name] for name in names]
+
+    def squares_and_sums(self) -> tuple[Tensor, Sums] | None:
+        """‖z‖² of each row, and the sums that a total score needs, in one pass; None where that is not how totals are formed."""
+        rows = self.rows
+        names = ["mean", *self.model.covariance.fields]
+        if len(rows.batch) != 1 or not self._sums_first(names, [self.model.batch] * len(names)):
+            return None
+        squares = rows.mean.new_empty(rows.batch)
+
+        def noted() -> Iterator[tuple[Residuals, None]]:
+            first = 0
+            for part, _ in self._chunks(self.model.d, None, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)):
+                torch.linalg.vector_norm(part.whitened, dim=-1, out=squares[first : first + part.batch[0]])
+                first += part.batch[0]
+                yield part, None
+
+        sums = Sums.of(noted(), self.model.batch)
+        return squares.square_(), sums
 
     def _sums_first(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
         """Whether the sums of whitened residuals are formed first: one product a row instead of two, where rows are many."""

@@ -8,7 +8,8 @@ through the one scalar
 
 its cotangents (v a cotangent) and its tangents (v a tangent) are gradients of φ, which plain reverse mode takes.
 Both are given to `vmap` as the larger batch that they mean, so that a shared factor stays shared. Every rule starts from the
-arguments, and hands its work to another Function (`derived.py` says why).
+arguments, and hands its work to another Function (`derived.py` says why). Saved between forward and backward: the arguments, the
+factor, and where rows are many the sums of whitened residuals, d² numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.distributions import Distribution
 from mvnjac.arithmetic import tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.cache import Snapshot
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
@@ -87,6 +89,8 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):
         return log_density(model, model.residuals(x))  # traced as it is: the compiler knows no rules of ours in there
     model.check_shape(x)
+    if not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
+        model = model.foreseeing()
     return (TracedLogProb if torch.compiler.is_compiling() else LogProb).apply(model, x, *model.given())
 
 
@@ -96,13 +100,25 @@ def log_density(model: Model, rows: Residuals) -> Tensor:
         return rows.log_prob.to(model.dtype)
 
 
+def foreseeing(model: Model, x: Tensor, rows: Residuals) -> Tensor:
+    """The log-density; and, where rows are many, what the gradient of its sum or mean needs, d² numbers, from the same pass."""
+    with model.arithmetic():
+        both = Derivatives(model, rows, batch_shape(x, 1)).squares_and_sums()
+        if both is None:
+            return log_density(model, rows)
+        squares, sums = both
+        model.foreseen = Snapshot([x, *model.given()]), sums
+        return rows.log_prob_of(squares).to(model.dtype)
+
+
 class TracedLogProb(Function):
     """(x, µ, θ…) → log p of each row; in the form that torch.compile traces, which knows no rule for tangents."""
 
     @staticmethod
     def forward(model: Model, x: Tensor, *given: Tensor) -> Tensor:
         model = model.at(given[0], given[1:])
-        return log_density(model, model.residuals(x))
+        rows = model.residuals(x)
+        return foreseeing(model, x, rows) if model.foresees else log_density(model, rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -246,7 +262,12 @@ def _score(
     chosen = [own for own, need in zip(owns, needed, strict=True) if need]
     common = _common(weights)
     each = weights.to(model.working) if common is None else None
-    sums = Derivatives(model, rows, batch_shape(x, 1)).totals(names, each, chosen)
+    derivatives = Derivatives(model, rows, batch_shape(x, 1))
+    if common is not None and model.foreseen is not None and "x" not in names and model.foreseen[0].matches(tensors):
+        with model.arithmetic():
+            sums = derivatives.totals_from(model.foreseen[1], names)
+    else:
+        sums = derivatives.totals(names, each, chosen)
     if common is not None and common != 1:
         sums = [total * common for total in sums]
     return tuple(total.to(model.dtype) for total in sums)

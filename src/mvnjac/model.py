@@ -22,6 +22,7 @@ from mvnjac.distribution_arguments import mean_and_covariance
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
+from mvnjac.whitened import Sums
 
 
 class Model:
@@ -58,6 +59,9 @@ class Model:
         self.batch = self._batch()
         self._factors = Factors()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
+        #: what a forward pass has put aside for the backward pass: for which tensors, and the sums
+        self.foreseen: tuple[Snapshot, Sums] | None = None
+        self.foresees = False
 
     def residuals(self, x: Tensor) -> Residuals:
         """x → whitened residuals (as yet unwhitened: z and a follow on demand), checked once."""
@@ -79,6 +83,12 @@ class Model:
         if self.check and concrete(x, *self.given()):
             x, mean, *parameters = (below(t) for t in (x, *self.given()))
             self.at(mean, parameters).check_numbers(x)
+
+    def foreseeing(self) -> Model:
+        """The same model for one call, whose backward pass may find what its forward pass has put aside."""
+        other = copy.copy(self)
+        other.foresees = True
+        return other
 
     def unchecked(self) -> Model:
         """The same model that leaves NaN where there is no density."""

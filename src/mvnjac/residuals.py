@@ -104,7 +104,11 @@ class Residuals:
     @property
     def log_prob(self) -> Tensor:
         """(*batch) −½ (d log 2π + log det Σ + ‖z‖²), a sum of squares. Either whitening has the same norm."""
-        return -0.5 * (self.d * math.log(2 * math.pi) + self.factor.log_det + self._square())
+        return self.log_prob_of(self._square())
+
+    def log_prob_of(self, squares: Tensor) -> Tensor:
+        """The log-density, from ‖z‖²."""
+        return -0.5 * (self.d * math.log(2 * math.pi) + self.factor.log_det + squares)
 
     def _square(self) -> Tensor:
         """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
