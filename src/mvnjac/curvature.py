@@ -25,8 +25,8 @@ from torch import Size, Tensor
 from mvnjac.batches import RowLayout, batch_shape
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
+from mvnjac.directional import gradient_of_directional
 from mvnjac.errors import ArgumentError
-from mvnjac.log_prob import gradient_of_directional
 from mvnjac.model import Model
 from mvnjac.solvers import require_regular
 from mvnjac.whitened import Sums, Whitening, added

@@ -14,9 +14,6 @@ factor, and where rows are many the sums of whitened residuals, d² numbers.
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +29,7 @@ from mvnjac.covariance.cache import Snapshot
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
+from mvnjac.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
 from mvnjac.model import Model
 from mvnjac.residuals import Residuals
 
@@ -159,7 +157,7 @@ class LogProb(TracedLogProb):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], model: Model, *tensors: Tensor) -> tuple[Tensor, int]:
-        events = _events(model)
+        events = event_dimensions(model)
         rank = max(_rank(t, dim, event) for t, dim, event in zip(tensors, in_dims[1:], events, strict=True))
         aligned = [_aligned(t, dim, event, rank) for t, dim, event in zip(tensors, in_dims[1:], events, strict=True)]
         return LogProb.apply(model.unchecked().at(aligned[1], aligned[2:]), *aligned), 0
@@ -185,7 +183,7 @@ class Score(Function):
         model, moving, needed, count = ctx.model, ctx.needed, ctx.needs_input_grad[3:], len(cotangents)
 
         def pulled(*values: Tensor) -> tuple[Tensor, ...]:
-            return _gradient_of_phi(model, needed, spread(values[:count], moving), values[count:])
+            return gradient_of_phi(model, needed, spread(values[:count], moving), values[count:])
 
         return (None, None, None, *spread(Derived.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
 
@@ -202,7 +200,7 @@ class Score(Function):
             )
             sums = []
             if any(v is not None for v in direction):
-                sums.append(_gradient_of_phi(model, (False, *needed), direction, (weights, *_wide(model, tensors, owns))))
+                sums.append(gradient_of_phi(model, (False, *needed), direction, (weights, *repeated(model, tensors, owns))))
             if weights_tangent is not None:
                 sums.append(_score(model, needed, owns, weights_tangent, *tensors))
             return sums[0] if len(sums) == 1 else tuple(a + b for a, b in zip(*sums, strict=True))
@@ -218,7 +216,7 @@ class Score(Function):
         owns: tuple[Size, ...],
         *tensors: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        events = (0, *_events(model))
+        events = (0, *event_dimensions(model))
         rank = max(_rank(t, dim, event) for t, dim, event in zip(tensors, in_dims[3:], events, strict=True))
         weights, *aligned = [_aligned(t, dim, event, rank) for t, dim, event in zip(tensors, in_dims[3:], events, strict=True)]
         wide = tuple(Size((info.batch_size, *(1,) * (rank - len(own)), *own)) for own in owns)
@@ -231,26 +229,6 @@ class Score(Function):
         return tuple(results), (0,) * len(results)
 
 
-def own_batches(model: Model, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
-    """The leading dimensions of x, µ, θ…"""
-    return tuple(batch_shape(t, event) for t, event in zip(tensors, _events(model), strict=True))
-
-
-def directional(model: Model, tensors: Sequence[Tensor], direction: Sequence[Tensor | None]) -> Tensor:
-    """(*batch) each row's derivative along a direction (by x, µ, θ…; None where it does not move)."""
-    x, *given = tensors
-    model = model.at(given[0], given[1:])
-    derivatives = Derivatives(model, model.rows(x), batch_shape(x, 1))
-    with model.arithmetic():
-        products = [
-            derivatives.block(name).matvec(v.to(model.working))
-            for name, v in zip(_names(model), direction, strict=True)
-            if v is not None
-        ]
-        total = functools.reduce(operator.add, products)
-        return total.expand(broadcast(total.shape, derivatives.rows.batch)).to(model.dtype)
-
-
 def _score(
     model: Model, needed: tuple[bool, ...], owns: tuple[Size, ...], weights: Tensor, *tensors: Tensor
 ) -> tuple[Tensor, ...]:
@@ -258,7 +236,7 @@ def _score(
     model = model.at(given[0], given[1:])
     rows = model.rows(x)
     rows = rows.expand(broadcast(rows.batch, weights.shape))
-    names = [name for name, need in zip(_names(model), needed, strict=True) if need]
+    names = [name for name, need in zip(argument_names(model), needed, strict=True) if need]
     chosen = [own for own, need in zip(owns, needed, strict=True) if need]
     common = _common(weights)
     each = weights.to(model.working) if common is None else None
@@ -271,49 +249,6 @@ def _score(
     if common is not None and common != 1:
         sums = [total * common for total in sums]
     return tuple(total.to(model.dtype) for total in sums)
-
-
-def _gradient_of_phi(
-    model: Model, needed: Sequence[bool], direction: Sequence[Tensor | None], arguments: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
-    """The gradient of φ(w, x, µ, θ…; direction) by those of its arguments that are needed."""
-
-    def phi(*some: Tensor) -> Tensor:
-        values = spread(some, needed)
-        weights, *tensors = [given if value is None else value for value, given in zip(values, arguments, strict=True)]
-        return (weights * directional(model, tensors, direction)).sum()
-
-    free = chosen(arguments, needed)
-    return torch.func.grad(phi, tuple(range(len(free))))(*free)
-
-
-def gradient_of_directional(
-    model: Model, x: Tensor, weights: Tensor, v: Mapping[str, Tensor], names: Sequence[str], own: Size
-) -> dict[str, Tensor]:
-    """Σ wₙ Hₙ v by these parameters, each for every entry of the batch `own`; v names what moves."""
-    model = model.at_working_precision()
-    every = _names(model)
-    needed = [name in names for name in every]
-    tensors = [x.to(model.dtype), *model.given()]
-    owns = [own if need else size for need, size in zip(needed, own_batches(model, tensors), strict=True)]
-    arguments = (weights, *_wide(model, tensors, owns))
-    gradients = _gradient_of_phi(model, (False, *needed), [v.get(name) for name in every], arguments)
-    return dict(zip(chosen(every, needed), gradients, strict=True))
-
-
-def _wide(model: Model, tensors: Sequence[Tensor], owns: Sequence[Size]) -> list[Tensor]:
-    """Each argument as so many of its own: each of these has a gradient."""
-    events = _events(model)
-    return [t.expand((*own, *t.shape[t.ndim - event :])) for t, own, event in zip(tensors, owns, events, strict=True)]
-
-
-def _names(model: Model) -> list[str]:
-    return ["x", "mean", *model.covariance.parameters]
-
-
-def _events(model: Model) -> list[int]:
-    """The number of dimensions of one of x, µ, θ…, without leading ones."""
-    return [len(model.coordinates(name).shape) for name in _names(model)]
 
 
 def _rank(t: Tensor, dim: int | None, event: int) -> int:

@@ -95,7 +95,7 @@ class Diagonal(Covariance):
     def pullback(cls, name: str, rows: Residuals) -> Entrywise:
         assert isinstance(rows.factor, DiagonalFactor)
         a, v = rows.scaled, rows.factor.variance
-        return Entrywise(0.5 * (a * a - 1 / v), vector(rows.d))
+        return Entrywise(torch.addcmul(-0.5 / v, a, a, value=0.5), vector(rows.d))
 
     def fisher(self, factor: DiagonalFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"cov_diag": 0.5 * v["cov_diag"] / factor.variance**2}

@@ -99,7 +99,8 @@ class LowRankFactor(Factor):
         B, M = layout.fold_own(self.loading, 2), layout.fold_own(self.capacitance_tril, 2)
         u = rows / root
         estimate = solve_rows(solve_rows(u @ B, M), M, transposed=True)
-        return u - estimate @ B.mT, estimate, root
+        subtract = torch.addmm if u.ndim == 2 else torch.baddbmm
+        return subtract(u, estimate, B.mT, alpha=-1), estimate, root
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
@@ -174,7 +175,7 @@ class LowRank(Covariance):
         assert isinstance(rows.factor, LowRankFactor)
         a, factor = rows.scaled, rows.factor
         if name == "cov_diag":
-            return Entrywise(0.5 * (a * a - factor.precision_diag), vector(rows.d))
+            return Entrywise(torch.addcmul(-0.5 * factor.precision_diag, a, a, value=0.5), vector(rows.d))
         layout = RowLayout(rows.batch, factor.batch)
         common = layout.unfold(layout.fold(a) @ layout.fold_own(factor.cov_factor, 2))
         kind = Coordinates((rows.d, factor.cov_factor.shape[-1]), (0,))
