@@ -84,7 +84,9 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "one row an observation" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipe.md", "docs/conventions.md", "docs/chain_rule.md", "docs/transforms.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/recipe.md", "docs/conventions.md", "docs/chain_rule.md", "docs/transforms.md"]
+)
 def test_the_pages_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks

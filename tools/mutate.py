@@ -1,9 +1,9 @@
-"""Change a sign or a factor in each formula of each structure file, one at a time; the contract test must fail every time.
+"""Change a sign or a factor in each formula of each structure file, one at a time; the tests of that formula must fail every time.
 
     python tools/mutate.py [structure file names …]
 
 A mutant that survives is a formula that no test holds. The package is copied into a temporary folder, one file of it is
-changed, and the contract test runs against the copy.
+changed, and the tests run against the copy: the contract test, or those of second order for its formulas.
 """
 
 from __future__ import annotations
@@ -22,14 +22,30 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "src" / "mvnjac" / "covariance"
 #: where formulas are: everything else in a structure file is argument handling, samples and sentences
-FORMULAS = {"factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_scale_tril"}
+FIRST_ORDER = {"factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_split", "_scale_tril"}
+SECOND_ORDER = {
+    *(
+        "differential",
+        "adjoint",
+        "second_differential",
+        "inverse_differential",
+        "inverse_adjoint",
+        "mean_differential",
+        "mean_adjoint",
+    ),
+    *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "second", "tangents"),
+}
+TESTS = {
+    "first": ["tests/contract", "tests/test_parametric.py"],
+    "second": ["tests/test_information.py", "tests/test_low_rank.py", "tests/test_parametric.py"],
+}
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 
 
-def mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
-    """(what was changed, the changed tree) for each sign and each factor in a formula."""
+def mutants(tree: ast.Module) -> Iterator[tuple[str, str, ast.Module]]:
+    """(what was changed, of which order, the changed tree) for each sign and each factor in a formula."""
     for index, node in enumerate(ast.walk(tree)):
-        if not isinstance(node, ast.FunctionDef) or node.name not in FORMULAS:
+        if not isinstance(node, ast.FunctionDef) or node.name not in FIRST_ORDER | SECOND_ORDER:
             continue
         for inner, part in enumerate(ast.walk(node)):
             for label, change in changes(part):
@@ -37,7 +53,8 @@ def mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
                 function = next(n for i, n in enumerate(ast.walk(mutant)) if i == index)
                 target = next(n for i, n in enumerate(ast.walk(function)) if i == inner)
                 change(target)
-                yield f"line {part.lineno}, {node.name}: {label}", ast.fix_missing_locations(mutant)
+                order = "second" if node.name in SECOND_ORDER else "first"
+                yield f"line {part.lineno}, {node.name}: {label}", order, ast.fix_missing_locations(mutant)
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, object]]:
@@ -64,8 +81,8 @@ def _integer(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, int)
 
 
-def survives(file: Path, mutant: ast.Module) -> bool:
-    """Whether the contract test passes all the same."""
+def survives(file: Path, order: str, mutant: ast.Module) -> bool:
+    """Whether the tests pass all the same."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "mvnjac"
         shutil.copytree(ROOT / "src" / "mvnjac", package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,17 +90,7 @@ def survives(file: Path, mutant: ast.Module) -> bool:
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         check = f"import mvnjac; assert mvnjac.__file__.startswith({folder!r}), mvnjac.__file__"
         subprocess.run([sys.executable, "-c", check], env=environment, check=True, cwd=ROOT)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "tests/contract",
-            "tests/test_parametric.py",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-        ]
+        command = [sys.executable, "-m", "pytest", *TESTS[order], "-x", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # neither passed nor failed: the tool itself is broken
             raise RuntimeError(done.stdout + done.stderr)
@@ -93,14 +100,15 @@ def survives(file: Path, mutant: ast.Module) -> bool:
 def main() -> int:
     wanted = sys.argv[1:]
     jobs = [
-        (file, label, mutant)
+        (file, label, order, mutant)
         for file in sorted(FOLDER.glob("*.py"))
         if (not wanted or file.stem in wanted) and file.stem not in {"__init__", "base", "checks", "parametrisation"}
-        for label, mutant in mutants(ast.parse(file.read_text()))
+        for label, order, mutant in mutants(ast.parse(file.read_text()))
     ]
     survivors = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (file, label, _), alive in zip(jobs, pool.map(lambda job: survives(job[0], job[2]), jobs), strict=True):
+        alive_or_not = pool.map(lambda job: survives(job[0], job[2], job[3]), jobs)
+        for (file, label, *_), alive in zip(jobs, alive_or_not, strict=True):
             print(f"{'SURVIVED' if alive else 'killed  '} {file.name} {label}", flush=True)
             survivors += [f"{file.name} {label}"] if alive else []
     print(f"{len(jobs) - len(survivors)} of {len(jobs)} mutants killed")
