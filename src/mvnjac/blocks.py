@@ -191,6 +191,16 @@ class Outer(Block):
             product = symmetrised(product)
         return sum_to(self._assemble(product, over_event(count, 2)), own, 2)
 
+    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+        """In one product where the sum is not divided and nothing watches: fewer passes over d×d."""
+        layout = self._layout(own)
+        plain = weights is None and not self.both and self.diagonal is None and self.offset.ndim == 2
+        if not plain or own or layout.own or tracked(self.left, self.right, self.offset):
+            return super().total(weights, own)
+        left, right = layout.fold(self.left), layout.fold(self.right)
+        product = torch.addmm(self.offset, left.mT, right, beta=layout.n_rows, alpha=self.coefficient)
+        return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
+
     def _layout(self, own: Size) -> RowLayout:
         return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
 

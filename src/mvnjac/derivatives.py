@@ -95,9 +95,10 @@ class Derivatives:
             return self.totals_from(Sums.of(chunks, owns[0]), names)
         whole = self.rows.tracked or self.rows.has_scaled or "x" in names
         size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
-        chunks = iter([(self.rows, weights)]) if whole else self._chunks(self.model.d, weights, size)
+        if whole or self.rows.batch.numel() * self.model.d * self.model.working.itemsize <= size:
+            return [self.block(name).total(weights, own) for name, own in zip(names, owns, strict=True)]
         partials: list[tuple[Tensor, ...]] = []
-        for rows, some in chunks:
+        for rows, some in self._chunks(self.model.d, weights, size):
             blocks = [self.block(name, rows) for name in names]
             new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
