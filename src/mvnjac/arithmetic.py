@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 
 def tracked(*tensors: Tensor) -> bool:
@@ -46,6 +48,13 @@ def below(t: Tensor) -> Tensor:
     while torch._C._functorch.is_functorch_wrapped_tensor(t):
         t = torch._C._functorch.get_unwrapped(t)
     return t
+
+
+def looked_at(t: Tensor) -> np.ndarray:
+    """The numbers of a concrete tensor, beneath all transforms."""
+    with temporarily_clear_interpreter_stack():
+        numbers: np.ndarray = below(t).detach().cpu().numpy()
+    return numbers
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

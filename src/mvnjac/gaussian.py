@@ -22,7 +22,7 @@ class Gaussian:
     """A multivariate normal distribution, ready for many calls: the covariance is factorised and checked once.
 
     Args:
-        mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
+        mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
 
     Example:
         >>> import torch, mvnjac
@@ -37,10 +37,11 @@ class Gaussian:
         covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
         *,
         names: Sequence[str] | None = None,
+        missing: str | None = None,
         precision: str | None = None,
         check: bool = True,
     ) -> None:
-        self._model = Model("Gaussian", mean, covariance, names, precision, check)
+        self._model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
 
     @property
     def mean(self) -> Tensor:

@@ -35,6 +35,7 @@ def jacobian(
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     names: Sequence[str] | None = None,
+    missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Jacobian:
@@ -46,6 +47,8 @@ def jacobian(
             torch.distributions, Pyro or GPyTorch: the columns are then the parameters that it was given.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Cholesky(L)`, whose parameters the columns then are.
         names: d names of the variables, for columns and messages; zero-based numbers otherwise.
+        missing: "marginalise" takes NaN in x as a missing entry: each row is the marginal of what it observes. J["x"] and J["mean"]
+            are 0 at missing entries; a row without any entry has log_prob 0 and zeros. None: NaN in x is an error.
         precision: "float64" works float32 arguments in float64 inside and rounds the results: full float32 accuracy at any
             conditioning. None: the arithmetic is that of the arguments.
         check: look at the numbers once (one synchronisation on CUDA) and raise where they are no density. False: NaN there.
@@ -69,7 +72,7 @@ def jacobian(
         tensor([[ 1.0000,  0.0000,  0.0000,  0.0000, -0.5000],
                 [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
     """
-    model = Model("jacobian", mean, covariance, names, precision, check)
+    model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
     return Jacobian(Derivatives(model, model.residuals(x), batch_shape(x, 1)))
 
 

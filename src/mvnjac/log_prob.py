@@ -39,6 +39,7 @@ def log_prob(
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
+    missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Float[Tensor, "*out"]:
@@ -54,6 +55,7 @@ def log_prob(
         x: (..., d) rows.
         mean: (..., d) µ, in units of x; or a distribution in place of mean and covariance, as in `mvnjac.jacobian`.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Precision`. Leading dimensions broadcast.
+        missing: "marginalise" takes NaN in x as a missing entry, as in `mvnjac.jacobian`.
         precision: "float64" works float32 arguments in float64 inside and rounds the result.
         check: look at the numbers and raise where they are no density; False leaves NaN there. Under torch.compile, and where
             vmap maps over an argument, the numbers cannot be looked at: the result is NaN.
@@ -73,7 +75,7 @@ def log_prob(
         tensor([[0.0000, 1.5000],
                 [1.5000, 0.0000]])
     """
-    return evaluate(Model("log_prob", mean, covariance, None, precision, check), x)
+    return evaluate(Model("log_prob", mean, covariance, None, precision, check, missing=missing), x)
 
 
 def evaluate(model: Model, x: Tensor) -> Tensor:
@@ -81,7 +83,8 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     if isinstance(model.covariance, Parametric) and tracked(x, *model.given()):
         follows, sigma = model.covariance.evaluate()  # what leads from θ to them is the user's, and differentiates as it is
         mean = model.mean if follows is None else follows
-        return evaluate(Model(model.function, mean, sigma, model.names, model.precision, model.check), x)
+        twin = Model(model.function, mean, sigma, model.names, model.precision, model.check, missing=model.missing)
+        return evaluate(twin, x)
     if not tracked(x, *model.given()):
         return log_density(model, model.residuals(x))
     if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):

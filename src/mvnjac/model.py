@@ -20,6 +20,7 @@ from mvnjac.covariance.checks import Check
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.distribution_arguments import mean_and_covariance
 from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
 from mvnjac.whitened import Sums
@@ -45,9 +46,11 @@ class Model:
         precision: str | None,
         check: bool,
         mean_name: str = "mean",
+        missing: str | None = None,
     ) -> None:
         mean, covariance = mean_and_covariance(function, mean, covariance)
         self.function, self.check, self.mean_name = function, check, mean_name
+        self.missing = _valid_missing(function, missing)
         self.covariance = _as_covariance(function, covariance)
         self.mean_follows = isinstance(self.covariance, Parametric) and self.covariance.mean is not None
         self.mean = mean = self._valid_mean(mean)
@@ -71,7 +74,19 @@ class Model:
     def rows(self, x: Tensor) -> Residuals:
         """The residuals of an x that has been looked at."""
         keep = tracked(x, *self.given())
-        return Residuals(x if keep else x.detach(), self._working_mean(keep), self._factor(keep))
+        x, mean, factor = x if keep else x.detach(), self._working_mean(keep), self._factor(keep)
+        observed = self._observed(x)
+        if observed is None:
+            return Residuals(x, mean, factor)
+        return IncompleteResiduals(x, mean, self._working_covariance(keep), factor, observed)
+
+    def _observed(self, x: Tensor) -> Tensor | None:
+        """(*batch of x, d) which entries are there, where some are missing, or may be."""
+        if not self.missing:
+            return None
+        known = concrete(x)
+        observed = ~torch.isnan(below(x) if known else x)
+        return None if known and bool(observed.all()) else observed
 
     def given(self) -> list[Tensor]:
         """The mean and the covariance's parameters, as given."""
@@ -188,15 +203,15 @@ class Model:
         keep = keep and tracked(*parameters)
         factor = self._factors.get(parameters, keep)
         if factor is None:
-            as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in parameters))
-            covariance = (
-                self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
-            )
             with self.arithmetic():
-                factor = covariance.factor(self.d)
+                factor = self._working_covariance(keep).factor(self.d)
             factor.checked = self.check
             self._factors.put(parameters, keep, factor)
         return factor
+
+    def _working_covariance(self, keep: bool) -> Covariance:
+        as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in self.covariance.parameters.values()))
+        return self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
 
     # --- shapes --------------------------------------------------------------------------------------------------
 
@@ -261,7 +276,7 @@ class Model:
 
     def check_numbers(self, x: Tensor) -> None:
         """Look at all flags of this call together; mean and covariance only the first time."""
-        pending: list[Check] = [checks.finite_rows(x)]
+        pending: list[Check] = [checks.finite_rows(x, missing=self.missing is not None)]
         first_time = not (self._checked and self._checked[0].matches(self.given()))
         if first_time:
             pending.extend(self._parameter_checks())
@@ -313,6 +328,15 @@ def _valid_names(function: str, names: Sequence[str] | None, d: int) -> list[str
     if repeated:
         raise ArgumentError(f"{function}: names must be unique; {', '.join(map(repr, repeated))} occurs more than once.")
     return names
+
+
+def _valid_missing(function: str, missing: str | None) -> str | None:
+    if missing not in (None, "marginalise"):
+        raise ArgumentError(
+            f"{function}: missing is {missing!r}; expected None (NaN in x is an error) or 'marginalise' (NaN marks a missing entry, "
+            "and each row is the marginal of what it observes)."
+        )
+    return missing
 
 
 def _working(function: str, precision: str | None, dtype: torch.dtype) -> torch.dtype:

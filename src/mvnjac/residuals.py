@@ -42,7 +42,11 @@ class Residuals:
         self._dense: Residuals | None = None
         self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
         self._workspace: memory.Workspace | None = None
-        if self.tracked or self._version is None:  # autograd, or nobody, guards it from changes
+        self._take()
+
+    def _take(self) -> None:
+        """Where autograd, or nobody, guards x from changes, nothing is left for later."""
+        if self.tracked or self._version is None:
             _ = self.residual
 
     @property

@@ -170,6 +170,28 @@ class Covariance(ABC):
         """The change v without what leaves Σ as it is."""
         return v
 
+    # --- missing entries ----------------------------------------------------------------------------------------
+
+    #: by parameter, the axes along which an entry concerns one variable alone: its derivative is 0 where that variable is missing
+    local: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    #: whether the marginal of some variables is the same structure, at the entries of the parameters that are local to them
+    keeps_marginals: bool = False
+
+    def marginal(self, observed: Tensor) -> Self:
+        """The covariance of the variables `observed` (indices), of a structure that keeps its form."""
+        return self.at([self._local_part(name, value, observed) for name, value in self.parameters.items()])
+
+    def _local_part(self, name: str, value: Tensor, observed: Tensor) -> Tensor:
+        event = len(self.coordinates_of(name, 1).shape)
+        for axis in self.local.get(name, ()):
+            value = value.index_select(axis - event, observed)
+        return value
+
+    @property
+    def mean(self) -> Tensor | None:
+        """µ, where it is a function of the same parameters."""
+        return None
+
     # --- what follows from it ------------------------------------------------------------------------------------
 
     @property

@@ -62,11 +62,11 @@ def finite(name: str, value: Tensor, event: Sequence[int]) -> Check:
     return Check(_finite(value), explain)
 
 
-def finite_rows(value: Tensor) -> Check:
-    """x: as `finite`, and the place is said as row and column."""
+def finite_rows(value: Tensor, missing: bool = False) -> Check:
+    """x: as `finite`, and the place is said as row and column. missing: NaN is allowed."""
 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
-        bad = ~torch.isfinite(value)
+        bad = torch.isinf(value) if missing else ~torch.isfinite(value)
         if not bad.any():
             return None
         *row, column = bad.nonzero()[0].tolist()
@@ -74,10 +74,11 @@ def finite_rows(value: Tensor) -> Check:
         number = value[(*row, column)].item()
         return NotFiniteError(
             f"{function}: x is {number} at {place}column {column} ({namer(column)}); {int(bad.sum())} such entries in "
-            f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns."
+            f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns"
+            + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks what was not observed.")
         )
 
-    return Check(_finite(value), explain)
+    return Check(~torch.isinf(value.detach()).any() if missing else _finite(value), explain)
 
 
 def symmetric(name: str, A: Tensor) -> Check:

@@ -38,6 +38,7 @@ class Cholesky(Covariance, DenseParametrisation):
     """
 
     fields = {"scale_tril": lower_triangular}
+    local = {"scale_tril": (0,)}
 
     def __init__(self, scale_tril: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(scale_tril=scale_tril)

@@ -38,6 +38,7 @@ class Dense(Covariance, DenseParametrisation):
     """
 
     fields = {"covariance_matrix": symmetric}
+    local = {"covariance_matrix": (0, 1)}
 
     def __init__(self, covariance_matrix: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(covariance_matrix=covariance_matrix)

@@ -39,6 +39,7 @@ class LogCholesky(Covariance, DenseParametrisation):
     """
 
     fields = {"log_scale_tril": lower_triangular}
+    local = {"log_scale_tril": (0,)}
 
     def __init__(self, log_scale_tril: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(log_scale_tril=log_scale_tril)

@@ -148,6 +148,8 @@ class LowRank(Covariance):
     """
 
     fields = {"cov_factor": lambda d: Coordinates((d, 1), (0,)), "cov_diag": vector}
+    local = {"cov_factor": (0,), "cov_diag": (0,)}
+    keeps_marginals = True
 
     def __init__(self, cov_factor: Float[Tensor, "*batch d k"], cov_diag: Float[Tensor, "*#batch d"]) -> None:
         super().__init__(cov_factor=cov_factor, cov_diag=cov_diag)

@@ -27,6 +27,8 @@ class DenseParametrisation(ABC):
     """
 
     fields: ClassVar[Mapping[str, Callable[[int], Coordinates]]]
+    #: by parameter, the axes along which an entry concerns one variable alone
+    local: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     #: natural parameters: they replace the mean too, and the second derivative of log p by them does not depend on x
     canonical: ClassVar[bool] = False
 

@@ -40,6 +40,7 @@ class ScaleCorrelation(Covariance, DenseParametrisation):
     """
 
     fields = {"scale": vector, "correlation_matrix": correlation}
+    local = {"scale": (0,), "correlation_matrix": (0, 1)}
 
     def __init__(self, scale: Float[Tensor, "*batch d"], correlation_matrix: Float[Tensor, "*#batch d d"]) -> None:
         super().__init__(scale=scale, correlation_matrix=correlation_matrix)
