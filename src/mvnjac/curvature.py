@@ -26,7 +26,6 @@ from mvnjac.batches import RowLayout, batch_shape
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
 from mvnjac.directional import gradient_of_directional
-from mvnjac.errors import ArgumentError
 from mvnjac.model import Model
 from mvnjac.solvers import require_regular
 from mvnjac.whitened import Sums, Whitening, added
@@ -36,10 +35,12 @@ class Curvature(ABC):
     """Second order by the mean and some parameters: linear maps from changes to full gradients, name by name.
 
     Attributes:
+        model: the mean and the covariance.
         redundant: whether different parameters mean the same density, whichever they are.
         broadcasts: whether changes may have more leading dimensions than the batch; else they come one at a time.
     """
 
+    model: Model
     broadcasts: bool
 
     @abstractmethod
@@ -70,6 +71,11 @@ class Curvature(ABC):
     def redundant(self) -> bool:
         return False
 
+    @property
+    def work(self) -> int:
+        """How many numbers a product holds for the time being."""
+        return self.model.d * self.model.d
+
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
         """H⁻¹ g where it is closed form; None where it is not."""
         return None
@@ -86,7 +92,7 @@ class DenseCurvature(Curvature):
 
     def __init__(self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]]) -> None:
         mean, factor = model.prepared()
-        self.factor = factor.dense()
+        self.model, self.factor = model, factor.dense()
         self.names, self.whitening = list(names), Whitening(mean, self.factor, names, owners)
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
@@ -104,7 +110,7 @@ class DenseCurvature(Curvature):
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, Sums)
-        self._require_one_parametrisation()
+        self.whitening.require_one_parametrisation()
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
         m, K = self.whitening.change(v)
         if self.whitening.canonical:  # the second derivative of log p does not depend on x
@@ -112,11 +118,7 @@ class DenseCurvature(Curvature):
         g = -n * m - (K @ s.unsqueeze(-1)).squeeze(-1)
         cross = m.unsqueeze(-1) * s.unsqueeze(-2)
         result = self.whitening.gradients(g, 0.5 * n[..., None] * K - K @ S - cross)
-        for owner in self.whitening.owners:
-            own = self.whitening.own(owner, v)
-            bent = owner.second_differential(self.factor, own, statistics.matrix_score) if own else {}
-            result = added(result, self.whitening.projected(owner, bent))
-        return result
+        return added(result, self.whitening.bent(v, m, K, s, statistics.matrix_score))
 
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
         """For Σ itself, which has no curvature of its own: K N + N K = −2 W + (u sᵀ + s uᵀ)/n, N = S − s sᵀ/n − n/2 I."""
@@ -143,14 +145,6 @@ class DenseCurvature(Curvature):
     def count(self, statistics: object) -> Tensor:
         assert isinstance(statistics, Sums)
         return statistics.count
-
-    def _require_one_parametrisation(self) -> None:
-        clash = "mean" in self.names and self.whitening.canonical
-        if len(self.whitening.owners) > 1 or clash:
-            raise ArgumentError(
-                f"hessian: {', '.join(self.names)} are parameters of more than one parametrisation; a second derivative needs "
-                "to know what stays fixed: ask for those of one."
-            )
 
 
 @dataclass

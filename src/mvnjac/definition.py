@@ -16,6 +16,7 @@ from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.parametrisation import Values
+from mvnjac.errors import ShapeError
 
 
 class Definition:
@@ -27,6 +28,11 @@ class Definition:
 
     def __init__(self, covariance: Covariance, mean: Tensor, factor: DenseFactor, names: Sequence[str]) -> None:
         self.covariance, self.mean, self.factor, self.names = covariance, mean, factor, list(names)
+        if covariance.mean is not None and covariance.mean.ndim > 1:
+            raise ShapeError(
+                f"µ(θ) has shape {tuple(covariance.mean.shape)}: with missing entries there is no second order where each row has a mean "
+                "of its own; let the function return a mean (d,)."
+            )
         self._own = [name for name in covariance.parameters if name in self.names]
 
     def change(self, v: Values) -> tuple[Tensor, Tensor]:
@@ -36,11 +42,7 @@ class Definition:
             m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
         moving = [name for name in self._own if name in v]
         if moving:
-            batches = (batch_shape(v[name], self._event(name)) for name in moving)
-            f, values = self._function(moving, broadcast(self.covariance.batch, *batches))
-            outputs, pull = _vjp(f, *values)
-            directions = tuple(v[name].expand(value.shape) for name, value in zip(moving, values, strict=True))
-            tangents = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1](directions)
+            tangents = self._pushed(moving, v)
             K = K + self.factor.whiten_matrix(tangents[0])
             m = m + self.factor.down(tangents[1].unsqueeze(-1)).squeeze(-1) if len(tangents) > 1 else m
         return m, K
@@ -56,20 +58,36 @@ class Definition:
             result |= dict(zip(self._own, self._pulled(G, up), strict=True))
         return result
 
-    def bent(self, v: Values, g: Tensor, M: Tensor) -> dict[str, Tensor]:
-        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed."""
+    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed; (m, K) is the change v."""
         moving = [name for name in self._own if name in v]
         if not moving:
             return {}
-        f, values = self._function(self._own, self.covariance.batch)
-        cotangents = (self.factor.unwhiten_gradient(M), self.factor.up(g.unsqueeze(-1)).squeeze(-1))
+        G, up = self.factor.unwhiten_gradient(M), self.factor.up(g.unsqueeze(-1)).squeeze(-1)
+        own = self.covariance.batch
+        batch = broadcast(own, batch_shape(G, 2), *[batch_shape(v[name], self._event(name)) for name in moving])
+        more = len(batch) - len(own) if batch[len(batch) - len(own) :] == own else 0
+        f, values = self._function(self._own, batch[more:])
+        every = tuple(range(len(values)))
 
-        def along(*some: Tensor) -> Tensor:
-            outputs, pull = _vjp(f, *some)
-            gradients = dict(zip(self._own, pull(cotangents[: len(outputs)]), strict=True))
-            return torch.stack([(gradients[name] * v[name]).sum() for name in moving]).sum()
+        def one(G: Tensor, up: Tensor, *direction: Tensor) -> tuple[Tensor, ...]:
+            def along(*some: Tensor) -> Tensor:
+                outputs, pull = _vjp(f, *some)
+                gradients = dict(zip(self._own, pull((G, up)[: len(outputs)]), strict=True))
+                return torch.stack([(gradients[name] * u).sum() for name, u in zip(moving, direction, strict=True)]).sum()
 
-        return dict(zip(self._own, torch.func.grad(along, tuple(range(len(values))))(*values), strict=True))
+            gradients: tuple[Tensor, ...] = torch.func.grad(along, every)(*values)
+            return gradients
+
+        kinds = [2, 1, *(self._event(name) for name in moving)]
+        given = [
+            t.expand((*batch, *t.shape[t.ndim - event :]))
+            for t, event in zip([G, up, *(v[name] for name in moving)], kinds, strict=True)
+        ]
+        if not more:
+            return dict(zip(self._own, one(*given), strict=True))
+        each = torch.func.vmap(one)(*(t.flatten(0, more - 1) for t in given))
+        return {name: t.unflatten(0, batch[:more]) for name, t in zip(self._own, each, strict=True)}
 
     def _function(self, names: Sequence[str], own: Size) -> tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]:
         """(some parameters) → (Σ,), or (Σ, µ) where the mean is a function of them; and their values with a batch of their own."""
@@ -89,18 +107,30 @@ class Definition:
     def _event(self, name: str) -> int:
         return len(self.covariance.coordinates_of(name, self.mean.shape[-1]).shape)
 
+    def _pushed(self, names: Sequence[str], v: Values) -> Sequence[Tensor]:
+        """The tangent of Σ, or of (Σ, µ), for each of the leading dimensions that v has beyond Σ's."""
+        own = self.covariance.batch
+        batch = broadcast(own, *[batch_shape(v[name], self._event(name)) for name in names])
+        more = len(batch) - len(own) if batch[len(batch) - len(own) :] == own else 0
+        f, values = self._function(names, batch[more:])
+        outputs, pull = _vjp(f, *values)
+        push = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1]  # twice in reverse: under every transform
+        directions = tuple(v[name].expand((*batch[:more], *value.shape)) for name, value in zip(names, values, strict=True))
+        if not more:
+            return push(directions)
+        each = torch.func.vmap(lambda *one: push(one))(*(t.flatten(0, more - 1) for t in directions))
+        return [t.unflatten(0, batch[:more]) for t in each]
+
     def _pulled(self, G: Tensor, up: Tensor | None) -> Sequence[Tensor]:
         own, batch = self.covariance.batch, batch_shape(G, 2)
         ends = batch[len(batch) - len(own) :] == own
         f, values = self._function(self._own, own if ends else batch)
         outputs, pull = _vjp(f, *values)
-        if len(outputs) > 1:
-            mean_cotangent = torch.zeros_like(outputs[1]) if up is None else up.sum_to_size(outputs[1].shape)
-            return pull((G, mean_cotangent))
+        given = [G] if len(outputs) == 1 else [G, (G.new_zeros(()) if up is None else up).expand((*batch, *outputs[1].shape[-1:]))]
         more = G.ndim - outputs[0].ndim
         if more == 0:
-            return pull((G,))
-        each = torch.func.vmap(lambda one: pull((one,)))(G.flatten(0, more - 1))
+            return pull(tuple(given))
+        each = torch.func.vmap(lambda *one: pull(one))(*(t.flatten(0, more - 1) for t in given))
         return [t.unflatten(0, batch[:more]) for t in each]
 
 

@@ -72,9 +72,9 @@ class Gaussian:
         """The second derivatives at these rows: `mvnjac.hessian(x, mean, covariance)`."""
         return hessian_of(self._model, x, wrt, weights, reduce)
 
-    def fisher_information(self, *, wrt: Wrt = None) -> FisherInformation:
+    def fisher_information(self, *, wrt: Wrt = None, observed: Tensor | None = None) -> FisherInformation:
         """The expected information of one observation: `mvnjac.fisher_information(mean, covariance)`."""
-        return fisher_of(self._model, wrt)
+        return fisher_of(self._model, wrt, observed)
 
     def natural_gradient(
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None

@@ -85,12 +85,14 @@ class IncompleteResiduals(Residuals):
         layout: the batch as rows (N) and covariances (G).
     """
 
-    def __init__(self, x: Tensor, mean: Tensor, covariance: Covariance, factor: Factor, observed: Tensor) -> None:
+    def __init__(
+        self, x: Tensor, mean: Tensor, covariance: Covariance, factor: Factor, observed: Tensor, together: bool = True
+    ) -> None:
         self.covariance, self.observed = covariance, observed
         self.batch = broadcast(batch_shape(x, 1), batch_shape(mean, 1), factor.batch)
         layout = RowLayout(self.batch, factor.batch)
         offset = len(self.batch) - (x.ndim - 1)
-        self.together = concrete(observed) and all(i < offset or x.shape[i - offset] == 1 for i in layout.groups)
+        self.together = together and concrete(observed) and all(i < offset or x.shape[i - offset] == 1 for i in layout.groups)
         self.layout = layout if self.together else RowLayout(self.batch, Size())
         self._chains: list[Chains] | None = None
         self._at: Tensor | None = None  # where a row is found in the chains
@@ -190,6 +192,11 @@ class IncompleteResiduals(Residuals):
             if self.keeps_form:
                 return self.marginals.log_prob()
             return -0.5 * self.gathered([chains.quadratic for chains in self.chains], 0)
+
+    def separate(self) -> IncompleteResiduals:
+        """The same rows, each by itself."""
+        with self._graph():
+            return IncompleteResiduals(self._x, self.mean, self.covariance, self.factor, self.observed, together=False)
 
     def expand(self, batch: Size) -> Residuals:
         if batch == self.batch:

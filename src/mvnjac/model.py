@@ -80,6 +80,15 @@ class Model:
             return Residuals(x, mean, factor)
         return IncompleteResiduals(x, mean, self._working_covariance(keep), factor, observed)
 
+    def rows_observing(self, observed: Tensor) -> Residuals:
+        """Rows of which nothing but the observed entries (..., d) is known."""
+        if not isinstance(observed, Tensor) or observed.dtype is not torch.bool or observed.ndim == 0 or observed.shape[-1] != self.d:
+            got = f"{observed.dtype} of shape {tuple(observed.shape)}" if isinstance(observed, Tensor) else type(observed).__name__
+            raise ShapeError(f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there.")
+        other = copy.copy(self)
+        other.missing = "marginalise"
+        return other.rows(torch.where(observed, self.mean.new_zeros(()), torch.nan))
+
     def _observed(self, x: Tensor) -> Tensor | None:
         """(*batch of x, d) which entries are there, where some are missing, or may be."""
         if not self.missing:

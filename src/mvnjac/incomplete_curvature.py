@@ -1,0 +1,179 @@
+"""Second order for rows with missing entries.
+
+In the coordinates of a chain (`incomplete.py`), m̃ = T m and K̃ = T K Tᵀ are the change of mean and covariance; a row with the mask o
+and z = z_c is a complete row of what it observes, so that with B = o ∘ (K̃ z + m̃)
+
+    Fisher    m̃ → o ∘ m̃,     K̃ → ½ o oᵀ ∘ K̃
+    Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
+
+and sums over rows need only Σ o oᵀ for the first, however many patterns there are. Structures that keep their form add up a structure
+a pattern instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.batches import sum_to
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.curvature import Curvature, StructuredCurvature
+from mvnjac.definition import Definition
+from mvnjac.derivatives import Derivatives
+from mvnjac.incomplete import Chains, IncompleteResiduals
+from mvnjac.model import Model
+from mvnjac.whitened import Whitening, added
+
+
+@dataclass
+class _Turned:
+    """A bundle's chains, with the rotation T into their coordinates (G?, C, d, d) and Σ o oᵀ (G?, C, d, d)."""
+
+    chains: Chains
+    rotation: Tensor
+    pairs: Tensor
+
+    def change(self, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+        """m̃ (…, C, d) and K̃ (…, C, d, d)."""
+        T = self.rotation
+        return (T @ m.unsqueeze(-1)).squeeze(-1), T @ K @ T.mT
+
+    def gradient(self, g: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+        """Back again."""
+        T = self.rotation
+        return (T.mT @ g.unsqueeze(-1)).squeeze(-1), T.mT @ M @ T
+
+
+class IncompleteStatistics:
+    """The rows that a Hessian sums, with their weights; for each entry of `own`."""
+
+    def __init__(self, rows: IncompleteResiduals, derivatives: Derivatives, weights: Tensor | None, own: Size) -> None:
+        given = torch.ones(rows.batch, dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
+        self.rows, self.derivatives, self.own = rows, derivatives, own
+        self.weights = given.expand(rows.batch)
+        self.turned = _turned(rows, self.weights)
+        self.score = _added_up(rows, self.turned, [self._score(part) for part in self.turned], own)
+
+    def weighted(self, part: _Turned, t: Tensor) -> Tensor:
+        """The rows of a bundle (G?, C, R, d), each times its weight."""
+        return self.rows.of_rows(part.chains, self.weights).unsqueeze(-1) * t
+
+    def _score(self, part: _Turned) -> tuple[Tensor, Tensor]:
+        z = part.chains.whitened
+        weighted = self.weighted(part, z)
+        return weighted.sum(-2), 0.5 * (weighted.mT @ z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
+
+
+class IncompleteCurvature(Curvature):
+    """By any dense parametrisation, or by a structure's own parameters through its definition."""
+
+    broadcasts = False
+
+    def __init__(self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]], rows: IncompleteResiduals):
+        mean, factor = model.prepared()
+        self.model, self.names, self.rows, self.own = model, list(names), rows, model.reduced_batch
+        self.maps = (
+            Whitening(mean, factor.dense(), names, owners)
+            if owners or list(names) == ["mean"]
+            else Definition(rows.covariance, mean, factor.dense(), names)
+        )
+        self._turned = _turned(rows, None)
+
+    @property
+    def redundant(self) -> bool:
+        covariance = self.model.covariance
+        return covariance.redundant and set(covariance.fields) <= set(self.names)
+
+    @property
+    def work(self) -> int:
+        return self.rows.batch.numel() * self.rows.d + sum(part.rotation.numel() for part in self._turned)
+
+    def fisher(self, v: Values) -> dict[str, Tensor]:
+        m, K = self._folded(self.rows, v)
+        parts = []
+        for part in self._turned:
+            change, matrix_change = part.change(m, K)
+            parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
+        g, M = _added_up(self.rows, self._turned, parts, self.own)
+        count = max(self.rows.batch.numel() // max(self.own.numel(), 1), 1)
+        return self.maps.gradients(g / count, M / count)
+
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
+        return None
+
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> IncompleteStatistics:
+        rows = derivatives.rows
+        assert isinstance(rows, IncompleteResiduals)
+        return IncompleteStatistics(rows if own == self.own else rows.separate(), derivatives, weights, own)
+
+    def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
+        assert isinstance(statistics, IncompleteStatistics)
+        if isinstance(self.maps, Whitening):
+            self.maps.require_one_parametrisation()
+        m, K = self._folded(statistics.rows, v)
+        parts = []
+        for part in statistics.turned:
+            change, matrix_change = part.change(m, K)
+            z = part.chains.whitened
+            B = statistics.weighted(part, torch.where(part.chains.mask, z @ matrix_change + change.unsqueeze(-2), 0))
+            cross = B.mT @ z
+            parts.append((-B.sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
+        g, M = _added_up(statistics.rows, statistics.turned, parts, statistics.own)
+        return added(self.maps.gradients(g, M), self.maps.bent(v, *self.maps.change(v), *statistics.score))
+
+    def score(self, statistics: object) -> dict[str, Tensor]:
+        assert isinstance(statistics, IncompleteStatistics)
+        owns = [statistics.own] * len(self.names)
+        return dict(zip(self.names, statistics.derivatives.totals(self.names, statistics.weights, owns), strict=True))
+
+    def count(self, statistics: object) -> Tensor:
+        assert isinstance(statistics, IncompleteStatistics)
+        return sum_to(statistics.weights, statistics.own, 0)
+
+    def _folded(self, rows: IncompleteResiduals, v: Values) -> tuple[Tensor, Tensor]:
+        """(m, K) of a change, for each covariance (G?, 1, …), or for each row by itself."""
+        m, K = self.maps.change(v)
+        if not rows.together:
+            return rows.layout.fold(m, 1), rows.layout.fold(K, 2)
+        return rows.layout.fold_own(m, 1).unsqueeze(-2), rows.layout.fold_own(K, 2).unsqueeze(-3)
+
+
+class MarginalCurvature(StructuredCurvature):
+    """By the own parameters of a structure that keeps its form: the informations of the patterns' structures, added up."""
+
+    def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals) -> None:
+        super().__init__(model, names)
+        self._marginals = rows.marginals
+
+    def fisher(self, v: Values) -> dict[str, Tensor]:
+        result = self._marginals.fisher(dict(v), self.model.coordinates)
+        shapes = {name: self.model.coordinates(name).shape for name in self.names}
+        zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
+        return {name: result.get(name, zeros[name]) for name in self.names}
+
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
+        return None
+
+
+def _turned(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Turned]:
+    parts = []
+    for chains in rows.chains:
+        mask = chains.mask.to(rows.mean.dtype)
+        weighted = mask if weights is None else mask * rows.of_rows(chains, weights).unsqueeze(-1)
+        parts.append(_Turned(chains, chains.rotation(rows.scale_tril), weighted.mT @ mask))
+    return parts
+
+
+def _added_up(
+    rows: IncompleteResiduals, turned: Sequence[_Turned], gradients: Sequence[tuple[Tensor, Tensor]], own: Size
+) -> tuple[Tensor, Tensor]:
+    """(*own, d) and (*own, d, d): gradients in the chains' coordinates, turned back and summed."""
+    parts = [part.gradient(g, M) for part, (g, M) in zip(turned, gradients, strict=True)]
+    if not rows.together:
+        ((g, M),) = parts
+        return sum_to(rows.layout.unfold(g, 1), own, 1), sum_to(rows.layout.unfold(M, 2), own, 2)
+    g, M = torch.stack([g.sum(-2) for g, _ in parts]).sum(0), torch.stack([M.sum(-3) for _, M in parts]).sum(0)
+    return rows.layout.unfold_own(g, 1).expand((*own, rows.d)), rows.layout.unfold_own(M, 2).expand((*own, rows.d, rows.d))
