@@ -240,7 +240,7 @@ class IncompleteResiduals(Residuals):
         total: Any = 0
         for chains in self.chains:
             T, counts = chains.rotation(self.scale_tril), self.counts(chains, weights)
-            total = total + (T.mT @ (counts.unsqueeze(-1) * T)).sum(-3)
+            total = total + T.flatten(-3, -2).mT @ (counts.unsqueeze(-1) * T).flatten(-3, -2)
         identity = torch.eye(self.d, dtype=self.mean.dtype, device=self.mean.device)
         n = self.layout.n_rows if weights is None else self.layout.fold(weights, 0).sum(-1)[..., None, None]
         return self.layout.unfold_own(0.5 * (n * identity - total).expand((*self.layout.group_shape, self.d, self.d)), 2)

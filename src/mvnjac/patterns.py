@@ -74,20 +74,23 @@ def distinct(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def chains(patterns: np.ndarray) -> list[list[int]]:
     """The patterns (P, d) in nested chains, largest first: each is added to the chain whose smallest set is the least that holds it."""
     sizes = patterns.sum(1)
-    packed = np.packbits(patterns, axis=1)
-    smallest = np.empty((len(patterns), packed.shape[1]), dtype=np.uint8)  # of each chain so far
+    packed = _words(patterns)
+    absent = np.empty_like(packed)  # from the smallest set of each chain so far
     counts = np.empty(len(patterns), dtype=np.int64)
     found: list[list[int]] = []
     for p in np.argsort(-sizes, kind="stable"):
         k = len(found)
-        holds = ~(packed[p] & ~smallest[:k]).any(1)
-        if holds.any():
-            c = int(np.where(holds, counts[:k], np.iinfo(np.int64).max).argmin())
+        outside = packed[0, p] & absent[0, :k]
+        for word in range(1, len(packed)):
+            outside |= packed[word, p] & absent[word, :k]
+        holds = np.flatnonzero(outside == 0)
+        if len(holds):
+            c = int(holds[counts[holds].argmin()])
             found[c].append(int(p))
         else:
             c = k
             found.append([int(p)])
-        smallest[c], counts[c] = packed[p], sizes[p]
+        absent[:, c], counts[c] = ~packed[:, p], sizes[p]
     return found
 
 
@@ -98,6 +101,13 @@ def rows_of_patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         observed = np.flatnonzero(pattern)
         if len(observed):
             yield torch.from_numpy(rows).to(mask.device), torch.from_numpy(observed).to(mask.device)
+
+
+def _words(patterns: np.ndarray) -> np.ndarray:
+    """(W, P) the patterns, 64 variables a word."""
+    filled = np.zeros((len(patterns), -(-patterns.shape[1] // 64) * 64), dtype=bool)
+    filled[:, : patterns.shape[1]] = patterns
+    return np.ascontiguousarray(np.packbits(filled, axis=1).view(np.uint64).T)
 
 
 def _size(count: int) -> int:
