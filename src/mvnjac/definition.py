@@ -30,8 +30,8 @@ class Definition:
         self.covariance, self.mean, self.factor, self.names = covariance, mean, factor, list(names)
         if covariance.mean is not None and covariance.mean.ndim > 1:
             raise ShapeError(
-                f"µ(θ) has shape {tuple(covariance.mean.shape)}: with missing entries there is no second order where each row has a mean "
-                "of its own; let the function return a mean (d,)."
+                f"µ(θ) has shape {tuple(covariance.mean.shape)}: with missing entries there is no second order where each row has "
+                "a mean of its own; let the function return a mean (d,)."
             )
         self._own = [name for name in covariance.parameters if name in self.names]
 
@@ -126,7 +126,9 @@ class Definition:
         ends = batch[len(batch) - len(own) :] == own
         f, values = self._function(self._own, own if ends else batch)
         outputs, pull = _vjp(f, *values)
-        given = [G] if len(outputs) == 1 else [G, (G.new_zeros(()) if up is None else up).expand((*batch, *outputs[1].shape[-1:]))]
+        given = (
+            [G] if len(outputs) == 1 else [G, (G.new_zeros(()) if up is None else up).expand((*batch, *outputs[1].shape[-1:]))]
+        )
         more = G.ndim - outputs[0].ndim
         if more == 0:
             return pull(tuple(given))

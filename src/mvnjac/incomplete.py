@@ -46,7 +46,9 @@ class Chains:
         if bundle.order is None:
             observed = bundle.mask.squeeze(-2)
             pairs = observed.unsqueeze(-1) & observed.unsqueeze(-2)
-            absent = torch.diag_embed((~observed).to(residual.dtype))  # a variance of 1 by itself, in the place of what is missing
+            absent = torch.diag_embed(
+                (~observed).to(residual.dtype)
+            )  # a variance of 1 by itself, in the place of what is missing
             self.scale_tril, rows = cholesky(torch.where(pairs, covariance_matrix, 0) + absent)[0], residual.unsqueeze(-2)
         else:
             order = bundle.order
@@ -209,7 +211,9 @@ class IncompleteResiduals(Residuals):
             part = IncompleteResiduals(
                 narrow(self._x, self.batch, 1, dim, index),
                 narrow(self.mean, self.batch, 1, dim, index),
-                self.covariance.narrow(self.batch, dim, index) if dim >= len(self.batch) - len(self.factor.batch) else self.covariance,
+                self.covariance.narrow(self.batch, dim, index)
+                if dim >= len(self.batch) - len(self.factor.batch)
+                else self.covariance,
                 self.factor.narrow(self.batch, dim, index),
                 narrow(self.observed, self.batch, 1, dim, index),
             )

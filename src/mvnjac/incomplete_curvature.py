@@ -6,7 +6,8 @@ and z = z_c is a complete row of what it observes, so that with B = o ∘ (K̃ z
     Fisher    m̃ → o ∘ m̃,     K̃ → ½ o oᵀ ∘ K̃
     Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
 
-and sums over rows need only Σ o oᵀ for the first, however many patterns there are. Structures that keep their form add up a structure
+and sums over rows need only Σ o oᵀ for the first, however many patterns there are; for the second, no more than d + 1 rows a pattern
+that have the same sums of products. Structures that keep their form add up a structure
 a pattern instead.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import tracked
 from mvnjac.batches import sum_to
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.curvature import Curvature, StructuredCurvature
@@ -47,6 +49,33 @@ class _Turned:
         return (T.mT @ g.unsqueeze(-1)).squeeze(-1), T.mT @ M @ T
 
 
+@dataclass
+class _Terms:
+    """Rows as terms of a Hessian: √|w| z and √|w|, with the sign of w; (G?, C, R, d), and R of one number."""
+
+    z: Tensor
+    root: Tensor
+    sign: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, chains: Chains, weights: Tensor) -> _Terms:
+        """All rows of a bundle; of many rows of one chain, no more than d + 1 a pattern that have the same sums."""
+        root = weights.abs().sqrt().unsqueeze(-1)
+        terms = cls(root * chains.whitened, root, weights.sign().unsqueeze(-1), chains.mask)
+        patterns, d = chains.bundle.patterns.shape[-1], chains.mask.shape[-1]
+        many = chains.whitened.ndim == 3 and len(chains.mask) == 1 and chains.mask.shape[1] > 2 * patterns * (d + 1)
+        if not many or tracked(terms.z, terms.root) or bool((terms.sign < 0).any()):
+            return terms
+        rows = torch.cat([terms.root, terms.z], -1)[0]
+        each = [chains.bundle.pattern[0] == p for p in range(patterns)]
+        least = [torch.linalg.qr(rows[own], mode="r")[1] for own in each]  # Rᵀ R is the sum of products
+        kept = torch.cat(least).unsqueeze(0)
+        masks = [chains.mask[0][own][:1].expand(len(R), -1) for own, R in zip(each, least, strict=True)]
+        mask = torch.cat(masks).unsqueeze(0)
+        return cls(torch.where(mask, kept[..., 1:], 0), kept[..., :1], torch.ones_like(kept[..., :1]), mask)
+
+
 class IncompleteStatistics:
     """The rows that a Hessian sums, with their weights; for each entry of `own`."""
 
@@ -55,16 +84,14 @@ class IncompleteStatistics:
         self.rows, self.derivatives, self.own = rows, derivatives, own
         self.weights = given.expand(rows.batch)
         self.turned = _turned(rows, self.weights)
-        self.score = _added_up(rows, self.turned, [self._score(part) for part in self.turned], own)
+        self.terms = [_Terms.of(part.chains, rows.of_rows(part.chains, self.weights)) for part in self.turned]
+        scores = [self._score(part, terms) for part, terms in zip(self.turned, self.terms, strict=True)]
+        self.score = _added_up(rows, self.turned, scores, own)
 
-    def weighted(self, part: _Turned, t: Tensor) -> Tensor:
-        """The rows of a bundle (G?, C, R, d), each times its weight."""
-        return self.rows.of_rows(part.chains, self.weights).unsqueeze(-1) * t
-
-    def _score(self, part: _Turned) -> tuple[Tensor, Tensor]:
-        z = part.chains.whitened
-        weighted = self.weighted(part, z)
-        return weighted.sum(-2), 0.5 * (weighted.mT @ z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
+    @staticmethod
+    def _score(part: _Turned, terms: _Terms) -> tuple[Tensor, Tensor]:
+        z = terms.sign * terms.z
+        return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
 
 
 class IncompleteCurvature(Curvature):
@@ -72,7 +99,9 @@ class IncompleteCurvature(Curvature):
 
     broadcasts = False
 
-    def __init__(self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]], rows: IncompleteResiduals):
+    def __init__(
+        self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]], rows: IncompleteResiduals
+    ):
         mean, factor = model.prepared()
         self.model, self.names, self.rows, self.own = model, list(names), rows, model.reduced_batch
         self.maps = (
@@ -89,7 +118,10 @@ class IncompleteCurvature(Curvature):
 
     @property
     def work(self) -> int:
-        return self.rows.batch.numel() * self.rows.d + sum(part.rotation.numel() for part in self._turned)
+        patterns = sum(part.chains.bundle.patterns.shape[-1] for part in self._turned)
+        return min(self.rows.batch.numel(), patterns * 2 * (self.rows.d + 1)) * self.rows.d + sum(
+            part.rotation.numel() for part in self._turned
+        )
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
         m, K = self._folded(self.rows, v)
@@ -115,12 +147,12 @@ class IncompleteCurvature(Curvature):
             self.maps.require_one_parametrisation()
         m, K = self._folded(statistics.rows, v)
         parts = []
-        for part in statistics.turned:
+        for part, terms in zip(statistics.turned, statistics.terms, strict=True):
             change, matrix_change = part.change(m, K)
-            z = part.chains.whitened
-            B = statistics.weighted(part, torch.where(part.chains.mask, z @ matrix_change + change.unsqueeze(-2), 0))
-            cross = B.mT @ z
-            parts.append((-B.sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
+            moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
+            B = terms.sign * torch.where(terms.mask, moved, 0)
+            cross = B.mT @ terms.z
+            parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
         g, M = _added_up(statistics.rows, statistics.turned, parts, statistics.own)
         return added(self.maps.gradients(g, M), self.maps.bent(v, *self.maps.change(v), *statistics.score))
 

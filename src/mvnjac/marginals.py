@@ -1,4 +1,4 @@
-"""Rows with missing entries under a structure that keeps its form when variables are left out: a structure a pattern, at its own cost."""
+"""Rows with missing entries under a structure that keeps its form when variables are left out: one a pattern, at its own cost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class Marginals:
     def _marginal(self, residual: Tensor, rows: Tensor, observed: Tensor) -> Marginal:
         structure = self.covariance.marginal(observed)
         some = residual.index_select(0, rows).index_select(-1, observed)
-        return Marginal(rows, observed, structure, Residuals(some, some.new_zeros(len(observed)), structure.factor(len(observed))))
+        return Marginal(
+            rows, observed, structure, Residuals(some, some.new_zeros(len(observed)), structure.factor(len(observed)))
+        )
 
     def log_prob(self) -> Tensor:
         """(*batch); 0 where nothing is observed."""
@@ -65,7 +67,9 @@ class Marginals:
         flat = torch.zeros((self.layout.n_rows, *own, *shape), dtype=dtype, device=device)
         if of_patterns:
             rows = torch.cat([part.rows for part in self.patterns])
-            flat = flat.index_copy(0, rows, torch.cat([t.expand((t.shape[0], *own, *t.shape[t.ndim - event :])) for t in of_patterns]))
+            flat = flat.index_copy(
+                0, rows, torch.cat([t.expand((t.shape[0], *own, *t.shape[t.ndim - event :])) for t in of_patterns])
+            )
         folded = flat.movedim(0, len(own)).reshape((*self.layout.group_shape, self.layout.n_rows, *flat.shape[1 + len(own) :]))
         return self.layout.unfold(folded, event)
 

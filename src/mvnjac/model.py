@@ -82,9 +82,20 @@ class Model:
 
     def rows_observing(self, observed: Tensor) -> Residuals:
         """Rows of which nothing but the observed entries (..., d) is known."""
-        if not isinstance(observed, Tensor) or observed.dtype is not torch.bool or observed.ndim == 0 or observed.shape[-1] != self.d:
-            got = f"{observed.dtype} of shape {tuple(observed.shape)}" if isinstance(observed, Tensor) else type(observed).__name__
-            raise ShapeError(f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there.")
+        if (
+            not isinstance(observed, Tensor)
+            or observed.dtype is not torch.bool
+            or observed.ndim == 0
+            or observed.shape[-1] != self.d
+        ):
+            got = (
+                f"{observed.dtype} of shape {tuple(observed.shape)}"
+                if isinstance(observed, Tensor)
+                else type(observed).__name__
+            )
+            raise ShapeError(
+                f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there."
+            )
         other = copy.copy(self)
         other.missing = "marginalise"
         return other.rows(torch.where(observed, self.mean.new_zeros(()), torch.nan))
@@ -219,7 +230,9 @@ class Model:
         return factor
 
     def _working_covariance(self, keep: bool) -> Covariance:
-        as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in self.covariance.parameters.values()))
+        as_it_is = self.working == self.dtype and (
+            keep or not any(t.requires_grad for t in self.covariance.parameters.values())
+        )
         return self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
 
     # --- shapes --------------------------------------------------------------------------------------------------

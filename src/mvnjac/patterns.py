@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mvnjac.arithmetic import looked_at
 
-#: chains of more rows than this are not filled up to a power of two
+#: chains of more rows than this are not filled up to a power of two, and not bundled
 _LARGE = 256
 
 
@@ -50,12 +50,12 @@ def bundled(mask: Tensor) -> tuple[list[Bundle], Tensor]:
     """The chains of rows with these observed entries (N, d), in bundles; and (N,) where each row is found in their rows."""
     observed = looked_at(mask)
     patterns, of_row = distinct(observed)
-    by_size: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    by_size: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
     rows_of = _rows_of(of_row, len(patterns))
-    for chain in chains(patterns):
+    for c, chain in enumerate(chains(patterns)):
         rows = np.concatenate([rows_of[p] for p in chain])
         order = np.argsort(-patterns[chain].sum(0, dtype=np.int64), kind="stable")
-        by_size.setdefault(_size(len(rows)), []).append((rows, order))
+        by_size.setdefault(_size(len(rows), c), []).append((rows, order))
     at, first, bundles = np.empty(len(observed), dtype=np.int64), 0, []
     for _, members in sorted(by_size.items()):
         rows, real, order = _filled(members)
@@ -110,8 +110,9 @@ def _words(patterns: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.packbits(filled, axis=1).view(np.uint64).T)
 
 
-def _size(count: int) -> int:
-    return count if count > _LARGE else 1 << (count - 1).bit_length()
+def _size(count: int, chain: int) -> tuple[int, int]:
+    """Which bundle: a long chain is one by itself."""
+    return (count, chain) if count > _LARGE else (1 << (count - 1).bit_length(), -1)
 
 
 def _rows_of(of_row: np.ndarray, count: int) -> list[np.ndarray]:

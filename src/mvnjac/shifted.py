@@ -72,7 +72,9 @@ class Shifted(Block):
 
     def full(self) -> Tensor:
         shift, pattern = self._shifts()
-        return self._observed(self._complete.full() + self._unfolded(shift if pattern is None else self._of_rows(shift, pattern)))
+        return self._observed(
+            self._complete.full() + self._unfolded(shift if pattern is None else self._of_rows(shift, pattern))
+        )
 
     def unique(self, out: Tensor | None = None) -> Tensor:
         plain = len(self.batch) == 1 and self._rows.together and not self._rows.layout.groups
@@ -115,7 +117,11 @@ class Shifted(Block):
         rows = self._rows
         weights = None if weights is None else weights.expand(self.batch)
         within = rows.layout.own
-        fits = rows.together and len(own) <= len(within) and all(a in (1, b) for a, b in zip(own[::-1], within[::-1], strict=False))
+        fits = (
+            rows.together
+            and len(own) <= len(within)
+            and all(a in (1, b) for a, b in zip(own[::-1], within[::-1], strict=False))
+        )
         if not fits:
             full = self.full()
             return sum_to(full if weights is None else full * over_event(weights, self._event), own, self._event)
@@ -127,7 +133,9 @@ class Shifted(Block):
     def matvec(self, direction: Tensor) -> Tensor:
         rows, own = self._rows, self._rows.layout.own
         batch = batch_shape(direction, self._event)
-        if rows.together and (len(batch) > len(own) or any(a not in (1, b) for a, b in zip(batch[::-1], own[::-1], strict=False))):
+        if rows.together and (
+            len(batch) > len(own) or any(a not in (1, b) for a, b in zip(batch[::-1], own[::-1], strict=False))
+        ):
             product = self.full() * direction
             return product.sum(tuple(range(-self._event, 0))) if self._event else product
         K = self._change(self.coordinates.project(direction))
