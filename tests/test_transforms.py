@@ -286,7 +286,10 @@ SECOND = {
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+#: what torch says of itself
+QUIET = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script:DeprecationWarning", "ignore:.* should not be instantiated:DeprecationWarning"
+)
 
 
 @QUIET
