@@ -194,13 +194,11 @@ class StructuredCurvature(Curvature):
     @property
     def redundant(self) -> bool:
         """Whether these parameters move along directions that leave the density as it is."""
-        covariance = self.model.covariance
-        return covariance.redundant and set(covariance.fields) <= set(self.names)
+        return self.model.covariance.redundant_among(self.names)
 
     def units(self) -> dict[str, Tensor]:
         """A scale for each entry of each parameter."""
-        units = self.model.covariance.units(self.factor)
-        return {name: units[name] if name in units else units["cov_diag"].sqrt() for name in self.names}
+        return self.model.covariance.units(self.factor)
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.covariance.minimum_norm(self.factor, v)

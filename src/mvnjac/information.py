@@ -20,6 +20,7 @@ from mvnjac.curvature import Curvature, DenseCurvature, StructuredCurvature
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.model import Model
+from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
 from mvnjac.pairs import fisher_inverse_diagonal, fisher_matrix, hessian_matrix
 from mvnjac.selection import Selection
@@ -36,7 +37,7 @@ def hessian(
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
     reduce: bool = True,
-    names: Sequence[str] | None = None,
+    names: NamesArgument | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Hessian:
@@ -77,7 +78,7 @@ def fisher_information(
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
-    names: Sequence[str] | None = None,
+    names: NamesArgument | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> FisherInformation:
@@ -213,7 +214,7 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
         packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
         solution = operator.solve(packed.to(model.dtype))
         change = {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
-    return {name: change[name].to(model.dtype) for name in _names(selection)}
+    return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 
 def _curvature(model: Model, names: Sequence[str]) -> Curvature:
@@ -226,6 +227,7 @@ def _curvature(model: Model, names: Sequence[str]) -> Curvature:
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:
+    x = model.flat(x)
     return Derivatives(model, model.residuals(x), batch_shape(x, 1))
 
 
@@ -234,7 +236,7 @@ def _weights(model: Model, derivatives: Derivatives, weights: Tensor | None) -> 
 
 
 def _select(model: Model, wrt: Wrt) -> Selection:
-    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.names)
+    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.labels_of)
 
 
 def _names(selection: Selection) -> list[str]:

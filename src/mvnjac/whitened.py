@@ -107,11 +107,7 @@ class Whitening:
 
     def projected(self, owner: type[DenseParametrisation], gradients: Values) -> dict[str, Tensor]:
         """Those that were asked for: symmetric to the last bit, and 0 where there is no freedom."""
-        kinds = {name: owner.fields[name](self.factor.d) for name in gradients if name in self.names}
-        return {
-            name: kind.project(0.5 * (gradients[name] + gradients[name].mT) if kind.mirrored else gradients[name])
-            for name, kind in kinds.items()
-        }
+        return owner.projected(self.factor, {name: value for name, value in gradients.items() if name in self.names})
 
     def inverse_change(self, m: Tensor, K: Tensor) -> dict[str, Tensor]:
         """The change of the parameters that (m, K) is, where they are complete."""
