@@ -23,6 +23,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout, batch_shape
+from mvnjac.covariance.base import Factor
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
 from mvnjac.directional import gradient_of_directional
@@ -169,7 +170,7 @@ class StructuredCurvature(Curvature):
         own = {name: value for name, value in v.items() if name != "mean"}
         result = self.model.covariance.fisher(self.factor, own) if own else {}
         if "mean" in v:
-            result["mean"] = self._precision_times(v["mean"])
+            result["mean"] = solved(self.factor, v["mean"])
         zeros = {name: torch.zeros(self.model.coordinates(name).shape, dtype=self.mean.dtype) for name in self.names}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
@@ -181,20 +182,14 @@ class StructuredCurvature(Curvature):
             solved["mean"] = self.model.covariance.times(self.factor, gradients["mean"])
         return solved
 
-    def _precision_times(self, v: Tensor) -> Tensor:
-        layout = RowLayout(torch.broadcast_shapes(batch_shape(v, 1), self.factor.batch), self.factor.batch)
-        return layout.unfold(self.factor.solve(layout.fold(v), layout))
-
     @property
     def redundant(self) -> bool:
         """Whether these parameters move along directions that leave the density as it is."""
-        covariance = self.model.covariance
-        return covariance.redundant and set(covariance.fields) <= set(self.names)
+        return self.model.covariance.redundant_among(self.names)
 
     def units(self) -> dict[str, Tensor]:
         """A scale for each entry of each parameter."""
-        units = self.model.covariance.units(self.factor)
-        return {name: units[name] if name in units else units["cov_diag"].sqrt() for name in self.names}
+        return self.model.covariance.units(self.factor)
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.covariance.minimum_norm(self.factor, v)
@@ -218,3 +213,9 @@ class StructuredCurvature(Curvature):
         assert isinstance(statistics, WeightedRows)
         layout = RowLayout(statistics.weights.shape, statistics.own)
         return layout.unfold_own(layout.fold(statistics.weights, 0).sum(-1), 0)
+
+
+def solved(factor: Factor, v: Tensor) -> Tensor:
+    """Σ⁻¹ v, for v (..., d)."""
+    layout = RowLayout(torch.broadcast_shapes(batch_shape(v, 1), factor.batch), factor.batch)
+    return layout.unfold(factor.solve(layout.fold(v), layout))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import concrete
+from mvnjac.arithmetic import concrete, looked_at
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.covariance.base import Covariance, Factor
 from mvnjac.covariance.factor import cholesky, solve_rows
@@ -99,6 +99,8 @@ class IncompleteResiduals(Residuals):
         self._chains: list[Chains] | None = None
         self._at: Tensor | None = None  # where a row is found in the chains
         self._marginals: Marginals | None = None
+        self._groups: list[Residuals] | None = None
+        self._wanted_together = together
         super().__init__(torch.where(observed, x, 0), mean, factor)
 
     def _take(self) -> None:
@@ -113,6 +115,21 @@ class IncompleteResiduals(Residuals):
         """(N, d) what each row observes."""
         mask = self.layout.fold(self.observed)
         return mask[0] if self.layout.groups else mask
+
+    @property
+    def groups(self) -> list[Residuals]:
+        """The rows of each independent group of variables, with or without missing entries."""
+        if self._groups is None:
+            with self._graph():
+                self._groups = [self._group(*group) for group in self.covariance.groups(self.factor)]
+        return self._groups
+
+    def _group(self, at: slice, covariance: Covariance, factor: Factor) -> Residuals:
+        x = self._x[..., at].expand((*self.batch, at.stop - at.start))
+        observed = self.observed[..., at].expand(x.shape)
+        if concrete(observed) and bool(looked_at(observed).all()):
+            return Residuals(x, self.mean[..., at], factor)
+        return IncompleteResiduals(x, self.mean[..., at], covariance, factor, observed, self._wanted_together)
 
     @property
     def keeps_form(self) -> bool:
@@ -173,9 +190,13 @@ class IncompleteResiduals(Residuals):
     def scaled(self) -> Tensor:
         if "scaled" not in self._cache:
             with self._graph():
-                a = self.marginals.scaled() if self.keeps_form else self.gathered([c.scaled for c in self.chains], 1)
-                self._cache["scaled"] = a.expand((*self.batch, self.d))
+                self._cache["scaled"] = self._scaled().expand((*self.batch, self.d))
         return self._cache["scaled"]
+
+    def _scaled(self) -> Tensor:
+        if self.groups:
+            return torch.cat([rows.scaled for rows in self.groups], -1)
+        return self.marginals.scaled() if self.keeps_form else self.gathered([c.scaled for c in self.chains], 1)
 
     @property
     def residual(self) -> Tensor:
@@ -191,6 +212,8 @@ class IncompleteResiduals(Residuals):
     def log_prob(self) -> Tensor:
         """(*batch) of the marginals: 0 where nothing is observed."""
         with self._graph():
+            if self.groups:
+                return torch.stack([rows.log_prob for rows in self.groups]).sum(0)
             if self.keeps_form:
                 return self.marginals.log_prob()
             return -0.5 * self.gathered([chains.quadratic for chains in self.chains], 0)

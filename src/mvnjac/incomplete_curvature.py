@@ -21,12 +21,14 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import sum_to
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
-from mvnjac.curvature import Curvature, StructuredCurvature
+from mvnjac.curvature import Curvature, StructuredCurvature, solved
 from mvnjac.definition import Definition
 from mvnjac.derivatives import Derivatives
 from mvnjac.incomplete import Chains, IncompleteResiduals
 from mvnjac.model import Model
+from mvnjac.residuals import Residuals
 from mvnjac.whitened import Whitening, added
 
 
@@ -100,21 +102,20 @@ class IncompleteCurvature(Curvature):
     broadcasts = False
 
     def __init__(
-        self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]], rows: IncompleteResiduals
-    ):
-        mean, factor = model.prepared()
-        self.model, self.names, self.rows, self.own = model, list(names), rows, model.reduced_batch
+        self, names: Sequence[str], owners: Sequence[type[DenseParametrisation]], rows: IncompleteResiduals, own: Size
+    ) -> None:
+        self.names, self.rows, self.own = list(names), rows, own
+        mean, factor = rows.mean, rows.factor.dense()
         self.maps = (
-            Whitening(mean, factor.dense(), names, owners)
+            Whitening(mean, factor, names, owners)
             if owners or list(names) == ["mean"]
-            else Definition(rows.covariance, mean, factor.dense(), names)
+            else Definition(rows.covariance, mean, factor, names)
         )
         self._turned = _turned(rows, None)
 
     @property
     def redundant(self) -> bool:
-        covariance = self.model.covariance
-        return covariance.redundant and set(covariance.fields) <= set(self.names)
+        return self.rows.covariance.redundant_among(self.names)
 
     @property
     def work(self) -> int:
@@ -174,20 +175,55 @@ class IncompleteCurvature(Curvature):
 
 
 class MarginalCurvature(StructuredCurvature):
-    """By the own parameters of a structure that keeps its form: the informations of the patterns' structures, added up."""
+    """By the own parameters of a structure that is marginalised as it is: a structure a pattern, or group by group."""
 
     def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals) -> None:
         super().__init__(model, names)
-        self._marginals = rows.marginals
+        self._rows = rows
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        result = self._marginals.fisher(dict(v), self.model.coordinates)
+        result = _average_fisher(self._rows, self.model.covariance, v, self.model.reduced_batch)
         shapes = {name: self.model.coordinates(name).shape for name in self.names}
         zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
         return None
+
+
+def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size) -> dict[str, Tensor]:
+    """The information of the average row by the mean and a structure's own parameters, times v."""
+    by_mean, others = v.get("mean"), {name: value for name, value in v.items() if name != "mean"}
+    if not isinstance(rows, IncompleteResiduals):
+        result = covariance.fisher(rows.factor, others) if others else {}
+        return result if by_mean is None else {**result, "mean": solved(rows.factor, by_mean)}
+    if rows.groups:
+        return _by_groups(rows, covariance, by_mean, others, own)
+    if rows.keeps_form:
+        return rows.marginals.fisher(dict(v), rows.d)
+    owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
+    return IncompleteCurvature(["mean", *covariance.fields], owners, rows, own).fisher(v)
+
+
+def _by_groups(
+    rows: IncompleteResiduals, covariance: Covariance, by_mean: Tensor | None, others: Values, own: Size
+) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = {}
+    means = []
+    for i, (at, block, _) in enumerate(covariance.groups(rows.factor)):
+        inner = {name: covariance.in_group(name) for name in covariance.fields}
+        names = {own_name: name for name, (group, own_name) in inner.items() if group == i}
+        part = {own_name: others[name] for own_name, name in names.items() if name in others}
+        if by_mean is not None:
+            part["mean"] = by_mean[..., at]
+        image = _average_fisher(rows.groups[i], block, part, own) if part else {}
+        means.append(image.get("mean"))
+        result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
+    if by_mean is not None:
+        parts = [mean for mean in means if mean is not None]
+        batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in parts))
+        result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in parts], -1)
+    return result
 
 
 def _turned(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Turned]:

@@ -22,6 +22,7 @@ from mvnjac.errors import ArgumentError
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.incomplete_curvature import IncompleteCurvature, MarginalCurvature
 from mvnjac.model import Model
+from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
 from mvnjac.pairs import fisher_inverse_diagonal, fisher_matrix, hessian_matrix
 from mvnjac.residuals import Residuals
@@ -39,7 +40,7 @@ def hessian(
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
     reduce: bool = True,
-    names: Sequence[str] | None = None,
+    names: NamesArgument | None = None,
     missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
@@ -82,7 +83,7 @@ def fisher_information(
     *,
     wrt: Wrt = None,
     observed: Bool[Tensor, "*rows d"] | None = None,
-    names: Sequence[str] | None = None,
+    names: NamesArgument | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> FisherInformation:
@@ -226,7 +227,7 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
         packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
         solution = operator.solve(packed.to(model.dtype))
         change = {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
-    return {name: change[name].to(model.dtype) for name in _names(selection)}
+    return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 
 def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None) -> Curvature:
@@ -242,13 +243,14 @@ def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None
 
 def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals) -> Curvature:
     own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
-    if own and rows.keeps_form:
+    if own and (rows.keeps_form or rows.groups):
         return MarginalCurvature(model, names, rows)
     owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
-    return IncompleteCurvature(model, names, owners, rows)
+    return IncompleteCurvature(names, owners, rows, model.reduced_batch)
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:
+    x = model.flat(x)
     return Derivatives(model, model.residuals(x), batch_shape(x, 1))
 
 
@@ -257,7 +259,7 @@ def _weights(model: Model, derivatives: Derivatives, weights: Tensor | None) -> 
 
 
 def _select(model: Model, wrt: Wrt) -> Selection:
-    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.names)
+    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.labels_of)
 
 
 def _names(selection: Selection) -> list[str]:

@@ -26,7 +26,6 @@ from mvnjac.arithmetic import tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
-from mvnjac.covariance.parametric import Parametric
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
 from mvnjac.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
@@ -80,13 +79,14 @@ def log_prob(
 
 def evaluate(model: Model, x: Tensor) -> Tensor:
     """The log-density of the rows of x, with the closed forms as its derivatives."""
-    if isinstance(model.covariance, Parametric) and tracked(x, *model.given()):
-        follows, sigma = model.covariance.evaluate()  # what leads from θ to them is the user's, and differentiates as it is
-        mean = model.mean if follows is None else follows
-        twin = Model(model.function, mean, sigma, model.names, model.precision, model.check, missing=model.missing)
-        return evaluate(twin, x)
+    x = model.flat(x)
     if not tracked(x, *model.given()):
         return log_density(model, model.residuals(x))
+    mean, covariance = model.covariance.evaluated()  # what leads from θ to them is the user's, and differentiates as it is
+    if covariance is not model.covariance:
+        given = model.mean if mean is None else mean
+        twin = Model(model.function, given, covariance, model.names, model.precision, model.check, missing=model.missing)
+        return evaluate(twin, x)
     if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):
         return log_density(model, model.residuals(x))  # traced as it is: the compiler knows no rules of ours in there
     model.check_shape(x)

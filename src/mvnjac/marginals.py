@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout, batch_shape, over_event, sum_to
 from mvnjac.blocks import Block
-from mvnjac.coordinates import Coordinates
+from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance.base import Covariance
 from mvnjac.patterns import rows_of_patterns
 from mvnjac.residuals import Residuals
@@ -96,11 +96,11 @@ class Marginals:
             t = t.new_zeros(size).index_add(axis, observed, t)
         return t
 
-    def fisher(self, v: dict[str, Tensor], coordinates: Callable[[str], Coordinates]) -> dict[str, Tensor]:
+    def fisher(self, v: dict[str, Tensor], d: int) -> dict[str, Tensor]:
         """The information of the average row times the change v of some of the structure's parameters, and of the mean."""
         total: dict[str, Tensor] = {}
         for part in self.patterns:
-            kinds = {name: coordinates(name) for name in (*v, *self.covariance.fields)}
+            kinds = {"mean": vector(d), **{name: self.covariance.coordinates_of(name, d) for name in self.covariance.fields}}
             axes = {name: [-1] if name == "mean" else self.axes(name, kind) for name, kind in kinds.items()}
             own = {name: self.restricted(value, part.observed, axes[name]) for name, value in v.items()}
             share, by_mean = len(part.rows) / self.layout.n_rows, own.pop("mean", None)

@@ -139,6 +139,14 @@ class Residuals:
                 self._dense._cache = {"residual": self.residual, "scaled": self.scaled}
         return self._dense
 
+    def part(self, at: slice, factor: Factor) -> Residuals:
+        """Some of the variables, independent of the others, against their own factor: r and a are those that are there."""
+        with self._graph():
+            part = Residuals(self._x[..., at], self.mean[..., at], factor)
+            part.batch = self.batch
+            part._cache = {"residual": self.residual[..., at], "scaled": self.scaled[..., at]}
+        return part
+
     def expand(self, batch: Size) -> Residuals:
         """The same rows as rows of a larger batch: computed once, however many there are of each."""
         if batch == self.batch:

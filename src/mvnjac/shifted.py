@@ -26,6 +26,12 @@ _ROWS = 1024
 def incomplete_block(name: str, rows: IncompleteResiduals) -> Block:
     """The derivative by a parameter of the covariance, or by one of any dense parametrisation."""
     covariance, own = rows.covariance, name in rows.covariance.fields
+    if own and rows.groups:
+        i, inner = covariance.in_group(name)
+        group = rows.groups[i]
+        if isinstance(group, IncompleteResiduals):
+            return incomplete_block(inner, group)
+        return covariance.groups(rows.factor)[i][1].pullback(inner, group)
     if own and rows.keeps_form:
         return rows.marginals.block(name, covariance.coordinates_of(name, rows.d))
     factor = rows.factor.dense()

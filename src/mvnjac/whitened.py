@@ -110,11 +110,7 @@ class Whitening:
 
     def projected(self, owner: type[DenseParametrisation], gradients: Values) -> dict[str, Tensor]:
         """Those that were asked for: symmetric to the last bit, and 0 where there is no freedom."""
-        kinds = {name: owner.fields[name](self.factor.d) for name in gradients if name in self.names}
-        return {
-            name: kind.project(0.5 * (gradients[name] + gradients[name].mT) if kind.mirrored else gradients[name])
-            for name, kind in kinds.items()
-        }
+        return owner.projected(self.factor, {name: value for name, value in gradients.items() if name in self.names})
 
     def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
         """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed; (m, K) is the change v."""

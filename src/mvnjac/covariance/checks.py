@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from mvnjac.errors import (
     NotPositiveDefiniteError,
     NotSymmetricError,
 )
+from mvnjac.names import Names
 
 #: How a variable is called in a message: its index → "variable 3" or "'EEK'".
 Namer = Callable[[int], str]
@@ -28,10 +29,14 @@ Namer = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Check:
-    """ok: 0-dimensional boolean, or known already; explain(function, namer): the error if it is False, None for a false alarm."""
+    """ok: 0-dimensional boolean, or known already; explain(function, names): the error if it is False, None for a false alarm."""
 
     ok: Tensor | bool
-    explain: Callable[[str, Namer], MvnjacError | None]
+    explain: Callable[[str, Names], MvnjacError | None]
+
+    def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
+        """The same check, of something that has names of its own, in a place that the message says."""
+        return replace(self, explain=lambda function, names: self.explain(function + place, rename(names)))
 
 
 def floating(function: str, name: str, value: object) -> None:

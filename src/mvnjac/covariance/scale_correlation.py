@@ -12,15 +12,16 @@ from torch import Tensor
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import correlation, vector
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part, twice_symmetric
-from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
 
-class ScaleCorrelation(Covariance, DenseParametrisation):
+class ScaleCorrelation(DenseCovariance):
     """Σ = diag(s) R diag(s).
 
     Args:
