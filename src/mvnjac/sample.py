@@ -7,6 +7,7 @@ is that over the observations, and a fit costs the same whatever n is.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -87,6 +88,10 @@ class Sample:
         moments = Moments.of_batches(x for source in ([together], batches) for x in source)
         assert moments is not None
         return cls.of_moments(moments, namer, name)
+
+    def in_units(self, units: Tensor) -> Sample:
+        """The same observations about their mean, each variable divided by its unit (d,)."""
+        return dataclasses.replace(self, rows=self.rows / units)
 
     @property
     def d(self) -> int:

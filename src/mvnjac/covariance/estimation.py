@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from torch import Tensor
+
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ class Estimable:
     def require_maximum(self, sample: Sample) -> None:
         """Raise where the likelihood of a structure of this size has no maximum, or no single one, for this sample."""
         refuse_constant(sample)
+
+    def rescaled(self, units: Tensor) -> Self | None:
+        """diag(u) Σ diag(u), u (d,), where that is a structure of the same kind: then a search sees variables of variance 1."""
+        return None
 
     def normalised(self) -> Self:
         """The same Σ by the parameters that a fit reports, where several mean it."""

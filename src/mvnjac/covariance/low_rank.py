@@ -230,6 +230,9 @@ class LowRank(Covariance):
         factor_analysis.require_identified(sample, self.rank)
         refuse_constant(sample)
 
+    def rescaled(self, units: Tensor) -> Self:
+        return type(self)(self.parameters["cov_factor"] * units.unsqueeze(-1), self.parameters["cov_diag"] * units**2)
+
     def normalised(self) -> Self:
         """WᵀD⁻¹W diagonal, descending; every column of a positive sum."""
         W, v = self.parameters["cov_factor"], self.parameters["cov_diag"]

@@ -161,21 +161,24 @@ def fit_sample(
     """`fit` to a sample that may have come in batches."""
     start = choice.start(sample)
     start.require_maximum(sample)
-    likelihood = Likelihood(sample, start)
+    units = sample.variances.sqrt()
+    rescaled = None if start.closed_form else start.rescaled(1 / units)  # a search sees variables of variance 1
+    likelihood = Likelihood(sample, start) if rescaled is None else Likelihood(sample.in_units(units), rescaled)
+    shift = 0.0 if rescaled is None else -sample.total * float(units.log().sum())
 
     def watch(iteration: int, point: Point) -> None:
-        _refuse_vanished(sample, point)
+        _refuse_vanished(likelihood.sample, point)
         if progress is not None:
-            progress("fitting", iteration, point.value)
+            progress("fitting", iteration, point.value + shift)
 
-    most = 0 if start.closed_form else max_iterations
-    ascent = ascend(likelihood, likelihood.theta(start), most, watch)
-    point = ascent.point
+    ascent = ascend(likelihood, 0 if start.closed_form else max_iterations, watch)
+    point, structure = ascent.point, ascent.point.structure
     converged, message = _verdict(ascent, start.closed_form)
     if not converged:
         warnings.warn(f"{sample.name}: {message}", NotConvergedWarning, stacklevel=3)
-    gaussian = _gaussian(sample, point.structure.normalised(), choice, names)
-    return Fit(gaussian, point.value, sample.count, ascent.iterations, converged, point.score_ratio, message, sample.total)
+    structure = (structure if rescaled is None else structure.rescaled(units) or structure).normalised()
+    gaussian = _gaussian(sample, structure, choice, names)
+    return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample.total)
 
 
 def _verdict(ascent: Ascent, closed_form: bool) -> tuple[bool, str]:

@@ -28,9 +28,10 @@ class Likelihood:
         self.sizes = [kind.size for kind in self._kinds.values()]
         self._logarithmic = [name in structure.positive for name in self._kinds]
 
-    def theta(self, structure: Covariance) -> Tensor:
-        """θ of a structure of this shape."""
-        packed = [kind.pack(structure.parameters[name]).reshape(-1) for name, kind in self._kinds.items()]
+    @property
+    def start(self) -> Tensor:
+        """θ of the structure that was given."""
+        packed = [kind.pack(self.structure.parameters[name]).reshape(-1) for name, kind in self._kinds.items()]
         return torch.cat([p.log() if log else p for p, log in zip(packed, self._logarithmic, strict=True)])
 
     def at(self, theta: Tensor) -> Point:

@@ -40,9 +40,9 @@ class Ascent:
         return self.point.score_ratio <= ENOUGH
 
 
-def ascend(likelihood: Likelihood, theta: Tensor, most: int, watch: Callable[[int, Point], None]) -> Ascent:
-    """From θ to a maximum nearby; `watch` sees every point on the way, and may raise."""
-    point, memory = likelihood.at(theta), _Memory()
+def ascend(likelihood: Likelihood, most: int, watch: Callable[[int, Point], None]) -> Ascent:
+    """From the likelihood's own start to a maximum nearby; `watch` sees every point on the way, and may raise."""
+    point, memory = likelihood.at(likelihood.start), _Memory()
     for iteration in range(most):
         watch(iteration, point)
         if point.score_ratio <= GOAL:
@@ -88,11 +88,14 @@ def _step(likelihood: Likelihood, start: Point, direction: Tensor) -> Point | No
 
     A fall of the likelihood within its rounding is none: near the maximum only the slope can be seen.
     """
+    longest = likelihood.largest_logarithm(direction)
+    if longest > _LONGEST:
+        direction = direction * (_LONGEST / longest)
     slope = float(start.score @ direction)
     if not slope > 0:
         return None
     rounding = 10 * torch.finfo(torch.float64).eps * (abs(start.value) + likelihood.sample.total)
-    step, low, high = 1 / max(1.0, likelihood.largest_logarithm(direction) / _LONGEST), 0.0, math.inf
+    step, low, high = 1.0, 0.0, math.inf
     for _ in range(60):
         try:
             point = likelihood.at(start.theta + step * direction)
