@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mvnjac.jacobian import Jacobian as Jacobian
     from mvnjac.jacobian import jacobian as jacobian
     from mvnjac.log_prob import log_prob as log_prob
+    from mvnjac.model_file import load as load
 
 __version__ = "0.1.0.dev0"
 
@@ -50,6 +51,7 @@ _HOMES = {
     "natural_gradient": "information",
     "fit": "inference.fit",
     "Fit": "inference.fit",
+    "load": "model_file",
     "vech": "coordinates",
     "unvech": "coordinates",
     "Covariance": "covariance.base",

@@ -193,7 +193,7 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
 
 def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
     """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
-    *before, pivot = variables
+    pivot = variables[-1]
     variance = A[pivot, pivot].item()
     if variance <= 0:
         kind = "constant" if variance == 0 else "not a variance"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac import model_file
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.isotropic import Isotropic
@@ -86,6 +88,21 @@ class Fit:
                 result[name] = kind.unpack(errors[..., first : first + kind.size])
             first += kind.size
         return result
+
+    def save(self, path: str | Path) -> None:
+        """Write the estimate as a model: a .safetensors file, complete or absent, that `mvnjac.load` and `mvnjac score --model` read.
+
+        Raises:
+            ArgumentError: a `Parametric`, which is a function.
+            TableError: the file cannot be written.
+        """
+        about = {
+            "rows": str(self.rows),
+            "log_likelihood": repr(self.log_likelihood),
+            "converged": str(self.converged).lower(),
+            "score_ratio": repr(self.score_ratio),
+        }
+        model_file.write(Path(path), self.gaussian, about)
 
     def __str__(self) -> str:
         return (
@@ -178,7 +195,9 @@ def fit_sample(
         warnings.warn(f"{sample.name}: {message}", NotConvergedWarning, stacklevel=3)
     structure = (structure if rescaled is None else structure.rescaled(units) or structure).normalised()
     gaussian = _gaussian(sample, structure, choice, names)
-    return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample.total)
+    return Fit(
+        gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample.total
+    )
 
 
 def _verdict(ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
@@ -238,5 +257,7 @@ def _arguments(
     bad = ~(weights >= 0) | weights.isinf()
     if bool(bad.any()) or not bool((weights > 0).any()):
         row = int(bad.nonzero()[0]) if bool(bad.any()) else 0
-        raise ArgumentError(f"fit: the weight of row {row} is {weights[row].item()!r}; weights are finite, not negative, and not all 0.")
+        raise ArgumentError(
+            f"fit: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
+        )
     return x[weights > 0], weights[weights > 0], model.namer

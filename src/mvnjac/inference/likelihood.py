@@ -7,7 +7,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mvnjac.coordinates import vector
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.gaussian import Gaussian

@@ -30,9 +30,13 @@ class Choice:
             return searched.start(sample, self.option)
         start = self.instance.map(lambda t: t.detach().to(sample.origin))
         if start.dimension not in (None, sample.d):
-            raise ShapeError(f"{sample.name}: {self.instance!r} is of {start.dimension} variables, but x has {sample.d} columns.")
+            raise ShapeError(
+                f"{sample.name}: {self.instance!r} is of {start.dimension} variables, but x has {sample.d} columns."
+            )
         if start.batch:
-            raise ShapeError(f"{sample.name}: {self.instance!r} has leading dimensions {tuple(start.batch)}; one is fitted at a time.")
+            raise ShapeError(
+                f"{sample.name}: {self.instance!r} has leading dimensions {tuple(start.batch)}; one is fitted at a time."
+            )
         return start
 
 
@@ -70,13 +74,17 @@ def choose(structure: str | type[Covariance] | Covariance) -> Choice:
         return _checked(cls, option if colon else None)
     if isinstance(structure, type) and issubclass(structure, Covariance):
         return _checked(structure, None)
-    raise ArgumentError(f"fit: structure is a {type(structure).__name__}; pass a name such as 'low-rank:5', a class or an instance.")
+    raise ArgumentError(
+        f"fit: structure is a {type(structure).__name__}; pass a name such as 'low-rank:5', a class or an instance."
+    )
 
 
 def _checked(cls: type[Covariance], option: str | None) -> Choice:
     name = kebab(cls.__name__)
     if not _startable(cls):
-        raise ArgumentError(f"fit: {cls.__name__} does not say where a fit starts; pass an instance of it: its parameters are the start.")
+        raise ArgumentError(
+            f"fit: {cls.__name__} does not say where a fit starts; pass an instance of it: its parameters are the start."
+        )
     if cls.option is None and option is not None:
         raise ArgumentError(f"fit: the structure {name} takes no option, got {name}:{option}.")
     if cls.option is not None and option is None:
