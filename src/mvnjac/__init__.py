@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.gaussian import Gaussian as Gaussian
+    from mvnjac.inference.fit import Fit as Fit
+    from mvnjac.inference.fit import fit as fit
     from mvnjac.information import fisher_information as fisher_information
     from mvnjac.information import hessian as hessian
     from mvnjac.information import natural_gradient as natural_gradient
     from mvnjac.jacobian import Jacobian as Jacobian
     from mvnjac.jacobian import jacobian as jacobian
     from mvnjac.log_prob import log_prob as log_prob
+    from mvnjac.model_file import load as load
 
 __version__ = "0.1.0.dev0"
 
@@ -48,6 +51,9 @@ _HOMES = {
     "hessian": "information",
     "fisher_information": "information",
     "natural_gradient": "information",
+    "fit": "inference.fit",
+    "Fit": "inference.fit",
+    "load": "model_file",
     "vech": "coordinates",
     "unvech": "coordinates",
     "Covariance": "covariance.base",

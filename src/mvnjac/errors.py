@@ -40,6 +40,10 @@ class NotPositiveDefiniteError(ArgumentError):
     """The covariance (or precision, or correlation) is not positive definite."""
 
 
+class NotIdentifiedError(ArgumentError):
+    """The data, or the model, leave some parameters undetermined."""
+
+
 class SingularError(ArgumentError):
     """An information or Hessian matrix that is to be inverted is singular."""
 
@@ -61,3 +65,7 @@ class TableError(MvnjacError):
 
 class UsageError(MvnjacError):
     """The command line asks for something that does not exist or must not be done (exit code 2)."""
+
+
+class NotConvergedWarning(UserWarning):
+    """A fit stopped before it reached a maximum; `Fit.converged` is False."""

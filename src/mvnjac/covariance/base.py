@@ -20,6 +20,7 @@ from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.estimation import Estimable
 from mvnjac.errors import DeviceError, DtypeError, ShapeError
 from mvnjac.names import Names
 
@@ -97,7 +98,7 @@ class BadInput:
     says: str
 
 
-class Covariance(ABC):
+class Covariance(Estimable, ABC):
     """A covariance Σ in some parametrisation. Keywords of the constructor are the parameters' names.
 
     Attributes:

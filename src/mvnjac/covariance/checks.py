@@ -199,19 +199,24 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
 
 def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
     """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
-    *before, pivot = variables
+    pivot = variables[-1]
     variance = A[pivot, pivot].item()
     if variance <= 0:
         kind = "constant" if variance == 0 else "not a variance"
         return f"Its diagonal entry is {variance!r}: {kind}. Leave {namer(pivot)} out, or mend the matrix."
-    weights = torch.linalg.lstsq(A[before][:, before], A[before, pivot].unsqueeze(-1), driver="gelsd").solution
-    share = weights.squeeze(-1).abs() * A.diagonal()[before].abs().sqrt() / variance**0.5
-    involved = [before[i] for i in share.argsort(descending=True).tolist() if share[i] > 0.01][:5]
-    others = ", ".join(namer(i) for i in involved) or "the variables before it"
     return (
-        f"{namer(pivot)} is, to rounding or beyond, a linear combination of {others}. "
+        f"{namer(pivot)} is, to rounding or beyond, a linear combination of {combination(A, variables, namer)}. "
         "Leave one of them out, use more rows than variables, or mend the matrix; no jitter is added here."
     )
+
+
+def combination(A: Tensor, variables: list[int], namer: Namer) -> str:
+    """The names of those of these variables that the last of them is a combination of, by its regression on them."""
+    *before, pivot = variables
+    weights = torch.linalg.lstsq(A[before][:, before], A[before, pivot].unsqueeze(-1), driver="gelsd").solution
+    share = weights.squeeze(-1).abs() * A.diagonal()[before].abs().sqrt() / A[pivot, pivot].item() ** 0.5
+    involved = [before[i] for i in share.argsort(descending=True).tolist() if share[i] > 0.01][:5]
+    return ", ".join(namer(i) for i in involved) or "the variables before it"
 
 
 def _finite(value: Tensor) -> Tensor | bool:

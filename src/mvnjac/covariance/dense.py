@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,10 +15,14 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense_covariance import DenseCovariance
+from mvnjac.covariance.estimation import refuse_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class Dense(DenseCovariance):
@@ -73,6 +78,33 @@ class Dense(DenseCovariance):
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
         return factor.whiten_gradient(gradients["covariance_matrix"])
+
+    closed_form = True
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        return cls(sample.covariance)
+
+    def require_maximum(self, sample: Sample) -> None:
+        """An estimate that rounding alone keeps from being singular is no estimate."""
+        refuse_constant(sample)
+        covariance_matrix, d = self.parameters["covariance_matrix"], sample.d
+        if sample.count <= d:
+            raise NotPositiveDefiniteError(
+                f"{sample.name}: {sample.count} rows for {d} variables: the estimated covariance is singular; use more rows than "
+                "variables, or a structure with fewer parameters (diagonal, low-rank)."
+            )
+        scale = covariance_matrix.diagonal().sqrt()
+        root, info = torch.linalg.cholesky_ex(covariance_matrix / torch.outer(scale, scale))
+        pivots = root.diagonal() ** 2
+        weak = [i for i in range(d) if not pivots[i] > 10 * d * torch.finfo(covariance_matrix.dtype).eps]
+        if int(info) or weak:
+            last = int(info) - 1 if int(info) else weak[0]
+            involved = checks.combination(covariance_matrix, list(range(last + 1)), sample.namer)
+            raise NotPositiveDefiniteError(
+                f"{sample.name}: the estimated covariance is singular: {sample.namer(last)} is, to rounding, a linear combination "
+                f"of {involved}; leave one of them out."
+            )
 
     def dense(self, d: int | None = None) -> Tensor:
         return self.parameters["covariance_matrix"]

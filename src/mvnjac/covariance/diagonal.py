@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,9 @@ from mvnjac.covariance.checks import Check
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class DiagonalFactor(Factor):
@@ -107,6 +110,12 @@ class Diagonal(Covariance):
 
     def times(self, factor: DiagonalFactor, v: Tensor) -> Tensor:
         return v * factor.variance
+
+    closed_form, positive = True, ("cov_diag",)
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        return cls(sample.variances)
 
     def dense(self, d: int | None = None) -> Tensor:
         return torch.diag_embed(self.parameters["cov_diag"])

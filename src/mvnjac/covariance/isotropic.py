@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,12 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.diagonal import DiagonalFactor
+from mvnjac.covariance.estimation import refuse_constant
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class Isotropic(Covariance):
@@ -62,6 +66,16 @@ class Isotropic(Covariance):
 
     def times(self, factor: DiagonalFactor, v: Tensor) -> Tensor:
         return v * factor.variance
+
+    closed_form, positive = True, ("variance",)
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        return cls(sample.variances.mean())
+
+    def require_maximum(self, sample: Sample) -> None:
+        if len(sample.constant) == sample.d:  # one that varies gives all of them a variance
+            refuse_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:
         if d is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,16 @@ from torch import Size, Tensor
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import Coordinates, vector
-from mvnjac.covariance import checks
+from mvnjac.covariance import checks, factor_analysis
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class LowRankFactor(Factor):
@@ -215,6 +219,27 @@ class LowRank(Covariance):
         turned = Q.mT @ (inner - inner.mT) @ Q
         skew = torch.where(sums > 0, turned / torch.where(sums > 0, sums, 1), 0)
         return {**v, "cov_factor": change - W @ (Q @ skew @ Q.mT)}
+
+    option, positive, unidentified = "RANK", ("cov_diag",), ("cov_factor",)
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        k = whole_number("low-rank", option)
+        factor_analysis.require_identified(sample, k)
+        refuse_constant(sample)
+        return cls(*factor_analysis.starting_values(sample, k))
+
+    def require_maximum(self, sample: Sample) -> None:
+        factor_analysis.require_identified(sample, self.rank)
+        refuse_constant(sample)
+
+    def rescaled(self, units: Tensor) -> Self:
+        return type(self)(self.parameters["cov_factor"] * units.unsqueeze(-1), self.parameters["cov_diag"] * units**2)
+
+    def normalised(self) -> Self:
+        """WᵀD⁻¹W diagonal, descending; every column of a positive sum."""
+        W, v = self.parameters["cov_factor"], self.parameters["cov_diag"]
+        return type(self)(factor_analysis.principal_rotation(W, v), v)
 
     def times(self, factor: LowRankFactor, v: Tensor) -> Tensor:
         W = factor.cov_factor

@@ -67,9 +67,18 @@ def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
 
 def write_text(path: Path, text: str) -> None:
     """A small text output, likewise."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; it becomes the path once the block is left well, and is gone otherwise."""
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
-        temporary.write_text(text)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise TableError(f"{path}: cannot be written ({error.strerror or error}).") from error

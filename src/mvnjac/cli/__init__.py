@@ -1,0 +1,31 @@
+"""The command line: parse, call, print. No arithmetic, and nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+from mvnjac.cli.commands import app
+
+
+def main() -> None:
+    """The entry point: every error of ours is one sentence on standard error and an exit code."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        from mvnjac.errors import MvnjacError
+
+        if not isinstance(error, MvnjacError | OSError):
+            raise
+        print(f"mvnjac: {error}", file=sys.stderr)
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    from mvnjac.errors import NotPositiveDefiniteError, UnknownNameError, UsageError
+
+    if isinstance(error, NotPositiveDefiniteError):
+        return 3
+    return 2 if isinstance(error, UsageError | UnknownNameError) else 1

@@ -1,0 +1,110 @@
+"""The arguments and options that commands share."""
+
+from __future__ import annotations
+
+import csv
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Layout(StrEnum):
+    """How a matrix parameter becomes columns."""
+
+    unique = "unique"
+    full = "full"
+
+
+class Format(StrEnum):
+    """How `score` prints."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        "-c",
+        metavar="A,B,…",
+        help="The variables, in this order; default: all columns but the index. A name with a comma in quotes: '\"BRK,B\",AAPL'.",
+    ),
+]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="COLUMN",
+        help="A column (a date, say) that is kept in the output; for .npy in a file of its own beside it.",
+    ),
+]
+Returns = Annotated[
+    bool,
+    typer.Option(
+        "--log-returns",
+        help="Difference the logarithms of consecutive rows first; with --index, after sorting by it, ascending.",
+    ),
+]
+Mean = Annotated[
+    Path | None, typer.Option("--mean", metavar="FILE", help="A table of one row under the variables' names, or .npy.")
+]
+CovarianceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--covariance",
+        metavar="FILE",
+        help="A header of names and a row a variable, optionally with a first column of names; or .npy.",
+    ),
+]
+ModelFile = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="FILE", help="A model that `mvnjac fit` has written, in place of mean and covariance."),
+]
+STRUCTURES = (
+    "dense, diagonal, isotropic, low-rank:RANK, or another of the dense family: the parametrisations, by the same names"
+)
+Structure = Annotated[
+    str | None,
+    typer.Option("--structure", metavar="NAME", help=f"Estimate a covariance of this structure: {STRUCTURES}."),
+]
+Wrt = Annotated[
+    str | None,
+    typer.Option("--wrt", metavar="NAMES", help='Parameters or single elements: "mean,covariance_matrix[USD,JPY]".'),
+]
+Parametrisation = Annotated[
+    str | None,
+    typer.Option(
+        "--parametrisation",
+        metavar="NAME",
+        help="dense, cholesky, log-cholesky, precision, precision-cholesky, inverse-cholesky, scale-correlation or natural; "
+        "default: the structure's own, dense where none is asked for.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="OUT", help="The file to write, by its suffix; complete or absent."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
+
+def names(columns: list[str] | None) -> list[str] | None:
+    """The names of --columns, given once or several times; those with a comma in quotes."""
+    return [name for text in columns or [] for name in next(csv.reader([text], skipinitialspace=True))] or None
+
+
+def wrt_names(text: str | None) -> list[str]:
+    """Split at the commas that are not inside brackets."""
+    parts, depth = [""], 0
+    for character in text or "":
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]

@@ -1,0 +1,68 @@
+"""A table of total scores as text: for people, as JSON, as CSV."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvnjac.cli.options import Format
+
+if TYPE_CHECKING:
+    from mvnjac.scores import ScoreTable
+
+
+def format_of(output: Path | None) -> Format:
+    """By the suffix of the file."""
+    from mvnjac.errors import UsageError
+
+    suffixes = {".json": Format.json, ".csv": Format.csv, ".txt": Format.table}
+    if output is None:
+        return Format.table
+    if output.suffix not in suffixes:
+        raise UsageError(f"{output}: unknown suffix; expected one of {', '.join(suffixes)}, or say --format.")
+    return suffixes[output.suffix]
+
+
+def formatted(table: ScoreTable, form: Format) -> str:
+    """The whole table."""
+    if form is Format.json:
+        return json.dumps(_record(table), indent=1) + "\n"
+    if form is Format.csv:
+        lines = [",".join(["parameter", *table.HEADINGS])]
+        for name, numbers in table.lines():
+            lines.append(",".join(['"' + name.replace('"', '""') + '"', *map(repr, numbers)]))
+        return "\n".join(lines) + "\n"
+    from rich.console import Console
+
+    console = Console(no_color=True, force_terminal=False)
+    with console.capture() as capture:
+        print_table(table, console)
+    return capture.get()
+
+
+def _record(table: ScoreTable) -> dict[str, Any]:
+    parameters = [
+        {"parameter": name, **{key: None if v != v else v for key, v in zip(table.HEADINGS, numbers, strict=True)}}  # NaN: null
+        for name, numbers in table.lines()
+    ]
+    return {"rows": table.rows, "log_likelihood": table.log_likelihood, "parameters": parameters}
+
+
+def print_table(table: ScoreTable, console: Any = None) -> None:
+    """For people."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, caption=f"{table.rows} rows, log-likelihood {table.log_likelihood:.10g}")
+    shown.add_column("parameter", no_wrap=True)
+    for heading in table.HEADINGS:
+        shown.add_column(heading.replace("_", " "), justify="right")
+    for name, numbers in table.lines():
+        shown.add_row(escape(name), *(f"{number:.6g}" for number in numbers))
+    console = console or Console()
+    if not console.is_terminal:  # nothing is cut off in a file or a pipe
+        console.width = 110 + max(map(len, table.names), default=0)
+    console.print(shown)

@@ -1,0 +1,150 @@
+"""Which mean and covariance a job is about: given in files, a model's, or estimated from the table by maximum likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mvnjac import model_file
+from mvnjac.covariance.dense import Dense
+from mvnjac.errors import ArgumentError, MvnjacError, NotConvergedWarning, TableError, UsageError
+from mvnjac.gaussian import Gaussian
+from mvnjac.inference.fit import Fit, fit_sample
+from mvnjac.inference.structure import Choice, choose
+from mvnjac.moments import Moments
+from mvnjac.sample import Sample
+from mvnjac.tables.base import Source, open_source
+from mvnjac.tables.parameters import read_covariance, read_mean
+from mvnjac.tables.returns import LogReturns
+from mvnjac.tables.rows import Rows, tensor_batches
+
+
+@dataclass(frozen=True)
+class Data:
+    """The observations: which columns of which table, kept how.
+
+    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. progress: (phase, rows);
+    search: (phase, iteration, log-likelihood).
+    """
+
+    path: Path
+    columns: Sequence[str] | None = None
+    index: str | None = None
+    log_returns: bool = False
+    progress: Callable[[str, int], None] = lambda phase, rows: None
+    search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
+
+    def open(self) -> tuple[Source, list[str]]:
+        """The table, and the names of its variables."""
+        source = open_source(self.path, self.index)
+        names = source.variables(self.columns, self.index)
+        return (LogReturns(source, self.index) if self.log_returns else source), names
+
+    def rows(self, source: Source, names: Sequence[str], phase: str) -> Iterator[Rows]:
+        """All rows, once; the progress is told."""
+        for rows in tensor_batches(source, names, self.index):
+            yield rows
+            self.progress(phase, len(rows.x))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: files of a mean and a covariance, a file of a model, or a structure to estimate; all None: dense.
+
+    Raises:
+        UsageError: more than one of them.
+    """
+
+    mean: Path | None = None
+    covariance: Path | None = None
+    model: Path | None = None
+    structure: str | None = None
+
+    def __post_init__(self) -> None:
+        given = {f"--{field.name}" for field in dataclasses.fields(self) if getattr(self, field.name) is not None}
+        if len(given) > 1 and given != {"--mean", "--covariance"}:
+            raise UsageError(f"{' and '.join(sorted(given))} exclude each other: each says where the covariance comes from.")
+
+    def files(self) -> list[Path | None]:
+        """What is read besides the data."""
+        return [self.mean, self.covariance, self.model]
+
+
+def prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]:
+    """The table, its variables, and the mean and covariance for them.
+
+    Raises:
+        NotPositiveDefiniteError: an estimate that is singular: constant columns, too few rows, linear dependence.
+    """
+    if request.model is not None:
+        return _with_model(data, request.model)
+    source, names = data.open()
+    if request.mean is None and request.covariance is None:
+        return source, names, _fitted(data, source, names, request.structure or "dense", 1000).gaussian
+    return source, names, _given(data, source, names, request.mean, request.covariance)
+
+
+def fitted(data: Data, structure: str, max_iterations: int) -> Fit:
+    """The estimate of a structure from the table."""
+    return _fitted(data, *data.open(), structure, max_iterations)
+
+
+def _fitted(data: Data, source: Source, names: list[str], structure: str, max_iterations: int) -> Fit:
+    choice = _choice(structure)
+    batches = (rows.x for rows in data.rows(source, names, "estimating"))
+    sample = Sample.of_batches(batches, lambda i: repr(names[i]), str(data.path))
+    if sample is None:
+        raise TableError(f"{data.path}: there are no rows to estimate from.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)  # half a maximum is none: nothing is made from it
+        try:
+            return fit_sample(sample, choice, names, max_iterations, data.search)
+        except NotConvergedWarning as warning:
+            raise MvnjacError(str(warning)) from None
+
+
+def _choice(structure: str) -> Choice:
+    try:
+        return choose(structure)
+    except ArgumentError as error:
+        raise UsageError(f"--structure: {error}") from None
+
+
+def _given(data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None) -> Gaussian:
+    """A given mean or covariance; the other, where it is not given, estimated at it."""
+    mu = None if mean is None else read_mean(mean, names)
+    sigma = None if covariance is None else read_covariance(covariance, names)
+    if mu is None or sigma is None:
+        moments = Moments.of_batches(rows.x for rows in data.rows(source, names, "estimating"))
+        if moments is None:
+            raise TableError(f"{data.path}: there are no rows to estimate from.")
+        sigma = _about(mu, moments, names, data.path) if sigma is None else sigma
+        mu = moments.mean if mu is None else mu
+    return Gaussian(mu, sigma, names=names)
+
+
+def _about(mean: Tensor | None, moments: Moments, names: list[str], path: Path) -> Tensor:
+    covariance = moments.covariance(mean)
+    Dense(covariance).require_maximum(Sample.of_moments(moments, lambda i: repr(names[i]), str(path)))
+    return covariance
+
+
+def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
+    """The model's variables are those of its names, wherever they stand in the table."""
+    gaussian = model_file.read(path)
+    own, asked = gaussian.names, data.columns
+    if own is not None:
+        if asked is not None and set(asked) != set(own):
+            raise UsageError(f"--columns: the model {path} is of {', '.join(own)}; leave --columns out, or name all of these.")
+        data = dataclasses.replace(data, columns=own)
+    source, names = data.open()
+    if len(names) != gaussian.mean.shape[0]:
+        raise UsageError(
+            f"{path}: the model is of {gaussian.mean.shape[0]} variables without names, but {len(names)} columns are chosen."
+        )
+    return source, names, Gaussian(gaussian.mean, gaussian.covariance, names=names)

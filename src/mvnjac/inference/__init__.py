@@ -1,0 +1,1 @@
+"""What scores are for: estimation by maximum likelihood."""
