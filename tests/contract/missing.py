@@ -121,6 +121,8 @@ class Textbook:
 
 
 def _gradient(value: Tensor, theta: Tensor) -> Tensor:
+    if not value.requires_grad:  # rows without any entry: constants
+        return torch.zeros_like(theta)
     return torch.autograd.grad(value, theta, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
 
 
