@@ -157,8 +157,8 @@ class Operator:
 
     def _units(self) -> Any:
         """(first, (m, *1…, p)) the unit vectors, in chunks."""
-        p, d = self._selection.size, self._model.d
-        step = max(1, _CHUNK_BYTES // (8 * max(d * d, 1) * max(self.batch.numel(), 1)))
+        p = self._selection.size
+        step = max(1, _CHUNK_BYTES // (8 * max(self._curvature.work, 1) * max(self.batch.numel(), 1)))
         eye = torch.eye(p, dtype=self._model.working, device=self.device)
         for first in range(0, p, step):
             yield first, eye[first : first + step].reshape(-1, *(1,) * len(self.batch), p)

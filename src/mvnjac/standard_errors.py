@@ -32,6 +32,7 @@ class StandardErrors:
 
     def add(self, x: Tensor) -> None:
         """More rows."""
+        x = self._model.flat(x)
         derivatives = Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1))
         more = Sums.of([(derivatives.rows, None)], self._model.batch)
         self._sums = more if self._sums is None else self._sums + more
