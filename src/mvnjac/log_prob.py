@@ -51,7 +51,7 @@ def log_prob(
     torch.export. Gradients and tangents by symmetric parameters are symmetric.
 
     Args:
-        x: (..., d) rows.
+        x: (..., d) rows; (..., m, q) where the mean is of matrices, too (`mvnjac.Kronecker`).
         mean: (..., d) µ, in units of x; or a distribution in place of mean and covariance, as in `mvnjac.jacobian`.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Precision`. Leading dimensions broadcast.
         missing: "marginalise" takes NaN in x as a missing entry, as in `mvnjac.jacobian`.

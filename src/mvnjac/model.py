@@ -19,7 +19,7 @@ from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.distribution_arguments import mean_and_covariance
-from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.errors import ArgumentError, DtypeError, ShapeError
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.names import NamesArgument, valid_names
 from mvnjac.residuals import Residuals
@@ -123,23 +123,16 @@ class Model:
 
     def rows_observing(self, observed: Tensor) -> Residuals:
         """Rows of which nothing but the observed entries (..., d) is known."""
-        if (
-            not isinstance(observed, Tensor)
-            or observed.dtype is not torch.bool
-            or observed.ndim == 0
-            or observed.shape[-1] != self.d
-        ):
-            got = (
-                f"{observed.dtype} of shape {tuple(observed.shape)}"
-                if isinstance(observed, Tensor)
-                else type(observed).__name__
-            )
-            raise ShapeError(
+        if not isinstance(observed, Tensor) or observed.dtype is not torch.bool:
+            got = observed.dtype if isinstance(observed, Tensor) else f"a {type(observed).__name__}"
+            raise DtypeError(
                 f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there."
             )
+        x = self.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
+        self.check_shape(x)
         other = copy.copy(self)
         other.missing = "marginalise"
-        return other.rows(torch.where(observed, self.mean.new_zeros(()), torch.nan))
+        return other.rows(x)
 
     def _observed(self, x: Tensor) -> Tensor | None:
         """(*batch of x, d) which entries are there, where some are missing, or may be."""
