@@ -53,7 +53,7 @@ class Chains:
         else:
             order = bundle.order
             self.scale_tril = cholesky(covariance_matrix[..., order.unsqueeze(-1), order.unsqueeze(-2)])[0]
-            rows = torch.take_along_dim(residual[..., bundle.rows, :], order.unsqueeze(-2), -1)
+            rows = _along(residual[..., bundle.rows, :], order)
         self.whitened = torch.where(self.mask, solve_rows(rows, self.scale_tril), 0)
 
     @property
@@ -62,7 +62,7 @@ class Chains:
         a = solve_rows(self.whitened, self.scale_tril, transposed=True)
         if self.bundle.order is None:
             return a
-        return torch.take_along_dim(a, self.bundle.order.argsort(-1).unsqueeze(-2), -1)
+        return _along(a, self.bundle.order.argsort(-1))
 
     @property
     def quadratic(self) -> Tensor:
@@ -287,3 +287,9 @@ class IncompleteResiduals(Residuals):
         """A sum over rows (*batch, *event), each row's weighted."""
         factor = 1 if weights is None else weights.reshape((*weights.shape, *(1,) * event))
         return sum_to((shift * factor).expand((*self.batch, *shift.shape[shift.ndim - event :])), own, event)
+
+
+def _along(rows: Tensor, order: Tensor) -> Tensor:
+    """The rows (G?, C, R, d) of each chain, the variables in another order (C, d)."""
+    index = order.unsqueeze(-2)
+    return torch.take_along_dim(rows, index if rows.ndim == 3 else index.unsqueeze(0), -1)

@@ -78,9 +78,8 @@ class Shifted(Block):
 
     def full(self) -> Tensor:
         shift, pattern = self._shifts()
-        return self._observed(
-            self._complete.full() + self._unfolded(shift if pattern is None else self._of_rows(shift, pattern))
-        )
+        moved = self._complete.full() + self._unfolded(shift if pattern is None else self._of_rows(shift, pattern))
+        return moved * self._kept(self._rows.observed)
 
     def unique(self, out: Tensor | None = None) -> Tensor:
         plain = len(self.batch) == 1 and self._rows.together and not self._rows.layout.groups
@@ -94,12 +93,10 @@ class Shifted(Block):
         assert pattern is not None
         packed = self.coordinates.pack_gradient(shift)
         self._complete.unique(out)
-        seen = self._seen(self._rows.mask)
         for first in range(0, self.batch[0], _ROWS):
             at = slice(first, first + _ROWS)
             out[at] += packed[pattern[at]]
-            if seen is not None:
-                out[at] *= self.coordinates.pack(self._outer(seen[at]))
+            out[at] *= self.coordinates.pack(self._kept(self._rows.mask[at]))
         return out
 
     def entries(self, positions: Tensor) -> Tensor:
@@ -107,10 +104,7 @@ class Shifted(Block):
         some = self.coordinates.all_entries().pack(shift)[..., positions]
         more = some if pattern is None else some.index_select(-2, pattern)
         entries = self._complete.entries(positions) + self._rows.layout.unfold(more, 1)
-        seen = self._seen(self._rows.mask)
-        if seen is None:
-            return entries
-        kept = self.coordinates.all_entries().pack(self._outer(seen))[..., positions]
+        kept = self.coordinates.all_entries().pack(self._kept(self._rows.mask))[..., positions]
         return entries * self._rows.layout.unfold(kept.expand((*self._rows.layout.group_shape, *kept.shape)), 1)
 
     def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
@@ -133,8 +127,7 @@ class Shifted(Block):
             return sum_to(full if weights is None else full * over_event(weights, self._event), own, self._event)
         shift = sum_to(self._gradient(rows.summed_shift(weights)), own, self._event)
         total = self._complete.total(weights, own) + shift.expand((*own, *shift.shape[shift.ndim - self._event :]))
-        seen = self._seen(rows.mask.any(0, keepdim=True))
-        return total if seen is None else total * self._outer(seen)[0]
+        return total * self._kept(rows.mask.any(0))
 
     def matvec(self, direction: Tensor) -> Tensor:
         rows, own = self._rows, self._rows.layout.own
@@ -154,7 +147,7 @@ class Shifted(Block):
             parts.append(torch.where(chains.mask, on_diagonal.unsqueeze(-2), 0).sum(-1))
         observed = rows.gathered(parts, 0)
         trace = rows.layout.unfold_own(trace, 0) if rows.together else rows.layout.unfold(trace, 0)
-        return self._complete.matvec(direction) + 0.5 * (trace - observed)
+        return (self._complete.matvec(direction) + 0.5 * (trace - observed)) * rows.observed.any(-1)
 
     # --- shifts ----------------------------------------------------------------------------------------------------
 
@@ -177,21 +170,14 @@ class Shifted(Block):
 
     # --- zeros -----------------------------------------------------------------------------------------------------
 
-    def _observed(self, full: Tensor) -> Tensor:
-        seen = self._seen(self._rows.observed)
-        return full if seen is None else full * self._outer(seen)
-
-    def _seen(self, observed: Tensor) -> Tensor | None:
-        return observed.to(self._rows.mean.dtype) if self._local else None
-
-    def _outer(self, seen: Tensor) -> Tensor:
-        """(..., *shape) 1 where the variables that an entry concerns are all observed."""
-        product = seen.new_ones(())
+    def _kept(self, observed: Tensor) -> Tensor:
+        """(..., d) → (..., *shape): 1, and 0 where a variable that an entry concerns is missing, or all are."""
+        kept = observed.any(-1).reshape((*observed.shape[:-1], *(1,) * self._event)).to(self._rows.mean.dtype)
         for axis in self._local:
             shape = [1] * self._event
-            shape[axis] = seen.shape[-1]
-            product = product * seen.reshape((*seen.shape[:-1], *shape))
-        return product.expand((*seen.shape[:-1], *self.coordinates.shape))
+            shape[axis] = observed.shape[-1]
+            kept = kept * observed.reshape((*observed.shape[:-1], *shape))
+        return kept.expand((*observed.shape[:-1], *self.coordinates.shape))
 
     def _complete_entry(self) -> Tensor:
         return self._rows.scaled
