@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mvnjac.coordinates import vech as vech
     from mvnjac.covariance.base import Covariance as Covariance
     from mvnjac.covariance.cholesky import Cholesky as Cholesky
+    from mvnjac.covariance.compound_symmetric import CompoundSymmetric as CompoundSymmetric
     from mvnjac.covariance.dense import Dense as Dense
     from mvnjac.covariance.diagonal import Diagonal as Diagonal
     from mvnjac.covariance.inverse_cholesky import InverseCholesky as InverseCholesky

@@ -140,6 +140,21 @@ def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> C
     return Check(~bad.any(), explain)
 
 
+def between(name: str, value: Tensor, lowest: float, highest: float, what: str) -> Check:
+    """Numbers strictly within an interval, outside of which Σ is not positive definite."""
+    given = value.detach()
+    bad = ~((given > lowest) & (given < highest))
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        where = bad.nonzero()[0].tolist()
+        return NotPositiveDefiniteError(
+            f"{function}: {name}{_of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
+            f"{highest:.6g}, both excluded, for the covariance to be positive definite."
+        )
+
+    return Check(~bad.any(), explain)
+
+
 def exponential(name: str, diagonal: Tensor) -> Check:
     """The exponential of a diagonal neither overflowed nor vanished."""
     bad = ~(torch.isfinite(diagonal.detach()) & (diagonal.detach() > 0))
