@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mvnjac.covariance.precision import Precision as Precision
     from mvnjac.covariance.precision_cholesky import PrecisionCholesky as PrecisionCholesky
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
+    from mvnjac.covariance.toeplitz import Toeplitz as Toeplitz
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.gaussian import Gaussian as Gaussian
     from mvnjac.information import fisher_information as fisher_information

@@ -206,6 +206,26 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
     return Check((info == 0).all(), explain)
 
 
+def predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
+    """Every variable of a stationary series keeps a variance of its own. info (*batch): 0, or the first order that does not."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = info.nonzero()[0].tolist()
+        order = int(info[tuple(batch)])
+        number = (c if order == 1 else partials)[(*batch, order - 1)].item()
+        cause = (
+            f"entry 0, the variance, is {number!r}; it must be positive"
+            if order == 1
+            else f"the partial autocorrelation at lag {order - 1} is {number!r}; it must lie between -1 and 1, both excluded"
+        )
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not the first column of a positive definite matrix{_of_batch(batch)}: indefinite at order {order} "
+            f"of {c.shape[-1]}: {cause}. Estimate the autocovariances with the same divisor at every lag, or taper them."
+        )
+
+    return Check((info == 0).all(), explain)
+
+
 def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
     """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
     *before, pivot = variables
