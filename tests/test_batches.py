@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mvnjac
 from mvnjac.covariance.base import Maker
-from tests.work import Elements
+from tests.work import Written
 
 N, K, D, RANK = 400, 6, 30, 3
 
@@ -66,7 +66,7 @@ def test_grid_holds_no_matrix_a_row(kind: str) -> None:
     mean, covariance = densities(kind, (K,))
     x = rows(4 * N, 1)
 
-    with Elements() as counter:
+    with Written() as counter:
         J = mvnjac.jacobian(x, mean, covariance)
         J.sum()
         _ = J.log_prob

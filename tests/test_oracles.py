@@ -52,7 +52,7 @@ def jacobian_of(case: mp_gaussian.Case) -> mvnjac.Jacobian:
         mean = mp_gaussian.mp.lu_solve(-2 * values["natural_matrix"], values["natural_location"])
         covariance: mvnjac.Covariance = mvnjac.Precision(-2 * given["natural_matrix"])
         return mvnjac.jacobian(tensor(case.x), tensor(np.array([float(v) for v in mean])), covariance)
-    owner = next(cls for cls in structures().values() if case.parametrisation in cls.fields)
+    owner = next(cls for cls in structures().values() if set(cls.fields) == set(given))
     given = {name: value.squeeze(0) if name == "variance" else value for name, value in given.items()}
     return mvnjac.jacobian(tensor(case.x), tensor(case.parameters["mean"]), owner(**given))
 

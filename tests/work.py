@@ -1,28 +1,38 @@
-"""Work that does not depend on the machine: the numbers that operations write."""
+"""How much work a computation is, without a clock: the numbers that its operations write."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
-class Elements(TorchDispatchMode):
-    """Counts, in a with block, the numbers that operations write (`total`), and those of the largest result (`largest`).
+class Written(TorchDispatchMode):
+    """Counts the entries of everything that is computed, and those of the largest result; views are free.
 
-    Views write nothing.
+    Unlike a count of floating-point operations it sees elementwise operations and Fourier transforms, which have no more than a
+    logarithm's factor to hide.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total, self.largest = 0, 0
+        self.count, self.largest = 0, 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage().data_ptr() for t in torch.utils._pytree.tree_leaves(args) if isinstance(t, torch.Tensor)}
-        for t in torch.utils._pytree.tree_leaves(result):
-            if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in given:
-                self.total += t.numel()
-                self.largest = max(self.largest, t.numel())
+    def __torch_dispatch__(
+        self, function: Any, types: Sequence[type], arguments: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        if not function.is_view:
+            sizes = [t.numel() for t in tree_leaves(result) if isinstance(t, Tensor)]
+            self.count, self.largest = self.count + sum(sizes), max(self.largest, *sizes, 0)
         return result
+
+
+def written(call: Callable[[], object]) -> int:
+    """The numbers that a call writes."""
+    with Written() as counter:
+        call()
+    return counter.count

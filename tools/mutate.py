@@ -22,7 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "src" / "mvnjac" / "covariance"
 #: where formulas are: everything else in a structure file is argument handling, samples and sentences
-FIRST_ORDER = {"factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_split", "_scale_tril"}
+FIRST_ORDER = {
+    *("factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_split", "_scale_tril"),
+    *("along", "across", "squares", "_eigenvalues", "covariance_matrix"),
+    *("inverse_lags", "info", "schur", "next_order", "innovations", "toeplitz", "toeplitz_times", "inverse_times", "newton"),
+    *("autocorrelation", "weighted_lags", "half_at_first", "spectrum", "signal", "_length"),
+}
 SECOND_ORDER = {
     *(
         "differential",
@@ -34,6 +39,7 @@ SECOND_ORDER = {
         "mean_adjoint",
     ),
     *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "units", "second", "tangents"),
+    *("inverse_lags_change",),
 }
 TESTS = {
     "first": ["tests/contract", "tests/test_parametric.py", "tests/test_kronecker.py"],
@@ -93,7 +99,9 @@ def survives(file: Path, order: str, mutant: ast.Module) -> bool:
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         check = f"import mvnjac; assert mvnjac.__file__.startswith({folder!r}), mvnjac.__file__"
         subprocess.run([sys.executable, "-c", check], env=environment, check=True, cwd=ROOT)
-        command = [sys.executable, "-m", "pytest", *TESTS[order], "-x", "-q", "-p", "no:cacheprovider"]
+        own = ROOT / "tests" / f"test_{file.stem.removesuffix('_algebra')}.py"
+        tests = [*([str(own)] if own.exists() else []), *TESTS[order]]
+        command = [sys.executable, "-m", "pytest", *tests, "-x", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # neither passed nor failed: the tool itself is broken
             raise RuntimeError(done.stdout + done.stderr)

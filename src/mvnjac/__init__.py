@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mvnjac.covariance.base import Covariance as Covariance
     from mvnjac.covariance.block_diagonal import BlockDiagonal as BlockDiagonal
     from mvnjac.covariance.cholesky import Cholesky as Cholesky
+    from mvnjac.covariance.compound_symmetric import CompoundSymmetric as CompoundSymmetric
     from mvnjac.covariance.dense import Dense as Dense
     from mvnjac.covariance.diagonal import Diagonal as Diagonal
     from mvnjac.covariance.inverse_cholesky import InverseCholesky as InverseCholesky
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mvnjac.covariance.precision import Precision as Precision
     from mvnjac.covariance.precision_cholesky import PrecisionCholesky as PrecisionCholesky
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
+    from mvnjac.covariance.toeplitz import Toeplitz as Toeplitz
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.gaussian import Gaussian as Gaussian
     from mvnjac.inference.fit import Fit as Fit

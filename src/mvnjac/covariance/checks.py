@@ -146,6 +146,21 @@ def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> C
     return Check(~bad.any(), explain)
 
 
+def between(name: str, value: Tensor, lowest: float, highest: float, what: str) -> Check:
+    """Numbers strictly within an interval, outside of which Σ is not positive definite."""
+    given = value.detach()
+    bad = ~((given > lowest) & (given < highest))
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        where = bad.nonzero()[0].tolist()
+        return NotPositiveDefiniteError(
+            f"{function}: {name}{_of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
+            f"{highest:.6g}, both excluded, for the covariance to be positive definite."
+        )
+
+    return Check(~bad.any(), explain)
+
+
 def exponential(name: str, diagonal: Tensor) -> Check:
     """The exponential of a diagonal neither overflowed nor vanished."""
     bad = ~(torch.isfinite(diagonal.detach()) & (diagonal.detach() > 0))
@@ -192,6 +207,26 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
         return NotPositiveDefiniteError(
             f"{function}: {name} is not positive definite{_of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
             f"(pivot {order} of {d}) is not positive. {_cause(matrix, variables, namer)}"
+        )
+
+    return Check((info == 0).all(), explain)
+
+
+def predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
+    """Every variable of a stationary series keeps a variance of its own. info (*batch): 0, or the first order that does not."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = info.nonzero()[0].tolist()
+        order = int(info[tuple(batch)])
+        number = (c if order == 1 else partials)[(*batch, order - 1)].item()
+        cause = (
+            f"entry 0, the variance, is {number!r}; it must be positive"
+            if order == 1
+            else f"the partial autocorrelation at lag {order - 1} is {number!r}; it must lie between -1 and 1, both excluded"
+        )
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not the first column of a positive definite matrix{_of_batch(batch)}: indefinite at order {order} "
+            f"of {c.shape[-1]}: {cause}. Estimate the autocovariances with the same divisor at every lag, or taper them."
         )
 
     return Check((info == 0).all(), explain)
