@@ -133,10 +133,10 @@ def test_repeated_rows_are_weights(name: str) -> None:
 
 
 def test_batches_and_grids() -> None:
-    """x (n, 1, d) against K densities gives K Hessians and natural gradients; the mask's patterns are shared."""
+    """x (n, 1, d) against K densities gives K Hessians and natural gradients; a mask has the shape of x."""
     make = Maker(batch=(3,), seed=4)
     x, mean, sigma = missing.gaps(Maker(batch=(N, 1), seed=2).normal(D)), make.normal(D), make.definite(D)
-    H, F = mvnjac.hessian(x, mean, sigma, **GAPS), mvnjac.fisher_information(mean, sigma, observed=~x.isnan().squeeze(1))
+    H, F = mvnjac.hessian(x, mean, sigma, **GAPS), mvnjac.fisher_information(mean, sigma, observed=~x.isnan())
     p = D + D * (D + 1) // 2
     assert H.shape == F.shape == (3, p, p)
     v = Maker(seed=6).normal(p)
