@@ -164,7 +164,7 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     with model.arithmetic():
         second = _curvature(model, _names(selection), derivatives.rows)
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
-    return _hessian(model, selection, own, second, sums)
+    return _hessian(model, selection, own, second, sums, _scale(model, wrt, derivatives.rows))
 
 
 def hessian_from(model: Model, wrt: Wrt, sums: Sums) -> Hessian:
@@ -174,7 +174,14 @@ def hessian_from(model: Model, wrt: Wrt, sums: Sums) -> Hessian:
         return _hessian(model, selection, model.batch, _curvature(model, _names(selection)), sums)
 
 
-def _hessian(model: Model, selection: Selection, own: Size, second: Curvature, sums: object) -> Hessian:
+def _hessian(
+    model: Model,
+    selection: Selection,
+    own: Size,
+    second: Curvature,
+    sums: object,
+    scale: Callable[[], Tensor] | None = None,
+) -> Hessian:
     return Hessian(
         "hessian",
         model,
@@ -184,6 +191,7 @@ def _hessian(model: Model, selection: Selection, own: Size, second: Curvature, s
         lambda b: second.hessian_solve(sums, b),
         curvature=second,
         matrix=_direct(second, lambda dense: hessian_matrix(dense.factor, _as_sums(sums))),
+        scale=scale,
     )
 
 
@@ -192,11 +200,21 @@ def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None) -> FisherI
     model.validate(model.mean)
     selection = _select(model, wrt)
     with model.arithmetic():
-        second = _curvature(model, _names(selection), None if observed is None else model.rows_observing(observed))
-    return _fisher(model, selection, second)
+        rows = None if observed is None else model.rows_observing(observed)
+        second = _curvature(model, _names(selection), rows)
+    return _fisher(model, selection, second, _scale(model, wrt, rows))
 
 
-def _fisher(model: Model, selection: Selection, second: Curvature) -> FisherInformation:
+def _scale(model: Model, wrt: Wrt, rows: Residuals | None) -> Callable[[], Tensor] | None:
+    """The roots of the information's diagonal if nothing were missing: beside them what should be 0 is seen to be."""
+    if not isinstance(rows, IncompleteResiduals):
+        return None
+    return lambda: fisher_of(model, wrt).matrix().diagonal(dim1=-2, dim2=-1).sqrt()
+
+
+def _fisher(
+    model: Model, selection: Selection, second: Curvature, scale: Callable[[], Tensor] | None = None
+) -> FisherInformation:
     return FisherInformation(
         "fisher_information",
         model,
@@ -207,6 +225,7 @@ def _fisher(model: Model, selection: Selection, second: Curvature) -> FisherInfo
         curvature=second,
         matrix=_direct(second, lambda dense: fisher_matrix(dense.factor, model.batch)),
         inverse_diagonal=_direct(second, lambda dense: fisher_inverse_diagonal(dense.factor, model.batch)),
+        scale=scale,
     )
 
 
@@ -216,13 +235,14 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     if any(part.index is not None for part in selection.parts):
         raise ArgumentError("natural_gradient: wrt names whole parameters here, not single elements of them.")
     with model.arithmetic():
-        second = _curvature(model, _names(selection), derivatives.rows)
-        sums = second.statistics(derivatives, _weights(model, derivatives, weights), model.reduced_batch)
+        each = _weights(model, derivatives, weights)
+        second = _curvature(model, _names(selection), derivatives.rows, each)
+        sums = second.statistics(derivatives, each, model.reduced_batch)
         score, count = second.score(sums), second.count(sums)
         average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
         change = second.fisher_solve(average)
     if change is None:
-        operator = _fisher(model, selection, second)
+        operator = _fisher(model, selection, second, _scale(model, wrt, derivatives.rows))
         slices = selection.slices()
         packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
         solution = operator.solve(packed.to(model.dtype))
@@ -230,23 +250,23 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 
-def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None) -> Curvature:
-    """Second order by these parameters, the way that suits them, and these rows where some of their entries are missing."""
+def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None, weights: Tensor | None = None) -> Curvature:
+    """Second order by these parameters, the way that suits them; and these (weighted) rows where some of their entries are missing."""
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
-        return _incomplete_curvature(model, names, rows)
+        return _incomplete_curvature(model, names, rows, weights)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
     return DenseCurvature(model, names, list(owners))
 
 
-def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals) -> Curvature:
+def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None) -> Curvature:
     own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
     if own and (rows.keeps_form or rows.groups):
-        return MarginalCurvature(model, names, rows)
+        return MarginalCurvature(model, names, rows, weights)
     owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
-    return IncompleteCurvature(names, owners, rows, model.reduced_batch)
+    return IncompleteCurvature(names, owners, rows, model.reduced_batch, weights)
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:

@@ -96,23 +96,32 @@ class Marginals:
             t = t.new_zeros(size).index_add(axis, observed, t)
         return t
 
-    def fisher(self, v: dict[str, Tensor], d: int) -> dict[str, Tensor]:
-        """The information of the average row times the change v of some of the structure's parameters, and of the mean."""
+    def fisher(self, v: dict[str, Tensor], d: int, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """The information of the (weighted) average row times the change v of some of the structure's parameters, and of the mean."""
         total: dict[str, Tensor] = {}
-        for part in self.patterns:
+        for part, share in zip(self.patterns, self._shares(weights), strict=True):
             kinds = {"mean": vector(d), **{name: self.covariance.coordinates_of(name, d) for name in self.covariance.fields}}
             axes = {name: [-1] if name == "mean" else self.axes(name, kind) for name, kind in kinds.items()}
             own = {name: self.restricted(value, part.observed, axes[name]) for name, value in v.items()}
-            share, by_mean = len(part.rows) / self.layout.n_rows, own.pop("mean", None)
+            by_mean = own.pop("mean", None)
             result = part.covariance.fisher(part.residuals.factor, own) if own else {}
             if by_mean is not None:
                 batch = Size(torch.broadcast_shapes(batch_shape(by_mean, 1), part.covariance.batch))
                 layout = RowLayout(batch, part.covariance.batch)
                 result["mean"] = layout.unfold(part.residuals.factor.solve(layout.fold(by_mean), layout))
             for name, value in result.items():
-                term = share * self.embedded(value, part.observed, axes[name], kinds[name].shape)
+                each = share.reshape((*share.shape, *(1,) * len(kinds[name].shape)))
+                term = each * self.embedded(value, part.observed, axes[name], kinds[name].shape)
                 total[name] = total[name] + term if name in total else term
         return total
+
+    def _shares(self, weights: Tensor | None) -> list[Tensor]:
+        """(*own) the share that each pattern has in the sum of the weights."""
+        dtype, device = self.kind
+        if weights is None:
+            return [torch.tensor(len(part.rows) / self.layout.n_rows, dtype=dtype, device=device) for part in self.patterns]
+        every = self.layout.fold(weights.expand(self.layout.full), 0).reshape((*self.layout.own, self.layout.n_rows)).sum(-1)
+        return [own.sum(0) / every for own in self.weights(weights.expand(self.layout.full))]
 
 
 class Patterned(Block):

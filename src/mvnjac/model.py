@@ -128,11 +128,15 @@ class Model:
             raise DtypeError(
                 f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there."
             )
-        x = self.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
-        self.check_shape(x)
+        patterns = self.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
+        if patterns.ndim == 0 or patterns.shape[-1] != self.d:
+            raise ShapeError(f"{self.function}: observed has shape {tuple(observed.shape)}; expected (n, {self.d}).")
+        if patterns.ndim == 2:  # the same rows for each of many means and covariances
+            patterns = patterns.reshape((len(patterns), *(1,) * len(self.batch), self.d))
+        self.check_shape(patterns)
         other = copy.copy(self)
         other.missing = "marginalise"
-        return other.rows(x)
+        return other.rows(patterns)
 
     def _observed(self, x: Tensor) -> Tensor | None:
         """(*batch of x, d) which entries are there, where some are missing, or may be."""

@@ -50,11 +50,12 @@ class Operator:
         curvature: Curvature,
         matrix: Callable[[], Tensor] | None = None,
         inverse_diagonal: Callable[[], Tensor] | None = None,
+        scale: Callable[[], Tensor] | None = None,
     ) -> None:
         self._name, self._model, self._selection = name, model, selection
         self._product, self._inverse_product = product, inverse_product
         self._direct, self._direct_diagonal = matrix, inverse_diagonal
-        self._curvature = curvature
+        self._curvature, self._scale = curvature, scale
         self._whole = all(part.index is None for part in selection.parts)
         self.batch, self.dtype, self.device = batch, model.dtype, model.mean.device
         self.shape = Size((*batch, selection.size, selection.size))
@@ -190,7 +191,8 @@ class Operator:
         memory.require(
             f"{self._name}.solve", self.shape, self._model.working, self.device, "there is no closed form here: select by wrt=."
         )
-        return dense_solution(self._name, self._matrix(), b, self.redundant)
+        scale = None if self._scale is None else self._scale()
+        return dense_solution(self._name, self._matrix(), b, self.redundant, scale)
 
     def _iterated(self, b: Tensor) -> Tensor:
         assert isinstance(self._curvature, StructuredCurvature)

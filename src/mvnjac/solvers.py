@@ -13,12 +13,13 @@ from mvnjac.errors import SingularError
 _RESIDUAL = 1e3
 
 
-def dense_solution(name: str, A: Tensor, b: Tensor, redundant: bool) -> Tensor:
+def dense_solution(name: str, A: Tensor, b: Tensor, redundant: bool, scale: Tensor | None = None) -> Tensor:
     """A⁻¹ b for symmetric A (..., p, p), each variable seen in its own units; b (..., p).
 
+    scale: (..., p) the roots of what the diagonal would be if nothing were missing, where it says more than the diagonal itself.
     redundant: A has directions in which nothing changes; the solution of minimum norm, for the part of b that has one.
     """
-    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt() if scale is None else scale
     scale = torch.where(scale > 0, scale, 1)
     values, Q = torch.linalg.eigh(A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:

@@ -166,4 +166,5 @@ class _Incomplete(_Information):
 
     def _inverted(self, A: Tensor) -> Tensor:
         identity = torch.eye(self._size, dtype=A.dtype, device=A.device)
-        return dense_solution("information", A, identity, self._once.redundant).diagonal()
+        scale = self._once.matrix().diagonal().sqrt()
+        return dense_solution("information", A, identity, self._once.redundant, scale).diagonal()
