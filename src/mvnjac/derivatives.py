@@ -5,6 +5,7 @@ Reductions go over the rows in chunks and never hold n×p; where a graph must be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -94,7 +95,8 @@ class Derivatives:
             chunks = self._chunks(self.model.d, weights, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2))
             return self.totals_from(Sums.of(chunks, owns[0]), names)
         whole = self.rows.tracked or self.rows.has_scaled or "x" in names
-        size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
+        largest = max(math.prod(self.model.coordinates(name).shape) for name in names)  # a chunk's share, to be added up
+        size = max(memory.ROW_CHUNK_BYTES, 8 * largest)
         if whole or self.rows.batch.numel() * self.model.d * self.model.working.itemsize <= size:
             return [self.block(name).total(weights, own) for name, own in zip(names, owns, strict=True)]
         partials: list[tuple[Tensor, ...]] = []

@@ -94,6 +94,8 @@ class Residuals:
     def scaled(self) -> Tensor:
         """a = Σ⁻¹ r: (*batch, d)."""
         out = self._reused("scaled", (*self.batch, self.d)) if len(self.batch) == 1 and not self.factor.batch else None
+        if self.factor.unwhitens:
+            return self._cached("scaled", lambda _, layout: self.factor.unwhiten(layout.fold(self.whitened), layout, out))
         return self._cached("scaled", lambda rows, layout: self.factor.solve(rows, layout, out))
 
     @property

@@ -38,6 +38,8 @@ class Factor(ABC):
     checked: bool = True
     #: whether `whiten` is what the log-density should use (else `reverse_whiten` is the one at hand)
     whitens_forward: bool = True
+    #: whether a is formed from z, by `unwhiten`, and not from r, by `solve`
+    unwhitens: bool = False
     #: arrays computed when first needed
     _views: dict[str, Tensor]
 
@@ -66,6 +68,10 @@ class Factor(ABC):
     @abstractmethod
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         """a = Σ⁻¹ r for each row; `out` is memory that may be used for it, where nothing watches."""
+
+    def unwhiten(self, z: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        """a for each row of z = `whiten(r)`, where that `unwhitens`; `out` as in `solve`."""
+        raise NotImplementedError(f"{type(self).__name__} solves with r")
 
     @abstractmethod
     def dense(self) -> DenseFactor:
