@@ -22,7 +22,7 @@ from mvnjac.distribution_arguments import mean_and_covariance
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
-from mvnjac.whitened import Sums
+from mvnjac.whitened import Foreseen
 
 
 class Model:
@@ -60,7 +60,7 @@ class Model:
         self._factors = Factors()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
         #: what a forward pass has put aside for the backward pass: for which tensors, and the sums
-        self.foreseen: tuple[Snapshot, Sums] | None = None
+        self.foreseen: tuple[Snapshot, Foreseen] | None = None
         self.foresees = False
 
     def residuals(self, x: Tensor) -> Residuals:

@@ -99,6 +99,18 @@ class Residuals:
         return self._cached("scaled", lambda rows, layout: self.factor.solve(rows, layout, out))
 
     @property
+    def everyday(self) -> bool:
+        """Whether these are rows (n, d) of one density, and nothing watches."""
+        one = len(self.batch) == 1 and self.mean.ndim == 1 and not self.factor.batch and self._source is None
+        return one and not self.tracked
+
+    def kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """(*batch, …) what is computed from the rows once."""
+        if name not in self._cache:
+            self._cache[name] = compute()
+        return self._cache[name]
+
+    @property
     def has_scaled(self) -> bool:
         """Whether a is there already, or in a smaller form."""
         return "scaled" in self._cache or self._source is not None
@@ -116,6 +128,9 @@ class Residuals:
         """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
         step = memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size())
+        squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
+        if squares is not None:
+            return squares
         many = len(self.batch) == 1 and self.batch[0] > step and not self.mean.ndim > 1 and not self.factor.batch
         if not many or name in self._cache or self._source is not None or self.tracked:
             z = getattr(self, name)

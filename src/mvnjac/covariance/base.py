@@ -73,6 +73,14 @@ class Factor(ABC):
         """a for each row of z = `whiten(r)`, where that `unwhitens`; `out` as in `solve`."""
         raise NotImplementedError(f"{type(self).__name__} solves with r")
 
+    def squares(self, rows: Residuals) -> Tensor | None:
+        """(n) ‖z‖² of rows that are `everyday`, where the structure has a better way than z itself; else None."""
+        return None
+
+    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """The same, and the (weighted) sums of the scores by the mean and all parameters, from one pass; else None."""
+        return None
+
     @abstractmethod
     def dense(self) -> DenseFactor:
         """The same covariance as d×d triangles: formed only where a dense derivative is asked for."""

@@ -17,6 +17,7 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
+from mvnjac.covariance.variable_blocks import VariableBlocks
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -85,12 +86,21 @@ class LowRankFactor(Factor):
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         """(…, d + k): e and ŵ, whose square is that of L⁻¹ r."""
-        B, M = layout.fold_own(self.loading, 2), layout.fold_own(self.capacitance_tril, 2)
-        u = rows / layout.fold_own(self.root, 1).unsqueeze(-2)
-        estimate = solve_rows(solve_rows(u @ B, M), M, transposed=True)
+        B, d = layout.fold_own(self.loading, 2), rows.shape[-1]
+        z = None if tracked(rows, *self.tensors()) else rows.new_empty((*rows.shape[:-1], d + B.shape[-1]))
+        u = torch.div(rows, layout.fold_own(self.root, 1).unsqueeze(-2), out=None if z is None else z[..., :d])
+        estimate = self.estimate(u @ B, layout)
         subtract = torch.addmm if u.ndim == 2 else torch.baddbmm
-        left = subtract(u, estimate, B.mT, alpha=-1, out=None if tracked(u, estimate, B) else u)
-        return torch.cat([left, estimate], -1)
+        if z is None:
+            return torch.cat([subtract(u, estimate, B.mT, alpha=-1), estimate], -1)
+        subtract(u, estimate, B.mT, alpha=-1, out=u)  # e, where u was
+        z[..., d:] = estimate
+        return z
+
+    def estimate(self, projections: Tensor, layout: RowLayout) -> Tensor:
+        """ŵ = C⁻¹ Bᵀ u for each row's Bᵀ u (…, k)."""
+        M = layout.fold_own(self.capacitance_tril, 2)
+        return solve_rows(solve_rows(projections, M), M, transposed=True)
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return self.whiten(rows, layout)
@@ -103,6 +113,12 @@ class LowRankFactor(Factor):
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         return self.unwhiten(self.whiten(rows, layout), layout, out)
+
+    def squares(self, rows: Residuals) -> Tensor:
+        return VariableBlocks(rows, self).squares()
+
+    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        return VariableBlocks(rows, self).squares_and_totals(weights)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
