@@ -176,26 +176,40 @@ def natural(n: int, d: int, count: int) -> None:
 
 
 def low_rank(n: int, d: int, k: int, count: int) -> None:
-    """A training step of a factor model."""
-    x, mean, _ = data(n, d) if d <= 2000 else (torch.randn(n, d).double(), torch.zeros(d).double(), None)
+    """Value and total gradient of a factor model: a training step, and `J.log_prob` with `J.sum()`."""
     generator = torch.Generator().manual_seed(k)
-    W, v = torch.randn(d, k, generator=generator, dtype=torch.float64), torch.ones(d, dtype=torch.float64)
+    x, W = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((n, d), (d, k)))
+    mean, v = torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64)
 
     def step(density: Callable[..., torch.Tensor]) -> None:
         leaves = [t.clone().requires_grad_() for t in (mean, W, v)]
         density(*leaves).sum().backward()
 
-    def by_torch(mean: torch.Tensor, W: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return torch.distributions.LowRankMultivariateNormal(mean, W, v, validate_args=False).log_prob(x)
+    def jacobian() -> None:
+        J = mvnjac.jacobian(x, mean, mvnjac.LowRank(W, v))
+        J.log_prob.sum()
+        J.sum()
 
-    times = rounds(
-        {
-            "ours": lambda: step(lambda mean, W, v: mvnjac.log_prob(x, mean, mvnjac.LowRank(W, v))),
-            "theirs": lambda: step(by_torch),
-        },
-        count,
-    )
-    report(f"({n}, {d}, k = {k})", times, "ours", ["theirs"])
+    def by_torch(validate: bool) -> Callable[..., torch.Tensor]:
+        cls = torch.distributions.LowRankMultivariateNormal
+        return lambda mean, W, v: cls(mean, W, v, validate_args=validate).log_prob(x)
+
+    def floor() -> None:
+        """The residuals, and the products that nothing can avoid: Bᵀu, B ŵ, Aᵀ ŵ and, of W alone, BᵀB and B C⁻¹."""
+        u, B = x - mean, W / v.sqrt().unsqueeze(-1)
+        w = u @ B
+        torch.addmm(u, w, B.mT, alpha=-1, out=u)
+        (u.mT @ w, B @ (B.mT @ B))
+
+    others = {
+        "unvalidated": lambda: step(by_torch(False)),
+        "torch.distributions": lambda: step(by_torch(True)),
+        "floor": floor,
+    }
+    ours = {"step": lambda: step(lambda mean, W, v: mvnjac.log_prob(x, mean, mvnjac.LowRank(W, v))), "J": jacobian}
+    times = rounds({**ours, **others}, count)
+    for name in ours:
+        report(f"({n}, {d}, {k}) {name}", times, name, list(others))
 
 
 def main() -> None:
@@ -224,9 +238,11 @@ def main() -> None:
     print(f"{'natural_gradient':>22}")
     for n, d in [(1000, 50)] if quick else [(1000, 50), (1000, 200)]:
         natural(n, d, count)
-    print(f"{'low-rank step':>22}  {'time':>12}  against torch.distributions.LowRankMultivariateNormal, unvalidated")
+    print(
+        f"{'low rank (n, d, k)':>22}  {'time':>12}  against LowRankMultivariateNormal unvalidated, validated, and the products alone"
+    )
     for n, d, k in [(1000, 1000, 10)] if quick else [(1000, 1000, 10), (100, 20_000, 20)]:
-        low_rank(n, d, k, count)
+        low_rank(n, d, k, 2 * count)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Reductions go over the rows in chunks and never hold n×p; where a graph must be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -23,7 +24,7 @@ from mvnjac.products import add_symmetric_product
 from mvnjac.residuals import Residuals
 from mvnjac.selection import Part
 from mvnjac.shifted import incomplete_block
-from mvnjac.whitened import Sums, Whitening
+from mvnjac.whitened import Foreseen, Sums, Whitening
 
 
 class Derivatives:
@@ -97,8 +98,13 @@ class Derivatives:
         if self._sums_first(names, owns):
             chunks = self._chunks(self.model.d, weights, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2))
             return self.totals_from(Sums.of(chunks, owns[0]), names)
+        if self._in_one_pass(names, owns):
+            both = self.rows.factor.squares_and_totals(self.rows, weights)
+            if both is not None:
+                return [both[1][name] for name in names]
         whole = self.rows.tracked or self.rows.has_scaled or "x" in names
-        size = max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)
+        largest = max(math.prod(self.model.coordinates(name).shape) for name in names)  # a chunk's share, to be added up
+        size = max(memory.ROW_CHUNK_BYTES, 8 * largest)
         if whole or self.rows.batch.numel() * self.model.d * self.model.working.itemsize <= size:
             return [self.block(name).total(weights, own) for name, own in zip(names, owns, strict=True)]
         partials: list[tuple[Tensor, ...]] = []
@@ -108,18 +114,28 @@ class Derivatives:
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
         return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
 
-    def totals_from(self, sums: Sums, names: Sequence[str]) -> list[Tensor]:
-        """The totals by the mean and the covariance's own dense parameters, from the sums of whitened residuals."""
+    def _in_one_pass(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
+        """Whether a structure may form the totals in its own way."""
+        own = {"mean", *self.model.covariance.fields}
+        return self.rows.everyday and not self.rows.has_scaled and not any(owns) and set(names) <= own
+
+    def totals_from(self, sums: Foreseen, names: Sequence[str]) -> list[Tensor]:
+        """The totals by the mean and the covariance's own parameters, from what `squares_and_sums` has found."""
+        if isinstance(sums, dict):
+            return [sums[name].clone() for name in names]
         owner = type(self.model.covariance)
         assert issubclass(owner, DenseParametrisation)
         maps = Whitening(self.rows.mean, self.rows.factor.dense(), names, [owner])
         gradients = maps.gradients(sums.first, sums.matrix_score)
         return [gradients[name] for name in names]
 
-    def squares_and_sums(self) -> tuple[Tensor, Sums] | None:
+    def squares_and_sums(self) -> tuple[Tensor, Foreseen] | None:
         """‖z‖² of each row, and the sums that a total score needs, in one pass; None where that is not how totals are formed."""
         rows = self.rows
         names = ["mean", *self.model.covariance.fields]
+        both = rows.factor.squares_and_totals(rows, None) if self._in_one_pass(names, []) else None
+        if both is not None:
+            return both
         if len(rows.batch) != 1 or not self._sums_first(names, [self.model.batch] * len(names)):
             return None
         squares = rows.mean.new_empty(rows.batch)

@@ -187,6 +187,10 @@ class IncompleteResiduals(Residuals):
         return True
 
     @property
+    def everyday(self) -> bool:
+        return False
+
+    @property
     def scaled(self) -> Tensor:
         if "scaled" not in self._cache:
             with self._graph():

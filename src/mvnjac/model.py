@@ -24,7 +24,7 @@ from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.names import NamesArgument, valid_names
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
-from mvnjac.whitened import Sums
+from mvnjac.whitened import Foreseen
 
 
 class Model:
@@ -69,7 +69,7 @@ class Model:
         self._factors = Factors()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
         #: what a forward pass has put aside for the backward pass: for which tensors, and the sums
-        self.foreseen: tuple[Snapshot, Sums] | None = None
+        self.foreseen: tuple[Snapshot, Foreseen] | None = None
         self.foresees = False
 
     @property

@@ -98,7 +98,21 @@ class Residuals:
     def scaled(self) -> Tensor:
         """a = Σ⁻¹ r: (*batch, d)."""
         out = self._reused("scaled", (*self.batch, self.d)) if len(self.batch) == 1 and not self.factor.batch else None
+        if self.factor.unwhitens:
+            return self._cached("scaled", lambda _, layout: self.factor.unwhiten(layout.fold(self.whitened), layout, out))
         return self._cached("scaled", lambda rows, layout: self.factor.solve(rows, layout, out))
+
+    @property
+    def everyday(self) -> bool:
+        """Whether these are rows (n, d) of one density, and nothing watches."""
+        one = len(self.batch) == 1 and self.mean.ndim == 1 and not self.factor.batch and self._source is None
+        return one and not self.tracked
+
+    def kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """(*batch, …) what is computed from the rows once."""
+        if name not in self._cache:
+            self._cache[name] = compute()
+        return self._cache[name]
 
     @property
     def has_scaled(self) -> bool:
@@ -118,6 +132,9 @@ class Residuals:
         """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
         step = memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size())
+        squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
+        if squares is not None:
+            return squares
         many = len(self.batch) == 1 and self.batch[0] > step and not self.mean.ndim > 1 and not self.factor.batch
         if not many or name in self._cache or self._source is not None or self.tracked:
             z = getattr(self, name)

@@ -55,6 +55,10 @@ class Sums:
         return 0.5 * (self.second - self.count[..., None, None] * identity)
 
 
+#: What a forward pass finds for the backward pass: these sums, or a structure's totals themselves.
+Foreseen = Sums | dict[str, Tensor]
+
+
 class Whitening:
     """The maps between some parameters and whitened coordinates.
 

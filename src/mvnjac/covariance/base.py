@@ -41,6 +41,8 @@ class Factor(ABC):
     checked: bool = True
     #: whether `whiten` is what the log-density should use (else `reverse_whiten` is the one at hand)
     whitens_forward: bool = True
+    #: whether a is formed from z, by `unwhiten`, and not from r, by `solve`
+    unwhitens: bool = False
     #: arrays computed when first needed
     _views: dict[str, Tensor]
 
@@ -69,6 +71,18 @@ class Factor(ABC):
     @abstractmethod
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         """a = Σ⁻¹ r for each row; `out` is memory that may be used for it, where nothing watches."""
+
+    def unwhiten(self, z: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        """a for each row of z = `whiten(r)`, where that `unwhitens`; `out` as in `solve`."""
+        raise NotImplementedError(f"{type(self).__name__} solves with r")
+
+    def squares(self, rows: Residuals) -> Tensor | None:
+        """(n) ‖z‖² of rows that are `everyday`, where the structure has a better way than z itself; else None."""
+        return None
+
+    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """The same, and the (weighted) sums of the scores by the mean and all parameters, from one pass; else None."""
+        return None
 
     @abstractmethod
     def dense(self) -> DenseFactor:

@@ -63,7 +63,7 @@ class CompoundSymmetricFactor(Factor):
         average = rows.mean(-1, keepdim=True)
         return (rows - average) / across + average / along
 
-    def squares(self, rows: Tensor, layout: RowLayout) -> tuple[Tensor, Tensor]:
+    def both_squares(self, rows: Tensor, layout: RowLayout) -> tuple[Tensor, Tensor]:
         """The two parts of ‖z‖² of each row: d r̄² / λ₁ and ‖e‖² / λ₂."""
         along, across = self._eigenvalues(layout)
         average = rows.mean(-1, keepdim=True)
@@ -138,7 +138,7 @@ class CompoundSymmetric(Covariance):
         factor, d = rows.factor, rows.d
         assert isinstance(factor, CompoundSymmetricFactor)
         layout = RowLayout(rows.batch, factor.batch)
-        along, across = (layout.unfold(square, 0) for square in factor.squares(layout.fold(rows.residual), layout))
+        along, across = (layout.unfold(square, 0) for square in factor.both_squares(layout.fold(rows.residual), layout))
         if name == "variance":
             return Entrywise((along + across - d) / (2 * factor.variance), scalar())
         return Entrywise(0.5 * ((d - 1) * (along - 1) / factor.along - (across - (d - 1)) / factor.across), scalar())

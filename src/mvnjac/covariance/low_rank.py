@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import Coordinates, vector
@@ -17,6 +18,7 @@ from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
+from mvnjac.covariance.variable_blocks import VariableBlocks
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -88,23 +90,39 @@ class LowRankFactor(Factor):
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         """(…, d + k): e and ŵ, whose square is that of L⁻¹ r."""
-        left, estimate, _ = self._split(rows, layout)
-        return torch.cat([left, estimate], -1)
+        B, d = layout.fold_own(self.loading, 2), rows.shape[-1]
+        z = None if tracked(rows, *self.tensors()) else rows.new_empty((*rows.shape[:-1], d + B.shape[-1]))
+        u = torch.div(rows, layout.fold_own(self.root, 1).unsqueeze(-2), out=None if z is None else z[..., :d])
+        estimate = self.estimate(u @ B, layout)
+        subtract = torch.addmm if u.ndim == 2 else torch.baddbmm
+        if z is None:
+            return torch.cat([subtract(u, estimate, B.mT, alpha=-1), estimate], -1)
+        subtract(u, estimate, B.mT, alpha=-1, out=u)  # e, where u was
+        z[..., d:] = estimate
+        return z
+
+    def estimate(self, projections: Tensor, layout: RowLayout) -> Tensor:
+        """ŵ = C⁻¹ Bᵀ u for each row's Bᵀ u (…, k)."""
+        M = layout.fold_own(self.capacitance_tril, 2)
+        return solve_rows(solve_rows(projections, M), M, transposed=True)
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return self.whiten(rows, layout)
 
-    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        left, _, root = self._split(rows, layout)
-        return torch.div(left, root, out=out)
+    unwhitens = True
 
-    def _split(self, rows: Tensor, layout: RowLayout) -> tuple[Tensor, Tensor, Tensor]:
-        root = layout.fold_own(self.root, 1).unsqueeze(-2)
-        B, M = layout.fold_own(self.loading, 2), layout.fold_own(self.capacitance_tril, 2)
-        u = rows / root
-        estimate = solve_rows(solve_rows(u @ B, M), M, transposed=True)
-        subtract = torch.addmm if u.ndim == 2 else torch.baddbmm
-        return subtract(u, estimate, B.mT, alpha=-1), estimate, root
+    def unwhiten(self, z: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        root = layout.fold_own(self.root, 1)
+        return torch.div(z[..., : root.shape[-1]], root.unsqueeze(-2), out=out)
+
+    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        return self.unwhiten(self.whiten(rows, layout), layout, out)
+
+    def squares(self, rows: Residuals) -> Tensor:
+        return VariableBlocks(rows, self).squares()
+
+    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        return VariableBlocks(rows, self).squares_and_totals(weights)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
@@ -182,8 +200,7 @@ class LowRank(Covariance):
         a, factor = rows.scaled, rows.factor
         if name == "cov_diag":
             return Entrywise(torch.addcmul(-0.5 * factor.precision_diag, a, a, value=0.5), vector(rows.d))
-        layout = RowLayout(rows.batch, factor.batch)
-        common = layout.unfold(layout.fold(a) @ layout.fold_own(factor.cov_factor, 2))
+        common = rows.whitened[..., rows.d :]  # aᵀ W is ŵ; as that product it would lose its digits
         kind = Coordinates((rows.d, factor.cov_factor.shape[-1]), (0,))
         return Outer(a, common, -factor.precision_factor, kind)
 
