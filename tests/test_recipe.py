@@ -85,7 +85,8 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/recipe.md", "docs/conventions.md", "docs/chain_rule.md", "docs/transforms.md"]
+    "page",
+    ["README.md", "docs/recipe.md", "docs/conventions.md", "docs/chain_rule.md", "docs/transforms.md", "docs/missing.md"],
 )
 def test_the_pages_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

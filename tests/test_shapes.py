@@ -17,7 +17,8 @@ from jaxtyping import install_import_hook
 import mvnjac.covariance as covariance
 
 public = ["jacobian", "gaussian", "log_prob", "information", "operators", "coordinates"]
-skipped = {"base", "cache", "checks", "factor", "parametrisation", "parametric"}  # no public tensors of their own
+skipped = {"base", "cache", "checks", "factor", "parametrisation"}  # no public tensors of their own
+skipped |= {"parametric", "block_diagonal", "block_factor"}
 structures = [f"covariance.{m.name}" for m in pkgutil.iter_modules(covariance.__path__) if m.name not in skipped]
 with install_import_hook([f"mvnjac.{name}" for name in (*public[:5], *structures)], "beartype.beartype"):
     import mvnjac, mvnjac.gaussian

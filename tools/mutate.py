@@ -33,11 +33,14 @@ SECOND_ORDER = {
         "mean_differential",
         "mean_adjoint",
     ),
-    *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "second", "tangents"),
+    *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "units", "second", "tangents"),
 }
 TESTS = {
-    "first": ["tests/contract", "tests/test_parametric.py"],
-    "second": ["tests/test_information.py", "tests/test_low_rank.py", "tests/test_parametric.py"],
+    "first": ["tests/contract", "tests/test_parametric.py", "tests/test_kronecker.py"],
+    "second": [
+        *("tests/test_information.py", "tests/test_low_rank.py", "tests/test_parametric.py"),
+        *("tests/test_kronecker.py", "tests/test_block_diagonal.py"),
+    ],
 }
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 

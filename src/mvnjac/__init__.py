@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from mvnjac.coordinates import unvech as unvech
     from mvnjac.coordinates import vech as vech
     from mvnjac.covariance.base import Covariance as Covariance
+    from mvnjac.covariance.block_diagonal import BlockDiagonal as BlockDiagonal
     from mvnjac.covariance.cholesky import Cholesky as Cholesky
     from mvnjac.covariance.dense import Dense as Dense
     from mvnjac.covariance.diagonal import Diagonal as Diagonal
     from mvnjac.covariance.inverse_cholesky import InverseCholesky as InverseCholesky
     from mvnjac.covariance.isotropic import Isotropic as Isotropic
+    from mvnjac.covariance.kronecker import Kronecker as Kronecker
     from mvnjac.covariance.log_cholesky import LogCholesky as LogCholesky
     from mvnjac.covariance.low_rank import LowRank as LowRank
     from mvnjac.covariance.parametric import Parametric as Parametric

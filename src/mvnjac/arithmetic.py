@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+#: under torch.compile the result is known when the code is traced
+_constant_when_compiled: Callable[[Callable[[], bool]], Callable[[], bool]] = torch.compiler.assume_constant_result
 
 
 def tracked(*tensors: Tensor) -> bool:
@@ -48,7 +53,14 @@ def below(t: Tensor) -> Tensor:
     return t
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def looked_at(t: Tensor) -> np.ndarray:
+    """The numbers of a concrete tensor, beneath all transforms."""
+    with temporarily_clear_interpreter_stack():
+        numbers: np.ndarray = below(t).detach().cpu().numpy()
+    return numbers
+
+
+@_constant_when_compiled
 def transforming() -> bool:
     """Whether a transform of torch.func is under way; under torch.compile it is known when the code is traced."""
     return torch._C._functorch.maybe_current_level() is not None

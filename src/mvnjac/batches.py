@@ -8,6 +8,7 @@ group at once, so that a shared factor is never copied. In the everyday case, x 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Size, Tensor
@@ -54,6 +55,26 @@ class RowLayout:
     def unfold_own(self, t: Tensor, event: int) -> Tensor:
         """(K?, *event), already summed over the rows → (*own, *event)."""
         return t.reshape((*self.own, *_event(t, event)))
+
+
+def refolded(
+    function: Callable[[Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout, own: Size, event: int = 1
+) -> Tensor:
+    """A function of folded rows that needs them folded for another parameter, of batch `own`: folded back afterwards.
+
+    So a parameter that few share with one that each row has of its own is not copied for each row.
+    """
+    if layout.own == own:
+        return function(rows, layout)
+    inner = RowLayout(layout.full, own)
+    result = function(inner.fold(layout.unfold(rows, event), event), inner)
+    return layout.fold(inner.unfold(result, event), event)
+
+
+def stacked(t: Tensor, dim: int) -> Tensor:
+    """Two dimensions, `dim` and the next (negative numbers), as one: (..., N, m, q) → (..., N m, q) for −3."""
+    before, after = t.shape[:dim], t.shape[t.ndim + dim + 2 :]
+    return t.reshape((*before, t.shape[dim] * t.shape[dim + 1], *after))  # flatten is not batched by autograd's own vmap
 
 
 def batch_shape(t: Tensor, event: int) -> Size:

@@ -21,7 +21,7 @@ from mvnjac import memory
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
-from mvnjac.products import symmetrised
+from mvnjac.products import rows_times, symmetrised
 
 
 class Block(ABC):
@@ -209,7 +209,7 @@ class Outer(Block):
         constant = (self.offset * direction).sum((-2, -1))
         direction = self._scale_diagonal(direction)
         layout = RowLayout(self.batch, batch_shape(direction, 2))
-        product = layout.fold(self.left) @ layout.fold_own(direction, 2)
+        product = rows_times(layout.fold(self.left), layout.fold_own(direction, 2))
         product = layout.unfold((product * layout.fold(self.right)).sum(-1), 0)
         factor = 2 * self.coefficient if self.both else self.coefficient  # `both`: the direction is symmetric
         return factor * product + constant

@@ -45,7 +45,7 @@ class ParametricCurvature(Curvature):
         mean, factor = model.prepared()
         assert isinstance(factor, ParametricFactor)
         assert isinstance(model.covariance, Parametric)
-        self.names, self.factor, self.covariance, self.mean = list(names), factor, model.covariance, mean
+        self.model, self.names, self.factor, self.covariance, self.mean = model, list(names), factor, model.covariance, mean
         if mean.ndim > 1 and not model.mean_follows:
             raise ShapeError(
                 f"the mean has shape {tuple(mean.shape)}, and the covariance is Parametric: for means of each row's own let the "

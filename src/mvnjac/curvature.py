@@ -23,10 +23,10 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout, batch_shape
+from mvnjac.covariance.base import Factor
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
 from mvnjac.directional import gradient_of_directional
-from mvnjac.errors import ArgumentError
 from mvnjac.model import Model
 from mvnjac.solvers import require_regular
 from mvnjac.whitened import Sums, Whitening, added
@@ -36,10 +36,12 @@ class Curvature(ABC):
     """Second order by the mean and some parameters: linear maps from changes to full gradients, name by name.
 
     Attributes:
+        model: the mean and the covariance.
         redundant: whether different parameters mean the same density, whichever they are.
         broadcasts: whether changes may have more leading dimensions than the batch; else they come one at a time.
     """
 
+    model: Model
     broadcasts: bool
 
     @abstractmethod
@@ -70,6 +72,11 @@ class Curvature(ABC):
     def redundant(self) -> bool:
         return False
 
+    @property
+    def work(self) -> int:
+        """How many numbers a product holds for the time being."""
+        return self.model.d * self.model.d
+
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
         """H⁻¹ g where it is closed form; None where it is not."""
         return None
@@ -86,7 +93,7 @@ class DenseCurvature(Curvature):
 
     def __init__(self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]]) -> None:
         mean, factor = model.prepared()
-        self.factor = factor.dense()
+        self.model, self.factor = model, factor.dense()
         self.names, self.whitening = list(names), Whitening(mean, self.factor, names, owners)
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
@@ -104,7 +111,7 @@ class DenseCurvature(Curvature):
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, Sums)
-        self._require_one_parametrisation()
+        self.whitening.require_one_parametrisation()
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
         m, K = self.whitening.change(v)
         if self.whitening.canonical:  # the second derivative of log p does not depend on x
@@ -112,11 +119,7 @@ class DenseCurvature(Curvature):
         g = -n * m - (K @ s.unsqueeze(-1)).squeeze(-1)
         cross = m.unsqueeze(-1) * s.unsqueeze(-2)
         result = self.whitening.gradients(g, 0.5 * n[..., None] * K - K @ S - cross)
-        for owner in self.whitening.owners:
-            own = self.whitening.own(owner, v)
-            bent = owner.second_differential(self.factor, own, statistics.matrix_score) if own else {}
-            result = added(result, self.whitening.projected(owner, bent))
-        return result
+        return added(result, self.whitening.bent(v, m, K, s, statistics.matrix_score))
 
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
         """For Σ itself, which has no curvature of its own: K N + N K = −2 W + (u sᵀ + s uᵀ)/n, N = S − s sᵀ/n − n/2 I."""
@@ -144,14 +147,6 @@ class DenseCurvature(Curvature):
         assert isinstance(statistics, Sums)
         return statistics.count
 
-    def _require_one_parametrisation(self) -> None:
-        clash = "mean" in self.names and self.whitening.canonical
-        if len(self.whitening.owners) > 1 or clash:
-            raise ArgumentError(
-                f"hessian: {', '.join(self.names)} are parameters of more than one parametrisation; a second derivative needs "
-                "to know what stays fixed: ask for those of one."
-            )
-
 
 @dataclass
 class WeightedRows:
@@ -175,7 +170,7 @@ class StructuredCurvature(Curvature):
         own = {name: value for name, value in v.items() if name != "mean"}
         result = self.model.covariance.fisher(self.factor, own) if own else {}
         if "mean" in v:
-            result["mean"] = self._precision_times(v["mean"])
+            result["mean"] = solved(self.factor, v["mean"])
         zeros = {name: torch.zeros(self.model.coordinates(name).shape, dtype=self.mean.dtype) for name in self.names}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
@@ -187,20 +182,14 @@ class StructuredCurvature(Curvature):
             solved["mean"] = self.model.covariance.times(self.factor, gradients["mean"])
         return solved
 
-    def _precision_times(self, v: Tensor) -> Tensor:
-        layout = RowLayout(torch.broadcast_shapes(batch_shape(v, 1), self.factor.batch), self.factor.batch)
-        return layout.unfold(self.factor.solve(layout.fold(v), layout))
-
     @property
     def redundant(self) -> bool:
         """Whether these parameters move along directions that leave the density as it is."""
-        covariance = self.model.covariance
-        return covariance.redundant and set(covariance.fields) <= set(self.names)
+        return self.model.covariance.redundant_among(self.names)
 
     def units(self) -> dict[str, Tensor]:
         """A scale for each entry of each parameter."""
-        units = self.model.covariance.units(self.factor)
-        return {name: units[name] if name in units else units["cov_diag"].sqrt() for name in self.names}
+        return self.model.covariance.units(self.factor)
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.covariance.minimum_norm(self.factor, v)
@@ -224,3 +213,9 @@ class StructuredCurvature(Curvature):
         assert isinstance(statistics, WeightedRows)
         layout = RowLayout(statistics.weights.shape, statistics.own)
         return layout.unfold_own(layout.fold(statistics.weights, 0).sum(-1), 0)
+
+
+def solved(factor: Factor, v: Tensor) -> Tensor:
+    """Σ⁻¹ v, for v (..., d)."""
+    layout = RowLayout(torch.broadcast_shapes(batch_shape(v, 1), factor.batch), factor.batch)
+    return layout.unfold(factor.solve(layout.fold(v), layout))

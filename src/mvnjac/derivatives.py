@@ -17,10 +17,12 @@ from mvnjac.coordinates import vector
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.model import Model
 from mvnjac.products import add_symmetric_product
 from mvnjac.residuals import Residuals
 from mvnjac.selection import Part
+from mvnjac.shifted import incomplete_block
 from mvnjac.whitened import Sums, Whitening
 
 
@@ -43,6 +45,8 @@ class Derivatives:
             return Entrywise(-rows.scaled, vector(rows.d))
         if name == "mean":
             return Entrywise(rows.scaled, vector(rows.d))
+        if isinstance(rows, IncompleteResiduals):
+            return incomplete_block(name, rows)
         if name in covariance.fields:
             return covariance.pullback(name, rows)
         return dense_parameters()[name].pullback(name, rows.densely())

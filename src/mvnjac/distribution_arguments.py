@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mvnjac.batches import batch_shape, broadcast
+from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
 from mvnjac.errors import ArgumentError
 
@@ -33,7 +34,10 @@ def mean_and_covariance(
         return None, mean
     if isinstance(mean, Tensor) or not is_multivariate_normal(mean):
         if covariance is not None:
-            return mean, covariance  # type: ignore[return-value]  # what is no tensor is refused where the mean is checked
+            if mean is not None and not isinstance(mean, Tensor):
+                checks.floating(function, "mean", mean)
+                raise AssertionError("what is no tensor is refused")
+            return mean, covariance
         raise ArgumentError(
             f"{function}: there is no covariance, and {_described(mean)} is no multivariate normal distribution; "
             "pass mean and covariance, or a MultivariateNormal or LowRankMultivariateNormal in place of both."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
@@ -15,6 +13,7 @@ from mvnjac.information import Wrt, fisher_of, hessian_of, natural_gradient_of
 from mvnjac.jacobian import Jacobian
 from mvnjac.log_prob import evaluate
 from mvnjac.model import Model
+from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
 
 
@@ -22,7 +21,7 @@ class Gaussian:
     """A multivariate normal distribution, ready for many calls: the covariance is factorised and checked once.
 
     Args:
-        mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
+        mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
 
     Example:
         >>> import torch, mvnjac
@@ -36,16 +35,17 @@ class Gaussian:
         mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
         covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
         *,
-        names: Sequence[str] | None = None,
+        names: NamesArgument | None = None,
+        missing: str | None = None,
         precision: str | None = None,
         check: bool = True,
     ) -> None:
-        self._model = Model("Gaussian", mean, covariance, names, precision, check)
+        self._model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
 
     @property
     def mean(self) -> Tensor:
         """µ as given."""
-        return self._model.mean
+        return self._model.shaped("mean", self._model.mean)
 
     @property
     def covariance(self) -> Covariance:
@@ -54,11 +54,12 @@ class Gaussian:
 
     @property
     def names(self) -> list[str] | None:
-        """The variables' names."""
+        """The variables' names: "row,column" where they form a matrix that has names for both."""
         return self._model.names
 
     def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
         """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
+        x = self._model.flat(x)
         return Jacobian(Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
@@ -71,9 +72,9 @@ class Gaussian:
         """The second derivatives at these rows: `mvnjac.hessian(x, mean, covariance)`."""
         return hessian_of(self._model, x, wrt, weights, reduce)
 
-    def fisher_information(self, *, wrt: Wrt = None) -> FisherInformation:
+    def fisher_information(self, *, wrt: Wrt = None, observed: Tensor | None = None) -> FisherInformation:
         """The expected information of one observation: `mvnjac.fisher_information(mean, covariance)`."""
-        return fisher_of(self._model, wrt)
+        return fisher_of(self._model, wrt, observed)
 
     def natural_gradient(
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None
@@ -87,7 +88,7 @@ class Gaussian:
         Raises:
             UnknownNameError: a KeyError that lists the names there are.
         """
-        return self._model.parameter(name)
+        return self._model.shaped(name, self._model.parameter(name))
 
     def __repr__(self) -> str:
         return f"Gaussian(mean={tuple(self.mean.shape)}, covariance={self.covariance!r})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
@@ -19,9 +19,13 @@ from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.curvature import Curvature, DenseCurvature, StructuredCurvature
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
+from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.incomplete_curvature import IncompleteCurvature, MarginalCurvature
 from mvnjac.model import Model
+from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
 from mvnjac.pairs import fisher_inverse_diagonal, fisher_matrix, hessian_matrix
+from mvnjac.residuals import Residuals
 from mvnjac.selection import Selection
 from mvnjac.whitened import Sums
 
@@ -36,7 +40,8 @@ def hessian(
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
     reduce: bool = True,
-    names: Sequence[str] | None = None,
+    names: NamesArgument | None = None,
+    missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Hessian:
@@ -48,7 +53,7 @@ def hessian(
         H_µµ = −P        H_vech Σ,µ = −Dᵀ (a ⊗ P)        H_vech Σ,vech Σ = −½ Dᵀ (P ⊗ Q) D
 
     Args:
-        x, mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
+        x, mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
         wrt: the columns, as in `Jacobian.matrix`: parameters of one parametrisation, or elements of them.
         weights: one a row; never normalised.
         reduce: the sum over the rows; False: one Hessian a row.
@@ -68,7 +73,7 @@ def hessian(
         tensor([[-2.,  0.],
                 [ 0., -2.]])
     """
-    model = Model("hessian", mean, covariance, names, precision, check)
+    model = Model("hessian", mean, covariance, names, precision, check, missing=missing)
     return hessian_of(model, x, wrt, weights, reduce)
 
 
@@ -77,7 +82,8 @@ def fisher_information(
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
-    names: Sequence[str] | None = None,
+    observed: Bool[Tensor, "*rows d"] | None = None,
+    names: NamesArgument | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> FisherInformation:
@@ -91,6 +97,7 @@ def fisher_information(
     Args:
         mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
         wrt: the columns, as in `Jacobian.matrix`.
+        observed: (n, d) which entries of n observations are there, where some are missing: the information of the average one.
 
     Returns:
         A `FisherInformation` over the unique elements: `.matvec(v)`, `.matrix()`, `.solve(b)`, `.inverse()`,
@@ -106,7 +113,7 @@ def fisher_information(
         >>> F.matrix().diagonal()
         tensor([1.0000, 1.0000, 0.5000, 1.0000, 0.5000])
     """
-    return fisher_of(Model("fisher_information", mean, covariance, names, precision, check), wrt)
+    return fisher_of(Model("fisher_information", mean, covariance, names, precision, check), wrt, observed)
 
 
 def natural_gradient(
@@ -116,6 +123,7 @@ def natural_gradient(
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
+    missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> dict[str, Tensor]:
@@ -125,7 +133,8 @@ def natural_gradient(
     change of the parameter that goes with these (Amari 1998, *Natural Gradient Works Efficiently in Learning*).
 
     Args:
-        x, mean, covariance, precision, check: as in `mvnjac.jacobian`.
+        x, mean, covariance, missing, precision, check: as in `mvnjac.jacobian`. With missing entries F is the average over the
+            rows' patterns, and nothing is closed form.
         wrt: names of whole parameters.
         weights: one a row.
 
@@ -141,7 +150,8 @@ def natural_gradient(
         >>> mvnjac.natural_gradient(x, torch.zeros(2), torch.eye(2))["mean"]
         tensor([2., 1.])
     """
-    return natural_gradient_of(Model("natural_gradient", mean, covariance, None, precision, check), x, wrt, weights)
+    model = Model("natural_gradient", mean, covariance, None, precision, check, missing=missing)
+    return natural_gradient_of(model, x, wrt, weights)
 
 
 # --- the same, of a model that is ready -------------------------------------------------------------------------------
@@ -152,7 +162,7 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     derivatives, selection = _derivatives(model, x), _select(model, wrt)
     own = model.reduced_batch if reduce else derivatives.rows.batch
     with model.arithmetic():
-        second = _curvature(model, _names(selection))
+        second = _curvature(model, _names(selection), derivatives.rows)
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
     return _hessian(model, selection, own, second, sums)
 
@@ -177,12 +187,16 @@ def _hessian(model: Model, selection: Selection, own: Size, second: Curvature, s
     )
 
 
-def fisher_of(model: Model, wrt: Wrt) -> FisherInformation:
+def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None) -> FisherInformation:
     """`fisher_information` at a prepared model."""
     model.validate(model.mean)
     selection = _select(model, wrt)
     with model.arithmetic():
-        second = _curvature(model, _names(selection))
+        second = _curvature(model, _names(selection), None if observed is None else model.rows_observing(observed))
+    return _fisher(model, selection, second)
+
+
+def _fisher(model: Model, selection: Selection, second: Curvature) -> FisherInformation:
     return FisherInformation(
         "fisher_information",
         model,
@@ -202,30 +216,41 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     if any(part.index is not None for part in selection.parts):
         raise ArgumentError("natural_gradient: wrt names whole parameters here, not single elements of them.")
     with model.arithmetic():
-        second = _curvature(model, _names(selection))
+        second = _curvature(model, _names(selection), derivatives.rows)
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), model.reduced_batch)
         score, count = second.score(sums), second.count(sums)
         average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
         change = second.fisher_solve(average)
     if change is None:
-        operator = fisher_of(model, wrt)
+        operator = _fisher(model, selection, second)
         slices = selection.slices()
         packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
         solution = operator.solve(packed.to(model.dtype))
         change = {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
-    return {name: change[name].to(model.dtype) for name in _names(selection)}
+    return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 
-def _curvature(model: Model, names: Sequence[str]) -> Curvature:
-    """Second order by these parameters, the way that suits them."""
+def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None) -> Curvature:
+    """Second order by these parameters, the way that suits them, and these rows where some of their entries are missing."""
     covariance = model.covariance
+    if isinstance(rows, IncompleteResiduals):
+        return _incomplete_curvature(model, names, rows)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
     return DenseCurvature(model, names, list(owners))
 
 
+def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals) -> Curvature:
+    own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
+    if own and (rows.keeps_form or rows.groups):
+        return MarginalCurvature(model, names, rows)
+    owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
+    return IncompleteCurvature(names, owners, rows, model.reduced_batch)
+
+
 def _derivatives(model: Model, x: Tensor) -> Derivatives:
+    x = model.flat(x)
     return Derivatives(model, model.residuals(x), batch_shape(x, 1))
 
 
@@ -234,7 +259,7 @@ def _weights(model: Model, derivatives: Derivatives, weights: Tensor | None) -> 
 
 
 def _select(model: Model, wrt: Wrt) -> Selection:
-    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.names)
+    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.labels_of)
 
 
 def _names(selection: Selection) -> list[str]:

@@ -24,6 +24,7 @@ from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.linear_operators import linear_operator
 from mvnjac.log_prob import log_density
 from mvnjac.model import Model
+from mvnjac.names import NamesArgument
 from mvnjac.selection import Selection
 
 Wrt = str | Iterable[str] | None
@@ -34,18 +35,23 @@ def jacobian(
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
-    names: Sequence[str] | None = None,
+    names: NamesArgument | None = None,
+    missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Jacobian:
     """The Jacobian of the multivariate normal log-density: one row an observation, one column a parameter.
 
     Args:
-        x: (n, d) observations; or (d,) for one; or (..., d), broadcast with the others as in torch.distributions.
+        x: (n, d) observations; or (d,) for one; or (..., d), broadcast with the others as in torch.distributions. Where an
+            observation is a matrix (`mvnjac.Kronecker`) and mean has its shape (..., m, q), so has x, and so have J["x"], J["mean"].
         mean: (d,) or (..., d), in units of x. Or a distribution in place of mean and covariance, of mvnjac.distributions,
             torch.distributions, Pyro or GPyTorch: the columns are then the parameters that it was given.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Cholesky(L)`, whose parameters the columns then are.
-        names: d names of the variables, for columns and messages; zero-based numbers otherwise.
+        names: d names of the variables, for columns and messages; zero-based numbers otherwise. Of `mvnjac.Kronecker` also
+            [rows, columns], two lists: the variables are then called "row,column".
+        missing: "marginalise" takes NaN in x as a missing entry: each row is the marginal of what it observes. J["x"] and J["mean"]
+            are 0 at missing entries; a row without any entry has log_prob 0 and zeros. None: NaN in x is an error.
         precision: "float64" works float32 arguments in float64 inside and rounds the results: full float32 accuracy at any
             conditioning. None: the arithmetic is that of the arguments.
         check: look at the numbers once (one synchronisation on CUDA) and raise where they are no density. False: NaN there.
@@ -69,7 +75,8 @@ def jacobian(
         tensor([[ 1.0000,  0.0000,  0.0000,  0.0000, -0.5000],
                 [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
     """
-    model = Model("jacobian", mean, covariance, names, precision, check)
+    model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
+    x = model.flat(x)
     return Jacobian(Derivatives(model, model.residuals(x), batch_shape(x, 1)))
 
 
@@ -113,7 +120,7 @@ class Jacobian:
         shape = (*self.batch, *self._model.coordinates(key).shape)
         memory.require(f"J[{key!r}]", shape, self.dtype, self.device, "take J.unique(name), J.sum(), or rows: J[a:b].")
         with self._model.arithmetic():
-            return self._derivatives.block(key).full().to(self.dtype)
+            return self._model.shaped(key, self._derivatives.block(key).full().to(self.dtype))
 
     def unique(self, name: str) -> Float[Tensor, "*batch k"]:
         """The partial derivatives by the unique elements of one parameter.
@@ -205,7 +212,7 @@ class Jacobian:
         totals: dict[str, Tensor] = {}
         for part, total in zip(parts, sums, strict=True):
             if part.index is None:
-                totals[part.name] = total.to(self.dtype)
+                totals[part.name] = self._model.shaped(part.name, total.to(self.dtype))
             else:
                 elements = part.coordinates.pack_gradient(total)[..., part.index_tensor(self.device)].to(self.dtype)
                 totals.update(zip(part.labels, elements.unbind(-1), strict=True))
@@ -260,7 +267,7 @@ class Jacobian:
 
     def _select(self, wrt: Wrt, layout: str) -> Selection:
         default, known = self._model.default_names(), ["x", *self._model.parameter_names()]
-        return Selection(wrt, layout, default, known, self._model.coordinates, self._model.names)
+        return Selection(wrt, layout, default, known, self._model.coordinates, self._model.labels_of)
 
     def _weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
         return arguments.row_weights(weights, name, self.batch, self._model.reduced_batch, self._model.working)

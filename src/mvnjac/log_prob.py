@@ -26,7 +26,6 @@ from mvnjac.arithmetic import tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
-from mvnjac.covariance.parametric import Parametric
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
 from mvnjac.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
@@ -39,6 +38,7 @@ def log_prob(
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
     *,
+    missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Float[Tensor, "*out"]:
@@ -51,9 +51,10 @@ def log_prob(
     torch.export. Gradients and tangents by symmetric parameters are symmetric.
 
     Args:
-        x: (..., d) rows.
+        x: (..., d) rows; (..., m, q) where the mean is of matrices, too (`mvnjac.Kronecker`).
         mean: (..., d) µ, in units of x; or a distribution in place of mean and covariance, as in `mvnjac.jacobian`.
         covariance: Σ (..., d, d), or a structure such as `mvnjac.Precision`. Leading dimensions broadcast.
+        missing: "marginalise" takes NaN in x as a missing entry, as in `mvnjac.jacobian`.
         precision: "float64" works float32 arguments in float64 inside and rounds the result.
         check: look at the numbers and raise where they are no density; False leaves NaN there. Under torch.compile, and where
             vmap maps over an argument, the numbers cannot be looked at: the result is NaN.
@@ -73,17 +74,19 @@ def log_prob(
         tensor([[0.0000, 1.5000],
                 [1.5000, 0.0000]])
     """
-    return evaluate(Model("log_prob", mean, covariance, None, precision, check), x)
+    return evaluate(Model("log_prob", mean, covariance, None, precision, check, missing=missing), x)
 
 
 def evaluate(model: Model, x: Tensor) -> Tensor:
     """The log-density of the rows of x, with the closed forms as its derivatives."""
-    if isinstance(model.covariance, Parametric) and tracked(x, *model.given()):
-        follows, sigma = model.covariance.evaluate()  # what leads from θ to them is the user's, and differentiates as it is
-        mean = model.mean if follows is None else follows
-        return evaluate(Model(model.function, mean, sigma, model.names, model.precision, model.check), x)
+    x = model.flat(x)
     if not tracked(x, *model.given()):
         return log_density(model, model.residuals(x))
+    mean, covariance = model.covariance.evaluated()  # what leads from θ to them is the user's, and differentiates as it is
+    if covariance is not model.covariance:
+        given = model.mean if mean is None else mean
+        twin = Model(model.function, given, covariance, model.names, model.precision, model.check, missing=model.missing)
+        return evaluate(twin, x)
     if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):
         return log_density(model, model.residuals(x))  # traced as it is: the compiler knows no rules of ours in there
     model.check_shape(x)

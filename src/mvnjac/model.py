@@ -11,7 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac.arithmetic import as_given, below, concrete, tracked
-from mvnjac.batches import batch_shape, broadcast, narrow
+from mvnjac.batches import batch_shape, broadcast, narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
 from mvnjac.covariance.base import Covariance, Factor, same_kind
@@ -19,7 +19,9 @@ from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.distribution_arguments import mean_and_covariance
-from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.errors import ArgumentError, DtypeError, ShapeError
+from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.names import NamesArgument, valid_names
 from mvnjac.residuals import Residuals
 from mvnjac.selection import unknown_name
 from mvnjac.whitened import Sums
@@ -29,8 +31,10 @@ class Model:
     """A mean and a covariance, ready to meet rows of x.
 
     Attributes:
-        mean, covariance: as given.
-        names: the variables' names, or None.
+        covariance: as given.
+        mean: as given; where an observation is a matrix, row by row in one dimension.
+        event: the shape of an observation: (d,), or (m, q) where the mean is given as matrices.
+        naming: what the variables are called.
         mean_follows: the mean is a function of the covariance's parameters, and no parameter itself.
         mean_name: how messages call the mean.
         dtype: of the results; `working` is the dtype of the arithmetic.
@@ -41,19 +45,24 @@ class Model:
         function: str,
         mean: Tensor | Distribution | Covariance | None,
         covariance: Tensor | Covariance | None,
-        names: Sequence[str] | None,
+        names: NamesArgument | None,
         precision: str | None,
         check: bool,
         mean_name: str = "mean",
+        missing: str | None = None,
     ) -> None:
         mean, covariance = mean_and_covariance(function, mean, covariance)
         self.function, self.check, self.mean_name = function, check, mean_name
+        self.missing = _valid_missing(function, missing)
         self.covariance = _as_covariance(function, covariance)
         self.mean_follows = isinstance(self.covariance, Parametric) and self.covariance.mean is not None
         self.mean = mean = self._valid_mean(mean)
         same_kind(function, mean_name, mean, "covariance", next(iter(self.covariance.parameters.values())))
+        matrix = self.covariance.matrix_shape
+        self._as_matrix = matrix is not None and mean.shape[-2:] == matrix
+        self.event = mean.shape[-2:] if self._as_matrix else mean.shape[-1:]
         self.d = self._dimension()
-        self.names = _valid_names(function, names, self.d)
+        self.naming = valid_names(function, names, self.event, matrix)
         self.dtype = mean.dtype
         self.working, self.precision = _working(function, precision, self.dtype), precision
         self.batch = self._batch()
@@ -63,6 +72,41 @@ class Model:
         self.foreseen: tuple[Snapshot, Sums] | None = None
         self.foresees = False
 
+    @property
+    def mean(self) -> Tensor:
+        return stacked(self._mean, -2) if self._as_matrix else self._mean
+
+    @mean.setter
+    def mean(self, flat: Tensor) -> None:
+        self._mean, self._as_matrix = flat, False
+
+    @property
+    def names(self) -> list[str] | None:
+        """The variables' names; None where they have none."""
+        return self.naming.labels if self.naming.given else None
+
+    def labels_of(self, name: str) -> list[str] | None:
+        """The labels along the axes of x or a parameter; None for numbers."""
+        own = name in self.covariance.fields
+        return (self.covariance.names_of(name, self.naming) if own else self.naming).labels
+
+    def flat(self, x: Tensor) -> Tensor:
+        """x with the variables in one dimension, row by row where an observation is a matrix."""
+        if len(self.event) == 1:
+            return x
+        checks.floating(self.function, "x", x)
+        if x.shape[-2:] != self.event:
+            raise ShapeError(
+                f"{self.function}: {self.mean_name} has {self.event[0]} × {self.event[1]} variables, but x has shape "
+                f"{tuple(x.shape)}; pass x of shape (n, {self.event[0]}, {self.event[1]}), or both row by row, (n, {self.d}) and "
+                f"({self.d},)."
+            )
+        return stacked(x, -2)
+
+    def shaped(self, name: str, result: Tensor) -> Tensor:
+        """A result by x or by the mean, in the shape of an observation; any other as it is."""
+        return result.reshape((*result.shape[:-1], *self.event)) if name in ("x", "mean") and len(self.event) > 1 else result
+
     def residuals(self, x: Tensor) -> Residuals:
         """x → whitened residuals (as yet unwhitened: z and a follow on demand), checked once."""
         self.validate(x)
@@ -71,7 +115,32 @@ class Model:
     def rows(self, x: Tensor) -> Residuals:
         """The residuals of an x that has been looked at."""
         keep = tracked(x, *self.given())
-        return Residuals(x if keep else x.detach(), self._working_mean(keep), self._factor(keep))
+        x, mean, factor = x if keep else x.detach(), self._working_mean(keep), self._factor(keep)
+        observed = self._observed(x)
+        if observed is None:
+            return Residuals(x, mean, factor)
+        return IncompleteResiduals(x, mean, self._working_covariance(keep), factor, observed)
+
+    def rows_observing(self, observed: Tensor) -> Residuals:
+        """Rows of which nothing but the observed entries (..., d) is known."""
+        if not isinstance(observed, Tensor) or observed.dtype is not torch.bool:
+            got = observed.dtype if isinstance(observed, Tensor) else f"a {type(observed).__name__}"
+            raise DtypeError(
+                f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there."
+            )
+        x = self.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
+        self.check_shape(x)
+        other = copy.copy(self)
+        other.missing = "marginalise"
+        return other.rows(x)
+
+    def _observed(self, x: Tensor) -> Tensor | None:
+        """(*batch of x, d) which entries are there, where some are missing, or may be."""
+        if not self.missing:
+            return None
+        known = concrete(x)
+        observed = ~torch.isnan(below(x) if known else x)
+        return None if known and bool(observed.all()) else observed
 
     def given(self) -> list[Tensor]:
         """The mean and the covariance's parameters, as given."""
@@ -98,7 +167,8 @@ class Model:
 
     def at(self, mean: Tensor, parameters: Sequence[Tensor]) -> Model:
         """The same model at other numbers (of valid shapes); a factor of the same tensors is used again."""
-        if all(t is u for t, u in zip((mean, *parameters), self.given(), strict=True)):
+        given = [self._mean, *self.covariance.parameters.values()]  # as they are: a transform that they came from may be over
+        if all(t is u for t, u in zip((mean, *parameters), given, strict=True)) and not self._as_matrix:
             return self
         other = copy.copy(self)
         other.mean, other.covariance = mean, self.covariance.at(parameters)
@@ -108,10 +178,6 @@ class Model:
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context in which every product is formed: no autocast, no TF32."""
         return as_given(self.working, self.mean.device)
-
-    def namer(self, i: int) -> str:
-        """How variable i is called in a message."""
-        return f"variable {i}" if self.names is None else f"{self.names[i]!r}"
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Model:
         """The model of some rows, where each row has a mean or a covariance of its own; else itself."""
@@ -188,15 +254,17 @@ class Model:
         keep = keep and tracked(*parameters)
         factor = self._factors.get(parameters, keep)
         if factor is None:
-            as_it_is = self.working == self.dtype and (keep or not any(t.requires_grad for t in parameters))
-            covariance = (
-                self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
-            )
             with self.arithmetic():
-                factor = covariance.factor(self.d)
+                factor = self._working_covariance(keep).factor(self.d)
             factor.checked = self.check
             self._factors.put(parameters, keep, factor)
         return factor
+
+    def _working_covariance(self, keep: bool) -> Covariance:
+        as_it_is = self.working == self.dtype and (
+            keep or not any(t.requires_grad for t in self.covariance.parameters.values())
+        )
+        return self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
 
     # --- shapes --------------------------------------------------------------------------------------------------
 
@@ -220,9 +288,11 @@ class Model:
             )
         d, expected = self.mean.shape[-1], self.covariance.dimension
         if expected is not None and d != expected:
+            matrix = self.covariance.matrix_shape
+            form = f"(..., {expected})" if matrix is None else f"(..., {matrix[0]}, {matrix[1]})"
             raise ShapeError(
                 f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}, but the covariance is of {expected} variables "
-                f"({self.covariance!r}); pass a {self.mean_name} of shape ({expected},) or (..., {expected})."
+                f"({self.covariance!r}); pass a {self.mean_name} of shape ({expected},) or {form}."
             )
         if d == 0:
             raise ShapeError(f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}: there are no variables.")
@@ -261,7 +331,7 @@ class Model:
 
     def check_numbers(self, x: Tensor) -> None:
         """Look at all flags of this call together; mean and covariance only the first time."""
-        pending: list[Check] = [checks.finite_rows(x)]
+        pending: list[Check] = [checks.finite_rows(x, missing=self.missing is not None)]
         first_time = not (self._checked and self._checked[0].matches(self.given()))
         if first_time:
             pending.extend(self._parameter_checks())
@@ -289,7 +359,7 @@ class Model:
         if known and (not flags or bool(torch.stack(flags).all())):  # one look at all that is on the device
             return
         for check in pending:
-            error = None if bool(check.ok) else check.explain(self.function, self.namer)
+            error = None if bool(check.ok) else check.explain(self.function, self.naming)
             if error is not None:
                 raise error
 
@@ -303,16 +373,13 @@ def _as_covariance(function: str, covariance: Tensor | Covariance) -> Covariance
     return Dense(covariance)
 
 
-def _valid_names(function: str, names: Sequence[str] | None, d: int) -> list[str] | None:
-    if names is None:
-        return None
-    names = [str(name) for name in names]
-    if len(names) != d:
-        raise ShapeError(f"{function}: {len(names)} names for {d} variables.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ArgumentError(f"{function}: names must be unique; {', '.join(map(repr, repeated))} occurs more than once.")
-    return names
+def _valid_missing(function: str, missing: str | None) -> str | None:
+    if missing not in (None, "marginalise"):
+        raise ArgumentError(
+            f"{function}: missing is {missing!r}; expected None (NaN in x is an error) or 'marginalise' (NaN marks a missing entry, "
+            "and each row is the marginal of what it observes)."
+        )
+    return missing
 
 
 def _working(function: str, precision: str | None, dtype: torch.dtype) -> torch.dtype:

@@ -59,6 +59,11 @@ class Operator:
         self.batch, self.dtype, self.device = batch, model.dtype, model.mean.device
         self.shape = Size((*batch, selection.size, selection.size))
 
+    @property
+    def redundant(self) -> bool:
+        """Whether there are directions in which the density does not change at all: `solve` leaves them alone."""
+        return self._whole and self._curvature.redundant
+
     def columns(self) -> list[str]:
         """The p names of rows and columns: those of `Jacobian.columns`."""
         return self._selection.columns()
@@ -157,8 +162,8 @@ class Operator:
 
     def _units(self) -> Any:
         """(first, (m, *1…, p)) the unit vectors, in chunks."""
-        p, d = self._selection.size, self._model.d
-        step = max(1, _CHUNK_BYTES // (8 * max(d * d, 1) * max(self.batch.numel(), 1)))
+        p = self._selection.size
+        step = max(1, _CHUNK_BYTES // (8 * max(self._curvature.work, 1) * max(self.batch.numel(), 1)))
         eye = torch.eye(p, dtype=self._model.working, device=self.device)
         for first in range(0, p, step):
             yield first, eye[first : first + step].reshape(-1, *(1,) * len(self.batch), p)
@@ -180,12 +185,12 @@ class Operator:
 
     def _solution(self, b: Tensor) -> Tensor:
         """Where there is no closed form: by the matrix, or, where it is too large and never indefinite, by iteration."""
-        if self._whole and self._curvature.redundant and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
+        if self.redundant and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
             return self._iterated(b)
         memory.require(
             f"{self._name}.solve", self.shape, self._model.working, self.device, "there is no closed form here: select by wrt=."
         )
-        return dense_solution(self._name, self._matrix(), b, self._whole and self._curvature.redundant)
+        return dense_solution(self._name, self._matrix(), b, self.redundant)
 
     def _iterated(self, b: Tensor) -> Tensor:
         assert isinstance(self._curvature, StructuredCurvature)

@@ -33,6 +33,11 @@ def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = Non
     return total
 
 
+def rows_times(rows: Tensor, A: Tensor) -> Tensor:
+    """rows A, (..., N, k) for A (..., m, k); of one column by multiplication: autograd's own vmap drops it from a product."""
+    return rows * A if A.shape[-2:] == (1, 1) else rows @ A
+
+
 def symmetrised(A: Tensor) -> Tensor:
     """½(A + Aᵀ), symmetric to the last bit: (..., d, d). A itself is changed where nothing watches."""
     d = A.shape[-1]

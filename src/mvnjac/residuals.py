@@ -42,7 +42,11 @@ class Residuals:
         self._dense: Residuals | None = None
         self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
         self._workspace: memory.Workspace | None = None
-        if self.tracked or self._version is None:  # autograd, or nobody, guards it from changes
+        self._take()
+
+    def _take(self) -> None:
+        """Where autograd, or nobody, guards x from changes, nothing is left for later."""
+        if self.tracked or self._version is None:
             _ = self.residual
 
     @property
@@ -134,6 +138,14 @@ class Residuals:
                 self._dense = Residuals(self._x, self.mean, dense)
                 self._dense._cache = {"residual": self.residual, "scaled": self.scaled}
         return self._dense
+
+    def part(self, at: slice, factor: Factor) -> Residuals:
+        """Some of the variables, independent of the others, against their own factor: r and a are those that are there."""
+        with self._graph():
+            part = Residuals(self._x[..., at], self.mean[..., at], factor)
+            part.batch = self.batch
+            part._cache = {"residual": self.residual[..., at], "scaled": self.scaled[..., at]}
+        return part
 
     def expand(self, batch: Size) -> Residuals:
         """The same rows as rows of a larger batch: computed once, however many there are of each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from mvnjac.coordinates import Coordinates
 from mvnjac.errors import ArgumentError, UnknownNameError
 
 LAYOUTS = ("unique", "full")
+#: a parameter's name → the labels along its axes, None for numbers
+Labels = Callable[[str], Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Selection:
         default: Sequence[str],
         known: Sequence[str],
         coordinates: Callable[[str], Coordinates],
-        names: Sequence[str] | None,
+        labels: Labels,
     ) -> None:
         if layout not in LAYOUTS:
             raise ArgumentError(f"layout is {layout!r}; expected 'unique' or 'full'.")
@@ -61,10 +64,11 @@ class Selection:
         repeated = [label for i, label in enumerate(asked) if label in asked[:i]]
         if repeated:
             raise ArgumentError(f"wrt: {repeated[0]!r} is named twice.")
-        overlapping = [label for label in asked if "[" in label and label.partition("[")[0] in asked]
+        self._labels, self._known = labels, known
+        whole = set(asked)
+        overlapping = [label for label in asked if (name := self._name(label)) != label and name in whole]
         if overlapping:
             raise ArgumentError(f"wrt: {overlapping[0]!r} is an element of a parameter that is asked for as a whole.")
-        self._names, self._known = names, known
         self.parts: list[Part] = []
         for label in asked:
             part = self._part(label, layout, coordinates)
@@ -81,7 +85,7 @@ class Selection:
         labels: list[str] = []
         for part in self.parts:
             if part.index is None:
-                labels += [part.name + label for label in part.coordinates.labels(self._names)]
+                labels += [part.name + label for label in part.coordinates.labels(self._labels(part.name))]
             else:
                 labels += part.labels
         return labels
@@ -95,16 +99,22 @@ class Selection:
         return located
 
     def _part(self, label: str, layout: str, coordinates: Callable[[str], Coordinates]) -> Part:
-        name, bracket, rest = label.partition("[")
-        if name not in self._known:
-            raise unknown_name(label, name, self._known)
+        name = self._name(label)
+        if name is None:
+            raise unknown_name(label, re.sub(r"\[[^][]*\]$", "", label), self._known)
         own = coordinates(name) if layout == "unique" else coordinates(name).all_entries()
-        if not bracket:
+        if name == label:
             return Part(name, layout, own)
-        index = own.locate(bracket + rest, self._names)
+        labels = self._labels(name)
+        index = own.locate(label[len(name) :], labels)
         if index is None:
-            raise UnknownNameError(f"wrt: {label!r} is no element of {name}; it has {_examples(name, own, self._names)}.")
+            raise UnknownNameError(f"wrt: {label!r} is no element of {name}; it has {_examples(name, own, labels)}.")
         return Part(name, layout, own, (index,), (label,))
+
+    def _name(self, label: str) -> str | None:
+        """The parameter that a label names, or names an element of. A parameter's name may have brackets of its own."""
+        known = [name for name in self._known if label == name or label.startswith(f"{name}[")]
+        return max(known, key=len, default=None)
 
 
 def unknown_name(label: str, name: str, known: Sequence[str]) -> UnknownNameError:
@@ -114,10 +124,10 @@ def unknown_name(label: str, name: str, known: Sequence[str]) -> UnknownNameErro
     return UnknownNameError(f"There is no parameter {label!r} here.{hint} The names are: {', '.join(known)}.")
 
 
-def _examples(name: str, coordinates: Coordinates, names: Sequence[str] | None) -> str:
+def _examples(name: str, coordinates: Coordinates, axis: Sequence[str] | None) -> str:
     if coordinates.size > 10_000:
         return f"{coordinates.size} elements"
-    labels = [name + label for label in coordinates.labels(names)]
+    labels = [name + label for label in coordinates.labels(axis)]
     if not labels:
         return "no elements"
     return ", ".join(labels) if len(labels) <= 6 else f"{', '.join(labels[:3])}, …, {labels[-1]}"

@@ -7,8 +7,9 @@ of the mean and a complete parametrisation, whichever columns are asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from mvnjac.batches import batch_shape
@@ -18,86 +19,101 @@ from mvnjac.derivatives import Derivatives
 from mvnjac.errors import SingularError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import fisher_of, hessian_from, hessian_of
-from mvnjac.moments import Moments
-from mvnjac.operators import Hessian, Operator
-from mvnjac.sample import Sample
+from mvnjac.model import Model
+from mvnjac.solvers import dense_solution
 from mvnjac.whitened import Sums
 
-#: the most parameters for which an information without a closed inverse is inverted here
-MOST_INVERTED = 4000
+#: the most parameters for which an information that is no closed form is inverted here
+MOST = 4000
 
 
 class StandardErrors:
-    """Of rows that come batch by batch: sums of whitened residuals, or mean and scatter, are kept, no row is."""
+    """Of rows that come batch by batch: sums are kept, no row is."""
 
     def __init__(self, gaussian: Gaussian, columns: Sequence[str]) -> None:
         self._model, self._columns = gaussian._model, list(columns)
-        self._dense = isinstance(gaussian.covariance, DenseParametrisation)
-        self._sums: Sums | None = None
-        self._moments: Moments | None = None
+        every = [_Information(self._model, names) for names in self._complete()]
+        self._parts = [part for part in every if part.size <= MOST or part.summed]
 
     def add(self, x: Tensor) -> None:
         """More rows."""
-        if not self._dense:
-            self._moments = Moments.of(x) if self._moments is None else self._moments.merge(Moments.of(x, self._moments.origin))
-            return
-        derivatives = Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1))
-        more = Sums.of([(derivatives.rows, None)], self._model.batch)
-        self._sums = more if self._sums is None else self._sums + more
+        for part in self._parts:
+            part.add(x)
 
     def expected(self) -> list[float]:
-        """From n times the Fisher information; NaN where there are no rows, or no such number."""
-        variances: dict[str, float] = {}
-        for names in self._complete():
-            operator = fisher_of(self._model, names)
-            if self._dense or operator.shape[-1] <= MOST_INVERTED:
-                variances |= self._by_column(operator, operator.inverse_diagonal())
-        return [math.sqrt(v / self._count) if (v := variances.get(name, math.nan)) > 0 else math.nan for name in self._columns]
+        """From the Fisher information of all rows; NaN where it is singular, or there are no rows."""
+        return self._errors(lambda part: part.expected())
 
     def observed(self) -> list[float]:
         """From minus the Hessian at these rows; NaN where it is no information: away from a maximum it can be indefinite, and
-        beyond `MOST_INVERTED` parameters it is not inverted."""
+        beyond `MOST` parameters it is not inverted."""
+        return self._errors(lambda part: part.observed())
+
+    def _errors(self, variances_of: Callable[[_Information], Tensor]) -> list[float]:
         variances: dict[str, float] = {}
-        for names in self._complete():
-            operator = self._hessian(names)
-            if operator.shape[-1] > MOST_INVERTED:
-                continue
+        for part in self._parts:
             try:
-                inverse = operator.inverse_diagonal()
+                found = variances_of(part)
             except SingularError:
                 continue
-            variances |= self._by_column(operator, -inverse)
+            variances |= dict(zip(part.columns, found.tolist(), strict=True))
         return [math.sqrt(v) if (v := variances.get(name, math.nan)) > 0 else math.nan for name in self._columns]
 
-    @property
-    def _count(self) -> float:
-        if self._sums is not None:
-            return float(self._sums.count)
-        return 0.0 if self._moments is None else float(self._moments.count)
-
-    def _hessian(self, names: list[str]) -> Hessian:
-        if self._sums is not None:
-            return hessian_from(self._model, names, self._sums)
-        assert self._moments is not None
-        sample = Sample.of_moments(self._moments, self._model.namer)  # rows that stand for all
-        return hessian_of(self._model, sample.origin + sample.rows, names, sample.weights, True)
-
-    def _by_column(self, operator: Operator, variances: Tensor) -> dict[str, float]:
-        """What is known up to a convention only has none."""
-        left_out = tuple(f"{name}[" for name in self._model.covariance.unidentified)
-        pairs = zip(operator.columns(), variances.tolist(), strict=True)
-        return {name: variance for name, variance in pairs if not name.startswith(left_out)}
-
     def _complete(self) -> list[list[str]]:
-        """The complete parametrisations that the columns belong to, for which there are rows. A structure that is no dense
-        parametrisation has its own only: as elements of an unrestricted Σ its estimates are not."""
-        if not self._count:
-            return []
-        asked = dict.fromkeys(name.partition("[")[0] for name in self._columns)
-        if not self._dense:
-            own = {"mean", *self._model.covariance.fields}
-            return [self._model.default_names()] if own & set(asked) else []
-        owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
-        if not owners:
-            return [["mean"]]
-        return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
+        """The complete parametrisations that the columns belong to."""
+        covariance = self._model.covariance
+        known = sorted(self._model.parameter_names(), key=len, reverse=True)
+        asked = dict.fromkeys(next(name for name in known if column.startswith(name)) for column in self._columns)
+        own = [name for name in asked if name in covariance.fields]
+        others = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean" and name not in own)
+        groups = [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in others]
+        if own:
+            groups.insert(0, self._model.default_names())
+        return groups or [["mean"]]
+
+
+class _Information:
+    """Of the parameters of one parametrisation: the sums over rows that its informations follow from.
+
+    summed: of complete rows, by a dense parametrisation, n, s and S are enough; else two p×p matrices are.
+    """
+
+    def __init__(self, model: Model, names: Sequence[str]) -> None:
+        self._model, self._names = model, list(names)
+        once = fisher_of(model, names)
+        self._once, self.columns, self.size = once, once.columns(), once.shape[-1]
+        own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
+        self.summed = not own and model.missing is None
+        self._count = 0
+        self._sums: Sums | None = None
+        self._fisher: Tensor | None = None
+        self._hessian: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        self._count += len(x)
+        if self.summed:
+            derivatives = Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1))
+            more = Sums.of([(derivatives.rows, None)], self._model.batch)
+            self._sums = more if self._sums is None else self._sums + more
+            return
+        self._hessian = _plus(self._hessian, hessian_of(self._model, x, self._names, None, True).matrix())
+        if self._model.missing is not None:
+            self._fisher = _plus(self._fisher, len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix())
+
+    def expected(self) -> Tensor:
+        if self._fisher is not None:
+            return self._inverted(self._fisher)
+        return self._once.inverse_diagonal() / (self._count or math.nan)
+
+    def observed(self) -> Tensor:
+        if self._sums is not None and self.size <= MOST:
+            return -hessian_from(self._model, self._names, self._sums).inverse_diagonal()
+        return torch.full((self.size,), math.nan) if self._hessian is None else self._inverted(-self._hessian)
+
+    def _inverted(self, A: Tensor) -> Tensor:
+        identity = torch.eye(self.size, dtype=A.dtype, device=A.device)
+        return dense_solution("information", A, identity, self._once.redundant).diagonal()
+
+
+def _plus(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total + more

@@ -16,6 +16,7 @@ from mvnjac.batches import RowLayout
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.natural import Natural
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.errors import ArgumentError
 from mvnjac.products import add_symmetric_product
 from mvnjac.residuals import Residuals
 
@@ -88,6 +89,8 @@ class Whitening:
             m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
         for owner in self.owners:
             own = self.own(owner, v)
+            if not own:
+                continue
             K = K + owner.differential(self.factor, own)
             if issubclass(owner, Natural):
                 m = m + owner.mean_differential(self.factor, self.mean, own)
@@ -107,11 +110,26 @@ class Whitening:
 
     def projected(self, owner: type[DenseParametrisation], gradients: Values) -> dict[str, Tensor]:
         """Those that were asked for: symmetric to the last bit, and 0 where there is no freedom."""
-        kinds = {name: owner.fields[name](self.factor.d) for name in gradients if name in self.names}
-        return {
-            name: kind.project(0.5 * (gradients[name] + gradients[name].mT) if kind.mirrored else gradients[name])
-            for name, kind in kinds.items()
-        }
+        return owner.projected(self.factor, {name: value for name, value in gradients.items() if name in self.names})
+
+    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed; (m, K) is the change v."""
+        if self.canonical:  # of complete rows with n = 0, s = g and S = 2 M, these and the Hessian by (µ, Σ) cancel
+            cross = m.unsqueeze(-1) * g.unsqueeze(-2)
+            return self.gradients((K @ g.unsqueeze(-1)).squeeze(-1), 2 * K @ M + cross)
+        result: dict[str, Tensor] = {}
+        for owner in self.owners:
+            own = self.own(owner, v)
+            result = added(result, self.projected(owner, owner.second_differential(self.factor, own, M) if own else {}))
+        return result
+
+    def require_one_parametrisation(self) -> None:
+        """What stays fixed must be known for a second derivative."""
+        if len(self.owners) > 1 or ("mean" in self.names and self.canonical):
+            raise ArgumentError(
+                f"hessian: {', '.join(self.names)} are parameters of more than one parametrisation; a second derivative needs "
+                "to know what stays fixed: ask for those of one."
+            )
 
     def inverse_change(self, m: Tensor, K: Tensor) -> dict[str, Tensor]:
         """The change of the parameters that (m, K) is, where they are complete."""

@@ -124,13 +124,13 @@ def _project_to(coordinates: object, gradient: Tensor) -> Tensor:
     return gradient
 
 
-def unique(full: Tensor, kind: str, d: int) -> Tensor:
+def unique(full: Tensor, kind: str) -> Tensor:
     """The contract of the unique elements, element by element: vech order, off-diagonals of mirrored ones doubled."""
     if kind == "entrywise":
         return full
     if kind == "rows":
         return full.flatten(-2)
-    columns = []
+    columns, d = [], full.shape[-1]
     for j in range(d):
         for i in range(j if kind != "correlation" else j + 1, d):
             columns.append(full[..., i, j] * (2 if kind != "lower" and i != j else 1))
@@ -144,6 +144,8 @@ KINDS = {
     "x": "entrywise",
     "mean": "entrywise",
     "covariance_matrix": "symmetric",
+    "row_covariance": "symmetric",
+    "column_covariance": "symmetric",
     "precision_matrix": "symmetric",
     "natural_matrix": "symmetric",
     "scale_tril": "lower",

@@ -7,6 +7,7 @@ sample instances and bad inputs; the contract test, the command line and the top
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import Estimable
 from mvnjac.errors import DeviceError, DtypeError, ShapeError
+from mvnjac.names import Names
 
 if TYPE_CHECKING:
     from mvnjac.blocks import Block
@@ -104,7 +106,7 @@ class Covariance(Estimable, ABC):
         parameters: the tensors given, by name; never altered.
     """
 
-    fields: ClassVar[Mapping[str, Callable[[int], Coordinates]]]
+    fields: Mapping[str, Callable[[int], Coordinates]]
     parameters: dict[str, Tensor]
 
     def __init__(self, **parameters: Tensor) -> None:
@@ -123,10 +125,9 @@ class Covariance(Estimable, ABC):
     def factor(self, d: int) -> Factor:
         """Factorise Σ, once. A failure does not raise here; `checks` reports it."""
 
-    @classmethod
     @abstractmethod
-    def pullback(cls, name: str, rows: Residuals) -> Block:
-        """The derivative of each row's log-density by the parameter `name`."""
+    def pullback(self, name: str, rows: Residuals) -> Block:
+        """The derivative of each row's log-density by the parameter `name`. (Where no instance is needed, a class method.)"""
 
     @abstractmethod
     def dense(self, d: int | None = None) -> Tensor:
@@ -163,13 +164,47 @@ class Covariance(Estimable, ABC):
     #: whether different parameters may mean the same Σ, whichever they are (rotations of factors)
     redundant: ClassVar[bool] = False
 
+    def redundant_among(self, names: Iterable[str]) -> bool:
+        """Whether these parameters move along directions that leave Σ as it is."""
+        return self.redundant and set(self.fields) <= set(names)
+
     def units(self, factor: Any) -> dict[str, Tensor]:
-        """A scale for each entry of each parameter, in the parameters' own shapes, where the structure is redundant."""
-        raise NotImplementedError(f"{type(self).__name__} does not say its units")
+        """A scale for each entry of each parameter (and of the mean, under that name): what an iteration works in."""
+        return {name: torch.ones_like(value) for name, value in self.parameters.items()}
 
     def minimum_norm(self, factor: Any, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """The change v without what leaves Σ as it is."""
         return v
+
+    # --- missing entries ----------------------------------------------------------------------------------------
+
+    #: by parameter, the axes along which an entry concerns one variable alone: its derivative is 0 where that variable is missing
+    local: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    #: whether the marginal of some variables is the same structure, at the entries of the parameters that are local to them
+    keeps_marginals: bool = False
+
+    def marginal(self, observed: Tensor) -> Self:
+        """The covariance of the variables `observed` (indices), of a structure that keeps its form."""
+        return self.at([self._local_part(name, value, observed) for name, value in self.parameters.items()])
+
+    def _local_part(self, name: str, value: Tensor, observed: Tensor) -> Tensor:
+        event = len(self.coordinates_of(name, 1).shape)
+        for axis in self.local.get(name, ()):
+            value = value.index_select(axis - event, observed)
+        return value
+
+    def groups(self, factor: Any) -> list[tuple[slice, Covariance, Factor]]:
+        """Independent groups of variables, each with its covariance and the factor of that; none where there is one group."""
+        return []
+
+    def in_group(self, name: str) -> tuple[int, str]:
+        """The group that a parameter belongs to, and its name there."""
+        raise NotImplementedError(f"{type(self).__name__} has no groups")
+
+    @property
+    def mean(self) -> Tensor | None:
+        """µ, where it is a function of the same parameters."""
+        return None
 
     # --- what follows from it ------------------------------------------------------------------------------------
 
@@ -202,6 +237,19 @@ class Covariance(Estimable, ABC):
         """The coordinates of a parameter over d variables."""
         return self.fields[name](d)
 
+    @property
+    def matrix_shape(self) -> tuple[int, int] | None:
+        """(m, q) where the variables form a matrix, row by row."""
+        return None
+
+    def names_of(self, parameter: str, names: Names) -> Names:
+        """What the axes of a parameter are labelled by, given the names of the variables."""
+        return names
+
+    def evaluated(self) -> tuple[Tensor | None, Covariance]:
+        """The mean, where it follows from the parameters; and the same Σ with every function of a user's carried out."""
+        return None, self
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same structure with every parameter replaced (another dtype, detached)."""
         return self.at([function(value) for value in self.parameters.values()])
@@ -218,7 +266,8 @@ class Covariance(Estimable, ABC):
     def all_checks(self, factor: Factor) -> Iterator[Check]:
         """Finite numbers first, then what the structure demands."""
         for name, value in self.parameters.items():
-            yield checks.finite(name, value, self.coordinates_of(name, 1).shape)
+            check = checks.finite(name, value, self.coordinates_of(name, 1).shape)
+            yield check.within(functools.partial(self.names_of, name))
         yield from self.checks(factor)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from mvnjac.errors import (
     NotPositiveDefiniteError,
     NotSymmetricError,
 )
+from mvnjac.names import Names
 
 #: How a variable is called in a message: its index → "variable 3" or "'EEK'".
 Namer = Callable[[int], str]
@@ -28,10 +29,14 @@ Namer = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Check:
-    """ok: 0-dimensional boolean, or known already; explain(function, namer): the error if it is False, None for a false alarm."""
+    """ok: 0-dimensional boolean, or known already; explain(function, names): the error if it is False, None for a false alarm."""
 
     ok: Tensor | bool
-    explain: Callable[[str, Namer], MvnjacError | None]
+    explain: Callable[[str, Names], MvnjacError | None]
+
+    def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
+        """The same check, of something that has names of its own, in a place that the message says."""
+        return replace(self, explain=lambda function, names: self.explain(function + place, rename(names)))
 
 
 def floating(function: str, name: str, value: object) -> None:
@@ -62,11 +67,11 @@ def finite(name: str, value: Tensor, event: Sequence[int]) -> Check:
     return Check(_finite(value), explain)
 
 
-def finite_rows(value: Tensor) -> Check:
-    """x: as `finite`, and the place is said as row and column."""
+def finite_rows(value: Tensor, missing: bool = False) -> Check:
+    """x: as `finite`, and the place is said as row and column. missing: NaN is allowed."""
 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
-        bad = ~torch.isfinite(value)
+        bad = torch.isinf(value) if missing else ~torch.isfinite(value)
         if not bad.any():
             return None
         *row, column = bad.nonzero()[0].tolist()
@@ -74,10 +79,11 @@ def finite_rows(value: Tensor) -> Check:
         number = value[(*row, column)].item()
         return NotFiniteError(
             f"{function}: x is {number} at {place}column {column} ({namer(column)}); {int(bad.sum())} such entries in "
-            f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns."
+            f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns"
+            + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks what was not observed.")
         )
 
-    return Check(_finite(value), explain)
+    return Check(~torch.isinf(value.detach()).any() if missing else _finite(value), explain)
 
 
 def symmetric(name: str, A: Tensor) -> Check:

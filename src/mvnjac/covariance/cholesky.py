@@ -12,15 +12,16 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
-from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
 
 
-class Cholesky(Covariance, DenseParametrisation):
+class Cholesky(DenseCovariance):
     """Σ = L Lᵀ by L.
 
     Args:
@@ -38,6 +39,7 @@ class Cholesky(Covariance, DenseParametrisation):
     """
 
     fields = {"scale_tril": lower_triangular}
+    local = {"scale_tril": (0,)}
 
     def __init__(self, scale_tril: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(scale_tril=scale_tril)

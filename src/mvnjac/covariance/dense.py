@@ -12,11 +12,12 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.estimation import refuse_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
-from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mvnjac.sample import Sample
 
 
-class Dense(Covariance, DenseParametrisation):
+class Dense(DenseCovariance):
     """Σ by its matrix: what a plain tensor means.
 
     Args:
@@ -43,6 +44,7 @@ class Dense(Covariance, DenseParametrisation):
     """
 
     fields = {"covariance_matrix": symmetric}
+    local = {"covariance_matrix": (0, 1)}
 
     def __init__(self, covariance_matrix: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(covariance_matrix=covariance_matrix)

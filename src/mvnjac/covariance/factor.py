@@ -173,13 +173,13 @@ class DenseFactor(Factor):
         """L⁻¹ X, by whichever triangle is at hand: X (..., d, k)."""
         if "inverse_scale_tril" in self._given:
             return self.inverse_scale_tril @ X
-        return torch.linalg.solve_triangular(self.scale_tril, X, upper=False)
+        return _solve(self.scale_tril, X, upper=False)
 
     def up(self, X: Tensor) -> Tensor:
         """L⁻ᵀ X."""
         if "inverse_scale_tril" in self._given:
             return self.inverse_scale_tril.mT @ X
-        return torch.linalg.solve_triangular(self.scale_tril.mT, X, upper=True)
+        return _solve(self.scale_tril.mT, X, upper=True)
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DenseFactor:
         if dim < len(full) - len(self.batch):
@@ -223,6 +223,14 @@ def solve_rows(rows: Tensor, triangle: Tensor, *, transposed: bool = False) -> T
     if transposed:
         return torch.linalg.solve_triangular(triangle.mT, rows.mT, upper=True).mT
     return torch.linalg.solve_triangular(triangle, rows.mT, upper=False).mT
+
+
+def _solve(triangle: Tensor, X: Tensor, *, upper: bool) -> Tensor:
+    """A triangle, or many, against X (..., d, k): one triangle meets all columns of all X at once."""
+    if triangle.ndim > 2 or X.ndim == 2:
+        return torch.linalg.solve_triangular(triangle, X, upper=upper)
+    columns = X.movedim(-2, 0)
+    return torch.linalg.solve_triangular(triangle, columns.flatten(1), upper=upper).reshape(columns.shape).movedim(0, -2)
 
 
 def halved(A: Tensor) -> Tensor:

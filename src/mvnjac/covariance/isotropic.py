@@ -41,6 +41,7 @@ class Isotropic(Covariance):
     """
 
     fields = {"variance": lambda d: scalar()}
+    keeps_marginals = True
 
     def __init__(self, variance: Float[Tensor, "*batch"]) -> None:
         super().__init__(variance=variance)

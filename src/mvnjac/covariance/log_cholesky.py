@@ -12,15 +12,16 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
-from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, NotFiniteError
 from mvnjac.residuals import Residuals
 
 
-class LogCholesky(Covariance, DenseParametrisation):
+class LogCholesky(DenseCovariance):
     """Σ = L Lᵀ by M, where Mᵢⱼ = Lᵢⱼ below the diagonal and Mᵢᵢ = log Lᵢᵢ: any lower triangle M is allowed.
 
     Args:
@@ -39,6 +40,7 @@ class LogCholesky(Covariance, DenseParametrisation):
     """
 
     fields = {"log_scale_tril": lower_triangular}
+    local = {"log_scale_tril": (0,)}
 
     def __init__(self, log_scale_tril: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(log_scale_tril=log_scale_tril)

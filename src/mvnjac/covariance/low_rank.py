@@ -152,6 +152,8 @@ class LowRank(Covariance):
     """
 
     fields = {"cov_factor": lambda d: Coordinates((d, 1), (0,)), "cov_diag": vector}
+    local = {"cov_factor": (0,), "cov_diag": (0,)}
+    keeps_marginals = True
 
     def __init__(self, cov_factor: Float[Tensor, "*batch d k"], cov_diag: Float[Tensor, "*#batch d"]) -> None:
         super().__init__(cov_factor=cov_factor, cov_diag=cov_diag)
@@ -205,7 +207,8 @@ class LowRank(Covariance):
     redundant = True
 
     def units(self, factor: LowRankFactor) -> dict[str, Tensor]:
-        return {"cov_factor": factor.root.unsqueeze(-1).expand(factor.cov_factor.shape), "cov_diag": factor.cov_diag}
+        loadings = factor.root.unsqueeze(-1).expand(factor.cov_factor.shape)
+        return {"mean": factor.root, "cov_factor": loadings, "cov_diag": factor.cov_diag}
 
     def minimum_norm(self, factor: LowRankFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """Less the rotation W A, A skew, nearest to it: WᵀW A + A WᵀW = Wᵀv − vᵀW."""

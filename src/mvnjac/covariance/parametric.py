@@ -17,6 +17,7 @@ from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
@@ -86,7 +87,7 @@ class Parametric(Covariance):
             raise ArgumentError(f"Parametric: {reserved[0]!r} cannot be the name of a parameter here.")
         self.function = function
         shapes = {name: tuple(value.shape) for name, value in parameters.items() if isinstance(value, Tensor)}
-        self.fields = {name: _kind(shape) for name, shape in shapes.items()}  # type: ignore[misc]
+        self.fields = {name: _kind(shape) for name, shape in shapes.items()}
         self._known: tuple[list[int | None], tuple[Tensor | None, Tensor]] | None = None
         super().__init__(**parameters)
 
@@ -124,6 +125,10 @@ class Parametric(Covariance):
     @property
     def batch(self) -> Size:
         return Size()
+
+    def evaluated(self) -> tuple[Tensor | None, Dense]:
+        mean, sigma = self.evaluate()
+        return mean, Dense(sigma)
 
     def _check_shapes(self) -> None:
         _ = self._value  # any shapes will do that the function takes
@@ -188,6 +193,17 @@ class Parametric(Covariance):
             values = values + (a.unsqueeze(-2) @ by_mean).squeeze(-2)
         kind = factor._covariance.coordinates_of(name, rows.d)
         return Entrywise(values.reshape((*rows.batch, *kind.shape)), kind)
+
+    def fisher(self, factor: ParametricFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """½ ⟨Kₖ, Σ vₗ Kₗ⟩ with Kₖ = L⁻¹ ∂ₖΣ L⁻ᵀ: where the mean is given apart."""
+        whitened = {name: factor.whiten_matrix(by_sigma) for name, (_, by_sigma) in factor.tangents.items()}
+        terms = [torch.tensordot(value.reshape(-1), whitened[name], 1) for name, value in v.items()]
+        K = torch.stack(terms).sum(0)
+        images = {name: 0.5 * (own * K).sum((-2, -1)) for name, own in whitened.items()}
+        return {name: image.reshape(self.parameters[name].shape) for name, image in images.items()}
+
+    def times(self, factor: ParametricFactor, v: Tensor) -> Tensor:
+        return (factor.covariance_matrix @ v.unsqueeze(-1)).squeeze(-1)
 
     def dense(self, d: int | None = None) -> Tensor:
         return self._value[1]

@@ -26,7 +26,9 @@ class DenseParametrisation(ABC):
     change of the mean is m, µ + L m), and a gradient by Σ is a symmetric M with ⟨M, K⟩ = tr(M K) the change of the function.
     """
 
-    fields: ClassVar[Mapping[str, Callable[[int], Coordinates]]]
+    fields: Mapping[str, Callable[[int], Coordinates]]
+    #: by parameter, the axes along which an entry concerns one variable alone
+    local: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     #: natural parameters: they replace the mean too, and the second derivative of log p by them does not depend on x
     canonical: ClassVar[bool] = False
 
@@ -49,6 +51,15 @@ class DenseParametrisation(ABC):
     @abstractmethod
     def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
         """The full gradients by the parameters, ⟨adjoint(M), v⟩ = ⟨M, differential(v)⟩; M symmetric."""
+
+    @classmethod
+    def projected(cls, factor: DenseFactor, gradients: Values) -> dict[str, Tensor]:
+        """Full gradients: symmetric to the last bit, and 0 where there is no freedom."""
+        kinds = {name: cls.fields[name](factor.d) for name in gradients}
+        return {
+            name: kind.project(0.5 * (gradients[name] + gradients[name].mT) if kind.mirrored else gradients[name])
+            for name, kind in kinds.items()
+        }
 
     @classmethod
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:

@@ -12,15 +12,16 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
-from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
 
 
-class PrecisionCholesky(Covariance, DenseParametrisation):
+class PrecisionCholesky(DenseCovariance):
     """Σ⁻¹ = Λ Λᵀ by Λ.
 
     Args:

@@ -12,15 +12,16 @@ from torch import Tensor
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import correlation, vector
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part, twice_symmetric
-from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
 
-class ScaleCorrelation(Covariance, DenseParametrisation):
+class ScaleCorrelation(DenseCovariance):
     """Σ = diag(s) R diag(s).
 
     Args:
@@ -40,6 +41,7 @@ class ScaleCorrelation(Covariance, DenseParametrisation):
     """
 
     fields = {"scale": vector, "correlation_matrix": correlation}
+    local = {"scale": (0,), "correlation_matrix": (0, 1)}
 
     def __init__(self, scale: Float[Tensor, "*batch d"], correlation_matrix: Float[Tensor, "*#batch d d"]) -> None:
         super().__init__(scale=scale, correlation_matrix=correlation_matrix)

@@ -17,7 +17,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.errors import ArgumentError, NotConvergedWarning, NotPositiveDefiniteError, ShapeError
 from mvnjac.gaussian import Gaussian
-from mvnjac.inference.likelihood import Likelihood, Point, mean_follows
+from mvnjac.inference.likelihood import Likelihood, Point
 from mvnjac.inference.quasi_newton import Ascent, ascend
 from mvnjac.inference.structure import Choice, choose
 from mvnjac.model import Model
@@ -160,7 +160,7 @@ def fit(
     """
     choice = choose(structure)
     given, weights, namer = _arguments(x, weights, names)
-    if choice.instance is not None and mean_follows(choice.instance):
+    if choice.instance is not None and choice.instance.mean is not None:
         each = given.new_ones(len(given)) if weights is None else weights
         sample = Sample(len(given), torch.zeros_like(given[0]), given, each, [], namer)
     else:
@@ -214,7 +214,7 @@ def _verdict(ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
 
 def _gaussian(sample: Sample, structure: Covariance, choice: Choice, names: Sequence[str] | None) -> Gaussian:
     """The estimate, in the parametrisation that was asked for."""
-    gaussian = Gaussian(None if mean_follows(structure) else sample.origin, structure, names=names)
+    gaussian = Gaussian(None if structure.mean is not None else sample.origin, structure, names=names)
     if isinstance(structure, choice.cls):
         return gaussian
     values = {name: gaussian.parameter(name) for name in choice.cls.fields}
@@ -249,7 +249,7 @@ def _arguments(
     model.validate(x)
     x = x.double()
     if weights is None:
-        return x, None, model.namer
+        return x, None, model.naming
     checks.floating("fit", "weights", weights)
     if weights.shape != x.shape[:1]:
         raise ShapeError(f"fit: weights has shape {tuple(weights.shape)}; expected one number a row: ({len(x)},).")
@@ -260,4 +260,4 @@ def _arguments(
         raise ArgumentError(
             f"fit: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
         )
-    return x[weights > 0], weights[weights > 0], model.namer
+    return x[weights > 0], weights[weights > 0], model.naming

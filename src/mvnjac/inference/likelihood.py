@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.parametric import Parametric
 from mvnjac.gaussian import Gaussian
 from mvnjac.operators import FisherInformation
 from mvnjac.sample import Sample
@@ -61,11 +60,6 @@ class Likelihood:
         return torch.cat([kind.pack_gradient(gradients[name]).reshape(-1) for name, kind in self._kinds.items()])
 
 
-def mean_follows(structure: Covariance) -> bool:
-    """Whether the mean is a function of the structure's parameters."""
-    return isinstance(structure, Parametric) and structure.mean is not None
-
-
 class Point:
     """The log-likelihood at one θ.
 
@@ -77,7 +71,7 @@ class Point:
     def __init__(self, likelihood: Likelihood, theta: Tensor, structure: Covariance) -> None:
         sample = likelihood.sample
         self._likelihood, self.theta, self.structure = likelihood, theta, structure
-        self.gaussian = Gaussian(None if mean_follows(structure) else torch.zeros_like(sample.origin), structure)
+        self.gaussian = Gaussian(None if structure.mean is not None else torch.zeros_like(sample.origin), structure)
         J = self.gaussian.jacobian(sample.rows)
         self.value = float((sample.weights * J.log_prob).sum())
         totals = J.sum(weights=sample.weights, wrt=likelihood.names)
