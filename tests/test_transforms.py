@@ -69,17 +69,17 @@ def textbook(name: str) -> Callable[..., Tensor]:
     return density
 
 
-def each_row(name: str, values: Arguments) -> Arguments:
-    """(n, *shape) the gradient of each row by each argument, by reverse mode of the textbook density."""
+def each_row(density: Callable[..., Tensor], values: Arguments) -> Arguments:
+    """(n, *shape) the gradient of each row by each argument, by reverse mode of a textbook density."""
     leaves = [v.clone().requires_grad_() for v in values]
-    rows = [torch.autograd.grad(textbook(name)(*leaves)[i], leaves) for i in range(N)]
+    rows = [torch.autograd.grad(density(*leaves)[i], leaves) for i in range(N)]
     return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
-def second(name: str, values: Arguments) -> list[Tensor]:
-    """The blocks ∂²Σ log p / ∂u∂v, row of blocks by row of blocks, by reverse over reverse of the textbook density."""
+def second(density: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
+    """The blocks ∂²Σ log p / ∂u∂v, row of blocks by row of blocks, by reverse over reverse of a textbook density."""
     leaves = [v.clone().requires_grad_() for v in values]
-    first = torch.autograd.grad(textbook(name)(*leaves).sum(), leaves, create_graph=True)
+    first = torch.autograd.grad(density(*leaves).sum(), leaves, create_graph=True)
     blocks = []
     for gradient in first:
         for leaf in leaves:
@@ -297,7 +297,7 @@ QUIET = pytest.mark.filterwarnings(
 @pytest.mark.parametrize("transform", TOTALS)
 def test_totals(name: str, transform: str) -> None:
     values = arguments(name)
-    rows = each_row(name, values)
+    rows = each_row(textbook(name), values)
     expected = [row.sum(0) for row in rows]
     for actual, wanted in zip(TOTALS[transform](ours(name), values), expected, strict=True):
         close(actual, wanted)
@@ -308,7 +308,7 @@ def test_totals(name: str, transform: str) -> None:
 @pytest.mark.parametrize("transform", EACH_ROW)
 def test_each_row(name: str, transform: str) -> None:
     values = arguments(name)
-    rows = each_row(name, values)
+    rows = each_row(textbook(name), values)
     expected = [torch.stack([rows[0][i, i] for i in range(N)]), *rows[1:]]
     for actual, wanted in zip(EACH_ROW[transform](ours(name), values), expected, strict=True):
         close(actual, wanted)
@@ -320,7 +320,7 @@ def test_each_row(name: str, transform: str) -> None:
 def test_directional_derivatives(name: str, transform: str) -> None:
     values = arguments(name)
     v = directions(values)
-    expected = sum((g * t).reshape(N, -1).sum(1) for g, t in zip(each_row(name, values), v, strict=True))
+    expected = sum((g * t).reshape(N, -1).sum(1) for g, t in zip(each_row(textbook(name), values), v, strict=True))
     close(ALONG[transform](ours(name), values, v), expected)
 
 
@@ -330,7 +330,7 @@ def test_directional_derivatives(name: str, transform: str) -> None:
 def test_second_derivatives(name: str, transform: str) -> None:
     values = arguments(name)
     actual = SECOND[transform](ours(name), values)
-    for i, (block, wanted) in enumerate(zip(actual, second(name, values), strict=True)):
+    for i, (block, wanted) in enumerate(zip(actual, second(textbook(name), values), strict=True)):
         close(block, wanted, f"block {divmod(i, len(values))}")
 
 

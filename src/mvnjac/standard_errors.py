@@ -7,6 +7,7 @@ of the mean and a complete parametrisation, whichever columns are asked for.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,11 +21,13 @@ from mvnjac.errors import SingularError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import fisher_of, hessian_from, hessian_of
 from mvnjac.model import Model
+from mvnjac.moments import Moments
+from mvnjac.sample import Sample
 from mvnjac.solvers import dense_solution
 from mvnjac.whitened import Sums
 
-#: the most parameters for which an information that is no closed form is inverted here
-MOST = 4000
+#: the most parameters for which an information without a closed inverse is inverted here
+MOST_INVERTED = 4000
 
 
 class StandardErrors:
@@ -32,8 +35,8 @@ class StandardErrors:
 
     def __init__(self, gaussian: Gaussian, columns: Sequence[str]) -> None:
         self._model, self._columns = gaussian._model, list(columns)
-        every = [_Information(self._model, names) for names in self._complete()]
-        self._parts = [part for part in every if part.size <= MOST or part.summed]
+        kind = _Incomplete if self._model.missing else _Dense if self._is_dense else _Structured
+        self._parts = [kind(self._model, names) for names in self._complete()]
 
     def add(self, x: Tensor) -> None:
         """More rows."""
@@ -41,79 +44,126 @@ class StandardErrors:
             part.add(x)
 
     def expected(self) -> list[float]:
-        """From the Fisher information of all rows; NaN where it is singular, or there are no rows."""
+        """From the Fisher information of all rows; NaN where there are no rows, or no such number."""
         return self._errors(lambda part: part.expected())
 
     def observed(self) -> list[float]:
         """From minus the Hessian at these rows; NaN where it is no information: away from a maximum it can be indefinite, and
-        beyond `MOST` parameters it is not inverted."""
+        beyond `MOST_INVERTED` parameters it is not inverted."""
         return self._errors(lambda part: part.observed())
 
-    def _errors(self, variances_of: Callable[[_Information], Tensor]) -> list[float]:
+    @property
+    def _is_dense(self) -> bool:
+        return isinstance(self._model.covariance, DenseParametrisation)
+
+    def _errors(self, variances_of: Callable[[_Information], Tensor | None]) -> list[float]:
         variances: dict[str, float] = {}
         for part in self._parts:
             try:
                 found = variances_of(part)
             except SingularError:
                 continue
-            variances |= dict(zip(part.columns, found.tolist(), strict=True))
-        return [math.sqrt(v) if (v := variances.get(name, math.nan)) > 0 else math.nan for name in self._columns]
+            if found is not None:
+                variances |= dict(zip(part.columns, found.tolist(), strict=True))
+        left_out = tuple(f"{name}[" for name in self._model.covariance.unidentified)  # what is known up to a convention only
+        known = {name: v for name, v in variances.items() if v > 0 and not name.startswith(left_out)}
+        return [math.sqrt(known[name]) if name in known else math.nan for name in self._columns]
 
     def _complete(self) -> list[list[str]]:
-        """The complete parametrisations that the columns belong to."""
-        covariance = self._model.covariance
+        """The complete parametrisations that the columns belong to. A structure that is no dense parametrisation has its own
+        only: as elements of an unrestricted Σ its estimates are not."""
         known = sorted(self._model.parameter_names(), key=len, reverse=True)
         asked = dict.fromkeys(next(name for name in known if column.startswith(name)) for column in self._columns)
-        own = [name for name in asked if name in covariance.fields]
-        others = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean" and name not in own)
-        groups = [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in others]
-        if own:
-            groups.insert(0, self._model.default_names())
-        return groups or [["mean"]]
+        if not self._is_dense:
+            own = {"mean", *self._model.covariance.fields}
+            return [self._model.default_names()] if own & set(asked) else []
+        owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
+        if not owners:
+            return [["mean"]]
+        return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
 
 
-class _Information:
-    """Of the parameters of one parametrisation: the sums over rows that its informations follow from.
-
-    summed: of complete rows, by a dense parametrisation, n, s and S are enough; else two p×p matrices are.
-    """
+class _Information(ABC):
+    """The informations by the parameters of one parametrisation, from sums over rows."""
 
     def __init__(self, model: Model, names: Sequence[str]) -> None:
         self._model, self._names = model, list(names)
-        once = fisher_of(model, names)
-        self._once, self.columns, self.size = once, once.columns(), once.shape[-1]
-        own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
-        self.summed = not own and model.missing is None
-        self._count = 0
-        self._sums: Sums | None = None
-        self._fisher: Tensor | None = None
-        self._hessian: Tensor | None = None
+        self._once = fisher_of(model, names)
+        self.columns, self._size = self._once.columns(), self._once.shape[-1]
+
+    @abstractmethod
+    def add(self, x: Tensor) -> None:
+        """More rows."""
+
+    @abstractmethod
+    def expected(self) -> Tensor | None:
+        """The diagonal of the inverse expected information; None where there is none."""
+
+    @abstractmethod
+    def observed(self) -> Tensor | None:
+        """The diagonal of the inverse observed information; None where there is none."""
+
+
+class _Dense(_Information):
+    """Of complete rows, by a dense parametrisation: n, s and S of the whitened residuals."""
+
+    _sums: Sums | None = None
 
     def add(self, x: Tensor) -> None:
-        self._count += len(x)
-        if self.summed:
-            derivatives = Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1))
-            more = Sums.of([(derivatives.rows, None)], self._model.batch)
-            self._sums = more if self._sums is None else self._sums + more
+        derivatives = Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1))
+        more = Sums.of([(derivatives.rows, None)], self._model.batch)
+        self._sums = more if self._sums is None else self._sums + more
+
+    def expected(self) -> Tensor | None:
+        return None if self._sums is None else self._once.inverse_diagonal() / self._sums.count
+
+    def observed(self) -> Tensor | None:
+        if self._sums is None or self._size > MOST_INVERTED:
+            return None
+        return -hessian_from(self._model, self._names, self._sums).inverse_diagonal()
+
+
+class _Structured(_Information):
+    """Of complete rows, by a structure's own parameters: mean and scatter, and rows that stand for all of that scatter."""
+
+    _moments: Moments | None = None
+
+    def add(self, x: Tensor) -> None:
+        self._moments = Moments.of(x) if self._moments is None else self._moments.merge(Moments.of(x, self._moments.origin))
+
+    def expected(self) -> Tensor | None:
+        if self._moments is None or self._size > MOST_INVERTED:
+            return None
+        return self._once.inverse_diagonal() / self._moments.count
+
+    def observed(self) -> Tensor | None:
+        if self._moments is None or self._size > MOST_INVERTED:
+            return None
+        sample = Sample.of_moments(self._moments, self._model.naming)
+        hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
+        return -hessian.inverse_diagonal()
+
+
+class _Incomplete(_Information):
+    """Of rows with missing entries: the two informations themselves."""
+
+    _fisher: Tensor | None = None
+    _hessian: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        if self._size > MOST_INVERTED:
             return
-        self._hessian = _plus(self._hessian, hessian_of(self._model, x, self._names, None, True).matrix())
-        if self._model.missing is not None:
-            self._fisher = _plus(self._fisher, len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix())
+        fisher = len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix()
+        hessian = hessian_of(self._model, x, self._names, None, True).matrix()
+        self._fisher = fisher if self._fisher is None else self._fisher + fisher
+        self._hessian = hessian if self._hessian is None else self._hessian + hessian
 
-    def expected(self) -> Tensor:
-        if self._fisher is not None:
-            return self._inverted(self._fisher)
-        return self._once.inverse_diagonal() / (self._count or math.nan)
+    def expected(self) -> Tensor | None:
+        return None if self._fisher is None else self._inverted(self._fisher)
 
-    def observed(self) -> Tensor:
-        if self._sums is not None and self.size <= MOST:
-            return -hessian_from(self._model, self._names, self._sums).inverse_diagonal()
-        return torch.full((self.size,), math.nan) if self._hessian is None else self._inverted(-self._hessian)
+    def observed(self) -> Tensor | None:
+        return None if self._hessian is None else self._inverted(-self._hessian)
 
     def _inverted(self, A: Tensor) -> Tensor:
-        identity = torch.eye(self.size, dtype=A.dtype, device=A.device)
+        identity = torch.eye(self._size, dtype=A.dtype, device=A.device)
         return dense_solution("information", A, identity, self._once.redundant).diagonal()
-
-
-def _plus(total: Tensor | None, more: Tensor) -> Tensor:
-    return more if total is None else total + more

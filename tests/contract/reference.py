@@ -7,12 +7,15 @@ derivatives is used here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 import mvnjac
 from mvnjac.covariance import dense_parameters
+
+Density = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
@@ -56,12 +59,14 @@ GROUPS = {
 }
 
 
-def own_gradients(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict[str, Tensor]:
+def own_gradients(
+    x: Tensor, mean: Tensor, structure: mvnjac.Covariance, log_density: Density = log_density
+) -> dict[str, Tensor]:
     """Each row's gradients by x, mean and the structure's parameters, all expanded to the full batch."""
     d = mean.shape[-1]
     full = torch.broadcast_shapes(x.shape[:-1], mean.shape[:-1], structure.batch)
     if isinstance(structure, mvnjac.Parametric):
-        return _row_by_row(x.expand(*full, d), mean.expand(*full, d), structure)
+        return _row_by_row(x.expand(*full, d), mean.expand(*full, d), structure, log_density)
     leaves = {"x": _leaf(x, full, 1), "mean": _leaf(mean, full, 1)}
     for name, value in structure.parameters.items():
         leaves[name] = _leaf(value, full, len(structure.coordinates_of(name, d).shape))
@@ -71,7 +76,7 @@ def own_gradients(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict
     return {name: _project(structure, name, gradient, d) for name, gradient in gradients.items()}
 
 
-def _row_by_row(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict[str, Tensor]:
+def _row_by_row(x: Tensor, mean: Tensor, structure: mvnjac.Covariance, log_density: Density) -> dict[str, Tensor]:
     """Where the parameters have no leading dimensions at all: one reverse pass a row."""
     rows: dict[str, list[Tensor]] = {name: [] for name in ("x", "mean", *structure.parameters)}
     for one, centre in zip(x.reshape(-1, x.shape[-1]), mean.reshape(-1, x.shape[-1]), strict=True):
@@ -85,7 +90,7 @@ def _row_by_row(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict[s
     return {n: t.reshape((*x.shape[:-1], *shapes[n])) for n, t in stacked.items()}
 
 
-def dense_gradient(name: str, x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def dense_gradient(name: str, x: Tensor, mean: Tensor, covariance: Tensor, log_density: Density = log_density) -> Tensor:
     """Each row's gradient by a dense parameter, whichever way the covariance was given."""
     full = torch.broadcast_shapes(x.shape[:-1], mean.shape[:-1], covariance.shape[:-2])
     mean, covariance = mean.expand((*full, mean.shape[-1])), covariance.expand((*full, *covariance.shape[-2:]))

@@ -79,7 +79,7 @@ def check_reductions(J, x, mean, structure, expected, M, kappa) -> None:
             gradient = expected[block]
             if w is not None:
                 gradient = gradient * w.double().reshape(w.shape + (1,) * (gradient.ndim - w.ndim))
-            magnitude = largest(gradient.abs().sum_to_size(value.shape))
+            magnitude = largest(gradient.abs().sum_to_size(value.shape)) or largest(M.abs())
             assert_close(total, gradient.sum_to_size(value.shape), kappa, what=f"sum[{block}]", scale=magnitude)
         products = scaled.unsqueeze(-1) * M.unsqueeze(-2)
         shape = (*own, M.shape[-1], M.shape[-1])

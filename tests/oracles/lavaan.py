@@ -1,7 +1,8 @@
-"""R's lavaan as oracle: run it (`evaluate`), or read what it said (`frozen`).
+"""R's lavaan as oracle: run it (`evaluate`), or read what it said (`frozen`; `lavaan_missing` has the data with gaps).
 
 It parametrises the saturated model by (variances and covariances, means); its casewise scores are partial derivatives by the unique
-elements, its informations are per observation. The observed one is its analytic form ("h1"), not its numerical default.
+elements, its informations are per observation. The observed one is its analytic form ("h1"), not its numerical default. NaN in x is
+a missing entry: each row is then the marginal of what it observes (full information maximum likelihood).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class Saturated:
 
     def columns(self) -> list[str]:
         """lavaan's parameters under the names of the Jacobian's columns."""
-        return [_column(name) for name in self.parameters]
+        return [column(name) for name in self.parameters]
 
 
 @functools.cache
@@ -58,7 +59,22 @@ def available() -> bool:
 
 
 def evaluate(x: np.ndarray, mean: np.ndarray, sigma: np.ndarray, names: list[str]) -> Saturated:
-    """Run lavaan at these very values."""
+    """Run lavaan at these very values.
+
+    It drops rows that are entirely missing, and they are no part of its averages: here they are left out before, and put back as
+    zeros that the averages count.
+    """
+    there = ~np.isnan(x).all(1)
+    case = _run(x[there], mean, sigma, names)
+    if there.all():
+        return case
+    scores, log_prob = np.zeros((len(x), case.scores.shape[1])), np.zeros(len(x))
+    scores[there], log_prob[there] = case.scores, case.log_prob
+    averages = {name: getattr(case, name) * there.mean() for name in ("expected", "observed", "first_order")}
+    return replace(case, x=x, scores=scores, log_prob=log_prob, **averages)
+
+
+def _run(x: np.ndarray, mean: np.ndarray, sigma: np.ndarray, names: list[str]) -> Saturated:
     with tempfile.TemporaryDirectory() as folder:
         for name, values in (("x", x), ("mean", mean[None]), ("sigma", sigma)):
             _write(Path(folder) / f"{name}.csv", names, values)
@@ -116,7 +132,8 @@ def freeze() -> None:
     FROZEN.write_text(json.dumps(record, indent=None) + "\n")
 
 
-def _column(parameter: str) -> str:
+def column(parameter: str) -> str:
+    """The name of the Jacobian's column."""
     if parameter.endswith("~1"):
         return f"mean[{parameter[:-2]}]"
     first, second = parameter.split("~~")
@@ -127,7 +144,7 @@ def _write(path: Path, names: list[str], values: np.ndarray) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        writer.writerows([[f"{v:.17g}" for v in row] for row in values])
+        writer.writerows([["NA" if np.isnan(v) else f"{v:.17g}" for v in row] for row in values])
 
 
 def _read(path: Path) -> tuple[list[str], np.ndarray]:
