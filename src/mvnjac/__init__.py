@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.gaussian import Gaussian as Gaussian
-    from mvnjac.inference.fit import Fit as Fit
     from mvnjac.inference.fit import fit as fit
+    from mvnjac.inference.result import Fit as Fit
     from mvnjac.information import fisher_information as fisher_information
     from mvnjac.information import hessian as hessian
     from mvnjac.information import natural_gradient as natural_gradient
@@ -52,7 +52,7 @@ _HOMES = {
     "fisher_information": "information",
     "natural_gradient": "information",
     "fit": "inference.fit",
-    "Fit": "inference.fit",
+    "Fit": "inference.result",
     "load": "model_file",
     "vech": "coordinates",
     "unvech": "coordinates",

@@ -97,12 +97,20 @@ class IncompleteStatistics:
 
 
 class IncompleteCurvature(Curvature):
-    """By any dense parametrisation, or by a structure's own parameters through its definition."""
+    """By any dense parametrisation, or by a structure's own parameters through its definition.
+
+    weights: those of the rows in their average, the information; None: all count the same.
+    """
 
     broadcasts = False
 
     def __init__(
-        self, names: Sequence[str], owners: Sequence[type[DenseParametrisation]], rows: IncompleteResiduals, own: Size
+        self,
+        names: Sequence[str],
+        owners: Sequence[type[DenseParametrisation]],
+        rows: IncompleteResiduals,
+        own: Size,
+        weights: Tensor | None = None,
     ) -> None:
         self.names, self.rows, self.own = list(names), rows, own
         mean, factor = rows.mean, rows.factor.dense()
@@ -111,7 +119,7 @@ class IncompleteCurvature(Curvature):
             if owners or list(names) == ["mean"]
             else Definition(rows.covariance, mean, factor, names)
         )
-        self._turned = _turned(rows, None)
+        self._turned, self._weights = _turned(rows, weights), weights
 
     @property
     def redundant(self) -> bool:
@@ -131,7 +139,7 @@ class IncompleteCurvature(Curvature):
             change, matrix_change = part.change(m, K)
             parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
         g, M = _added_up(self.rows, self._turned, parts, self.own)
-        count = max(self.rows.batch.numel() // max(self.own.numel(), 1), 1)
+        count = max(self.rows.batch.numel() // max(self.own.numel(), 1), 1) if self._weights is None else self._weights.sum()
         return self.maps.gradients(g / count, M / count)
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
@@ -177,12 +185,12 @@ class IncompleteCurvature(Curvature):
 class MarginalCurvature(StructuredCurvature):
     """By the own parameters of a structure that is marginalised as it is: a structure a pattern, or group by group."""
 
-    def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals) -> None:
+    def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None = None) -> None:
         super().__init__(model, names)
-        self._rows = rows
+        self._rows, self._weights = rows, weights
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        result = _average_fisher(self._rows, self.model.covariance, v, self.model.reduced_batch)
+        result = _average_fisher(self._rows, self.model.covariance, v, self.model.reduced_batch, self._weights)
         shapes = {name: self.model.coordinates(name).shape for name in self.names}
         zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
         return {name: result.get(name, zeros[name]) for name in self.names}
@@ -191,22 +199,27 @@ class MarginalCurvature(StructuredCurvature):
         return None
 
 
-def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size) -> dict[str, Tensor]:
+def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size, weights: Tensor | None) -> dict[str, Tensor]:
     """The information of the average row by the mean and a structure's own parameters, times v."""
     by_mean, others = v.get("mean"), {name: value for name, value in v.items() if name != "mean"}
     if not isinstance(rows, IncompleteResiduals):
         result = covariance.fisher(rows.factor, others) if others else {}
         return result if by_mean is None else {**result, "mean": solved(rows.factor, by_mean)}
     if rows.groups:
-        return _by_groups(rows, covariance, by_mean, others, own)
+        return _by_groups(rows, covariance, by_mean, others, own, weights)
     if rows.keeps_form:
-        return rows.marginals.fisher(dict(v), rows.d)
+        return rows.marginals.fisher(dict(v), rows.d, weights)
     owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
-    return IncompleteCurvature(["mean", *covariance.fields], owners, rows, own).fisher(v)
+    return IncompleteCurvature(["mean", *covariance.fields], owners, rows, own, weights).fisher(v)
 
 
 def _by_groups(
-    rows: IncompleteResiduals, covariance: Covariance, by_mean: Tensor | None, others: Values, own: Size
+    rows: IncompleteResiduals,
+    covariance: Covariance,
+    by_mean: Tensor | None,
+    others: Values,
+    own: Size,
+    weights: Tensor | None,
 ) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     means = []
@@ -216,7 +229,7 @@ def _by_groups(
         part = {own_name: others[name] for own_name, name in names.items() if name in others}
         if by_mean is not None:
             part["mean"] = by_mean[..., at]
-        image = _average_fisher(rows.groups[i], block, part, own) if part else {}
+        image = _average_fisher(rows.groups[i], block, part, own, weights) if part else {}
         means.append(image.get("mean"))
         result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
     if by_mean is not None:

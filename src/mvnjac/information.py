@@ -187,12 +187,12 @@ def _hessian(model: Model, selection: Selection, own: Size, second: Curvature, s
     )
 
 
-def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None) -> FisherInformation:
-    """`fisher_information` at a prepared model."""
+def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: Tensor | None = None) -> FisherInformation:
+    """`fisher_information` at a prepared model; with weights (n,), the rows that are observed so count so much."""
     model.validate(model.mean)
     selection = _select(model, wrt)
     with model.arithmetic():
-        second = _curvature(model, _names(selection), None if observed is None else model.rows_observing(observed))
+        second = _curvature(model, _names(selection), None if observed is None else model.rows_observing(observed), weights)
     return _fisher(model, selection, second)
 
 
@@ -230,23 +230,23 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 
-def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None) -> Curvature:
+def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None, weights: Tensor | None = None) -> Curvature:
     """Second order by these parameters, the way that suits them, and these rows where some of their entries are missing."""
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
-        return _incomplete_curvature(model, names, rows)
+        return _incomplete_curvature(model, names, rows, weights)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
     return DenseCurvature(model, names, list(owners))
 
 
-def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals) -> Curvature:
+def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None) -> Curvature:
     own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
     if own and (rows.keeps_form or rows.groups):
-        return MarginalCurvature(model, names, rows)
+        return MarginalCurvature(model, names, rows, weights)
     owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
-    return IncompleteCurvature(names, owners, rows, model.reduced_batch)
+    return IncompleteCurvature(names, owners, rows, model.reduced_batch, weights)
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:

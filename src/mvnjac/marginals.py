@@ -96,14 +96,15 @@ class Marginals:
             t = t.new_zeros(size).index_add(axis, observed, t)
         return t
 
-    def fisher(self, v: dict[str, Tensor], d: int) -> dict[str, Tensor]:
-        """The information of the average row times the change v of some of the structure's parameters, and of the mean."""
+    def fisher(self, v: dict[str, Tensor], d: int, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """The information of the (weighted) average row times the change v of some of the structure's parameters, and of the mean."""
         total: dict[str, Tensor] = {}
         for part in self.patterns:
             kinds = {"mean": vector(d), **{name: self.covariance.coordinates_of(name, d) for name in self.covariance.fields}}
             axes = {name: [-1] if name == "mean" else self.axes(name, kind) for name, kind in kinds.items()}
             own = {name: self.restricted(value, part.observed, axes[name]) for name, value in v.items()}
-            share, by_mean = len(part.rows) / self.layout.n_rows, own.pop("mean", None)
+            share = len(part.rows) / self.layout.n_rows if weights is None else weights[part.rows].sum() / weights.sum()
+            by_mean = own.pop("mean", None)
             result = part.covariance.fisher(part.residuals.factor, own) if own else {}
             if by_mean is not None:
                 batch = Size(torch.broadcast_shapes(batch_shape(by_mean, 1), part.covariance.batch))
