@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mvnjac.covariance.toeplitz import Toeplitz as Toeplitz
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.gaussian import Gaussian as Gaussian
-    from mvnjac.inference.fit import Fit as Fit
     from mvnjac.inference.fit import fit as fit
+    from mvnjac.inference.result import Fit as Fit
     from mvnjac.information import fisher_information as fisher_information
     from mvnjac.information import hessian as hessian
     from mvnjac.information import natural_gradient as natural_gradient
@@ -54,7 +54,7 @@ _HOMES = {
     "fisher_information": "information",
     "natural_gradient": "information",
     "fit": "inference.fit",
-    "Fit": "inference.fit",
+    "Fit": "inference.result",
     "load": "model_file",
     "vech": "coordinates",
     "unvech": "coordinates",

@@ -14,7 +14,8 @@ from mvnjac import model_file
 from mvnjac.covariance.dense import Dense
 from mvnjac.errors import ArgumentError, MvnjacError, NotConvergedWarning, TableError, UsageError
 from mvnjac.gaussian import Gaussian
-from mvnjac.inference.fit import Fit, fit_sample
+from mvnjac.inference.maximum import fit_sample
+from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice, choose
 from mvnjac.moments import Moments
 from mvnjac.sample import Sample

@@ -95,7 +95,10 @@ class IncompleteStatistics:
 
 
 class IncompleteCurvature(Curvature):
-    """By any dense parametrisation, or by a structure's own parameters through its definition."""
+    """By any dense parametrisation, or by a structure's own parameters through its definition.
+
+    weights: those of the rows in their average, the information; None: all count the same.
+    """
 
     broadcasts = False
 

@@ -195,13 +195,13 @@ def _hessian(
     )
 
 
-def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None) -> FisherInformation:
-    """`fisher_information` at a prepared model."""
+def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: Tensor | None = None) -> FisherInformation:
+    """`fisher_information` at a prepared model; with weights (n,), the rows that are observed so count so much."""
     model.validate(model.mean)
     selection = _select(model, wrt)
     with model.arithmetic():
         rows = None if observed is None else model.rows_observing(observed)
-        second = _curvature(model, _names(selection), rows)
+        second = _curvature(model, _names(selection), rows, weights)
     return _fisher(model, selection, second, _scale(model, wrt, rows))
 
 

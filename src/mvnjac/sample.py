@@ -1,8 +1,9 @@
 """A sample as a fit sees it: rows that stand for all observations, however many there were.
 
-A Gaussian likelihood depends on n observations only through their number, mean and scatter. So many rows are replaced by 2d of
-them about the mean, ± the rows of a root of the scatter, each of weight n/(2d): every weighted sum of a quadratic form over them
-is that over the observations, and a fit costs the same whatever n is.
+A Gaussian likelihood depends on n observations of the same variables only through their number, mean and scatter. So many rows are
+replaced by twice as many as there are variables: the mean ± the rows of a root of the scatter, of equal weights; every weighted
+sum of a quadratic form over them is that over the observations, and a fit costs the same whatever n is. Where entries are missing,
+the observations of each pattern are replaced so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.moments import Moments
+from mvnjac.patterns import rows_of_patterns
 
 #: rows that are looked at together
 _ROWS = 8192
@@ -26,11 +28,12 @@ class Sample:
     """Centred rows with weights.
 
     Attributes:
-        count: how many observations there were (of positive weight).
-        origin: (d,) what was subtracted: the weighted mean.
-        rows: (m, d) float64; with the weights, their sum is 0 but for rounding.
+        count: how many observations there were, of positive weight, with any entry.
+        origin: (d,) what was subtracted: the weighted mean of what is observed.
+        rows: (m, d) float64, NaN where an entry is missing; of complete rows the weighted sum is 0 but for rounding.
         weights: (m,), positive.
-        constant: the columns whose values are all the same.
+        observed: (P, d) the patterns of observed entries; multiplicity: (P,) how much weight each has.
+        constant: the columns whose observed values are all the same; unobserved: those that have none.
         namer: how variable i is called in a message.
         name: what a message begins with: the function, or the file.
     """
@@ -39,55 +42,45 @@ class Sample:
     origin: Tensor
     rows: Tensor
     weights: Tensor
+    observed: Tensor
+    multiplicity: Tensor
     constant: list[int]
+    unobserved: list[int]
     namer: Callable[[int], str]
     name: str = "fit"
 
     @classmethod
-    def of(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str], name: str = "fit") -> Sample:
-        """Of finite rows x (n, d), n ≥ 1, float64, and weights (n,), positive; none: all 1."""
-        n, d = x.shape
-        if weights is None and n > 2 * d:
-            moments = Moments.of_batches(x.split(max(_ROWS, 2 * d)))
-            assert moments is not None
-            return cls.of_moments(moments, namer, name)
-        weights = x.new_ones(n) if weights is None else weights
-        origin = x[0].clone()
-        shifted = x - origin  # a common offset goes before anything is summed
-        for _ in range(2):
-            mean = (weights.unsqueeze(-1) * shifted).sum(0) / weights.sum()
-            origin, shifted = origin + mean, shifted - mean
-        constant = (x.amin(0) == x.amax(0)).nonzero().squeeze(-1).tolist()
-        return cls(n, origin, shifted, weights, constant, namer, name)
+    def of(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str], name: str = "fit") -> Sample | None:
+        """Of rows x (n, d) float64, NaN where an entry is missing, and weights (n,), positive; none: all 1. None without an entry."""
+        gathering = _Gathering(x.shape[1])
+        step = max(_ROWS, 2 * x.shape[1]) if weights is None else max(len(x), 1)
+        for first in range(0, len(x), step):
+            gathering.add(x[first : first + step], weights)
+        return gathering.sample(namer, name)
+
+    @classmethod
+    def of_batches(cls, batches: Iterable[Tensor], namer: Callable[[int], str], name: str) -> Sample | None:
+        """Of rows that come in batches. Of each pattern no more than 2d rows, or d×d numbers, are held."""
+        gathering: _Gathering | None = None
+        for x in batches:
+            gathering = gathering or _Gathering(x.shape[1])
+            gathering.add(x, None)
+        return None if gathering is None else gathering.sample(namer, name)
 
     @classmethod
     def of_moments(cls, moments: Moments, namer: Callable[[int], str], name: str = "fit") -> Sample:
-        """Of the moments of rows that are not there any more."""
-        root = _root(moments.scatter)
-        half = root * (len(root) / moments.count) ** 0.5
-        rows = torch.cat([half, -half])
-        weights = rows.new_full((len(rows),), moments.count / len(rows))
-        sample = cls(moments.count, moments.mean, rows, weights, moments.constant(), namer, name)
-        sample.__dict__["covariance"] = moments.covariance()  # as it was summed: the root has been rounded
+        """Of the moments of complete rows that are not there any more."""
+        gathering = _Gathering(len(moments.origin))
+        gathering.moments(moments)
+        sample = gathering.sample(namer, name)
+        assert sample is not None
         return sample
 
     @classmethod
-    def of_batches(cls, batches: Iterable[Tensor], namer: Callable[[int], str], name: str = "fit") -> Sample | None:
-        """Of rows that come in batches; None without rows. No more than 2d of them are held, or d×d numbers."""
-        kept: list[Tensor] = []
-        batches = iter(batches)
-        for x in batches:
-            kept.append(x)
-            if sum(map(len, kept)) > 2 * x.shape[-1]:
-                break
-        if not sum(map(len, kept)):
-            return None
-        together = torch.cat(kept)
-        if len(together) <= 2 * together.shape[-1]:
-            return cls.of(together, None, namer, name)
-        moments = Moments.of_batches(x for source in ([together], batches) for x in source)
-        assert moments is not None
-        return cls.of_moments(moments, namer, name)
+    def as_it_is(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str]) -> Sample:
+        """Every row by itself, about 0: for means that may differ from row to row."""
+        each = x.new_ones(len(x)) if weights is None else weights
+        return cls(len(x), torch.zeros_like(x[0]), x, each, ~x.isnan(), each, [], [], namer)
 
     def in_units(self, units: Tensor) -> Sample:
         """The same observations about their mean, each variable divided by its unit (d,)."""
@@ -98,19 +91,27 @@ class Sample:
         """The number of variables."""
         return self.rows.shape[-1]
 
-    @property
+    @functools.cached_property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return bool(self.observed.all())
+
+    @functools.cached_property
     def total(self) -> float:
         """The sum of the weights."""
         return float(self.weights.sum())
 
     @functools.cached_property
     def scaled_rows(self) -> Tensor:
-        """(m, d) the rows times √(w / Σ w): their Gram matrix is the covariance."""
-        return self.rows * (self.weights / self.weights.sum()).sqrt().unsqueeze(-1)
+        """(m, d) rows whose Gram matrix is the covariance; where entries are missing, each column has the variance of those that
+        are not."""
+        missing = self.rows.isnan()
+        weights = self.weights.unsqueeze(-1).expand(self.rows.shape).masked_fill(missing, 0)
+        return self.rows.masked_fill(missing, 0) * (weights / weights.sum(0)).sqrt()
 
     @functools.cached_property
     def covariance(self) -> Tensor:
-        """(d, d) the maximum-likelihood covariance without any structure; formed when first asked for."""
+        """(d, d) their Gram matrix: the maximum-likelihood covariance without any structure; formed when first asked for."""
         product = self.scaled_rows.mT @ self.scaled_rows
         return 0.5 * (product + product.mT)
 
@@ -118,6 +119,121 @@ class Sample:
     def variances(self) -> Tensor:
         """(d,) its diagonal."""
         return (self.scaled_rows * self.scaled_rows).sum(0)
+
+
+class _Gathering:
+    """Rows as they come, pattern by pattern."""
+
+    def __init__(self, d: int) -> None:
+        self._patterns: dict[tuple[int, ...], _Pattern] = {}
+        self._d = d
+
+    def add(self, x: Tensor, weights: Tensor | None) -> None:
+        missing = x.isnan()
+        if not bool(missing.any()):
+            self._pattern(range(self._d)).add(x, weights)
+            return
+        for rows, observed in rows_of_patterns(~missing):
+            self._pattern(observed.tolist()).add(x[rows][:, observed], None if weights is None else weights[rows])
+
+    def moments(self, moments: Moments) -> None:
+        self._pattern(range(self._d)).moments = moments
+
+    def _pattern(self, observed: Iterable[int]) -> _Pattern:
+        return self._patterns.setdefault(tuple(observed), _Pattern())
+
+    def sample(self, namer: Callable[[int], str], name: str) -> Sample | None:
+        """What stands for all of them about their mean; None where nothing is observed."""
+        if not self._patterns:
+            return None
+        parts = [(list(observed), pattern, *pattern.mean()) for observed, pattern in self._patterns.items()]
+        first, weight = parts[0][2].new_zeros(2, self._d)
+        for observed, pattern, origin, _ in reversed(parts):
+            first[observed] = origin  # an offset that all have goes before anything is summed
+            weight[observed] += pattern.total
+        shift = torch.zeros_like(first)
+        for observed, pattern, origin, own in parts:
+            shift[observed] += ((origin - first[observed]) + own) * (pattern.total / weight[observed])
+        rows, weights, low, high = [], [], torch.full_like(first, torch.inf), torch.full_like(first, -torch.inf)
+        for observed, pattern, origin, _ in parts:
+            some, w = pattern.condensed((first[observed] - origin) + shift[observed])
+            rows.append(first.new_full((len(some), self._d), torch.nan))
+            rows[-1][:, observed] = some
+            weights.append(w)
+            smallest, largest = pattern.range()
+            low[observed], high[observed] = torch.minimum(low[observed], smallest), torch.maximum(high[observed], largest)
+        sample = Sample(
+            sum(pattern.count for _, pattern, *_ in parts),
+            first + shift,
+            torch.cat(rows),
+            torch.cat(weights),
+            torch.stack([~some[0].isnan() for some in rows]),
+            torch.stack([w.sum() for w in weights]),
+            (low == high).nonzero().squeeze(-1).tolist(),
+            (low > high).nonzero().squeeze(-1).tolist(),
+            namer,
+            name,
+        )
+        only = parts[0][1].moments
+        if only is not None and sample.complete:
+            sample.__dict__["covariance"] = only.covariance()  # as it was summed: a root of it has been rounded
+        return sample
+
+
+class _Pattern:
+    """The observed entries of rows that observe the same: the rows themselves, and their moments once there are more than 2d."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Tensor, Tensor | None]] = []
+        self.moments: Moments | None = None
+
+    def add(self, x: Tensor, weights: Tensor | None) -> None:
+        if self.moments is None:
+            self._rows.append((x, weights))
+            if self.count <= 2 * x.shape[1] or weights is not None:
+                return
+            x = self._together[0]
+        more = Moments.of(x, None if self.moments is None else self.moments.origin)
+        self.moments, self._rows = more if self.moments is None else self.moments.merge(more), []
+
+    @property
+    def count(self) -> int:
+        return sum(len(x) for x, _ in self._rows) if self.moments is None else self.moments.count
+
+    @property
+    def total(self) -> float:
+        return float(self.count) if self.moments is not None else float(self._together[1].sum())
+
+    @property
+    def _together(self) -> tuple[Tensor, Tensor]:
+        rows = torch.cat([x for x, _ in self._rows])
+        return rows, torch.cat([x.new_ones(len(x)) if w is None else w for x, w in self._rows])
+
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """An origin, and the weighted mean seen from it."""
+        if self.moments is not None:
+            return self.moments.origin, self.moments.shift
+        x, w = self._together
+        shifted, share = x - x[0], (w / w.sum()).unsqueeze(-1)
+        shift = (share * shifted).sum(0)
+        return x[0], shift + (share * (shifted - shift)).sum(0)
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """The smallest and the largest value of each column."""
+        if self.moments is not None:
+            return self.moments.smallest, self.moments.largest
+        x = self._together[0]
+        return x.amin(0), x.amax(0)
+
+    def condensed(self, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows that stand for these, seen from `centre`, itself seen from the origin; and their weights."""
+        if self.moments is None:
+            x, w = self._together
+            return (x - x[0]) - centre, w
+        root = _root(self.moments.scatter)
+        half = root * (len(root) / self.moments.count) ** 0.5
+        rows = torch.cat([half, -half])
+        return rows + (self.moments.shift - centre), rows.new_full((len(rows),), self.moments.count / len(rows))
 
 
 def _root(scatter: Tensor) -> Tensor:

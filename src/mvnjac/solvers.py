@@ -34,15 +34,26 @@ def dense_solution(name: str, A: Tensor, b: Tensor, redundant: bool, scale: Tens
     return solution - _times(null, _times(null.mT, solution))
 
 
-def conjugate_gradients(name: str, product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+def conjugate_gradients(
+    name: str,
+    product: Callable[[Tensor], Tensor],
+    b: Tensor,
+    nearly_solved: Callable[[Tensor], Tensor] | None = None,
+    tolerance: float | None = None,
+) -> Tensor:
     """A⁻¹ b for a positive semidefinite A, b (p,) in its range.
+
+    nearly_solved: the solution with a definite matrix that is about A, which steers the iteration and in whose norm the residual is
+    seen. tolerance: the relative residual, by default 1000 eps.
 
     Raises:
         SingularError: if it does not converge: the residual reached is said.
     """
     x, r = torch.zeros_like(b), b.clone()
-    direction, square = r, (r * r).sum()
-    goal = (_RESIDUAL * torch.finfo(b.dtype).eps) ** 2 * square
+    z = r if nearly_solved is None else nearly_solved(r)
+    direction, square = z, (r * z).sum()
+    first = square
+    goal = (tolerance or _RESIDUAL * torch.finfo(b.dtype).eps) ** 2 * first
     limit = min(10 * b.numel(), 20_000)
     for _ in range(limit):
         if not bool(square > goal):
@@ -50,10 +61,11 @@ def conjugate_gradients(name: str, product: Callable[[Tensor], Tensor], b: Tenso
         image = product(direction)
         step = square / (direction * image).sum()
         x, r = x + step * direction, r - step * image
-        square, before = (r * r).sum(), square
-        direction = r + (square / before) * direction
+        z = r if nearly_solved is None else nearly_solved(r)
+        square, before = (r * z).sum(), square
+        direction = z + (square / before) * direction
     raise SingularError(
-        f"{name}.solve: the iteration did not converge in {limit} steps: the residual is {float((square / (b * b).sum()).sqrt()):.2g} "
+        f"{name}.solve: the iteration did not converge in {limit} steps: the residual is {float((square / first).sqrt()):.2g} "
         "of the right side; the matrix is singular or nearly so."
     )
 

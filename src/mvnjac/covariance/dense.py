@@ -15,7 +15,7 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense_covariance import DenseCovariance
-from mvnjac.covariance.estimation import refuse_constant
+from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_few_rows, refuse_strangers
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
@@ -83,28 +83,21 @@ class Dense(DenseCovariance):
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Self:
-        return cls(sample.covariance)
+        if sample.complete:
+            return cls(sample.covariance)
+        return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))  # definite, however little is observed together
 
     def require_maximum(self, sample: Sample) -> None:
         """An estimate that rounding alone keeps from being singular is no estimate."""
         refuse_constant(sample)
-        covariance_matrix, d = self.parameters["covariance_matrix"], sample.d
-        if sample.count <= d:
-            raise NotPositiveDefiniteError(
-                f"{sample.name}: {sample.count} rows for {d} variables: the estimated covariance is singular; use more rows than "
-                "variables, or a structure with fewer parameters (diagonal, low-rank)."
-            )
-        scale = covariance_matrix.diagonal().sqrt()
-        root, info = torch.linalg.cholesky_ex(covariance_matrix / torch.outer(scale, scale))
-        pivots = root.diagonal() ** 2
-        weak = [i for i in range(d) if not pivots[i] > 10 * d * torch.finfo(covariance_matrix.dtype).eps]
-        if int(info) or weak:
-            last = int(info) - 1 if int(info) else weak[0]
-            involved = checks.combination(covariance_matrix, list(range(last + 1)), sample.namer)
-            raise NotPositiveDefiniteError(
-                f"{sample.name}: the estimated covariance is singular: {sample.namer(last)} is, to rounding, a linear combination "
-                f"of {involved}; leave one of them out."
-            )
+        refuse_few_rows(sample)
+        if sample.complete:
+            refuse_combination(sample, self.parameters["covariance_matrix"])
+        else:
+            refuse_strangers(sample)
+
+    def rescaled(self, units: Tensor) -> Self:
+        return type(self)(self.parameters["covariance_matrix"] * torch.outer(units, units))
 
     def dense(self, d: int | None = None) -> Tensor:
         return self.parameters["covariance_matrix"]

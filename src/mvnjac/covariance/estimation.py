@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Self
 
+import torch
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
+from mvnjac.covariance import checks
+from mvnjac.errors import ArgumentError, NotIdentifiedError, NotPositiveDefiniteError
 
 if TYPE_CHECKING:
     from mvnjac.sample import Sample
+
+#: a variance below this share of the sample's, and still falling, has left the interior
+VANISHED = 1e-8
+#: pairs that a message names
+_SHOWN = 10
 
 
 class Estimable:
@@ -23,6 +31,7 @@ class Estimable:
     positive: ClassVar[tuple[str, ...]] = ()
     #: the parameters that only a convention sets apart from others of the same Σ: they have no standard errors
     unidentified: ClassVar[tuple[str, ...]] = ()
+    parameters: dict[str, Tensor]
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Self:
@@ -37,6 +46,20 @@ class Estimable:
     def require_maximum(self, sample: Sample) -> None:
         """Raise where the likelihood of a structure of this size has no maximum, or no single one, for this sample."""
         refuse_constant(sample)
+
+    def refuse_edge(self, sample: Sample, scores: Callable[[str], Tensor]) -> None:
+        """Raise where a search has come to the edge: to variances that go to 0 uphill. `scores` are those by the logarithms."""
+        for name in self.positive:
+            values = self.parameters[name]
+            own = values.shape == sample.variances.shape
+            shares = values / (sample.variances if own else sample.variances.mean())
+            gone = ((shares < VANISHED) & (scores(name) < 0).reshape(shares.shape)).reshape(-1).nonzero().squeeze(-1).tolist()
+            if gone:
+                named = f"{name} of {', '.join(map(sample.namer, gone))}" if own else name
+                raise NotPositiveDefiniteError(
+                    f"{sample.name}: {named} goes to 0, and the likelihood rises on the way (a Heywood case): it has no maximum with "
+                    f"positive {name} near here. Take fewer factors, leave the variable out, or start from an instance elsewhere."
+                )
 
     def rescaled(self, units: Tensor) -> Self | None:
         """diag(u) Σ diag(u), u (d,), where that is a structure of the same kind: then a search sees variables of variance 1."""
@@ -59,6 +82,50 @@ def refuse_constant(sample: Sample) -> None:
         f"{sample.name}: {named} {'is' if one else 'are'} constant over all {sample.count} rows: the variance is 0 and there is "
         f"no density; leave {'it' if one else 'them'} out."
     )
+
+
+def refuse_few_rows(sample: Sample) -> None:
+    """An unrestricted Σ needs more rows than variables."""
+    if sample.count <= sample.d:
+        raise NotPositiveDefiniteError(
+            f"{sample.name}: {sample.count} rows for {sample.d} variables: the estimated covariance is singular; use more rows than "
+            "variables, or a structure with fewer parameters (diagonal, low-rank)."
+        )
+
+
+def refuse_combination(sample: Sample, covariance_matrix: Tensor, least: float | None = None) -> None:
+    """A variable of which the others leave no more than rounding (or the share `least`) has no variance of its own."""
+    d, scale = sample.d, covariance_matrix.diagonal().sqrt()
+    root, info = torch.linalg.cholesky_ex(covariance_matrix / torch.outer(scale, scale))
+    pivots = root.diagonal() ** 2
+    weak = [i for i in range(d) if not pivots[i] > (least or 10 * d * torch.finfo(covariance_matrix.dtype).eps)]
+    if int(info) or weak:
+        last = int(info) - 1 if int(info) else weak[0]
+        involved = checks.combination(covariance_matrix, list(range(last + 1)), sample.namer)
+        raise NotPositiveDefiniteError(
+            f"{sample.name}: the estimated covariance is singular: {sample.namer(last)} is, to rounding, a linear combination of "
+            f"{involved}; leave one of them out."
+        )
+
+
+def refuse_strangers(sample: Sample) -> None:
+    """An unrestricted Σ needs every two variables to be observed together: else the data say nothing about their covariance."""
+    seen = sample.observed.to(sample.rows)
+    apart = ((seen.mT @ seen) == 0).tril(-1).nonzero().tolist()
+    if apart:
+        shown = "; ".join(f"{sample.namer(j)} and {sample.namer(i)}" for i, j in apart[:_SHOWN])
+        more = f"; and {len(apart) - _SHOWN} pairs more" if len(apart) > _SHOWN else ""
+        raise NotIdentifiedError(
+            f"{sample.name}: never observed in the same row, so that the data say nothing about their covariance: {shown}{more}. "
+            "Leave variables out, or fit a structure (low-rank, diagonal) that needs no such pair."
+        )
+
+
+def refuse_unobserved(sample: Sample) -> None:
+    """A variable without a single value."""
+    if sample.unobserved:
+        named = ", ".join(map(sample.namer, sample.unobserved))
+        raise NotIdentifiedError(f"{sample.name}: {named}: there is no value at all; leave it out.")
 
 
 def whole_number(name: str, option: str | None) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,14 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense_covariance import DenseCovariance
+from mvnjac.covariance.estimation import VANISHED, refuse_combination
 from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, NotFiniteError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class LogCholesky(DenseCovariance):
@@ -82,6 +86,13 @@ class LogCholesky(DenseCovariance):
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
         return halved(factor.scale_tril.mT @ (gradients["log_scale_tril"] / _stretch(factor)))
+
+    def refuse_edge(self, sample: Sample, scores: Callable[[str], Tensor]) -> None:
+        """Where a search ends that goes to a singular Σ: a variable is a combination of others wherever it is observed with them."""
+        L = self._scale_tril()
+        unexplained = L.diagonal() ** 2 / (L * L).sum(-1)
+        if bool((unexplained < VANISHED).any()):
+            refuse_combination(sample, L @ L.mT, VANISHED)
 
     def dense(self, d: int | None = None) -> Tensor:
         scale_tril = self._scale_tril()

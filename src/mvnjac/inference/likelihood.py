@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.parametric import Parametric
+from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.gaussian import Gaussian
+from mvnjac.information import fisher_of
 from mvnjac.operators import FisherInformation
 from mvnjac.sample import Sample
+from mvnjac.solvers import conjugate_gradients
+
+MARGINALISE = "marginalise"
+#: a direction of the search needs no more digits
+_TOLERANCE = 1e-8
 
 
 class Likelihood:
     """θ (p,): the unique elements of the parameters one after the other, logarithms where they are positive numbers.
 
-    Of complete rows the mean is estimated already, at whatever Σ: it is the sample's, and not among the parameters, unless it is
-    a function of them.
+    Of complete rows the mean is estimated already, at whatever Σ: it is the sample's, and not among the parameters; nor is it
+    where it is a function of them.
+
+    Attributes:
+        names: the parameters.
+        start: θ at the mean and the structure that were given.
     """
 
-    def __init__(self, sample: Sample, structure: Covariance) -> None:
-        self.sample, self.structure, self.names = sample, structure, list(structure.parameters)
-        self._kinds = {name: structure.coordinates_of(name, sample.d) for name in structure.parameters}
-        self.sizes = [kind.size for kind in self._kinds.values()]
-        self._logarithmic = [name in structure.positive for name in self._kinds]
-
-    @property
-    def start(self) -> Tensor:
-        """θ of the structure that was given."""
-        packed = [kind.pack(self.structure.parameters[name]).reshape(-1) for name, kind in self._kinds.items()]
-        return torch.cat([p.log() if log else p for p, log in zip(packed, self._logarithmic, strict=True)])
+    def __init__(self, sample: Sample, mean: Tensor, structure: Covariance) -> None:
+        self.sample, self._structure = sample, structure
+        self._follows = structure.mean is not None
+        self._by_mean = not (sample.complete or self._follows)
+        given = {"mean": mean, **structure.parameters} if self._by_mean else structure.parameters
+        self.names = list(given)
+        self._kinds = {name: _kind(structure, name, sample.d) for name in given}
+        self._sizes = [kind.size for kind in self._kinds.values()]
+        self._logarithmic = [name in structure.positive for name in given]
+        packed = [kind.pack(given[name]).reshape(-1) for name, kind in self._kinds.items()]
+        self.start = torch.cat([p.log() if log else p for p, log in zip(packed, self._logarithmic, strict=True)])
 
     def at(self, theta: Tensor) -> Point:
         """The likelihood there.
@@ -39,65 +51,85 @@ class Likelihood:
         Raises:
             NotPositiveDefiniteError, NotFiniteError: θ is no density.
         """
-        parts = theta.split(self.sizes)
-        values = [
-            kind.unpack(part.exp() if log else part)
-            for part, kind, log in zip(parts, self._kinds.values(), self._logarithmic, strict=True)
-        ]
-        return Point(self, theta, self.structure.at(values))
+        parts = zip(self.split(theta).values(), self._kinds.values(), self._logarithmic, strict=True)
+        values = [kind.unpack(part.exp() if log else part) for part, kind, log in parts]
+        mean = values.pop(0) if self._by_mean else None if self._follows else torch.zeros_like(self.sample.origin)
+        missing = None if self.sample.complete else MARGINALISE
+        return Point(self, theta, Gaussian(mean, self._structure.at(values), missing=missing))
+
+    def split(self, theta: Tensor) -> dict[str, Tensor]:
+        """The part of θ (or of a change of it, or of a score) that is each parameter's."""
+        return dict(zip(self.names, theta.split(self._sizes), strict=True))
 
     def stretch(self, theta: Tensor) -> Tensor:
         """(p,) ∂(unique elements)/∂θ."""
-        parts = zip(theta.split(self.sizes), self._logarithmic, strict=True)
+        parts = zip(self.split(theta).values(), self._logarithmic, strict=True)
         return torch.cat([part.exp() if log else torch.ones_like(part) for part, log in parts])
 
     def largest_logarithm(self, change: Tensor) -> float:
         """The largest entry, in absolute value, of a change of θ, among those that are logarithms."""
-        parts = zip(change.split(self.sizes), self._logarithmic, strict=True)
+        parts = zip(self.split(change).values(), self._logarithmic, strict=True)
         return max((float(part.abs().max()) for part, log in parts if log), default=0.0)
 
-    def packed(self, gradients: dict[str, Tensor]) -> Tensor:
+    def packed(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """(p,) full gradients as partial derivatives by the unique elements."""
         return torch.cat([kind.pack_gradient(gradients[name]).reshape(-1) for name, kind in self._kinds.items()])
-
-
-def mean_follows(structure: Covariance) -> bool:
-    """Whether the mean is a function of the structure's parameters."""
-    return isinstance(structure, Parametric) and structure.mean is not None
 
 
 class Point:
     """The log-likelihood at one θ.
 
     Attributes:
+        gaussian: the density there.
         value: log p, summed over all observations.
         score: (p,) its derivatives by θ.
     """
 
-    def __init__(self, likelihood: Likelihood, theta: Tensor, structure: Covariance) -> None:
+    def __init__(self, likelihood: Likelihood, theta: Tensor, gaussian: Gaussian) -> None:
         sample = likelihood.sample
-        self._likelihood, self.theta, self.structure = likelihood, theta, structure
-        self.gaussian = Gaussian(None if mean_follows(structure) else torch.zeros_like(sample.origin), structure)
-        J = self.gaussian.jacobian(sample.rows)
+        self._likelihood, self.theta, self.gaussian = likelihood, theta, gaussian
+        J = gaussian.jacobian(sample.rows)
         self.value = float((sample.weights * J.log_prob).sum())
         totals = J.sum(weights=sample.weights, wrt=likelihood.names)
         self._stretch = likelihood.stretch(theta)
         self.score = likelihood.packed(totals) * self._stretch
 
-    @cached_property
-    def _information(self) -> FisherInformation:
-        return self.gaussian.fisher_information(wrt=self._likelihood.names)
+    @property
+    def structure(self) -> Covariance:
+        """Σ."""
+        return self.gaussian.covariance
 
     def scores(self, name: str) -> Tensor:
-        """The part of the score by one parameter."""
-        return self.score.split(self._likelihood.sizes)[self._likelihood.names.index(name)]
+        """The part of the score that is by one parameter."""
+        return self._likelihood.split(self.score)[name]
 
     def natural(self, gradient: Tensor) -> Tensor:
-        """(n F)⁻¹ times a gradient by θ: a change of θ."""
-        return self._information.solve(gradient / self._stretch) / self._stretch / self._likelihood.sample.total
+        """(n F)⁻¹ times a gradient by θ, F that of the average observation: a change of θ."""
+        return self._solve(gradient / self._stretch) / self._stretch / self._likelihood.sample.total
 
     @cached_property
     def score_ratio(self) -> float:
         """√(sᵀ (n F)⁻¹ s), the same in all coordinates: no total score is larger, in units of the square root of its information,
         by any parameter of any parametrisation (Cauchy & Schwarz)."""
         return abs(float(self.score @ self.natural(self.score))) ** 0.5
+
+    def _solve(self, b: Tensor) -> Tensor:
+        """F⁻¹ b; of incomplete rows by a dense parametrisation in few products, F of complete ones being nearly the same."""
+        if self._likelihood.sample.complete or not isinstance(self.structure, DenseParametrisation):
+            return self._information.solve(b)
+        return conjugate_gradients("fit", self._information.matvec, b, self._complete_information.solve, _TOLERANCE)
+
+    @cached_property
+    def _information(self) -> FisherInformation:
+        sample = self._likelihood.sample
+        if sample.complete:
+            return self._complete_information
+        return fisher_of(self.gaussian._model, self._likelihood.names, sample.observed, sample.multiplicity)
+
+    @cached_property
+    def _complete_information(self) -> FisherInformation:
+        return self.gaussian.fisher_information(wrt=self._likelihood.names)
+
+
+def _kind(structure: Covariance, name: str, d: int) -> Coordinates:
+    return vector(d) if name == "mean" else structure.coordinates_of(name, d)

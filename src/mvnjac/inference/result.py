@@ -1,0 +1,95 @@
+"""What a fit is: the estimate, and how it was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac import model_file
+from mvnjac.covariance.base import Covariance
+from mvnjac.gaussian import Gaussian
+from mvnjac.sample import Sample
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A mean and a covariance estimated by maximum likelihood. Made by `fit`.
+
+    Attributes:
+        gaussian: the estimate, ready for many calls, float64.
+        log_likelihood: Σ w log p over the rows, at the estimate.
+        rows: how many rows there were (of positive weight).
+        iterations: of the search; 0 where the maximum is closed form.
+        converged: whether this is a maximum: `score_ratio` is below 1e-6.
+        score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information: no total score is larger, in units of the
+            square root of its information, by any parameter of any parametrisation. The search goes on until it is below 1e-8.
+        message: the same in words.
+    """
+
+    gaussian: Gaussian
+    log_likelihood: float
+    rows: int
+    iterations: int
+    converged: bool
+    score_ratio: float
+    message: str
+    _sample: Sample = field(repr=False)
+
+    @property
+    def mean(self) -> Float[Tensor, "d"]:
+        """µ."""
+        return self.gaussian.mean
+
+    @property
+    def covariance(self) -> Covariance:
+        """Σ, of the structure that was asked for."""
+        return self.gaussian.covariance
+
+    @property
+    def names(self) -> list[str] | None:
+        """The variables' names."""
+        return self.gaussian.names
+
+    def standard_errors(self) -> dict[str, Tensor]:
+        """The standard errors of the estimates, from the inverse of the expected information; in the parameters' own shapes.
+
+        Of a symmetric parameter both entries have that of the one element; what cannot vary has 0. Parameters that are known up
+        to a rotation only (cov_factor) have none, and are left out.
+
+        Raises:
+            MemoryLimitError: the information has no closed inverse and its matrix cannot fit.
+        """
+        model = self.gaussian._model
+        operator = self.gaussian.fisher_information()
+        errors = (operator.inverse_diagonal() / self._sample.total).sqrt()
+        result, first = {}, 0
+        for name in model.default_names():
+            kind = model.coordinates(name)
+            if name not in self.covariance.unidentified:
+                result[name] = kind.unpack(errors[..., first : first + kind.size])
+            first += kind.size
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write the estimate as a model: a .safetensors file, complete or absent, that `mvnjac.load` and `mvnjac score --model` read.
+
+        Raises:
+            ArgumentError: a `Parametric`, which is a function.
+            TableError: the file cannot be written.
+        """
+        about = {
+            "rows": str(self.rows),
+            "log_likelihood": repr(self.log_likelihood),
+            "converged": str(self.converged).lower(),
+            "score_ratio": repr(self.score_ratio),
+        }
+        model_file.write(Path(path), self.gaussian, about)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.covariance!r} of {self.mean.shape[-1]} variables, {self.rows} rows: log-likelihood {self.log_likelihood:.10g}; "
+            f"{self.message}"
+        )
