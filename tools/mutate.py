@@ -35,17 +35,25 @@ SECOND_ORDER = {
     ),
     *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "second", "tangents"),
 }
+#: the same of banded matrices, in files of their own
+BANDED = {
+    *("of", "root_times", "inverse_bands", "_blocks", "_unblocked", "_window", "_around", "_interleaved", "_local", "units"),
+    *("banded_product", "dense_matrix", "consecutive_blocks", "bands_of_sum", "_twice_below", "_halved_below"),
+    *("autoregressive_bands", "_require_stationary", "_rank", "_indices", "positions", "free", "variables"),
+}
 TESTS = {
     "first": ["tests/contract", "tests/test_parametric.py"],
     "second": ["tests/test_information.py", "tests/test_low_rank.py", "tests/test_parametric.py"],
 }
+#: run before these
+OWN_TESTS = dict.fromkeys(("autoregression", "banded_precision", "bands", "cyclic_reduction"), "tests/test_banded_precision.py")
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 
 
 def mutants(tree: ast.Module) -> Iterator[tuple[str, str, ast.Module]]:
     """(what was changed, of which order, the changed tree) for each sign and each factor in a formula."""
     for index, node in enumerate(ast.walk(tree)):
-        if not isinstance(node, ast.FunctionDef) or node.name not in FIRST_ORDER | SECOND_ORDER:
+        if not isinstance(node, ast.FunctionDef) or node.name not in FIRST_ORDER | SECOND_ORDER | BANDED:
             continue
         for inner, part in enumerate(ast.walk(node)):
             for label, change in changes(part):
@@ -90,7 +98,8 @@ def survives(file: Path, order: str, mutant: ast.Module) -> bool:
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         check = f"import mvnjac; assert mvnjac.__file__.startswith({folder!r}), mvnjac.__file__"
         subprocess.run([sys.executable, "-c", check], env=environment, check=True, cwd=ROOT)
-        command = [sys.executable, "-m", "pytest", *TESTS[order], "-x", "-q", "-p", "no:cacheprovider"]
+        tests = [OWN_TESTS[file.stem]] if file.stem in OWN_TESTS else []
+        command = [sys.executable, "-m", "pytest", *tests, *TESTS[order], "-x", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # neither passed nor failed: the tool itself is broken
             raise RuntimeError(done.stdout + done.stderr)

@@ -47,8 +47,8 @@ class Curvature(ABC):
         """F v, per observation."""
 
     @abstractmethod
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        """F⁻¹ g where it is closed form; None where it is not."""
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        """F⁻¹ g by those parameters where it is closed form; they share no information with the others, which are left out."""
 
     @abstractmethod
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> object:
@@ -70,9 +70,13 @@ class Curvature(ABC):
     def redundant(self) -> bool:
         return False
 
-    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
-        """H⁻¹ g where it is closed form; None where it is not."""
+    def units(self) -> dict[str, Tensor] | None:
+        """A scale for each entry of each parameter, where there may be too many of them for the matrix; else None."""
         return None
+
+    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor]:
+        """H⁻¹ g where it is closed form; nothing where it is not."""
+        return {}
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """A change of the parameters without what leaves the density as it is."""
@@ -93,9 +97,9 @@ class DenseCurvature(Curvature):
         m, K = self.whitening.change(v)
         return self.whitening.gradients(m, 0.5 * K)
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         if not self.whitening.complete:
-            return None
+            return {}
         g, M = self.whitening.inverse_gradients(gradients)
         return self.whitening.inverse_change(g, M + M.mT)
 
@@ -118,11 +122,11 @@ class DenseCurvature(Curvature):
             result = added(result, self.whitening.projected(owner, bent))
         return result
 
-    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
+    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor]:
         """For Σ itself, which has no curvature of its own: K N + N K = −2 W + (u sᵀ + s uᵀ)/n, N = S − s sᵀ/n − n/2 I."""
         assert isinstance(statistics, Sums)
         if set(self.names) != {"mean", "covariance_matrix"}:
-            return None
+            return {}
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
         u, W = self.whitening.inverse_gradients(gradients)
         outer = s.unsqueeze(-1) * s.unsqueeze(-2)
@@ -176,15 +180,16 @@ class StructuredCurvature(Curvature):
         result = self.model.covariance.fisher(self.factor, own) if own else {}
         if "mean" in v:
             result["mean"] = self._precision_times(v["mean"])
-        zeros = {name: torch.zeros(self.model.coordinates(name).shape, dtype=self.mean.dtype) for name in self.names}
+        zeros = {name: self.mean.new_zeros(self.model.coordinates(name).shape) for name in self.names}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        solved = self.model.covariance.fisher_solve(self.factor, gradients) if set(gradients) != {"mean"} else {}
-        if solved is None or set(gradients) - {"mean"} != set(solved):
-            return None
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        """The mean and the covariance's parameters share no information: each is solved for by itself."""
+        covariance = self.model.covariance
+        own = {name: gradient for name, gradient in gradients.items() if name != "mean"}
+        solved = (covariance.fisher_solve(self.factor, own) or {}) if own else {}
         if "mean" in gradients:
-            solved["mean"] = self.model.covariance.times(self.factor, gradients["mean"])
+            solved["mean"] = covariance.times(self.factor, gradients["mean"])
         return solved
 
     def _precision_times(self, v: Tensor) -> Tensor:
@@ -197,10 +202,8 @@ class StructuredCurvature(Curvature):
         covariance = self.model.covariance
         return covariance.redundant and set(covariance.fields) <= set(self.names)
 
-    def units(self) -> dict[str, Tensor]:
-        """A scale for each entry of each parameter."""
-        units = self.model.covariance.units(self.factor)
-        return {name: units[name] if name in units else units["cov_diag"].sqrt() for name in self.names}
+    def units(self) -> dict[str, Tensor] | None:
+        return self.model.covariance.units(self.factor)
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.covariance.minimum_norm(self.factor, v)

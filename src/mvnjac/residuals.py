@@ -113,7 +113,7 @@ class Residuals:
     def _square(self) -> Tensor:
         """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
-        step = memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size())
+        step = max(memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size()), 1)
         many = len(self.batch) == 1 and self.batch[0] > step and not self.mean.ndim > 1 and not self.factor.batch
         if not many or name in self._cache or self._source is not None or self.tracked:
             z = getattr(self, name)

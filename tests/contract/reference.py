@@ -130,6 +130,8 @@ def unique(full: Tensor, kind: str, d: int) -> Tensor:
         return full
     if kind == "rows":
         return full.flatten(-2)
+    if kind == "bands":
+        return torch.cat([full[..., k, : d - k] for k in range(full.shape[-2])], -1)
     columns = []
     for j in range(d):
         for i in range(j if kind != "correlation" else j + 1, d):
@@ -155,4 +157,5 @@ KINDS = {
     "natural_location": "entrywise",
     "cov_diag": "entrywise",
     "cov_factor": "rows",
+    "precision_bands": "bands",
 }

@@ -152,7 +152,7 @@ class Covariance(ABC):
         raise NotImplementedError(f"{type(self).__name__} does not say its Fisher information")
 
     def fisher_solve(self, factor: Any, gradients: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """The inverse of that, where it is closed form over exactly these parameters; else None."""
+        """The inverse of that, where it is closed form over exactly these parameters; else None: by the matrix, or by iteration."""
         return None
 
     def times(self, factor: Any, v: Tensor) -> Tensor:
@@ -162,9 +162,12 @@ class Covariance(ABC):
     #: whether different parameters may mean the same Σ, whichever they are (rotations of factors)
     redundant: ClassVar[bool] = False
 
-    def units(self, factor: Any) -> dict[str, Tensor]:
-        """A scale for each entry of each parameter, in the parameters' own shapes, where the structure is redundant."""
-        raise NotImplementedError(f"{type(self).__name__} does not say its units")
+    def units(self, factor: Any) -> dict[str, Tensor] | None:
+        """A scale for each entry of "mean" and of each parameter, in their own shapes: about a step that one observation can tell.
+
+        In these units an information too large for its matrix is solved with by iteration; None: it is not.
+        """
+        return None
 
     def minimum_norm(self, factor: Any, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """The change v without what leaves Σ as it is."""
@@ -217,7 +220,7 @@ class Covariance(ABC):
     def all_checks(self, factor: Factor) -> Iterator[Check]:
         """Finite numbers first, then what the structure demands."""
         for name, value in self.parameters.items():
-            yield checks.finite(name, value, self.coordinates_of(name, 1).shape)
+            yield checks.finite(name, value, self.coordinates_of(name, 1))
         yield from self.checks(factor)
 
     def __repr__(self) -> str:

@@ -201,7 +201,8 @@ class LowRank(Covariance):
     redundant = True
 
     def units(self, factor: LowRankFactor) -> dict[str, Tensor]:
-        return {"cov_factor": factor.root.unsqueeze(-1).expand(factor.cov_factor.shape), "cov_diag": factor.cov_diag}
+        root = factor.root
+        return {"mean": root, "cov_factor": root.unsqueeze(-1).expand(factor.cov_factor.shape), "cov_diag": factor.cov_diag}
 
     def minimum_norm(self, factor: LowRankFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """Less the rotation W A, A skew, nearest to it: WᵀW A + A WᵀW = Wᵀv − vᵀW."""
