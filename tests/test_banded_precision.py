@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mvnjac
+from mvnjac.covariance.bands import Bands
 from mvnjac.covariance.base import Maker
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
 from tests.tolerance import assert_close, condition
@@ -126,6 +127,20 @@ def test_names() -> None:
     full = J.matrix("precision_bands", layout="full")
     torch.testing.assert_close(full, J["precision_bands"].flatten(-2))
     assert J.columns("precision_bands", layout="full")[3:] == [f"precision_bands[1,{name}]" for name in "ABC"]
+
+
+def test_elements_lie_where_their_names_say() -> None:
+    """Positions, freedom and names, of more than one band below the diagonal."""
+    kind, padded = Bands(2, 5), dense(random_bands(2, 5, padding=0.0))
+    bands = random_bands(2, 5)
+    assert kind.size == len(kind.labels(None)) == 12
+    for position, label in zip(kind.positions().tolist(), kind.labels(None), strict=True):
+        row, column = map(int, label[1:-1].split(","))
+        assert bands.flatten()[position] == padded[row, column]
+    assert torch.equal(kind.free(torch.arange(15)), bands.isfinite().flatten())
+    torch.testing.assert_close(kind.unpack(kind.pack(bands)), bands.nan_to_num(0.0))
+    J = mvnjac.jacobian(torch.ones(2, 5).double(), torch.zeros(5).double(), mvnjac.BandedPrecision(bands))
+    torch.testing.assert_close(J.matrix("precision_bands[4,2]")[:, 0], J["precision_bands"][:, 2, 2])
 
 
 def test_error_names_the_pivot() -> None:
@@ -272,6 +287,7 @@ def test_units_are_those_of_the_information() -> None:
         F = mvnjac.fisher_information(torch.zeros(6).double(), structure)
         units = structure.units(structure.factor(6))
         unit = torch.cat([units["mean"], structure.coordinates_of("precision_bands", 6).pack(units["precision_bands"])])
+        assert units["precision_bands"].shape == bands.shape
         matrices.append(F.matrix() * unit * unit.unsqueeze(-1))
     torch.testing.assert_close(matrices[0], matrices[1])
     white = mvnjac.BandedPrecision(torch.full((1, 3), 4.0))
@@ -332,5 +348,5 @@ def test_memory_is_linear_in_the_dimension() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     before, *peaks = (int(line) for line in done.stdout.split())
-    assert peaks[2] - peaks[1] < 2.3 * (peaks[1] - peaks[0])
+    assert peaks[2] - peaks[1] < 3 * (peaks[1] - peaks[0])  # 2 and the allocator's own ways; a square would be 4
     assert peaks[2] - before < 200_000 * 8 * 350  # bytes: some 230 numbers a variable, for five rows and bandwidth 2

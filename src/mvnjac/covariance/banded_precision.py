@@ -192,7 +192,7 @@ class BandedPrecision(Covariance):
         sigma, b = factor.covariance_bands, self.bandwidth
         change = _halved_below(2 * gradients["precision_bands"])  # −dΣ on the band
         result = _local(sigma, change, b + 1)
-        if b and sigma.shape[-1] > b + 1:
+        if b:
             shared = _local(sigma[..., :-1, 1:-1], change[..., :-1, 1:-1], b)
             result = result - pad(shared, (1, 1, 0, 1))
         return {"precision_bands": result}
