@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 import mvnjac
+from mvnjac import operators
 from mvnjac.covariance import dense_parameters, structures
 from mvnjac.covariance.base import Maker
 from tests.contract import reference
@@ -231,6 +232,19 @@ def test_selected_elements(name: str) -> None:
         assert part.columns() == some
 
 
+@pytest.mark.parametrize("wrt", [("mean", "cov_diag"), ("cov_diag[0]", "mean[1]", "cov_diag[2]", "mean[3]")])
+def test_iteration_where_nothing_is_redundant(wrt: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole parameters and single elements, in each one's units: what the matrix gives."""
+    _, mean, structure = sample("LowRank", 0)
+    F = mvnjac.fisher_information(mean, structure, wrt=wrt)
+    b = Maker(seed=6).normal(F.shape[-1])
+    matrix, calls, iterate = F.matrix(), [], operators.conjugate_gradients
+    monkeypatch.setattr(operators, "_DENSE_SIZE", 3)
+    monkeypatch.setattr(operators, "conjugate_gradients", lambda *given: calls.append(len(given[2])) or iterate(*given))
+    torch.testing.assert_close(F.solve(b), torch.linalg.solve(matrix, b), rtol=1e-10, atol=1e-10)
+    assert calls == [4]  # the whole mean is solved for in closed form
+
+
 def test_differentiable() -> None:
     """Operators carry gradients when the arguments require them."""
     x, mean, structure = sample("Dense", 0)
@@ -291,7 +305,8 @@ def test_bad_input() -> None:
 def test_what_cannot_fit_is_refused() -> None:
     d = 1500
     F = mvnjac.fisher_information(torch.zeros(d), torch.eye(d))
-    for call in (F.matrix, F.inverse):
+    G = mvnjac.fisher_information(torch.zeros(400_000), mvnjac.Isotropic(torch.tensor(1.0)))
+    for call in (F.matrix, F.inverse, G.inverse_diagonal):
         with pytest.raises(MemoryError, match=r"matvec|solve"):
             call()
     torch.testing.assert_close(F.solve(torch.ones(F.shape[-1]))[:d], torch.ones(d))

@@ -41,6 +41,12 @@ SECOND_ORDER = {
     *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "units", "second", "tangents"),
     *("inverse_lags_change",),
 }
+#: the same of banded matrices, in files of their own
+BANDED = {
+    *("of", "root_times", "inverse_bands", "_blocks", "_unblocked", "_window", "_around", "_interleaved", "_local", "units"),
+    *("banded_product", "dense_matrix", "consecutive_blocks", "bands_of_sum", "_twice_below", "_halved_below"),
+    *("autoregressive_bands", "_require_stationary", "_rank", "_indices", "positions", "free", "variables"),
+}
 TESTS = {
     "first": ["tests/contract", "tests/test_parametric.py", "tests/test_kronecker.py"],
     "second": [
@@ -48,13 +54,15 @@ TESTS = {
         *("tests/test_kronecker.py", "tests/test_block_diagonal.py"),
     ],
 }
+#: whose tests are run before these, where that is not the file's own
+OWN_TESTS = dict.fromkeys(("autoregression", "bands", "cyclic_reduction"), "banded_precision")
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 
 
 def mutants(tree: ast.Module) -> Iterator[tuple[str, str, ast.Module]]:
     """(what was changed, of which order, the changed tree) for each sign and each factor in a formula."""
     for index, node in enumerate(ast.walk(tree)):
-        if not isinstance(node, ast.FunctionDef) or node.name not in FIRST_ORDER | SECOND_ORDER:
+        if not isinstance(node, ast.FunctionDef) or node.name not in FIRST_ORDER | SECOND_ORDER | BANDED:
             continue
         for inner, part in enumerate(ast.walk(node)):
             for label, change in changes(part):
@@ -99,7 +107,7 @@ def survives(file: Path, order: str, mutant: ast.Module) -> bool:
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         check = f"import mvnjac; assert mvnjac.__file__.startswith({folder!r}), mvnjac.__file__"
         subprocess.run([sys.executable, "-c", check], env=environment, check=True, cwd=ROOT)
-        own = ROOT / "tests" / f"test_{file.stem.removesuffix('_algebra')}.py"
+        own = ROOT / "tests" / f"test_{OWN_TESTS.get(file.stem, file.stem.removesuffix('_algebra'))}.py"
         tests = [*([str(own)] if own.exists() else []), *TESTS[order]]
         command = [sys.executable, "-m", "pytest", *tests, "-x", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)

@@ -63,8 +63,8 @@ class ParametricCurvature(Curvature):
         count = max(m[..., 0].numel(), 1)
         return self._gradients(m / count, 0.5 * K)
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        return None
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        return {}
 
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> WhitenedRows:
         z = derivatives.rows.whitened

@@ -77,6 +77,10 @@ class Coordinates:
         """The coordinates of the "full" layout: every entry, row-major."""
         return Coordinates(self.shape, self.named_axes)
 
+    def variables(self, index: Sequence[int]) -> list[int]:
+        """The variables that an entry belongs to."""
+        return [index[axis] for axis in self.named_axes]
+
     # --- names ---------------------------------------------------------------------------------------------------
 
     def labels(self, names: Sequence[str] | None) -> list[str]:

@@ -49,8 +49,8 @@ class Curvature(ABC):
         """F v, per observation."""
 
     @abstractmethod
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        """F⁻¹ g where it is closed form; None where it is not."""
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        """F⁻¹ g by those parameters where it is closed form; they share no information with the others, which are left out."""
 
     @abstractmethod
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> object:
@@ -74,12 +74,16 @@ class Curvature(ABC):
 
     @property
     def work(self) -> int:
-        """How many numbers a product holds for the time being."""
-        return self.model.d * self.model.d
+        """About how many numbers a product holds for the time being."""
+        return 8 * max(self.model.d, *(value.numel() for value in self.model.covariance.parameters.values()))
 
-    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
-        """H⁻¹ g where it is closed form; None where it is not."""
+    def units(self) -> dict[str, Tensor] | None:
+        """A scale for each entry of each parameter, where there may be too many of them for the matrix; else None."""
         return None
+
+    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor]:
+        """H⁻¹ g where it is closed form; nothing where it is not."""
+        return {}
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """A change of the parameters without what leaves the density as it is."""
@@ -96,13 +100,17 @@ class DenseCurvature(Curvature):
         self.model, self.factor = model, factor.dense()
         self.names, self.whitening = list(names), Whitening(mean, self.factor, names, owners)
 
+    @property
+    def work(self) -> int:
+        return self.model.d * self.model.d
+
     def fisher(self, v: Values) -> dict[str, Tensor]:
         m, K = self.whitening.change(v)
         return self.whitening.gradients(m, 0.5 * K)
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         if not self.whitening.complete:
-            return None
+            return {}
         g, M = self.whitening.inverse_gradients(gradients)
         return self.whitening.inverse_change(g, M + M.mT)
 
@@ -121,11 +129,11 @@ class DenseCurvature(Curvature):
         result = self.whitening.gradients(g, 0.5 * n[..., None] * K - K @ S - cross)
         return added(result, self.whitening.bent(v, m, K, s, statistics.matrix_score))
 
-    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor] | None:
+    def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor]:
         """For Σ itself, which has no curvature of its own: K N + N K = −2 W + (u sᵀ + s uᵀ)/n, N = S − s sᵀ/n − n/2 I."""
         assert isinstance(statistics, Sums)
         if set(self.names) != {"mean", "covariance_matrix"}:
-            return None
+            return {}
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
         u, W = self.whitening.inverse_gradients(gradients)
         outer = s.unsqueeze(-1) * s.unsqueeze(-2)
@@ -171,15 +179,16 @@ class StructuredCurvature(Curvature):
         result = self.model.covariance.fisher(self.factor, own) if own else {}
         if "mean" in v:
             result["mean"] = solved(self.factor, v["mean"])
-        zeros = {name: torch.zeros(self.model.coordinates(name).shape, dtype=self.mean.dtype) for name in self.names}
+        zeros = {name: self.mean.new_zeros(self.model.coordinates(name).shape) for name in self.names}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        solved = self.model.covariance.fisher_solve(self.factor, gradients) if set(gradients) != {"mean"} else {}
-        if solved is None or set(gradients) - {"mean"} != set(solved):
-            return None
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        """The mean and the covariance's parameters share no information: each is solved for by itself."""
+        covariance = self.model.covariance
+        own = {name: gradient for name, gradient in gradients.items() if name != "mean"}
+        solved = (covariance.fisher_solve(self.factor, own) or {}) if own else {}
         if "mean" in gradients:
-            solved["mean"] = self.model.covariance.times(self.factor, gradients["mean"])
+            solved["mean"] = covariance.times(self.factor, gradients["mean"])
         return solved
 
     @property
@@ -187,8 +196,7 @@ class StructuredCurvature(Curvature):
         """Whether these parameters move along directions that leave the density as it is."""
         return self.model.covariance.redundant_among(self.names)
 
-    def units(self) -> dict[str, Tensor]:
-        """A scale for each entry of each parameter."""
+    def units(self) -> dict[str, Tensor] | None:
         return self.model.covariance.units(self.factor)
 
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:

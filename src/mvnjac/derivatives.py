@@ -96,15 +96,13 @@ class Derivatives:
     def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
         if self._sums_first(names, owns):
-            chunks = self._chunks(self.model.d, weights, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2))
-            return self.totals_from(Sums.of(chunks, owns[0]), names)
+            return self.totals_from(Sums.of(self._chunks(self.model.d, weights, self._chunk_size(names)), owns[0]), names)
         if self._in_one_pass(names, owns):
             both = self.rows.factor.squares_and_totals(self.rows, weights)
             if both is not None:
                 return [both[1][name] for name in names]
         whole = self.rows.tracked or self.rows.has_scaled or "x" in names
-        largest = max(math.prod(self.model.coordinates(name).shape) for name in names)  # a chunk's share, to be added up
-        size = max(memory.ROW_CHUNK_BYTES, 8 * largest)
+        size = self._chunk_size(names)
         if whole or self.rows.batch.numel() * self.model.d * self.model.working.itemsize <= size:
             return [self.block(name).total(weights, own) for name, own in zip(names, owns, strict=True)]
         partials: list[tuple[Tensor, ...]] = []
@@ -142,7 +140,7 @@ class Derivatives:
 
         def noted() -> Iterator[tuple[Residuals, None]]:
             first = 0
-            for part, _ in self._chunks(self.model.d, None, max(memory.ROW_CHUNK_BYTES, 8 * self.model.d**2)):
+            for part, _ in self._chunks(self.model.d, None, self._chunk_size(names)):
                 torch.linalg.vector_norm(part.whitened, dim=-1, out=squares[first : first + part.batch[0]])
                 first += part.batch[0]
                 yield part, None
@@ -184,6 +182,10 @@ class Derivatives:
             model, rows = self.model.narrow(batch, dim, index), self.rows.narrow(dim, index)
         x_batch = narrow(torch.empty(self.x_batch, device="meta"), batch, 0, dim, _on_meta(index)).shape
         return Derivatives(model, rows, x_batch)
+
+    def _chunk_size(self, names: Sequence[str]) -> int:
+        """Bytes of a chunk of rows that a total goes through: no smaller than the largest of these totals, which it is added to."""
+        return max(memory.ROW_CHUNK_BYTES, *(8 * math.prod(self.model.coordinates(name).shape) for name in names))
 
     def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
         """Slices of rows of about `size` bytes at so many columns, with their weights; each is gone when the next one comes.

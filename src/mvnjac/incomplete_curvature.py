@@ -140,8 +140,8 @@ class IncompleteCurvature(Curvature):
         count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)  # of no rows there is nothing to average
         return self.maps.gradients(g / count, M / count.unsqueeze(-1))
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        return None
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        return {}
 
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> IncompleteStatistics:
         rows = derivatives.rows
@@ -193,8 +193,8 @@ class MarginalCurvature(StructuredCurvature):
         zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor] | None:
-        return None
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        return {}
 
 
 def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size, weights: Tensor | None) -> dict[str, Tensor]:

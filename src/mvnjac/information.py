@@ -241,12 +241,13 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
         score, count = second.score(sums), second.count(sums)
         average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
         change = second.fisher_solve(average)
-    if change is None:
-        operator = _fisher(model, selection, second, _scale(model, wrt, derivatives.rows))
-        slices = selection.slices()
+    others = [name for name in _names(selection) if name not in change]
+    if others:
+        operator = _fisher(model, _select(model, others), second, _scale(model, others, derivatives.rows))
+        slices = _select(model, others).slices()
         packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
         solution = operator.solve(packed.to(model.dtype))
-        change = {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
+        change |= {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
     return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 

@@ -354,7 +354,7 @@ class Model:
 
     def _parameter_checks(self) -> list[Check]:
         own = self.covariance.all_checks(self._factor(False))
-        return [checks.finite(self.mean_name, self.mean, (self.d,)), *own]
+        return [checks.finite(self.mean_name, self.mean, vector(self.d)), *own]
 
     def _raise_first(self, pending: Iterable[Check]) -> None:
         pending = list(pending)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -11,11 +12,11 @@ from torch import Size, Tensor
 
 from mvnjac import memory
 from mvnjac.covariance.parametrisation import Values
-from mvnjac.curvature import Curvature, StructuredCurvature
+from mvnjac.curvature import Curvature
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.linear_operators import linear_operator
 from mvnjac.model import Model
-from mvnjac.selection import Selection
+from mvnjac.selection import Part, Selection
 from mvnjac.solvers import conjugate_gradients, dense_solution
 
 Map = Callable[[Values], dict[str, Tensor]]
@@ -45,7 +46,7 @@ class Operator:
         selection: Selection,
         batch: Size,
         product: Map,
-        inverse_product: Callable[[Values], dict[str, Tensor] | None],
+        inverse_product: Map,
         *,
         curvature: Curvature,
         matrix: Callable[[], Tensor] | None = None,
@@ -90,8 +91,9 @@ class Operator:
     def solve(self, b: Float[Tensor, "*any p"]) -> Float[Tensor, "*out p"]:
         """The solution of (this) v = b for b (..., p), partial derivatives by the unique elements.
 
-        In closed form where there is one; otherwise by the p×p matrix. Directions in which the density does not change at all
-        (rotations of a factor model) get nothing: the solution of minimum norm.
+        In closed form where there is one, as for the mean beside a structure's parameters; otherwise by their matrix, or, where
+        that is too large, by conjugate gradients. Directions in which the density does not change at all (rotations of a factor
+        model) get nothing: the solution of minimum norm.
 
         Raises:
             SingularError: if the matrix is singular otherwise.
@@ -99,9 +101,7 @@ class Operator:
         """
         self._check("solve", b)
         with self._model.arithmetic():
-            b = b.to(self._model.working)
-            solution = self._closed_solution(b)
-            return (self._solution(b) if solution is None else solution).to(self.dtype)
+            return self._solution(b.to(self._model.working)).to(self.dtype)
 
     def inverse_diagonal(self) -> Float[Tensor, "*batch p"]:
         """The diagonal of the inverse: variances, of the information."""
@@ -109,6 +109,9 @@ class Operator:
         with self._model.arithmetic():
             if self._direct_diagonal is not None and self._whole:
                 return self._direct_diagonal().to(self.dtype)
+            memory.require(
+                f"{self._name}.inverse_diagonal", self.shape, self._model.working, self.device, "use solve, or select by wrt=."
+            )
             parts = []
             for first, unit in self._units():
                 solution = self._closed_solution(unit)
@@ -134,7 +137,7 @@ class Operator:
             changes[part.name] = changes[part.name] + change if part.name in changes else change
         return self._join(product(changes))
 
-    def _change(self, part: Any, v: Tensor) -> Tensor:
+    def _change(self, part: Part, v: Tensor) -> Tensor:
         kind = part.coordinates
         if part.index is not None:
             v = v.new_zeros(*v.shape[:-1], kind.size).index_copy(-1, part.index_tensor(v.device), v)
@@ -149,15 +152,23 @@ class Operator:
         return torch.cat([t.expand((*batch, t.shape[-1])) for t in packed], -1)
 
     def _closed_solution(self, b: Tensor) -> Tensor | None:
+        """The solution where all of it is closed form."""
+        solved = self._closed_parts(b)
+        return None if len(solved) < len(self._selection.parts) else self._side_by_side(solved)
+
+    def _closed_parts(self, b: Tensor) -> list[tuple[Part, Tensor]]:
+        """Those whole parameters whose part of the solution is closed form."""
         if not self._whole:
-            return None
+            return []
         slices = self._selection.slices()
         changes = self._inverse_product({part.name: part.coordinates.unpack_gradient(b[..., at]) for part, at in slices})
-        if changes is None:
-            return None
-        packed = [part.coordinates.pack(changes[part.name]) for part in self._selection.parts]
-        batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in packed))
-        return torch.cat([t.expand((*batch, t.shape[-1])) for t in packed], -1)
+        return [(part, part.coordinates.pack(changes[part.name])) for part, _ in slices if part.name in changes]
+
+    def _side_by_side(self, columns: list[tuple[Part, Tensor]]) -> Tensor:
+        """The columns of each part, (..., p) in the selection's order."""
+        ordered = [next(t for part, t in columns if part is wanted) for wanted in self._selection.parts]
+        batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in ordered))
+        return torch.cat([t.expand((*batch, t.shape[-1])) for t in ordered], -1)
 
     # --- as a matrix ---------------------------------------------------------------------------------------------
 
@@ -173,7 +184,9 @@ class Operator:
         if self._direct is not None and self._whole:
             return self._direct()
         rows = [self._columns(unit) for _, unit in self._units()]
-        full = torch.cat(rows).movedim(0, -2) if rows else torch.zeros(self.shape, dtype=self._model.working)
+        full = (
+            torch.cat(rows).movedim(0, -2) if rows else torch.zeros(self.shape, dtype=self._model.working, device=self.device)
+        )
         return 0.5 * (full + full.mT)
 
     def _columns(self, v: Tensor) -> Tensor:
@@ -185,20 +198,42 @@ class Operator:
         return each.unflatten(0, v.shape[:more])
 
     def _solution(self, b: Tensor) -> Tensor:
-        """Where there is no closed form: by the matrix, or, where it is too large and never indefinite, by iteration."""
-        if self.redundant and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
-            return self._iterated(b)
+        """In closed form those parameters that have one; the others by their matrix, or by iteration."""
+        solved = self._closed_parts(b)
+        if not solved:
+            return self._numerical(b)
+        rest = [(part, at) for part, at in self._selection.slices() if all(part is not other for other, _ in solved)]
+        if rest:
+            others = self._only([part for part, _ in rest])
+            solution = others._numerical(torch.cat([b[..., at] for _, at in rest], -1))
+            solved += [(part, solution[..., at]) for part, at in others._selection.slices()]
+        return self._side_by_side(solved)
+
+    def _only(self, parts: list[Part]) -> Self:
+        """The rows and columns of some parts."""
+        other = copy.copy(self)
+        other._selection, other._direct, other._direct_diagonal = self._selection.only(parts), None, None
+        other.shape = Size((*self.batch, other._selection.size, other._selection.size))
+        return other
+
+    def _numerical(self, b: Tensor) -> Tensor:
+        """By the matrix, or, where it is too large and never indefinite, by iteration."""
+        units = self._curvature.units()
+        if units is not None and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
+            return self._iterated(units, b)
         memory.require(
             f"{self._name}.solve", self.shape, self._model.working, self.device, "there is no closed form here: select by wrt=."
         )
         scale = None if self._scale is None else self._scale()
         return dense_solution(self._name, self._matrix(), b, self.redundant, scale)
 
-    def _iterated(self, b: Tensor) -> Tensor:
-        assert isinstance(self._curvature, StructuredCurvature)
-        units = self._curvature.units()
-        scale = torch.cat([part.coordinates.pack(units[part.name]) for part in self._selection.parts], -1)
+    def _iterated(self, units: Values, b: Tensor) -> Tensor:
+        packed = [part.coordinates.pack(units[part.name]) for part in self._selection.parts]
+        chosen = zip(self._selection.parts, packed, strict=True)
+        scale = torch.cat([t if part.index is None else t[..., part.index_tensor(t.device)] for part, t in chosen], -1)
         solution = scale * conjugate_gradients(self._name, lambda v: scale * self._apply(self._product, scale * v), scale * b)
+        if not self.redundant:
+            return solution
         slices = self._selection.slices()
         change = self._curvature.minimum_norm({part.name: part.coordinates.unpack(solution[at]) for part, at in slices})
         return torch.cat([part.coordinates.pack(change[part.name]) for part, _ in slices], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -89,6 +90,12 @@ class Selection:
             else:
                 labels += part.labels
         return labels
+
+    def only(self, parts: list[Part]) -> Selection:
+        """Some of its parts."""
+        other = copy.copy(self)
+        other.parts = parts
+        return other
 
     def slices(self) -> list[tuple[Part, slice]]:
         """Each part with its columns."""

@@ -135,6 +135,8 @@ def unique(full: Tensor, kind: str) -> Tensor:
         return full
     if kind == "rows":
         return full.flatten(-2)
+    if kind == "bands":
+        return torch.cat([full[..., k, : full.shape[-1] - k] for k in range(full.shape[-2])], -1)
     columns, d = [], full.shape[-1]
     for j in range(d):
         for i in range(j if kind != "correlation" else j + 1, d):
@@ -162,4 +164,5 @@ KINDS = {
     "natural_location": "entrywise",
     "cov_diag": "entrywise",
     "cov_factor": "rows",
+    "precision_bands": "bands",
 }

@@ -168,7 +168,7 @@ class Covariance(Estimable, ABC):
         raise NotImplementedError(f"{type(self).__name__} does not say its Fisher information")
 
     def fisher_solve(self, factor: Any, gradients: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """The inverse of that, where it is closed form over exactly these parameters; else None."""
+        """The inverse of that, where it is closed form over exactly these parameters; else None: by the matrix, or by iteration."""
         return None
 
     def times(self, factor: Any, v: Tensor) -> Tensor:
@@ -182,9 +182,12 @@ class Covariance(Estimable, ABC):
         """Whether these parameters move along directions that leave Σ as it is."""
         return self.redundant and set(self.fields) <= set(names)
 
-    def units(self, factor: Any) -> dict[str, Tensor]:
-        """A scale for each entry of each parameter (and of the mean, under that name): what an iteration works in."""
-        return {name: torch.ones_like(value) for name, value in self.parameters.items()}
+    def units(self, factor: Any) -> dict[str, Tensor] | None:
+        """A scale for each entry of "mean" and of each parameter, in their own shapes: about a step that one observation can tell.
+
+        In these units an information too large for its matrix is solved with by iteration; None: it is not.
+        """
+        return None
 
     def minimum_norm(self, factor: Any, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """The change v without what leaves Σ as it is."""
@@ -280,7 +283,7 @@ class Covariance(Estimable, ABC):
     def all_checks(self, factor: Factor) -> Iterator[Check]:
         """Finite numbers first, then what the structure demands."""
         for name, value in self.parameters.items():
-            check = checks.finite(name, value, self.coordinates_of(name, 1).shape)
+            check = checks.finite(name, value, self.coordinates_of(name, 1))
             yield check.within(functools.partial(self.names_of, name))
         yield from self.checks(factor)
 

@@ -142,14 +142,10 @@ class BlockDiagonal(Covariance):
         images = {i: self.blocks[i].fisher(factor.factors[i], own) for i, own in self._by_block(v).items()}
         return _joined(images)
 
-    def fisher_solve(self, factor: BlockDiagonalFactor, gradients: Values) -> dict[str, Tensor] | None:
-        changes: dict[int, dict[str, Tensor]] = {}
-        for i, own in self._by_block(gradients).items():
-            change = self.blocks[i].fisher_solve(factor.factors[i], own)
-            if change is None or set(change) != set(own):
-                return None
-            changes[i] = change
-        return _joined(changes)
+    def fisher_solve(self, factor: BlockDiagonalFactor, gradients: Values) -> dict[str, Tensor]:
+        """Of the blocks that have it in closed form over the parameters asked for."""
+        solved = {i: self.blocks[i].fisher_solve(factor.factors[i], own) for i, own in self._by_block(gradients).items()}
+        return _joined({i: change for i, change in solved.items() if change is not None})
 
     def times(self, factor: BlockDiagonalFactor, v: Tensor) -> Tensor:
         parts = zip(self.blocks, factor.factors, factor.slices, strict=True)
@@ -161,12 +157,12 @@ class BlockDiagonal(Covariance):
         return any(self.blocks[i].redundant_among(own) for i, own in self._by_block(dict.fromkeys(names)).items())
 
     def units(self, factor: BlockDiagonalFactor) -> dict[str, Tensor]:
-        units = {i: block.units(own) for i, (block, own) in enumerate(zip(self.blocks, factor.factors, strict=True))}
-        means = [own.pop("mean", self._ones(at)) for own, at in zip(units.values(), factor.slices, strict=True)]
+        units = {i: dict(block.units(own) or _ones(block)) for i, (_, block, own) in enumerate(self.groups(factor))}
+        means = [own.pop("mean", self._one_each(at)) for own, at in zip(units.values(), factor.slices, strict=True)]
         batch = broadcast(*(mean.shape[:-1] for mean in means))
         return {"mean": torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1), **_joined(units)}
 
-    def _ones(self, at: slice) -> Tensor:
+    def _one_each(self, at: slice) -> Tensor:
         return torch.ones(at.stop - at.start, dtype=self.dtype, device=self.device)
 
     def minimum_norm(self, factor: BlockDiagonalFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -229,6 +225,10 @@ class BlockDiagonal(Covariance):
         yield bad([one, two], ShapeError, "1 sizes for 2 blocks", (1,))
         yield bad([], ArgumentError, "there are no blocks")
         yield bad([one, two.dense()], DtypeError, r"blocks\[1\] is a Tensor")
+
+
+def _ones(block: Covariance) -> dict[str, Tensor]:
+    return {name: torch.ones_like(value) for name, value in block.parameters.items()}
 
 
 def _name(i: int, parameter: str) -> str:

@@ -6,6 +6,7 @@ and where. All flags of a call are looked at together: one synchronisation on CU
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mvnjac.coordinates import Coordinates
 from mvnjac.errors import (
     ArgumentError,
     DtypeError,
@@ -49,7 +51,7 @@ def floating(function: str, name: str, value: object) -> None:
         raise DtypeError(f"{function}: {name} is {value.dtype}; expected float32 or float64: {remedy}.")
 
 
-def finite(name: str, value: Tensor, event: Sequence[int]) -> Check:
+def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
     """No NaN, no infinity. One sum finds them all; that it may overflow by itself is sorted out in the explanation."""
 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
@@ -58,7 +60,7 @@ def finite(name: str, value: Tensor, event: Sequence[int]) -> Check:
             return None
         where = bad.nonzero()[0].tolist()
         number = value[tuple(where)].item()
-        place = _place(where, len(event), namer)
+        place = _place(where, coordinates, namer)
         return NotFiniteError(
             f"{function}: {name} is {number} at {place} ({int(bad.sum())} such entries in all); "
             "remove or replace them: the numbers are never altered here."
@@ -232,6 +234,33 @@ def predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
     return Check((info == 0).all(), explain)
 
 
+def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callable[[Tensor], Tensor]) -> Check:
+    """A factorisation of the banded matrix A, bands[..., k, j] = A[j + k, j], came to its end. log_det (*batch): NaN where not.
+
+    log_det_of: the same for other bands, by which the first leading minor that is not positive is found.
+    """
+    bad = log_det.detach().isnan()
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = bad.nonzero()[0].tolist()
+        A = bands.detach()[tuple(batch)]
+        b, d = A.shape[0] - 1, A.shape[1]
+        pivot = bisect.bisect_left(range(1, d), True, key=lambda size: bool(log_det_of(A[:, :size]).isnan()))
+        diagonal = A[0, pivot].item()
+        cause = (
+            f"Its diagonal entry is {diagonal!r}; it must be positive."
+            if diagonal <= 0
+            else f"{name}[0,{pivot}] = {diagonal!r} is too small beside the entries that couple it to "
+            f"{', '.join(namer(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; enlarge it, or reduce these."
+        )
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not positive definite{_of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
+            f"(pivot {pivot + 1} of {d}) is not positive. {cause} No jitter is added here."
+        )
+
+    return Check(~bad.any(), explain)
+
+
 def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
     """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
     pivot = variables[-1]
@@ -259,12 +288,13 @@ def _finite(value: Tensor) -> Tensor | bool:
     return math.isfinite(total) if total.device.type == "cpu" else torch.isfinite(total)
 
 
-def _place(where: Sequence[int], event: int, namer: Namer) -> str:
+def _place(where: Sequence[int], coordinates: Coordinates, namer: Namer) -> str:
+    event = len(coordinates.shape)
     batch, index = where[: len(where) - event], where[len(where) - event :]
     if not index:
         return f"batch index {tuple(batch)}" if batch else "its only entry"
-    names = ", ".join(namer(i) for i in index)
-    return f"[{','.join(map(str, index))}] ({names}){_of_batch(batch)}"
+    names = ", ".join(namer(i) for i in coordinates.variables(index))
+    return f"[{','.join(map(str, index))}]{f' ({names})' if names else ''}{_of_batch(batch)}"
 
 
 def _of_batch(batch: Sequence[int]) -> str:

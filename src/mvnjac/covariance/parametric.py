@@ -13,7 +13,7 @@ from torch import Size, Tensor
 from mvnjac.arithmetic import pushing_forward, version
 from mvnjac.batches import narrow
 from mvnjac.blocks import Entrywise
-from mvnjac.coordinates import Coordinates
+from mvnjac.coordinates import Coordinates, symmetric, vector
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
@@ -212,8 +212,8 @@ class Parametric(Covariance):
         assert isinstance(factor, ParametricFactor)
         sigma = self._value[1]
         if self.mean is not None:
-            yield checks.finite("µ(θ)", self.mean, (self.dimension,))
-        yield checks.finite("Σ(θ)", sigma, sigma.shape)
+            yield checks.finite("µ(θ)", self.mean, vector(self.dimension))
+        yield checks.finite("Σ(θ)", sigma, symmetric(self.dimension))
         yield checks.symmetric("Σ(θ)", sigma)
         yield checks.definite("Σ(θ)", sigma, factor.info)
 

@@ -166,7 +166,7 @@ class Toeplitz(Covariance):
         """c₀, more where fewer pairs of variables tell of a lag: what white noise leaves uncertain."""
         c = factor.first_column
         pairs = torch.arange(c.shape[-1], 0, -1, dtype=c.dtype, device=c.device)
-        return {"first_column": c[..., :1] / pairs.sqrt()}
+        return {"mean": c[..., :1].sqrt().expand(c.shape), "first_column": c[..., :1] / pairs.sqrt()}
 
     def times(self, factor: ToeplitzFactor, v: Tensor) -> Tensor:
         return toeplitz_times(factor.first_column, v)

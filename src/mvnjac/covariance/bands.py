@@ -1,0 +1,94 @@
+"""Symmetric banded matrices A (d×d, bandwidth b) kept as their bands (*batch, b + 1, d): bands[..., k, j] = A[j + k, j]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mvnjac.coordinates import Coordinates
+
+
+class Bands(Coordinates):
+    """The bands (b + 1, d) of a symmetric d×d matrix A: entry [k, j] is A[j + k, j]; the last k of row k are padding.
+
+    The unique elements are the slots without the padding, row-major, and bear the names of the elements of A. A derivative by a
+    slot below the diagonal is the whole derivative by it, though it stands twice in A: nothing is left to be doubled.
+    """
+
+    def __init__(self, bandwidth: int, d: int) -> None:
+        super().__init__((bandwidth + 1, d), (1,))
+        self.bandwidth, self.d = bandwidth, d
+
+    @property
+    def size(self) -> int:
+        return sum(self._lengths())
+
+    def positions(self, device: torch.device | None = None) -> Tensor:
+        rows = [torch.arange(length, device=device) + k * self.d for k, length in enumerate(self._lengths())]
+        return torch.cat(rows)
+
+    def free(self, positions: Tensor) -> Tensor | None:
+        return positions // self.d + positions % self.d < self.d
+
+    def project(self, full: Tensor) -> Tensor:
+        k, j = (torch.arange(length, device=full.device) for length in self.shape)
+        return torch.where(k.unsqueeze(-1) + j < self.d, full, 0)
+
+    def pack(self, full: Tensor) -> Tensor:
+        return torch.cat([full[..., k, :length] for k, length in enumerate(self._lengths())], -1)
+
+    def unpack(self, vector: Tensor) -> Tensor:
+        rows = vector.split(self._lengths(), -1)
+        return torch.stack([pad(row, (0, k)) for k, row in enumerate(rows)], -2)
+
+    def variables(self, index: Sequence[int]) -> list[int]:
+        k, j = index
+        return [j + k, j]
+
+    def _lengths(self) -> list[int]:
+        return [self.d - k for k in range(self.bandwidth + 1)]
+
+    def _axis_labels(self, axis: int, names: Sequence[str] | None) -> list[str]:
+        return [str(i) for i in range(self.d)] if names is None else list(names)
+
+    def _indices(self) -> list[tuple[int, ...]]:
+        return [(j + k, j) for k, length in enumerate(self._lengths()) for j in range(length)]
+
+    def _rank(self, index: tuple[int, ...]) -> int | None:
+        row, column = max(index), min(index)  # the same element under either name
+        k = row - column
+        return sum(self._lengths()[:k]) + column if k <= self.bandwidth else None
+
+
+def banded_product(bands: Tensor, rows: Tensor) -> Tensor:
+    """P r for bands (*batch, b + 1, d) and rows (*batch, N, d)."""
+    result = bands[..., :1, :] * rows
+    for k in range(1, bands.shape[-2]):
+        band = bands[..., k : k + 1, :-k]
+        result = result + pad(band * rows[..., :-k], (k, 0)) + pad(band * rows[..., k:], (0, k))
+    return result
+
+
+def dense_matrix(bands: Tensor) -> Tensor:
+    """A itself, (*batch, d, d)."""
+    diagonals = [torch.diag_embed(bands[..., k, : bands.shape[-1] - k], -k) for k in range(bands.shape[-2])]
+    lower = torch.stack(diagonals).sum(0)
+    return lower + lower.tril(-1).mT
+
+
+def consecutive_blocks(bands: Tensor, size: int) -> Tensor:
+    """(..., d − size + 1, size, size) the diagonal blocks A[j : j + size, j : j + size] of a symmetric matrix with these bands."""
+    count = bands.shape[-1] - size + 1
+    columns = [pad(bands[..., : size - q, q : q + count], (0, 0, q, 0)) for q in range(size)]
+    lower = torch.stack(columns, -1).movedim(-2, -3)
+    return lower + lower.tril(-1).mT
+
+
+def bands_of_sum(blocks: Tensor) -> Tensor:
+    """The bands of the sum of such blocks, each in its place."""
+    size, after = blocks.shape[-1], blocks.shape[-1] - 1
+    columns = blocks.movedim(-3, -1)  # (..., row, column, j)
+    return torch.stack([pad(columns[..., q:, q, :], (q, after - q, 0, q)) for q in range(size)]).sum(0)
