@@ -66,6 +66,13 @@ class Operator:
         """Whether there are directions in which the density does not change at all: `solve` leaves them alone."""
         return self._whole and self._curvature.redundant
 
+    @property
+    def closed(self) -> bool:
+        """Whether `solve` is closed form: of the whole of it, where it is known without a matrix or an iteration."""
+        return (
+            self._closed_solution(torch.zeros(self._selection.size, dtype=self._model.working, device=self.device)) is not None
+        )
+
     def columns(self) -> list[str]:
         """The p names of rows and columns: those of `Jacobian.columns`."""
         return self._selection.columns()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import torch
@@ -18,8 +18,10 @@ from mvnjac.sample import Sample
 from mvnjac.solvers import conjugate_gradients
 
 MARGINALISE = "marginalise"
-#: a direction of the search needs no more digits
-_TOLERANCE = 1e-8
+#: a direction of the search, and the size of a score, need no more digits
+_TOLERANCE = 1e-2
+#: the largest information that is solved with as a matrix
+_DENSE_SIZE = 500
 
 
 class Likelihood:
@@ -71,6 +73,17 @@ class Likelihood:
         parts = zip(self.split(change).values(), self._logarithmic, strict=True)
         return max((float(part.abs().max()) for part, log in parts if log), default=0.0)
 
+    @property
+    def by_chains(self) -> bool:
+        """Whether entries are missing and Σ is dense: then an information of all patterns is as cheap as a score."""
+        return not self.sample.complete and isinstance(self._structure, DenseParametrisation)
+
+    def units(self, gaussian: Gaussian) -> Tensor:
+        """(p,) a scale for each unique element."""
+        _, factor = gaussian._model.prepared()
+        units = {"mean": self.sample.variances.sqrt(), **gaussian.covariance.units(factor)}
+        return torch.cat([kind.pack(units[name]).reshape(-1) for name, kind in self._kinds.items()])
+
     def packed(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """(p,) full gradients as partial derivatives by the unique elements."""
         return torch.cat([kind.pack_gradient(gradients[name]).reshape(-1) for name, kind in self._kinds.items()])
@@ -104,30 +117,40 @@ class Point:
         return self._likelihood.split(self.score)[name]
 
     def natural(self, gradient: Tensor) -> Tensor:
-        """(n F)⁻¹ times a gradient by θ, F that of the average observation: a change of θ."""
-        return self._solve(gradient / self._stretch) / self._stretch / self._likelihood.sample.total
+        """About (n F)⁻¹ times a gradient by θ: a change of θ. F is that of the average observation; but of a structure with missing
+        entries, whose patterns cost much, that of a complete one."""
+        solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._complete)
+        return solve(gradient / self._stretch) / self._stretch / self._likelihood.sample.total
 
     @cached_property
     def score_ratio(self) -> float:
         """√(sᵀ (n F)⁻¹ s), the same in all coordinates: no total score is larger, in units of the square root of its information,
         by any parameter of any parametrisation (Cauchy & Schwarz)."""
-        return abs(float(self.score @ self.natural(self.score))) ** 0.5
+        solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._observed)
+        s = self.score / self._stretch
+        return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
 
-    def _solve(self, b: Tensor) -> Tensor:
-        """F⁻¹ b; of incomplete rows by a dense parametrisation in few products, F of complete ones being nearly the same."""
-        if self._likelihood.sample.complete or not isinstance(self.structure, DenseParametrisation):
-            return self._information.solve(b)
-        return conjugate_gradients("fit", self._information.matvec, b, self._complete_information.solve, _TOLERANCE)
+    def _dense_solution(self, b: Tensor) -> Tensor:
+        """By the information of the patterns, that of complete rows, which is closed form, being nearly the same."""
+        return conjugate_gradients("fit", self._observed.matvec, b, self._complete.solve, _TOLERANCE)
+
+    def _solver(self, information: FisherInformation) -> Callable[[Tensor], Tensor]:
+        if information.shape[-1] <= _DENSE_SIZE or information.closed:
+            return information.solve
+        units = self._likelihood.units(self.gaussian)
+        return lambda b: conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, _TOLERANCE)
 
     @cached_property
-    def _information(self) -> FisherInformation:
+    def _observed(self) -> FisherInformation:
+        """Of the average observation."""
         sample = self._likelihood.sample
         if sample.complete:
-            return self._complete_information
+            return self._complete
         return fisher_of(self.gaussian._model, self._likelihood.names, sample.observed, sample.multiplicity)
 
     @cached_property
-    def _complete_information(self) -> FisherInformation:
+    def _complete(self) -> FisherInformation:
+        """Of a complete one."""
         return self.gaussian.fisher_information(wrt=self._likelihood.names)
 
 

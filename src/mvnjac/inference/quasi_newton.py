@@ -45,9 +45,10 @@ def ascend(likelihood: Likelihood, most: int, watch: Callable[[int, Point], None
     point, memory = likelihood.at(likelihood.start), _Memory()
     for iteration in range(most):
         watch(iteration, point)
-        if point.score_ratio <= GOAL:
+        direction = memory.direction(point)
+        if float(point.score @ direction) <= (10 * GOAL) ** 2 and point.score_ratio <= GOAL:
             return Ascent(point, iteration, None)
-        following = _step(likelihood, point, memory.direction(point))
+        following = _step(likelihood, point, direction)
         if following is None and memory.changes:
             memory = _Memory()
             following = _step(likelihood, point, memory.direction(point))
