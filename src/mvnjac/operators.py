@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -216,7 +216,7 @@ class Operator:
             solved += [(part, solution[..., at]) for part, at in others._selection.slices()]
         return self._side_by_side(solved)
 
-    def _only(self, parts: list[Part]) -> Self:
+    def _only(self, parts: list[Part]) -> Operator:
         """The rows and columns of some parts."""
         other = copy.copy(self)
         other._selection, other._direct, other._direct_diagonal = self._selection.only(parts), None, None

@@ -112,7 +112,7 @@ class BandedPrecision(Covariance):
 
     fields = {"precision_bands": lambda d: Bands(0, d)}
 
-    def __init__(self, precision_bands: Float[Tensor, "*batch b+1 d"]) -> None:
+    def __init__(self, precision_bands: Float[Tensor, "*batch rows d"]) -> None:
         super().__init__(precision_bands=precision_bands)
 
     @classmethod
