@@ -22,7 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "src" / "mvnjac" / "covariance"
 #: where formulas are: everything else in a structure file is argument handling, samples and sentences
-FIRST_ORDER = {"factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_split", "_scale_tril"}
+FIRST_ORDER = {
+    *("factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "unwhiten", "solve", "_scale_tril"),
+    *("squares", "squares_and_totals"),
+}
 SECOND_ORDER = {
     *(
         "differential",
@@ -36,7 +39,7 @@ SECOND_ORDER = {
     *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "second", "tangents"),
 }
 TESTS = {
-    "first": ["tests/contract", "tests/test_parametric.py"],
+    "first": ["tests/contract", "tests/test_parametric.py", "tests/test_low_rank.py"],
     "second": ["tests/test_information.py", "tests/test_low_rank.py", "tests/test_parametric.py"],
 }
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
