@@ -23,8 +23,20 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "src" / "mvnjac" / "covariance"
 #: where formulas are: everything else in a structure file is argument handling, samples and sentences
 FIRST_ORDER = {
-    *("factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "solve", "_split", "_scale_tril"),
-    *("along", "across", "squares", "_eigenvalues", "covariance_matrix"),
+    *(
+        "factor",
+        "pullback",
+        "value",
+        "dense",
+        "log_det",
+        "whiten",
+        "reverse_whiten",
+        "unwhiten",
+        "solve",
+        "_split",
+        "_scale_tril",
+    ),
+    *("along", "across", "squares", "both_squares", "squares_and_totals", "_eigenvalues", "covariance_matrix"),
     *("inverse_lags", "info", "schur", "next_order", "innovations", "toeplitz", "toeplitz_times", "inverse_times", "newton"),
     *("autocorrelation", "weighted_lags", "half_at_first", "spectrum", "signal", "_length"),
 }

@@ -9,7 +9,7 @@ through the one scalar
 its cotangents (v a cotangent) and its tangents (v a tangent) are gradients of φ, which plain reverse mode takes.
 Both are given to `vmap` as the larger batch that they mean, so that a shared factor stays shared. Every rule starts from the
 arguments, and hands its work to another Function (`derived.py` says why). Saved between forward and backward: the arguments, the
-factor, and where rows are many the sums of whitened residuals, d² numbers.
+factor, and where rows are many the sums of whitened residuals, d² numbers, or a factor model's totals.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def log_density(model: Model, rows: Residuals) -> Tensor:
 
 
 def foreseeing(model: Model, x: Tensor, rows: Residuals) -> Tensor:
-    """The log-density; and, where rows are many, what the gradient of its sum or mean needs, d² numbers, from the same pass."""
+    """The log-density; and, where that is little beside it, what the gradient of its sum or mean needs, from the same pass."""
     with model.arithmetic():
         both = Derivatives(model, rows, batch_shape(x, 1)).squares_and_sums()
         if both is None:
