@@ -81,7 +81,8 @@ class Likelihood:
     def units(self, gaussian: Gaussian) -> Tensor:
         """(p,) a scale for each unique element."""
         _, factor = gaussian._model.prepared()
-        units = {"mean": self.sample.variances.sqrt(), **gaussian.covariance.units(factor)}
+        ones = {name: torch.ones_like(value) for name, value in gaussian.covariance.parameters.items()}
+        units = {"mean": self.sample.variances.sqrt(), **(gaussian.covariance.units(factor) or ones)}
         return torch.cat([kind.pack(units[name]).reshape(-1) for name, kind in self._kinds.items()])
 
     def packed(self, gradients: Mapping[str, Tensor]) -> Tensor:
