@@ -51,7 +51,7 @@ class Model:
         mean_name: str = "mean",
         missing: str | None = None,
     ) -> None:
-        mean, covariance = mean_and_covariance(function, mean, covariance)
+        mean, covariance = mean_and_covariance(function, mean, covariance, mean_name)
         self.function, self.check, self.mean_name = function, check, mean_name
         self.missing = _valid_missing(function, missing)
         self.covariance = _as_covariance(function, covariance)
