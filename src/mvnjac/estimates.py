@@ -29,7 +29,8 @@ from mvnjac.tables.rows import Rows, tensor_batches
 class Data:
     """The observations: which columns of which table, kept how.
 
-    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. progress: (phase, rows);
+    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. missing: as in
+    `mvnjac.jacobian`. progress: (phase, rows);
     search: (phase, iteration, log-likelihood).
     """
 
@@ -37,6 +38,7 @@ class Data:
     columns: Sequence[str] | None = None
     index: str | None = None
     log_returns: bool = False
+    missing: str | None = None
     progress: Callable[[str, int], None] = lambda phase, rows: None
     search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
 
@@ -48,7 +50,7 @@ class Data:
 
     def rows(self, source: Source, names: Sequence[str], phase: str) -> Iterator[Rows]:
         """All rows, once; the progress is told."""
-        for rows in tensor_batches(source, names, self.index):
+        for rows in tensor_batches(source, names, self.index, self.missing is not None):
             yield rows
             self.progress(phase, len(rows.x))
 
@@ -82,11 +84,21 @@ def prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]
     Raises:
         NotPositiveDefiniteError: an estimate that is singular: constant columns, too few rows, linear dependence.
     """
+    source, names, gaussian = _prepared(data, request)
+    return source, names, Gaussian(gaussian.mean, gaussian.covariance, names=names, missing=data.missing)
+
+
+def _prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]:
     if request.model is not None:
         return _with_model(data, request.model)
     source, names = data.open()
     if request.mean is None and request.covariance is None:
         return source, names, _fitted(data, source, names, request.structure or "dense", 1000).gaussian
+    if data.missing and (request.mean is None or request.covariance is None):
+        raise UsageError(
+            "--missing: where entries are missing, mean and covariance are estimated together; give both of --mean and --covariance, "
+            "or none, or a --model."
+        )
     return source, names, _given(data, source, names, request.mean, request.covariance)
 
 

@@ -25,6 +25,12 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Gaps(StrEnum):
+    """What a missing value means."""
+
+    marginalise = "marginalise"
+
+
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
 Columns = Annotated[
     list[str] | None,
@@ -48,6 +54,14 @@ Returns = Annotated[
     typer.Option(
         "--log-returns",
         help="Difference the logarithms of consecutive rows first; with --index, after sorting by it, ascending.",
+    ),
+]
+Missing = Annotated[
+    Gaps | None,
+    typer.Option(
+        "--missing",
+        help="marginalise: rows may have gaps, and each counts as the marginal of what it observes. Without it a missing value is an error.",
+        show_default=False,
     ),
 ]
 Mean = Annotated[

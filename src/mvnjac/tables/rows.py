@@ -21,8 +21,10 @@ class Rows:
     index: pa.Array | None
 
 
-def tensor_batches(source: Source, variables: Sequence[str], index: str | None) -> Iterator[Rows]:
+def tensor_batches(source: Source, variables: Sequence[str], index: str | None, missing: bool = False) -> Iterator[Rows]:
     """The rows of a table as tensors.
+
+    missing: what is missing may be so, and is NaN.
 
     Raises:
         TableError: a value that is missing or infinite: its file, row (from 1) or index, and column.
@@ -34,15 +36,17 @@ def tensor_batches(source: Source, variables: Sequence[str], index: str | None) 
         for j in range(len(variables)):
             x[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
         keys = batch.column(len(variables)) if index else None
-        bad = ~np.isfinite(x)
+        bad = np.isinf(x) if missing else ~np.isfinite(x)
         if bad.any():
             i, j = np.argwhere(bad)[0]
             place = f"row {first + i + 1}" if keys is None else f"{index} {keys[int(i)]}"
             what = "missing" if np.isnan(x[i, j]) else f"{x[i, j]}"
-            raise TableError(
-                f"{source.path}: {variables[j]!r} is {what} at {place}; choose complete columns by --columns, or take the "
-                "rows that have gaps out of the table."
+            remedy = (
+                "choose complete columns by --columns, say --missing marginalise, or take the rows that have gaps out of the table"
+                if np.isnan(x[i, j])
+                else "correct it, or choose other columns by --columns"
             )
+            raise TableError(f"{source.path}: {variables[j]!r} is {what} at {place}; {remedy}.")
         first += batch.num_rows
         if batch.num_rows:
             yield Rows(torch.from_numpy(x), keys)
