@@ -29,14 +29,15 @@ from mvnjac.tables.rows import Rows, tensor_batches
 class Data:
     """The observations: which columns of which table, kept how.
 
-    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. progress: (phase, rows);
-    search: (phase, iteration, log-likelihood).
+    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. missing: "marginalise", or
+    None: a gap is an error. progress: (phase, rows); search: (phase, iteration, log-likelihood).
     """
 
     path: Path
     columns: Sequence[str] | None = None
     index: str | None = None
     log_returns: bool = False
+    missing: str | None = None
     progress: Callable[[str, int], None] = lambda phase, rows: None
     search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
 
@@ -48,7 +49,7 @@ class Data:
 
     def rows(self, source: Source, names: Sequence[str], phase: str) -> Iterator[Rows]:
         """All rows, once; the progress is told."""
-        for rows in tensor_batches(source, names, self.index):
+        for rows in tensor_batches(source, names, self.index, self.missing is not None):
             yield rows
             self.progress(phase, len(rows.x))
 
@@ -104,7 +105,7 @@ def _fitted(data: Data, source: Source, names: list[str], structure: str, max_it
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotConvergedWarning)  # half a maximum is none: nothing is made from it
         try:
-            return fit_sample(sample, choice, names, max_iterations, data.search)
+            return fit_sample(sample, choice, names, data.missing, max_iterations, data.search)
         except NotConvergedWarning as warning:
             raise MvnjacError(str(warning)) from None
 
@@ -121,12 +122,14 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
     mu = None if mean is None else read_mean(mean, names)
     sigma = None if covariance is None else read_covariance(covariance, names)
     if mu is None or sigma is None:
+        if data.missing is not None:
+            raise UsageError("--missing: mean and covariance are estimated together then; give both or neither.")
         moments = Moments.of_batches(rows.x for rows in data.rows(source, names, "estimating"))
         if moments is None:
             raise TableError(f"{data.path}: there are no rows to estimate from.")
         sigma = _about(mu, moments, names, data.path) if sigma is None else sigma
         mu = moments.mean if mu is None else mu
-    return Gaussian(mu, sigma, names=names)
+    return Gaussian(mu, sigma, names=names, missing=data.missing)
 
 
 def _about(mean: Tensor | None, moments: Moments, names: list[str], path: Path) -> Tensor:
@@ -144,8 +147,8 @@ def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
             raise UsageError(f"--columns: the model {path} is of {', '.join(own)}; leave --columns out, or name all of these.")
         data = dataclasses.replace(data, columns=own)
     source, names = data.open()
-    if len(names) != gaussian.mean.shape[0]:
+    if len(names) != gaussian.mean.numel():
         raise UsageError(
-            f"{path}: the model is of {gaussian.mean.shape[0]} variables without names, but {len(names)} columns are chosen."
+            f"{path}: the model is of {gaussian.mean.numel()} variables without names, but {len(names)} columns are chosen."
         )
-    return source, names, Gaussian(gaussian.mean, gaussian.covariance, names=names)
+    return source, names, Gaussian(gaussian.mean.flatten(), gaussian.covariance, names=names, missing=data.missing)

@@ -18,6 +18,8 @@ from mvnjac.cli.options import (
     Index,
     Layout,
     Mean,
+    Missing,
+    MissingOption,
     ModelFile,
     Output,
     Parametrisation,
@@ -52,6 +54,7 @@ def jacobian(
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
+    missing: MissingOption = None,
     mean: Mean = None,
     covariance: CovarianceFile = None,
     model: ModelFile = None,
@@ -75,7 +78,7 @@ def jacobian(
     with reporting() as report:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
         rows, width = scores.write_jacobian(
-            _data(data, columns, index, log_returns, report), request, names, layout.value, output
+            _data(data, columns, index, log_returns, missing, report), request, names, layout.value, output
         )
     if output is not None:
         beside = [str(path) for path in sink_companions(form, output) if path.exists()]
@@ -90,6 +93,7 @@ def score(
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
+    missing: MissingOption = None,
     mean: Mean = None,
     covariance: CovarianceFile = None,
     model: ModelFile = None,
@@ -119,7 +123,7 @@ def score(
     form = form or printing.format_of(output)
     with reporting() as report:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
-        table = scores.total_scores(_data(data, columns, index, log_returns, report), request, names)
+        table = scores.total_scores(_data(data, columns, index, log_returns, missing, report), request, names)
     if output is not None:
         write_text(output, printing.formatted(table, form))
         print(f"{output}: the totals of {table.rows} rows by {len(table.names)} parameters.", file=sys.stderr)
@@ -141,6 +145,7 @@ def fit(
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
+    missing: MissingOption = None,
     max_iterations: Annotated[int, typer.Option("--max-iterations", min=0, help="Of the search.")] = 1000,
     force: Force = False,
 ) -> None:
@@ -154,12 +159,15 @@ def fit(
     model_file.check_suffix(output)
     check_output(output, force, [data])
     with reporting() as report:
-        estimate = estimates.fitted(_data(data, columns, index, log_returns, report), structure, max_iterations)
+        estimate = estimates.fitted(_data(data, columns, index, log_returns, missing, report), structure, max_iterations)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 
 
-def _data(path: Path, columns: list[str] | None, index: str | None, log_returns: bool, report: Report) -> Data:
+def _data(
+    path: Path, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None, report: Report
+) -> Data:
     from mvnjac.estimates import Data
 
-    return Data(path, options.names(columns), index, log_returns, report.rows, report.iteration)
+    way = None if missing is None else missing.value
+    return Data(path, options.names(columns), index, log_returns, way, report.rows, report.iteration)

@@ -25,6 +25,12 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Missing(StrEnum):
+    """What a missing value is."""
+
+    marginalise = "marginalise"
+
+
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
 Columns = Annotated[
     list[str] | None,
@@ -50,6 +56,14 @@ Returns = Annotated[
         help="Difference the logarithms of consecutive rows first; with --index, after sorting by it, ascending.",
     ),
 ]
+MissingOption = Annotated[
+    Missing | None,
+    typer.Option(
+        "--missing",
+        help="marginalise: each row is the marginal of what it observes. Without it a missing value is an error.",
+        show_default=False,
+    ),
+]
 Mean = Annotated[
     Path | None, typer.Option("--mean", metavar="FILE", help="A table of one row under the variables' names, or .npy.")
 ]
@@ -66,7 +80,8 @@ ModelFile = Annotated[
     typer.Option("--model", metavar="FILE", help="A model that `mvnjac fit` has written, in place of mean and covariance."),
 ]
 STRUCTURES = (
-    "dense, diagonal, isotropic, low-rank:RANK, or another of the dense family: the parametrisations, by the same names"
+    "dense, diagonal, isotropic, low-rank:RANK, kronecker:ROWSxCOLUMNS, toeplitz, compound-symmetric, banded-precision:BANDWIDTH, "
+    "or another of the dense family: the parametrisations, by the same names"
 )
 Structure = Annotated[
     str | None,
