@@ -29,9 +29,8 @@ from mvnjac.tables.rows import Rows, tensor_batches
 class Data:
     """The observations: which columns of which table, kept how.
 
-    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. missing: as in
-    `mvnjac.jacobian`. progress: (phase, rows);
-    search: (phase, iteration, log-likelihood).
+    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. missing: "marginalise", or
+    None: a gap is an error. progress: (phase, rows); search: (phase, iteration, log-likelihood).
     """
 
     path: Path
@@ -84,21 +83,11 @@ def prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]
     Raises:
         NotPositiveDefiniteError: an estimate that is singular: constant columns, too few rows, linear dependence.
     """
-    source, names, gaussian = _prepared(data, request)
-    return source, names, Gaussian(gaussian.mean, gaussian.covariance, names=names, missing=data.missing)
-
-
-def _prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]:
     if request.model is not None:
         return _with_model(data, request.model)
     source, names = data.open()
     if request.mean is None and request.covariance is None:
         return source, names, _fitted(data, source, names, request.structure or "dense", 1000).gaussian
-    if data.missing and (request.mean is None or request.covariance is None):
-        raise UsageError(
-            "--missing: where entries are missing, mean and covariance are estimated together; give both of --mean and --covariance, "
-            "or none, or a --model."
-        )
     return source, names, _given(data, source, names, request.mean, request.covariance)
 
 
@@ -116,7 +105,7 @@ def _fitted(data: Data, source: Source, names: list[str], structure: str, max_it
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotConvergedWarning)  # half a maximum is none: nothing is made from it
         try:
-            return fit_sample(sample, choice, names, max_iterations, data.search)
+            return fit_sample(sample, choice, names, data.missing, max_iterations, data.search)
         except NotConvergedWarning as warning:
             raise MvnjacError(str(warning)) from None
 
@@ -133,12 +122,14 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
     mu = None if mean is None else read_mean(mean, names)
     sigma = None if covariance is None else read_covariance(covariance, names)
     if mu is None or sigma is None:
+        if data.missing is not None:
+            raise UsageError("--missing: mean and covariance are estimated together then; give both or neither.")
         moments = Moments.of_batches(rows.x for rows in data.rows(source, names, "estimating"))
         if moments is None:
             raise TableError(f"{data.path}: there are no rows to estimate from.")
         sigma = _about(mu, moments, names, data.path) if sigma is None else sigma
         mu = moments.mean if mu is None else mu
-    return Gaussian(mu, sigma, names=names)
+    return Gaussian(mu, sigma, names=names, missing=data.missing)
 
 
 def _about(mean: Tensor | None, moments: Moments, names: list[str], path: Path) -> Tensor:
@@ -156,8 +147,8 @@ def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
             raise UsageError(f"--columns: the model {path} is of {', '.join(own)}; leave --columns out, or name all of these.")
         data = dataclasses.replace(data, columns=own)
     source, names = data.open()
-    if len(names) != gaussian.mean.shape[0]:
+    if len(names) != gaussian.mean.numel():
         raise UsageError(
-            f"{path}: the model is of {gaussian.mean.shape[0]} variables without names, but {len(names)} columns are chosen."
+            f"{path}: the model is of {gaussian.mean.numel()} variables without names, but {len(names)} columns are chosen."
         )
-    return source, names, Gaussian(gaussian.mean, gaussian.covariance, names=names)
+    return source, names, Gaussian(gaussian.mean.flatten(), gaussian.covariance, names=names, missing=data.missing)

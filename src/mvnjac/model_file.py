@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mvnjac.covariance import structures
+from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.errors import ArgumentError, TableError, UsageError
 from mvnjac.gaussian import Gaussian
@@ -48,17 +52,15 @@ def check_suffix(path: Path) -> None:
 
 def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     """The file is complete or absent."""
-    from mvnjac import __version__
     from mvnjac.tables.output import replacing
 
-    covariance = gaussian.covariance
-    if isinstance(covariance, Parametric):
-        raise ArgumentError("save: a Parametric is a function, which no file holds; save its parameters by torch.save.")
+    covariance, model = gaussian.covariance, gaussian._model
     tensors = {_MEAN: gaussian.mean, **covariance.parameters}
     metadata = {
-        "mvnjac": __version__,
-        "structure": type(covariance).__name__,
-        "names": json.dumps(gaussian.names),
+        "mvnjac": _version(),
+        "structure": json.dumps(_form(covariance)),
+        "names": json.dumps(model.naming.argument),
+        "missing": model.missing or "",
         **about,
     }
     with replacing(path) as temporary:
@@ -75,13 +77,41 @@ def read(path: Path) -> Gaussian:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise TableError(f"{path}: cannot be read ({error}). Is it complete, and a model that `mvnjac fit` wrote?") from error
-    cls = structures().get(metadata.get("structure", ""))
-    if "mvnjac" not in metadata or cls is None or set(tensors) != {_MEAN, *cls.fields}:
+    try:
+        mean, form = tensors.pop(_MEAN), json.loads(metadata["structure"])
+        names, missing = json.loads(metadata["names"]), metadata["missing"] or None
+        covariance = _structure(form, tensors)
+    except (KeyError, TypeError, ValueError) as error:
         raise TableError(
-            f"{path}: is no model of this mvnjac: it holds {', '.join(sorted(tensors)) or 'nothing'} of the structure "
-            f"{metadata.get('structure')!r} (mvnjac {metadata.get('mvnjac')})."
-        )
-    mean = tensors.pop(_MEAN)
-    gaussian = Gaussian(mean, cls(**tensors), names=json.loads(metadata["names"]))
+            f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "
+            f"{metadata.get('mvnjac', '(unknown)')}, this is {_version()}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
+        ) from error
+    gaussian = Gaussian(mean, covariance, names=names, missing=missing)
     gaussian._model.check_parameters()
     return gaussian
+
+
+def _form(covariance: Covariance) -> Any:
+    """What besides its parameters makes a structure: its class; of blocks those of all of them, and their sizes."""
+    if isinstance(covariance, Parametric):
+        raise ArgumentError("save: a Parametric is a function, which no file holds; save its parameters by torch.save.")
+    if isinstance(covariance, BlockDiagonal):
+        return {"blocks": [_form(block) for block in covariance.blocks], "sizes": covariance.sizes}
+    return type(covariance).__name__
+
+
+def _structure(form: Any, tensors: dict[str, Tensor]) -> Covariance:
+    if isinstance(form, str):
+        return structures()[form](**tensors)
+    blocks = []
+    for i, inner in enumerate(form["blocks"]):
+        prefix = f"blocks[{i}]."
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        blocks.append(_structure(inner, own))
+    return BlockDiagonal(blocks, form["sizes"])
+
+
+def _version() -> str:
+    from mvnjac import __version__
+
+    return __version__

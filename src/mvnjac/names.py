@@ -34,6 +34,13 @@ class Names:
         return math.prod([len(axis) for axis in self.axes])
 
     @property
+    def argument(self) -> NamesArgument | None:
+        """What `names=` was."""
+        if not self.given:
+            return None
+        return list(self.axes[0]) if len(self.axes) == 1 else [list(axis) for axis in self.axes]
+
+    @property
     def labels(self) -> list[str] | None:
         """One a variable, "row,column" in a matrix; None where its number does."""
         if len(self.axes) == 1:

@@ -86,6 +86,25 @@ class Sample:
         """The same observations about their mean, each variable divided by its unit (d,)."""
         return dataclasses.replace(self, rows=self.rows / units)
 
+    def part(self, at: slice) -> Sample:
+        """Some of the variables, and what is observed of them."""
+        first, last, _ = at.indices(self.d)
+        observed, rows = self.observed[:, at], self.rows[:, at]
+        seen, there = observed.any(-1), ~rows.isnan().all(-1)
+        share = float(self.multiplicity[seen].sum()) / self.total
+        return dataclasses.replace(
+            self,
+            count=round(self.count * share),
+            origin=self.origin[at],
+            rows=rows[there],
+            weights=self.weights[there],
+            observed=observed[seen],
+            multiplicity=self.multiplicity[seen],
+            constant=[i - first for i in self.constant if first <= i < last],
+            unobserved=[i - first for i in self.unobserved if first <= i < last],
+            namer=lambda i: self.namer(first + i),
+        )
+
     @property
     def d(self) -> int:
         """The number of variables."""

@@ -19,6 +19,7 @@ from mvnjac.cli.options import (
     Layout,
     Mean,
     Missing,
+    MissingOption,
     ModelFile,
     Output,
     Parametrisation,
@@ -53,7 +54,7 @@ def jacobian(
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
-    missing: Missing = None,
+    missing: MissingOption = None,
     mean: Mean = None,
     covariance: CovarianceFile = None,
     model: ModelFile = None,
@@ -92,7 +93,7 @@ def score(
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
-    missing: Missing = None,
+    missing: MissingOption = None,
     mean: Mean = None,
     covariance: CovarianceFile = None,
     model: ModelFile = None,
@@ -144,7 +145,7 @@ def fit(
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
-    missing: Missing = None,
+    missing: MissingOption = None,
     max_iterations: Annotated[int, typer.Option("--max-iterations", min=0, help="Of the search.")] = 1000,
     force: Force = False,
 ) -> None:
@@ -164,9 +165,9 @@ def fit(
 
 
 def _data(
-    path: Path, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing, report: Report
+    path: Path, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None, report: Report
 ) -> Data:
     from mvnjac.estimates import Data
 
-    how = None if missing is None else missing.value
-    return Data(path, options.names(columns), index, log_returns, how, report.rows, report.iteration)
+    way = None if missing is None else missing.value
+    return Data(path, options.names(columns), index, log_returns, way, report.rows, report.iteration)

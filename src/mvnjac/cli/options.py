@@ -25,8 +25,8 @@ class Format(StrEnum):
     csv = "csv"
 
 
-class Gaps(StrEnum):
-    """What a missing value means."""
+class Missing(StrEnum):
+    """What a missing value is."""
 
     marginalise = "marginalise"
 
@@ -56,11 +56,11 @@ Returns = Annotated[
         help="Difference the logarithms of consecutive rows first; with --index, after sorting by it, ascending.",
     ),
 ]
-Missing = Annotated[
-    Gaps | None,
+MissingOption = Annotated[
+    Missing | None,
     typer.Option(
         "--missing",
-        help="marginalise: rows may have gaps, and each counts as the marginal of what it observes. Without it a missing value is an error.",
+        help="marginalise: each row is the marginal of what it observes. Without it a missing value is an error.",
         show_default=False,
     ),
 ]
@@ -80,7 +80,8 @@ ModelFile = Annotated[
     typer.Option("--model", metavar="FILE", help="A model that `mvnjac fit` has written, in place of mean and covariance."),
 ]
 STRUCTURES = (
-    "dense, diagonal, isotropic, low-rank:RANK, or another of the dense family: the parametrisations, by the same names"
+    "dense, diagonal, isotropic, low-rank:RANK, kronecker:ROWSxCOLUMNS, toeplitz, compound-symmetric, banded-precision:BANDWIDTH, "
+    "or another of the dense family: the parametrisations, by the same names"
 )
 Structure = Annotated[
     str | None,

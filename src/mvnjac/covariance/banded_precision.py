@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -19,9 +19,13 @@ from mvnjac.covariance.bands import Bands, banded_product, bands_of_sum, consecu
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
+from mvnjac.covariance.estimation import refuse_combination, refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, flipped_cholesky, inverse_triangle
-from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
+from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class BandedFactor(Factor):
@@ -189,13 +193,8 @@ class BandedPrecision(Covariance):
 
         Each has the differential −Σ⁻¹ dΣ Σ⁻¹ (Lauritzen 1996, *Graphical Models*, prop. 5.9). O(d b³).
         """
-        sigma, b = factor.covariance_bands, self.bandwidth
         change = _halved_below(2 * gradients["precision_bands"])  # −dΣ on the band
-        result = _local(sigma, change, b + 1)
-        if b:
-            shared = _local(sigma[..., :-1, 1:-1], change[..., :-1, 1:-1], b)
-            result = result - pad(shared, (1, 1, 0, 1))
-        return {"precision_bands": result}
+        return {"precision_bands": _completed(factor.covariance_bands, change)}
 
     def units(self, factor: BandedFactor) -> dict[str, Tensor]:
         scale = factor.bands[..., 0, :].sqrt()
@@ -205,6 +204,35 @@ class BandedPrecision(Covariance):
     def times(self, factor: BandedFactor, v: Tensor) -> Tensor:
         layout = RowLayout(broadcast(batch_shape(v, 1), factor.batch), factor.batch)
         return layout.unfold(factor.times(layout.fold(v), layout))
+
+    option, closed_form = "BANDWIDTH", True
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        """The P whose inverse has the band of the sample covariance: Σ over windows of their inverses, less what these share."""
+        b, rows = whole_number("banded-precision", option), sample.scaled_rows
+        if b >= sample.d:
+            raise ArgumentError(
+                f"{sample.name}: the bandwidth {b} is not below the number of variables, {sample.d}; fit precision."
+            )
+        if sample.count < b + 2:
+            raise NotPositiveDefiniteError(
+                f"{sample.name}: {sample.count} rows for a bandwidth of {b}; use at least {b + 2} rows."
+            )
+        refuse_constant(sample)
+        diagonals = [(rows[:, k:] * rows[:, : sample.d - k]).sum(0) for k in range(b + 1)]
+        bands = torch.stack([pad(diagonal, (0, k)) for k, diagonal in enumerate(diagonals)])
+        if sample.complete:
+            for j in range(sample.d - b):
+                refuse_combination(sample.part(slice(j, j + b + 1)), dense_matrix(bands[:, j : j + b + 1]))
+        else:
+            bands = _halved_below(bands)  # definite, however little is observed together
+        return cls(_completed(bands, bands))
+
+    def rescaled(self, units: Tensor) -> Self:
+        bands = self.parameters["precision_bands"]
+        pairs = [pad(1 / (units[k:] * units[: len(units) - k]), (0, k)) for k in range(self.bandwidth + 1)]
+        return type(self)(bands * torch.stack(pairs))
 
     def dense(self, d: int | None = None) -> Tensor:
         return torch.linalg.inv(dense_matrix(self.parameters["precision_bands"]))
@@ -246,6 +274,16 @@ def _twice_below(bands: Tensor) -> Tensor:
 
 def _halved_below(bands: Tensor) -> Tensor:
     return torch.cat([bands[..., :1, :], 0.5 * bands[..., 1:, :]], -2)
+
+
+def _completed(sigma: Tensor, change: Tensor) -> Tensor:
+    """Σ over all b + 1 consecutive variables of Σ_CC⁻¹ V_CC Σ_CC⁻¹, less that over the b that two of these share."""
+    b = sigma.shape[-2] - 1
+    result = _local(sigma, change, b + 1)
+    if not b:
+        return result
+    shared = _local(sigma[..., :-1, 1:-1], change[..., :-1, 1:-1], b)
+    return result - pad(shared, (1, 1, 0, 1))
 
 
 def _local(sigma: Tensor, change: Tensor, size: int) -> Tensor:

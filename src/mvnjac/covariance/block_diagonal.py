@@ -68,6 +68,7 @@ class BlockDiagonal(Covariance):
             for i, (block, size) in enumerate(zip(self.blocks, self.sizes, strict=True))
             for name in block.parameters
         }
+        self.unidentified = tuple(_name(i, name) for i, block in enumerate(self.blocks) for name in block.unidentified)
         super().__init__(**{_name(i, name): t for i, block in enumerate(self.blocks) for name, t in block.parameters.items()})
 
     # --- one block at a time ----------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ class BlockDiagonal(Covariance):
                 own.setdefault(i, {})[name] = value
         return own
 
-    def _slices(self, d: int) -> list[slice]:
+    def slices(self, d: int) -> list[slice]:
         """The variables of each block, out of d."""
         rest = d - sum(size for size in self.sizes if size is not None)
         ends = list(itertools.accumulate(rest if size is None else size for size in self.sizes))
@@ -106,7 +107,7 @@ class BlockDiagonal(Covariance):
 
     def names_of(self, parameter: str, names: Names) -> Names:
         i, own = self.in_group(parameter)
-        return self.blocks[i].names_of(own, names.part(self._slices(names.size)[i]))
+        return self.blocks[i].names_of(own, names.part(self.slices(names.size)[i]))
 
     def at(self, values: Sequence[Tensor]) -> Self:
         remaining = iter(values)
@@ -122,7 +123,7 @@ class BlockDiagonal(Covariance):
         return None, self if same else BlockDiagonal(blocks, self.sizes)
 
     def factor(self, d: int) -> BlockDiagonalFactor:
-        slices = self._slices(d)
+        slices = self.slices(d)
         sizes = [at.stop - at.start for at in slices]
         if min(sizes) < 1:
             raise ShapeError(
@@ -175,7 +176,7 @@ class BlockDiagonal(Covariance):
         d = self.dimension if d is None else d
         if d is None:
             raise ShapeError("BlockDiagonal.dense: the number of variables is not known here; pass it: dense(d).")
-        slices = self._slices(d)
+        slices = self.slices(d)
         return block_diagonal([block.dense(at.stop - at.start) for block, at in zip(self.blocks, slices, strict=True)])
 
     def checks(self, factor: Factor) -> Iterator[Check]:

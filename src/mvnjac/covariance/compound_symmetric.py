@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,13 @@ from mvnjac.coordinates import scalar
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky
-from mvnjac.errors import DtypeError, NotFiniteError, NotPositiveDefiniteError, ShapeError
+from mvnjac.errors import DtypeError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class CompoundSymmetricFactor(Factor):
@@ -173,6 +177,20 @@ class CompoundSymmetric(Covariance):
         along, across = factor.variance * factor.along, factor.variance * factor.across
         average = v.mean(-1, keepdim=True)
         return (v - average) * across.unsqueeze(-1) + average * along.unsqueeze(-1)
+
+    closed_form, positive = True, ("variance",)
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        """σ² is the average of all squares, λ₁ that of the squares along (1, …, 1)."""
+        if sample.d == 1:
+            raise NotIdentifiedError(f"{sample.name}: one variable says nothing about a correlation; fit isotropic instead.")
+        variance = sample.variances.mean()
+        along = (sample.scaled_rows.sum(-1) ** 2).sum() / sample.d
+        return cls(variance, (along / variance - 1) / (sample.d - 1))
+
+    def require_maximum(self, sample: Sample) -> None:
+        refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:
         if d is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: a variance below this share of the sample's, and still falling, has left the interior
 VANISHED = 1e-8
+#: and below this share it is worth a word where a search fails
+_NEAR = 1e-4
 #: pairs that a message names
 _SHOWN = 10
 
@@ -30,7 +32,7 @@ class Estimable:
     #: the parameters that are positive numbers: a search moves in their logarithms
     positive: ClassVar[tuple[str, ...]] = ()
     #: the parameters that only a convention sets apart from others of the same Σ: they have no standard errors
-    unidentified: ClassVar[tuple[str, ...]] = ()
+    unidentified: tuple[str, ...] = ()
     parameters: dict[str, Tensor]
 
     @classmethod
@@ -49,17 +51,25 @@ class Estimable:
 
     def refuse_edge(self, sample: Sample, scores: Callable[[str], Tensor]) -> None:
         """Raise where a search has come to the edge: to variances that go to 0 uphill. `scores` are those by the logarithms."""
-        for name in self.positive:
-            values = self.parameters[name]
-            own = values.shape == sample.variances.shape
-            shares = values / (sample.variances if own else sample.variances.mean())
+        for name, shares in self._shares(sample):
             gone = ((shares < VANISHED) & (scores(name) < 0).reshape(shares.shape)).reshape(-1).nonzero().squeeze(-1).tolist()
             if gone:
-                named = f"{name} of {', '.join(map(sample.namer, gone))}" if own else name
+                named = f"{name} of {', '.join(map(sample.namer, gone))}" if shares.ndim else name
                 raise NotPositiveDefiniteError(
                     f"{sample.name}: {named} goes to 0, and the likelihood rises on the way (a Heywood case): it has no maximum with "
                     f"positive {name} near here. Take fewer factors, leave the variable out, or start from an instance elsewhere."
                 )
+
+    def near_edge(self, sample: Sample) -> list[str]:
+        """What a search that did not converge has nearly come to: "cov_diag of 'HKD'"."""
+        near = ((name, int(shares.argmin())) for name, shares in self._shares(sample) if float(shares.min()) < _NEAR)
+        return [f"{name} of {sample.namer(i)}" for name, i in near]
+
+    def _shares(self, sample: Sample) -> Iterator[tuple[str, Tensor]]:
+        """Each parameter of positive numbers, in variances of the sample."""
+        for name in self.positive:
+            values = self.parameters[name]
+            yield name, values / (sample.variances if values.shape == sample.variances.shape else sample.variances.mean())
 
     def rescaled(self, units: Tensor) -> Self | None:
         """diag(u) Σ diag(u), u (d,), where that is a structure of the same kind: then a search sees variables of variance 1."""
@@ -78,10 +88,17 @@ def refuse_constant(sample: Sample) -> None:
         raise NotPositiveDefiniteError(f"{sample.name}: one row has no variance; use more rows.")
     named = ", ".join(map(sample.namer, sample.constant))
     one = len(sample.constant) == 1
+    where = f"over all {sample.count} rows" if sample.complete else "wherever observed"
     raise NotPositiveDefiniteError(
-        f"{sample.name}: {named} {'is' if one else 'are'} constant over all {sample.count} rows: the variance is 0 and there is "
-        f"no density; leave {'it' if one else 'them'} out."
+        f"{sample.name}: {named} {'is' if one else 'are'} constant {where}: the variance is 0 and there is no density; leave "
+        f"{'it' if one else 'them'} out."
     )
+
+
+def refuse_all_constant(sample: Sample) -> None:
+    """Where variables share their variances, one that varies is enough."""
+    if len(sample.constant) == sample.d:
+        refuse_constant(sample)
 
 
 def refuse_few_rows(sample: Sample) -> None:

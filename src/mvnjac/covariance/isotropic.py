@@ -15,7 +15,7 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.diagonal import DiagonalFactor
-from mvnjac.covariance.estimation import refuse_constant
+from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -74,8 +74,7 @@ class Isotropic(Covariance):
         return cls(sample.variances.mean())
 
     def require_maximum(self, sample: Sample) -> None:
-        if len(sample.constant) == sample.d:  # one that varies gives all of them a variance
-            refuse_constant(sample)
+        refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:
         if d is None:

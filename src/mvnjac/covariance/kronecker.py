@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -12,14 +12,19 @@ from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout, broadcast, refolded, stacked
 from mvnjac.coordinates import Triangle, symmetric
-from mvnjac.covariance import checks
+from mvnjac.covariance import checks, flip_flop
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.redundancy import without
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.gram_block import Gram
 from mvnjac.names import Names
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 ROW, COLUMN = "row_covariance", "column_covariance"
 
@@ -182,7 +187,7 @@ class Kronecker(Covariance):
         sides = {ROW: (factor.row, factor.column.d), COLUMN: (factor.column, factor.row.d)}
         both = set(sides) <= set(gradients)
         if both:
-            gradients = _without(gradients, _null(factor), dual=True)
+            gradients = without(gradients, _null(factor), dual=True)
         change: dict[str, Tensor] = {}
         for name in sides.keys() & gradients.keys():
             side, others = sides[name]
@@ -193,7 +198,7 @@ class Kronecker(Covariance):
 
     def minimum_norm(self, factor: KroneckerFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """Less its part along (A, −B), in the norm of the unique elements."""
-        return {**v, **_without(v, _null(factor))}
+        return {**v, **without(v, _null(factor))}
 
     def units(self, factor: KroneckerFactor) -> dict[str, Tensor]:
         a, b = factor.row.scale, factor.column.scale
@@ -202,6 +207,26 @@ class Kronecker(Covariance):
 
     def times(self, factor: KroneckerFactor, v: Tensor) -> Tensor:
         return stacked(factor.row.covariance_matrix @ factor.matrices(v) @ factor.column.covariance_matrix, -2)
+
+    # --- estimation -------------------------------------------------------------------------------------------------
+
+    option, unidentified = "ROWSxCOLUMNS", (ROW, COLUMN)
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        m, q = flip_flop.sides(option)
+        flip_flop.require_rows(sample, m, q)
+        return cls(*flip_flop.starting_values(sample, m, q))
+
+    def require_maximum(self, sample: Sample) -> None:
+        flip_flop.require_rows(sample, *self.matrix_shape)
+        refuse_all_constant(sample)
+
+    def normalised(self) -> Self:
+        """The average of the variances in row_covariance is 1."""
+        A, B = self.parameters[ROW], self.parameters[COLUMN]
+        scale = A.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        return type(self)(A / scale, B * scale)
 
     # --- what is given ---------------------------------------------------------------------------------------------
 
@@ -271,14 +296,3 @@ def _scaled_identity(scale: Tensor, side: DenseFactor) -> Tensor:
 def _null(factor: KroneckerFactor) -> dict[str, Tensor]:
     """The change of A and B that leaves Σ as it is."""
     return {ROW: factor.row.covariance_matrix, COLUMN: -factor.column.covariance_matrix}
-
-
-def _without(v: Mapping[str, Tensor], null: Mapping[str, Tensor], dual: bool = False) -> dict[str, Tensor]:
-    """v less its part along `null`, both seen as vectors of unique elements; dual: v are gradients, as partial derivatives."""
-    kinds = {name: symmetric(value.shape[-1]) for name, value in null.items()}
-    packed = {name: kind.pack_gradient(v[name]) if dual else kind.pack(v[name]) for name, kind in kinds.items()}
-    along = {name: kind.pack(null[name]) for name, kind in kinds.items()}
-    squares = (along[ROW] ** 2).sum(-1) + (along[COLUMN] ** 2).sum(-1)
-    share = ((packed[ROW] * along[ROW]).sum(-1) + (packed[COLUMN] * along[COLUMN]).sum(-1)) / squares
-    left = {name: packed[name] - share.unsqueeze(-1) * n for name, n in along.items()}
-    return {name: kind.unpack_gradient(left[name]) if dual else kind.unpack(left[name]) for name, kind in kinds.items()}

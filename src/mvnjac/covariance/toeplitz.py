@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from mvnjac.coordinates import vector
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
 from mvnjac.covariance.checks import Check
+from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky
 from mvnjac.covariance.toeplitz_algebra import (
     autocorrelation,
@@ -30,6 +31,9 @@ from mvnjac.covariance.toeplitz_algebra import (
 )
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.sample import Sample
 
 
 class ToeplitzFactor(Factor):
@@ -170,6 +174,14 @@ class Toeplitz(Covariance):
 
     def times(self, factor: ToeplitzFactor, v: Tensor) -> Tensor:
         return toeplitz_times(factor.first_column, v)
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> Self:
+        """The autocovariances of the rows, Σ rᵢ rᵢ₊ₖ / d: too small at long lags, and so always positive definite."""
+        return cls(autocorrelation(sample.scaled_rows).sum(0) / sample.d)
+
+    def require_maximum(self, sample: Sample) -> None:
+        refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:
         return toeplitz(self.parameters["first_column"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.isotropic import Isotropic
+from mvnjac.covariance.kronecker import Kronecker
 from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
 from mvnjac.inference.maximum import Progress, fit_sample
 from mvnjac.inference.result import Fit
-from mvnjac.inference.structure import choose
+from mvnjac.inference.structure import Choice, choose
 from mvnjac.model import Model
-from mvnjac.names import Names, NamesArgument
+from mvnjac.names import NamesArgument
 from mvnjac.sample import Sample
 
 
@@ -30,33 +34,42 @@ def fit(
     """The mean and the covariance under which the rows are most likely.
 
     In closed form where there is one: the sample mean, and of the dense family S = Σ w (x − x̄)(x − x̄)ᵀ / Σ w (with divisor n,
-    not n − 1), of `Diagonal` its diagonal, of `Isotropic` the average of that. Otherwise by L-BFGS in the metric of the Fisher
-    information, from a start that the structure knows, until every total score is below 1e-8 of the square root of its
-    information. Of complete rows only their mean and scatter matter: a million of them cost no more than 2d.
+    not n − 1); of `Diagonal`, `Isotropic`, `CompoundSymmetric` and `BandedPrecision` what follows from S. Otherwise by L-BFGS in
+    the metric of the Fisher information, from a start that the structure knows (of a dense Σ and missing entries from some steps of
+    EM), until every total score is below 1e-8 of the square root of its information. Of rows that observe the same only their mean
+    and scatter matter: a million of them cost no more than 2d.
 
     Args:
-        x: (n, d), one observation a row, float32 or float64. The arithmetic is float64, and so is the estimate: rounded to float32
-            it would be no maximum.
-        structure: "dense", "diagonal", "isotropic", "low-rank:5" (5 factors), any of the dense family ("cholesky",
-            "scale-correlation", …: the same Σ by other parameters); or a class; or an instance, whose parameters are the start
-            (`Parametric`, too).
+        x: (n, d), one observation a row, float32 or float64; of `Kronecker` also (n, m, q). The arithmetic is float64, and so is the
+            estimate: rounded to float32 it would be no maximum.
+        structure: "dense", "diagonal", "isotropic", "low-rank:5" (5 factors), "kronecker:3x4" (rows × columns), "toeplitz",
+            "compound-symmetric", "banded-precision:2" (bandwidth), any of the dense family ("cholesky", "scale-correlation", …: the
+            same Σ by other parameters); or a class; or an instance, whose parameters are the start (of `Parametric` and
+            `BlockDiagonal` the only way).
+        missing: "marginalise": NaN is a missing entry, and each row is the marginal of what it observes.
         weights: (n,) not negative; a weight of 2 is a row that occurred twice.
         names: the variables' names, for columns and messages.
         max_iterations: of the search.
         progress: called with (phase, iteration, log-likelihood).
 
     Returns:
-        A `Fit`. `converged` says whether its estimate is a maximum; of a factor model there may be several, and this is one.
+        A `Fit`. `converged` says whether its estimate is a maximum; of a structure that is searched there may be several, and this
+        is one. Where different parameters mean the same Σ, a convention chooses: of `LowRank` WᵀD⁻¹W is diagonal and descending, and
+        every column of W has a positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
+
+    Warns:
+        NotConvergedWarning: the search stopped early.
 
     Raises:
         NotPositiveDefiniteError: no maximum: too few rows, constant columns, linear combinations, and variances of `LowRank` that
             go to 0 (a Heywood case); the variables are named.
-        NotIdentifiedError: no single maximum: more parameters than the data tell apart.
+        NotIdentifiedError: no single maximum: more parameters than the data tell apart, variables that are never observed, or,
+            for a dense Σ, pairs that are never observed together.
         ArgumentError, UnknownNameError: a structure that does not exist, or lacks its option.
         ShapeError, DtypeError, NotFiniteError: x is no table of numbers.
 
-    Source: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*, for `LowRank`: WᵀD⁻¹W is diagonal and descending, and
-    every column of W has a positive sum.
+    Source: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*; Little & Rubin, *Statistical Analysis with Missing
+    Data*; each structure's `start` names its own.
 
     Example:
         >>> import torch, mvnjac
@@ -66,40 +79,46 @@ def fit(
         (tensor([1.5000, 3.0000], dtype=torch.float64), tensor([1.2500, 3.5000], dtype=torch.float64))
     """
     choice = choose(structure)
-    rows, weights, namer = _arguments(x, weights, names, missing)
+    model = _model(x, choice, names, missing)
+    rows, each = _rows(model, x), None if weights is None else _valid_weights(weights, len(x), model.mean)
     if choice.instance is not None and choice.instance.mean is not None:
-        sample: Sample | None = Sample.as_it_is(rows, weights, namer)
+        sample: Sample | None = Sample.as_it_is(rows, each, model.naming)  # the means may be row by row
     else:
-        sample = Sample.of(rows, weights, namer)
+        kept = ~rows.isnan().all(-1) if each is None else ~rows.isnan().all(-1) & (each > 0)
+        sample = Sample.of(rows[kept], None if each is None else each[kept], model.naming)
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing.")
-    return fit_sample(sample, choice, names, max_iterations, progress)
+    result = fit_sample(sample, choice, names, missing, max_iterations, progress)
+    return result if x.ndim == 2 else result.shaped(x.shape[1:])
 
 
-def _arguments(
-    x: Tensor, weights: Tensor | None, names: NamesArgument | None, missing: str | None
-) -> tuple[Tensor, Tensor | None, Names]:
-    """The rows of positive weight that have an entry, in float64; their weights; and how variables are called."""
+def _model(x: Tensor, choice: Choice, names: NamesArgument | None, missing: str | None) -> Model:
+    """What says how the variables are called, and looks at x: any density of as many variables."""
     checks.floating("fit", "x", x)
-    if x.ndim != 2 or not len(x):
-        raise ShapeError(f"fit: x has shape {tuple(x.shape)}; pass a table (n, d) of n ≥ 1 observations.")
-    x = x.detach()
-    model = Model("fit", x.new_zeros(x.shape[1]), Isotropic(x.new_ones(())), names, None, True, missing=missing)
-    model.validate(x)
-    x = x.double()
-    kept = ~x.isnan().all(-1)
-    if weights is not None:
-        weights = _valid_weights(weights, x)
-        kept &= weights > 0
-        weights = weights[kept]
-    return x[kept], weights, model.naming
+    shape = choice.matrix_shape
+    if x.ndim not in ((2,) if shape is None else (2, 3)) or not len(x):
+        matrices = "" if shape is None else " or (n, {}, {})".format(*shape)
+        raise ShapeError(f"fit: x has shape {tuple(x.shape)}; pass a table (n, d){matrices} of n ≥ 1 observations.")
+    if shape is not None and math.prod(shape) != x[0].numel():
+        raise ShapeError(f"fit: {shape[0]} × {shape[1]} are {math.prod(shape)} variables, but x has shape {tuple(x.shape)}.")
+    mean = x.new_zeros(x.shape[1:], dtype=torch.float64)
+    one = mean.new_ones(())
+    form = Isotropic(one) if shape is None else Kronecker(torch.diag(one.expand(shape[0])), torch.diag(one.expand(shape[1])))
+    return Model("fit", mean, form, names, None, True, mean_name="x", missing=missing)
 
 
-def _valid_weights(weights: Tensor, x: Tensor) -> Tensor:
+def _rows(model: Model, x: Tensor) -> Tensor:
+    """(n, d) float64, looked at."""
+    rows = model.flat(x.detach().double())
+    model.validate(rows)
+    return rows
+
+
+def _valid_weights(weights: Tensor, n: int, like: Tensor) -> Tensor:
     checks.floating("fit", "weights", weights)
-    if weights.shape != x.shape[:1]:
-        raise ShapeError(f"fit: weights has shape {tuple(weights.shape)}; expected one number a row: ({len(x)},).")
-    weights = weights.detach().to(x)
+    if weights.shape != (n,):
+        raise ShapeError(f"fit: weights has shape {tuple(weights.shape)}; expected one number a row: ({n},).")
+    weights = weights.detach().to(like)
     bad = ~(weights >= 0) | weights.isinf()
     if bool(bad.any()) or not bool((weights > 0).any()):
         row = int(bad.nonzero()[0]) if bool(bad.any()) else 0

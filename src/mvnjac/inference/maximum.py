@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import refuse_unobserved
 from mvnjac.covariance.log_cholesky import LogCholesky
@@ -33,11 +34,14 @@ def fit_sample(
     sample: Sample,
     choice: Choice,
     names: NamesArgument | None = None,
+    missing: str | None = None,
     max_iterations: int = 1000,
     progress: Progress | None = None,
 ) -> Fit:
     """`fit` to a sample that may have come in batches."""
     refuse_unobserved(sample)
+    if isinstance(choice.instance, BlockDiagonal):
+        return _fit_blocks(sample, choice.instance, names, missing, max_iterations, progress)
     start = choice.start(sample)
     start.require_maximum(sample)
     closed_form = start.closed_form and sample.complete
@@ -56,11 +60,42 @@ def fit_sample(
 
     ascent = ascend(likelihood, 0 if closed_form else max_iterations, watch)
     point = ascent.point
-    converged, message = _verdict(ascent, closed_form)
+    converged, message = _verdict(sample_there, ascent, closed_form)
     if not converged:
         warnings.warn(f"{sample.name}: {message}", NotConvergedWarning, stacklevel=3)
-    gaussian = _gaussian(sample, point.gaussian, units, type(start), choice.cls, names)
+    structure = _converted(point.gaussian, type(start))
+    structure = (structure if rescaled is None else structure.rescaled(units) or structure).normalised()
+    mean = None if structure.mean is not None else sample.origin + units * point.gaussian.mean
+    if mean is not None:
+        structure = _converted(Gaussian(mean, structure), choice.cls)
+    gaussian = Gaussian(mean, structure, names=names, missing=missing)
     return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
+
+
+def _fit_blocks(
+    sample: Sample,
+    start: BlockDiagonal,
+    names: NamesArgument | None,
+    missing: str | None,
+    max_iterations: int,
+    progress: Progress | None,
+) -> Fit:
+    """Block by block: the likelihood is a product over them."""
+    fits = []
+    for i, (block, at) in enumerate(zip(start.blocks, start.slices(sample.d), strict=True)):
+        part = dataclasses.replace(sample.part(at), name=f"{sample.name}: blocks[{i}]")
+        fits.append(fit_sample(part, Choice(type(block), instance=block), None, missing, max_iterations, progress))
+    covariance = BlockDiagonal([each.covariance for each in fits], start.sizes)
+    return Fit(
+        Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing),
+        sum(each.log_likelihood for each in fits),
+        sample.count,
+        max(each.iterations for each in fits),
+        all(each.converged for each in fits),
+        sum(each.score_ratio**2 for each in fits) ** 0.5,
+        "; ".join(f"blocks[{i}]: {each.message}" for i, each in enumerate(fits)),
+        sample,
+    )
 
 
 def _likelihood(sample: Sample, structure: Covariance) -> Likelihood:
@@ -73,23 +108,6 @@ def _likelihood(sample: Sample, structure: Covariance) -> Likelihood:
     return Likelihood(sample, mean, LogCholesky(log_scale_tril))
 
 
-def _gaussian(
-    sample: Sample,
-    found: Gaussian,
-    units: Tensor,
-    searched: type[Covariance],
-    wanted: type[Covariance],
-    names: NamesArgument | None,
-) -> Gaussian:
-    """The estimate in the units of x, in the parametrisation that was asked for."""
-    structure = _converted(found, searched)
-    structure = (structure.rescaled(units) or structure).normalised()
-    if structure.mean is not None:
-        return Gaussian(structure, names=names)
-    mean = sample.origin + units * found.mean
-    return Gaussian(mean, _converted(Gaussian(mean, structure), wanted), names=names)
-
-
 def _converted(gaussian: Gaussian, cls: type[Covariance]) -> Covariance:
     """The same Σ as a structure of another class of the dense family."""
     if isinstance(gaussian.covariance, cls):
@@ -97,13 +115,15 @@ def _converted(gaussian: Gaussian, cls: type[Covariance]) -> Covariance:
     return cls(**{name: gaussian.parameter(name) for name in cls.fields})
 
 
-def _verdict(ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
+def _verdict(sample: Sample, ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
     size = f"no total score is above {ascent.point.score_ratio:.1e} of the square root of its information"
     if closed_form:
         return True, f"the maximum in closed form; {size}"
     if ascent.converged:
         return True, f"converged after {ascent.iterations} iterations: {size}"
+    near = ascent.point.structure.near_edge(sample)
+    edge = f" {', '.join(near)} is near 0: there may be no maximum (a Heywood case)." if near else ""
     return False, (
         f"NOT converged, {ascent.stopped}: total scores of up to {ascent.point.score_ratio:.1e} of the square root of their "
-        "information are left; raise max_iterations, or start from an instance nearby."
+        f"information are left.{edge} Raise max_iterations, or start from an instance nearby."
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Size, Tensor
 
 from mvnjac import model_file
 from mvnjac.covariance.base import Covariance
 from mvnjac.gaussian import Gaussian
+from mvnjac.information import hessian_of
 from mvnjac.sample import Sample
 
 
@@ -54,24 +56,36 @@ class Fit:
         return self.gaussian.names
 
     def standard_errors(self) -> dict[str, Tensor]:
-        """The standard errors of the estimates, from the inverse of the expected information; in the parameters' own shapes.
+        """The standard errors of the estimates, in the parameters' own shapes: from the inverse of the expected information; where
+        entries are missing, of the observed one, minus the Hessian (Kenward & Molenberghs 1998, *Likelihood based frequentist
+        inference when data are missing at random*).
 
         Of a symmetric parameter both entries have that of the one element; what cannot vary has 0. Parameters that are known up
-        to a rotation only (cov_factor) have none, and are left out.
+        to a convention only (cov_factor, row_covariance and column_covariance) have none, and are left out.
 
         Raises:
             MemoryLimitError: the information has no closed inverse and its matrix cannot fit.
         """
-        model = self.gaussian._model
-        operator = self.gaussian.fisher_information()
-        errors = (operator.inverse_diagonal() / self._sample.total).sqrt()
+        model, sample = self.gaussian._model, self._sample
+        if sample.complete:
+            variances = self.gaussian.fisher_information().inverse_diagonal() / sample.total
+        else:
+            rows = sample.origin + sample.rows
+            variances = -hessian_of(model, rows, None, sample.weights, True).inverse_diagonal()
         result, first = {}, 0
         for name in model.default_names():
             kind = model.coordinates(name)
             if name not in self.covariance.unidentified:
-                result[name] = kind.unpack(errors[..., first : first + kind.size])
+                result[name] = model.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
             first += kind.size
         return result
+
+    def shaped(self, event: Size) -> Fit:
+        """The same estimate, the mean being a matrix."""
+        given = self.gaussian._model
+        names = given.naming.argument
+        gaussian = Gaussian(self.mean.reshape(event), self.covariance, names=names, missing=given.missing)
+        return dataclasses.replace(self, gaussian=gaussian)
 
     def save(self, path: str | Path) -> None:
         """Write the estimate as a model: a .safetensors file, complete or absent, that `mvnjac.load` and `mvnjac score --model` read.
@@ -90,6 +104,6 @@ class Fit:
 
     def __str__(self) -> str:
         return (
-            f"{self.covariance!r} of {self.mean.shape[-1]} variables, {self.rows} rows: log-likelihood {self.log_likelihood:.10g}; "
+            f"{self.covariance!r} of {self.gaussian._model.d} variables, {self.rows} rows: log-likelihood {self.log_likelihood:.10g}; "
             f"{self.message}"
         )

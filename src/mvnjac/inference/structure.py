@@ -10,6 +10,8 @@ from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import Estimable
+from mvnjac.covariance.flip_flop import sides
+from mvnjac.covariance.kronecker import Kronecker
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError
 from mvnjac.sample import Sample
@@ -22,6 +24,13 @@ class Choice:
     cls: type[Covariance]
     option: str | None = None
     instance: Covariance | None = None
+
+    @property
+    def matrix_shape(self) -> tuple[int, int] | None:
+        """(m, q) where the variables form a matrix."""
+        if self.instance is not None:
+            return self.instance.matrix_shape
+        return sides(self.option) if self.cls is Kronecker else None
 
     def start(self, sample: Sample) -> Covariance:
         """Where the search starts, float64; of the dense family Σ itself is what is estimated."""

@@ -21,13 +21,11 @@ class Rows:
     index: pa.Array | None
 
 
-def tensor_batches(source: Source, variables: Sequence[str], index: str | None, missing: bool = False) -> Iterator[Rows]:
-    """The rows of a table as tensors.
-
-    missing: what is missing may be so, and is NaN.
+def tensor_batches(source: Source, variables: Sequence[str], index: str | None, gaps: bool = False) -> Iterator[Rows]:
+    """The rows of a table as tensors; gaps: a missing value is NaN.
 
     Raises:
-        TableError: a value that is missing or infinite: its file, row (from 1) or index, and column.
+        TableError: a value that is infinite or, without gaps, missing: its file, row (from 1) or index, and column.
     """
     columns = [*variables, index] if index else list(variables)
     first = 0
@@ -36,17 +34,15 @@ def tensor_batches(source: Source, variables: Sequence[str], index: str | None, 
         for j in range(len(variables)):
             x[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
         keys = batch.column(len(variables)) if index else None
-        bad = np.isinf(x) if missing else ~np.isfinite(x)
+        bad = np.isinf(x) if gaps else ~np.isfinite(x)
         if bad.any():
             i, j = np.argwhere(bad)[0]
             place = f"row {first + i + 1}" if keys is None else f"{index} {keys[int(i)]}"
             what = "missing" if np.isnan(x[i, j]) else f"{x[i, j]}"
-            remedy = (
-                "choose complete columns by --columns, say --missing marginalise, or take the rows that have gaps out of the table"
-                if np.isnan(x[i, j])
-                else "correct it, or choose other columns by --columns"
+            raise TableError(
+                f"{source.path}: {variables[j]!r} is {what} at {place}; choose complete columns by --columns, take the rows "
+                "that have gaps out of the table, or say --missing marginalise."
             )
-            raise TableError(f"{source.path}: {variables[j]!r} is {what} at {place}; {remedy}.")
         first += batch.num_rows
         if batch.num_rows:
             yield Rows(torch.from_numpy(x), keys)
