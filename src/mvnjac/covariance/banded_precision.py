@@ -208,7 +208,7 @@ class BandedPrecision(Covariance):
     option, closed_form = "BANDWIDTH", True
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> BandedPrecision:
         """The P whose inverse has the band of the sample covariance: Σ over windows of their inverses, less what these share."""
         b, rows = whole_number("banded-precision", option), sample.scaled_rows
         if b >= sample.d:
@@ -229,7 +229,7 @@ class BandedPrecision(Covariance):
             bands = _halved_below(bands)  # definite, however little is observed together
         return cls(_completed(bands, bands))
 
-    def rescaled(self, units: Tensor) -> Self:
+    def rescaled(self, units: Tensor) -> BandedPrecision:
         bands = self.parameters["precision_bands"]
         pairs = [pad(1 / (units[k:] * units[: len(units) - k]), (0, k)) for k in range(self.bandwidth + 1)]
         return type(self)(bands * torch.stack(pairs))

@@ -181,7 +181,7 @@ class CompoundSymmetric(Covariance):
     closed_form, positive = True, ("variance",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> CompoundSymmetric:
         """σ² is the average of all squares, λ₁ that of the squares along (1, …, 1)."""
         if sample.d == 1:
             raise NotIdentifiedError(f"{sample.name}: one variable says nothing about a correlation; fit isotropic instead.")

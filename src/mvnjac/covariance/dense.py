@@ -82,7 +82,7 @@ class Dense(DenseCovariance):
     closed_form = True
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Dense:
         if sample.complete:
             return cls(sample.covariance)
         return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))  # definite, however little is observed together
@@ -96,7 +96,7 @@ class Dense(DenseCovariance):
         else:
             refuse_strangers(sample)
 
-    def rescaled(self, units: Tensor) -> Self:
+    def rescaled(self, units: Tensor) -> Dense:
         return type(self)(self.parameters["covariance_matrix"] * torch.outer(units, units))
 
     def dense(self, d: int | None = None) -> Tensor:

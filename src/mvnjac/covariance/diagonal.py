@@ -114,7 +114,7 @@ class Diagonal(Covariance):
     closed_form, positive = True, ("cov_diag",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Diagonal:
         return cls(sample.variances)
 
     def dense(self, d: int | None = None) -> Tensor:

@@ -70,7 +70,7 @@ class Isotropic(Covariance):
     closed_form, positive = True, ("variance",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Isotropic:
         return cls(sample.variances.mean())
 
     def require_maximum(self, sample: Sample) -> None:

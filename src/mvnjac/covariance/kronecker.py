@@ -213,7 +213,7 @@ class Kronecker(Covariance):
     option, unidentified = "ROWSxCOLUMNS", (ROW, COLUMN)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Kronecker:
         m, q = flip_flop.sides(option)
         flip_flop.require_rows(sample, m, q)
         return cls(*flip_flop.starting_values(sample, m, q))
@@ -222,7 +222,7 @@ class Kronecker(Covariance):
         flip_flop.require_rows(sample, *self.matrix_shape)
         refuse_all_constant(sample)
 
-    def normalised(self) -> Self:
+    def normalised(self) -> Kronecker:
         """The average of the variances in row_covariance is 1."""
         A, B = self.parameters[ROW], self.parameters[COLUMN]
         scale = A.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]

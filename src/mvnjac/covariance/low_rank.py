@@ -240,7 +240,7 @@ class LowRank(Covariance):
     option, positive, unidentified = "RANK", ("cov_diag",), ("cov_factor",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> LowRank:
         k = whole_number("low-rank", option)
         factor_analysis.require_identified(sample, k)
         refuse_constant(sample)
@@ -250,10 +250,10 @@ class LowRank(Covariance):
         factor_analysis.require_identified(sample, self.rank)
         refuse_constant(sample)
 
-    def rescaled(self, units: Tensor) -> Self:
+    def rescaled(self, units: Tensor) -> LowRank:
         return type(self)(self.parameters["cov_factor"] * units.unsqueeze(-1), self.parameters["cov_diag"] * units**2)
 
-    def normalised(self) -> Self:
+    def normalised(self) -> LowRank:
         """WᵀD⁻¹W diagonal, descending; every column of a positive sum."""
         W, v = self.parameters["cov_factor"], self.parameters["cov_diag"]
         return type(self)(factor_analysis.principal_rotation(W, v), v)

@@ -176,7 +176,7 @@ class Toeplitz(Covariance):
         return toeplitz_times(factor.first_column, v)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Toeplitz:
         """The autocovariances of the rows, Σ rᵢ rᵢ₊ₖ / d: too small at long lags, and so always positive definite."""
         return cls(autocorrelation(sample.scaled_rows).sum(0) / sample.d)
 
