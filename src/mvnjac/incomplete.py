@@ -172,7 +172,8 @@ class IncompleteResiduals(Residuals):
         if self._chains is None:
             bundles, self._at = bundled(self.mask) if self.together else alone(self.mask)
             with self._graph():
-                self._chains = [Chains(bundle, self.covariance_matrix, self.visible) for bundle in bundles]
+                covariance_matrix, visible = self.covariance_matrix, self.visible
+                self._chains = [Chains(bundle, covariance_matrix, visible) for bundle in bundles]
         return self._chains
 
     def gathered(self, of_chains: list[Tensor], event: int) -> Tensor:
@@ -295,5 +296,7 @@ class IncompleteResiduals(Residuals):
 
 def _along(rows: Tensor, order: Tensor) -> Tensor:
     """The rows (G?, C, R, d) of each chain, the variables in another order (C, d)."""
+    if len(order) == 1:
+        return rows.index_select(-1, order[0])
     index = order.unsqueeze(-2)
     return torch.take_along_dim(rows, index if rows.ndim == 3 else index.unsqueeze(0), -1)
