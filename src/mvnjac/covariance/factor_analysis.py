@@ -51,11 +51,13 @@ def require_identified(sample: Sample, k: int) -> None:
 
 
 def principal_rotation(W: Tensor, v: Tensor) -> Tensor:
-    """W Q with Wᵀ diag(v)⁻¹ W diagonal and descending, the sum of every column positive: what R's factanal reports unrotated."""
+    """W Q with Wᵀ diag(v)⁻¹ W diagonal and descending; the sum of every column, as correlations, positive: but for the order what R's
+    factanal reports unrotated."""
     B = W / v.sqrt().unsqueeze(-1)
     _, Q = torch.linalg.eigh(B.mT @ B)
     turned = W @ Q.flip(-1)
-    return torch.where(turned.sum(-2, keepdim=True) < 0, -turned, turned)
+    correlations = turned / ((W * W).sum(-1, keepdim=True) + v.unsqueeze(-1)).sqrt()
+    return torch.where(correlations.sum(-2, keepdim=True) < 0, -turned, turned)
 
 
 def _unexplained(sample: Sample) -> Tensor:

@@ -254,7 +254,7 @@ class LowRank(Covariance):
         return type(self)(self.parameters["cov_factor"] * units.unsqueeze(-1), self.parameters["cov_diag"] * units**2)
 
     def normalised(self) -> LowRank:
-        """WᵀD⁻¹W diagonal, descending; every column of a positive sum."""
+        """WᵀD⁻¹W diagonal, descending; the correlations with every factor of a positive sum."""
         W, v = self.parameters["cov_factor"], self.parameters["cov_diag"]
         return type(self)(factor_analysis.principal_rotation(W, v), v)
 

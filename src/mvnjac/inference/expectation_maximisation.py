@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mvnjac.covariance.estimation import VANISHED, refuse_combination
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.likelihood import MARGINALISE
 from mvnjac.sample import Sample
@@ -28,8 +29,13 @@ def step(sample: Sample, mean: Tensor, covariance_matrix: Tensor) -> tuple[Tenso
 
 
 def improved(sample: Sample, covariance_matrix: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The mean and Σ after some steps from the sample's own mean."""
+    """The mean and Σ after some steps from the sample's own mean.
+
+    Raises:
+        NotPositiveDefiniteError: they lead to a singular Σ: the variables are named.
+    """
     mean = torch.zeros_like(sample.origin)
     for _ in range(steps):
         mean, covariance_matrix = step(sample, mean, covariance_matrix)
+        refuse_combination(sample, covariance_matrix, VANISHED)
     return mean, covariance_matrix

@@ -55,7 +55,7 @@ def fit(
     Returns:
         A `Fit`. `converged` says whether its estimate is a maximum; of a structure that is searched there may be several, and this
         is one. Where different parameters mean the same Σ, a convention chooses: of `LowRank` WᵀD⁻¹W is diagonal and descending, and
-        every column of W has a positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
+        the correlations with every factor have a positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
 
     Warns:
         NotConvergedWarning: the search stopped early.
