@@ -24,8 +24,9 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import concrete, looked_at
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
-from mvnjac.covariance.base import Covariance, Factor
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.factor import cholesky, solve_rows
+from mvnjac.covariance.factorised import Factor
 from mvnjac.marginals import Marginals
 from mvnjac.memory import Workspace
 from mvnjac.patterns import Bundle, alone, bundled

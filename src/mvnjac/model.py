@@ -15,9 +15,10 @@ from mvnjac.arithmetic import as_given, below, concrete, tracked
 from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
-from mvnjac.covariance.base import Covariance, Factor, same_kind
+from mvnjac.covariance.base import Covariance, same_kind
 from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check, raise_first
+from mvnjac.covariance.factorised import Factor
 from mvnjac.distribution_arguments import mean_and_covariance
 from mvnjac.errors import DtypeError, ShapeError
 from mvnjac.incomplete import IncompleteResiduals

@@ -16,10 +16,12 @@ from mvnjac.covariance import checks
 from mvnjac.covariance.autoregression import correlated_bands, not_stationary, polynomial
 from mvnjac.covariance.banded_precision import BandedFactor, BandedPrecision
 from mvnjac.covariance.bands import dense_matrix
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check, Namer
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
 from mvnjac.covariance.estimation import refuse_all_constant, whole_number
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, MvnjacError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 

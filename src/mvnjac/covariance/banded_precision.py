@@ -16,11 +16,13 @@ from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
 from mvnjac.covariance.autoregression import autoregressive_bands
 from mvnjac.covariance.bands import Bands, banded_product, bands_of_sum, consecutive_blocks, dense_matrix
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
 from mvnjac.covariance.estimation import refuse_combination, refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, flipped_cholesky, inverse_triangle
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 

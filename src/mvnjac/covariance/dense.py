@@ -12,12 +12,13 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_few_rows, refuse_strangers
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.parametrisation import Values
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.residuals import Residuals
 

@@ -13,11 +13,13 @@ from torch import Size, Tensor
 from mvnjac.batches import RowLayout, broadcast, refolded, stacked
 from mvnjac.coordinates import Triangle, symmetric
 from mvnjac.covariance import checks, flip_flop
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.redundancy import without
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.gram_block import Gram
 from mvnjac.names import Names

@@ -14,10 +14,12 @@ from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, factor_analysis
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.variable_blocks import VariableBlocks
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
