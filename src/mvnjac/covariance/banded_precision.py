@@ -15,7 +15,7 @@ from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
 from mvnjac.covariance.autoregression import autoregressive_bands
-from mvnjac.covariance.bands import Bands, banded_product, bands_of_sum, consecutive_blocks, dense_matrix
+from mvnjac.covariance.bands import Bands, banded_product, bands_of_sum, consecutive_blocks, definite_bands, dense_matrix
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
@@ -246,7 +246,7 @@ class BandedPrecision(Covariance):
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         bands = self.parameters["precision_bands"]
-        yield checks.definite_bands("precision_bands", bands, factor.log_det, lambda part: CyclicReduction.of(part).log_det())
+        yield definite_bands("precision_bands", bands, factor.log_det, lambda part: CyclicReduction.of(part).log_det())
 
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:

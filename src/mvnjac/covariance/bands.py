@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from mvnjac.coordinates import Coordinates
+from mvnjac.covariance.checks import Check, Namer, of_batch
+from mvnjac.errors import MvnjacError, NotPositiveDefiniteError
 
 
 class Bands(Coordinates):
@@ -92,3 +95,30 @@ def bands_of_sum(blocks: Tensor) -> Tensor:
     size, after = blocks.shape[-1], blocks.shape[-1] - 1
     columns = blocks.movedim(-3, -1)  # (..., row, column, j)
     return torch.stack([pad(columns[..., q:, q, :], (q, after - q, 0, q)) for q in range(size)]).sum(0)
+
+
+def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callable[[Tensor], Tensor]) -> Check:
+    """A factorisation of the banded matrix A, bands[..., k, j] = A[j + k, j], came to its end. log_det (*batch): NaN where not.
+
+    log_det_of: the same for other bands, by which the first leading minor that is not positive is found.
+    """
+    bad = log_det.detach().isnan()
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = bad.nonzero()[0].tolist()
+        A = bands.detach()[tuple(batch)]
+        b, d = A.shape[0] - 1, A.shape[1]
+        pivot = bisect.bisect_left(range(1, d), True, key=lambda size: bool(log_det_of(A[:, :size]).isnan()))
+        diagonal = A[0, pivot].item()
+        cause = (
+            f"Its diagonal entry is {diagonal!r}; it must be positive."
+            if diagonal <= 0
+            else f"{name}[0,{pivot}] = {diagonal!r} is too small beside the entries that couple it to "
+            f"{', '.join(namer(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; enlarge it, or reduce these."
+        )
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
+            f"(pivot {pivot + 1} of {d}) is not positive. {cause} No jitter is added here."
+        )
+
+    return Check(~bad.any(), explain)

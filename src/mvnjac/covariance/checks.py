@@ -6,7 +6,6 @@ and where. All flags of a call are looked at together: one synchronisation on CU
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +113,7 @@ def symmetric(name: str, A: Tensor) -> Check:
         *batch, i, j = bad.nonzero()[0].tolist()
         here, there = A[(*batch, i, j)].item(), A[(*batch, j, i)].item()
         return NotSymmetricError(
-            f"{function}: {name} is not symmetric{_of_batch(batch)}: entry [{i},{j}] ({namer(i)}, {namer(j)}) is "
+            f"{function}: {name} is not symmetric{of_batch(batch)}: entry [{i},{j}] ({namer(i)}, {namer(j)}) is "
             f"{here!r} but [{j},{i}] is {there!r}; if the difference is rounding, pass (A + A.mT) / 2."
         )
 
@@ -138,7 +137,7 @@ def lower_triangular(name: str, A: Tensor) -> Check:
     def explain(function: str, namer: Namer) -> MvnjacError | None:
         *batch, i, j = above.nonzero()[0].tolist()
         return ArgumentError(
-            f"{function}: {name} is not lower triangular{_of_batch(batch)}: entry [{i},{j}] is "
+            f"{function}: {name} is not lower triangular{of_batch(batch)}: entry [{i},{j}] is "
             f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
         )
 
@@ -154,7 +153,7 @@ def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> C
         batch, index = (where[:-1], where[-1]) if event else (where, None)
         place = "" if index is None else f" {what} {index} ({namer(index)})"
         return NotPositiveDefiniteError(
-            f"{function}: {name}{place}{_of_batch(batch)} is {value[tuple(where)].item()!r}; it must be positive. "
+            f"{function}: {name}{place}{of_batch(batch)} is {value[tuple(where)].item()!r}; it must be positive. "
             "A constant variable has no density: leave it out."
         )
 
@@ -169,7 +168,7 @@ def between(name: str, value: Tensor, lowest: float, highest: float, what: str) 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
         where = bad.nonzero()[0].tolist()
         return NotPositiveDefiniteError(
-            f"{function}: {name}{_of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
+            f"{function}: {name}{of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
             f"{highest:.6g}, both excluded, for the covariance to be positive definite."
         )
 
@@ -183,7 +182,7 @@ def exponential(name: str, diagonal: Tensor) -> Check:
     def explain(function: str, namer: Namer) -> MvnjacError | None:
         *batch, i = bad.nonzero()[0].tolist()
         return NotFiniteError(
-            f"{function}: the exponential of {name}'s diagonal entry {i} ({namer(i)}){_of_batch(batch)} is "
+            f"{function}: the exponential of {name}'s diagonal entry {i} ({namer(i)}){of_batch(batch)} is "
             f"{diagonal[(*batch, i)].item()!r} in {diagonal.dtype}; that standard deviation cannot be expressed."
         )
 
@@ -199,7 +198,7 @@ def unit_diagonal(name: str, R: Tensor) -> Check:
         *batch, i = bad.nonzero()[0].tolist()
         return ArgumentError(
             f"{function}: {name} has {diagonal[(*batch, i)].item()!r} on its diagonal at {i} ({namer(i)})"
-            f"{_of_batch(batch)}; a correlation matrix has 1 there. Scales go into `scale`."
+            f"{of_batch(batch)}; a correlation matrix has 1 there. Scales go into `scale`."
         )
 
     return Check(~bad.any(), explain)
@@ -220,58 +219,11 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
         variables = [d - 1 - i for i in range(order)] if backwards else list(range(order))
         pivot = variables[-1]
         return NotPositiveDefiniteError(
-            f"{function}: {name} is not positive definite{_of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
+            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
             f"(pivot {order} of {d}) is not positive. {_cause(matrix, variables, namer)}"
         )
 
     return Check((info == 0).all(), explain)
-
-
-def predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
-    """Every variable of a stationary series keeps a variance of its own. info (*batch): 0, or the first order that does not."""
-
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
-        batch = info.nonzero()[0].tolist()
-        order = int(info[tuple(batch)])
-        number = (c if order == 1 else partials)[(*batch, order - 1)].item()
-        cause = (
-            f"entry 0, the variance, is {number!r}; it must be positive"
-            if order == 1
-            else f"the partial autocorrelation at lag {order - 1} is {number!r}; it must lie between -1 and 1, both excluded"
-        )
-        return NotPositiveDefiniteError(
-            f"{function}: {name} is not the first column of a positive definite matrix{_of_batch(batch)}: indefinite at order {order} "
-            f"of {c.shape[-1]}: {cause}. Estimate the autocovariances with the same divisor at every lag, or taper them."
-        )
-
-    return Check((info == 0).all(), explain)
-
-
-def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callable[[Tensor], Tensor]) -> Check:
-    """A factorisation of the banded matrix A, bands[..., k, j] = A[j + k, j], came to its end. log_det (*batch): NaN where not.
-
-    log_det_of: the same for other bands, by which the first leading minor that is not positive is found.
-    """
-    bad = log_det.detach().isnan()
-
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
-        batch = bad.nonzero()[0].tolist()
-        A = bands.detach()[tuple(batch)]
-        b, d = A.shape[0] - 1, A.shape[1]
-        pivot = bisect.bisect_left(range(1, d), True, key=lambda size: bool(log_det_of(A[:, :size]).isnan()))
-        diagonal = A[0, pivot].item()
-        cause = (
-            f"Its diagonal entry is {diagonal!r}; it must be positive."
-            if diagonal <= 0
-            else f"{name}[0,{pivot}] = {diagonal!r} is too small beside the entries that couple it to "
-            f"{', '.join(namer(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; enlarge it, or reduce these."
-        )
-        return NotPositiveDefiniteError(
-            f"{function}: {name} is not positive definite{_of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
-            f"(pivot {pivot + 1} of {d}) is not positive. {cause} No jitter is added here."
-        )
-
-    return Check(~bad.any(), explain)
 
 
 def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
@@ -307,8 +259,8 @@ def _place(where: Sequence[int], coordinates: Coordinates, namer: Namer) -> str:
     if not index:
         return f"batch index {tuple(batch)}" if batch else "its only entry"
     names = ", ".join(namer(i) for i in coordinates.variables(index))
-    return f"[{','.join(map(str, index))}]{f' ({names})' if names else ''}{_of_batch(batch)}"
+    return f"[{','.join(map(str, index))}]{f' ({names})' if names else ''}{of_batch(batch)}"
 
 
-def _of_batch(batch: Sequence[int]) -> str:
+def of_batch(batch: Sequence[int]) -> str:
     return f" at batch index {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""

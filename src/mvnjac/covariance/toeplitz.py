@@ -13,9 +13,8 @@ from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import vector
-from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.checks import Check
+from mvnjac.covariance.checks import Check, Namer, of_batch
 from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky
 from mvnjac.covariance.factorised import Factor
@@ -31,7 +30,7 @@ from mvnjac.covariance.toeplitz_algebra import (
     toeplitz_times,
     weighted_lags,
 )
-from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
+from mvnjac.errors import MvnjacError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ class Toeplitz(Covariance):
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         assert isinstance(factor, ToeplitzFactor)
-        yield checks.predictable("first_column", self.parameters["first_column"], factor.numbers[..., 0, :], factor.info)
+        yield _predictable("first_column", self.parameters["first_column"], factor.numbers[..., 0, :], factor.info)
 
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
@@ -213,3 +212,23 @@ class Toeplitz(Covariance):
         yield bad([0.0, 0, 0], NotPositiveDefiniteError, r"indefinite at order 1 of 3: entry 0, the variance, is 0\.0")
         yield bad([1.0, float("nan"), 0], NotFiniteError, r"first_column is nan at \[1\]")
         yield bad(1.0, ShapeError, r"first_column has shape \(\)")
+
+
+def _predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
+    """Every variable of a stationary series keeps a variance of its own. info (*batch): 0, or the first order that does not."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = info.nonzero()[0].tolist()
+        order = int(info[tuple(batch)])
+        number = (c if order == 1 else partials)[(*batch, order - 1)].item()
+        cause = (
+            f"entry 0, the variance, is {number!r}; it must be positive"
+            if order == 1
+            else f"the partial autocorrelation at lag {order - 1} is {number!r}; it must lie between -1 and 1, both excluded"
+        )
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not the first column of a positive definite matrix{of_batch(batch)}: indefinite at order {order} "
+            f"of {c.shape[-1]}: {cause}. Estimate the autocovariances with the same divisor at every lag, or taper them."
+        )
+
+    return Check((info == 0).all(), explain)
