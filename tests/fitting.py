@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import mvnjac
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.contract import missing
 from tests.contract.reference import KINDS, unique
 

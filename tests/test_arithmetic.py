@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.tolerance import assert_close
 
 D = 60

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mvnjac
 from mvnjac.covariance.bands import Bands
-from mvnjac.covariance.base import Maker
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
+from mvnjac.covariance.samples import Maker
 from tests.tolerance import assert_close, condition
 
 SHAPES = [(b, d) for b in range(5) for d in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 23) if b < d]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import mvnjac
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.work import Written
 
 N, K, D, RANK = 400, 6, 30, 3

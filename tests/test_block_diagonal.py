@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mvnjac
 from mvnjac.covariance import structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.contract import reference
 from tests.test_information import expected_information, own_twin
 from tests.tolerance import assert_close, condition

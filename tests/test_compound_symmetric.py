@@ -9,7 +9,7 @@ from torch import Tensor
 
 import mvnjac
 from mvnjac.batches import RowLayout
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.errors import NotPositiveDefiniteError, SingularError
 from tests.tolerance import assert_close, condition
 from tests.work import written

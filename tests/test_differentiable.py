@@ -9,7 +9,7 @@ from torch.func import jacfwd, jacrev, vmap
 
 import mvnjac
 from mvnjac.covariance import dense_parameters, structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 
 STRUCTURES = structures()
 D = 3

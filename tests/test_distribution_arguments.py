@@ -10,7 +10,7 @@ from torch import Size, Tensor
 
 import mvnjac
 from mvnjac import distributions
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.distribution_arguments import parameters, unexpanded
 from mvnjac.errors import ArgumentError
 

@@ -32,7 +32,7 @@ from torch.distributions import (
 )
 from torch.func import grad, hessian, jvp, vmap
 
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.errors import DtypeError, MvnjacError
 from tests.contract.reference import log_density
 from tests.tolerance import assert_close, condition

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import mvnjac
 from mvnjac import errors
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.inference import expectation_maximisation
 from mvnjac.sample import Sample
 from tests.contract import missing

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mvnjac
 from mvnjac import errors
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.fitting import GOAL, REQUIRED, assert_maximum, ratio, sample
 from tests.oracles import factanal
 

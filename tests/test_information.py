@@ -16,7 +16,7 @@ from torch.autograd import gradcheck
 import mvnjac
 from mvnjac import operators
 from mvnjac.covariance import dense_parameters, structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.contract import reference
 from tests.tolerance import assert_close, condition
 

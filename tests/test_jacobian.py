@@ -7,7 +7,7 @@ import torch
 
 import mvnjac
 from mvnjac import errors
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.tolerance import assert_close
 
 D = 3

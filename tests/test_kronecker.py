@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mvnjac
 from mvnjac.arithmetic import tracked
-from mvnjac.covariance.base import Maker
 from mvnjac.covariance.kronecker import KroneckerFactor
+from mvnjac.covariance.samples import Maker
 from tests.contract import reference
 
 N, M, Q = 5, 2, 3

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mvnjac
 from mvnjac.covariance import variable_blocks
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests import tolerance
 from tests.contract import reference
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import mvnjac
 from mvnjac.covariance import dense_parameters, structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.errors import ArgumentError, NotFiniteError
 from tests.contract import missing, reference
 from tests.contract.test_contract import BATCHES, check_reductions, kind, largest, sample

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mvnjac
 from mvnjac.covariance import dense_parameters, structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.errors import ArgumentError, SingularError
 from tests.contract import missing
 from tests.contract.missing import Textbook

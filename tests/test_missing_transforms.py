@@ -15,7 +15,7 @@ from torch.func import grad, vmap
 
 import mvnjac
 from mvnjac.covariance import structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests import test_transforms as table
 from tests.contract import missing
 from tests.test_transforms import ALONG, EACH_ROW, QUIET, SECOND, TOTALS, Arguments, D, N, close

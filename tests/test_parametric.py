@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import grad, hessian, vmap
 
 import mvnjac
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.contract import reference
 
 N, D = 6, 3

@@ -25,7 +25,7 @@ with install_import_hook([f"mvnjac.{name}" for name in (*public[:5], *structures
     covariance.structures()
 
 import torch
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 
 for name, cls in covariance.structures().items():
     for rows, own in (((5,), ()), ((), ()), ((4,), (4,)), ((5, 1), (3,))):

@@ -15,7 +15,7 @@ from torch.func import grad, jacfwd, jacrev, vmap
 
 import mvnjac
 from mvnjac.batches import RowLayout
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from mvnjac.covariance.toeplitz import ToeplitzFactor
 from mvnjac.covariance.toeplitz_algebra import newton, spectrum
 from mvnjac.errors import NotPositiveDefiniteError

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mvnjac import errors as errors
     from mvnjac.coordinates import unvech as unvech
     from mvnjac.coordinates import vech as vech
+    from mvnjac.covariance.autoregressive import Autoregressive as Autoregressive
     from mvnjac.covariance.banded_precision import BandedPrecision as BandedPrecision
     from mvnjac.covariance.base import Covariance as Covariance
     from mvnjac.covariance.block_diagonal import BlockDiagonal as BlockDiagonal

@@ -23,7 +23,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout, batch_shape
-from mvnjac.covariance.base import Factor
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
 from mvnjac.directional import gradient_of_directional

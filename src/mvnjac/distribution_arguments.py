@@ -23,7 +23,10 @@ STRUCTURES = {
 
 
 def mean_and_covariance(
-    function: str, mean: Tensor | Distribution | Covariance | None, covariance: Tensor | Covariance | None
+    function: str,
+    mean: Tensor | Distribution | Covariance | None,
+    covariance: Tensor | Covariance | None,
+    mean_name: str = "mean",
 ) -> tuple[Tensor | None, Tensor | Covariance]:
     """Both as given, or those of a distribution given instead; no mean where one covariance stands for both.
 
@@ -35,7 +38,7 @@ def mean_and_covariance(
     if isinstance(mean, Tensor) or not is_multivariate_normal(mean):
         if covariance is not None:
             if mean is not None and not isinstance(mean, Tensor):
-                checks.floating(function, "mean", mean)
+                checks.floating(function, mean_name, mean)
                 raise AssertionError("what is no tensor is refused")
             return mean, covariance
         raise ArgumentError(

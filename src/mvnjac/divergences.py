@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from mvnjac.batches import RowLayout, batch_shape, broadcast
-from mvnjac.covariance.base import Factor, same_kind
+from mvnjac.covariance.base import same_kind
 from mvnjac.covariance.cholesky import Cholesky
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.low_rank import LowRankFactor
 from mvnjac.distribution_arguments import parameters, unexpanded
 from mvnjac.errors import ShapeError

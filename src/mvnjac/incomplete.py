@@ -24,8 +24,9 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import concrete, looked_at
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
-from mvnjac.covariance.base import Covariance, Factor
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.factor import cholesky, solve_rows
+from mvnjac.covariance.factorised import Factor
 from mvnjac.marginals import Marginals
 from mvnjac.memory import Workspace
 from mvnjac.patterns import Bundle, alone, bundled
@@ -172,7 +173,8 @@ class IncompleteResiduals(Residuals):
         if self._chains is None:
             bundles, self._at = bundled(self.mask) if self.together else alone(self.mask)
             with self._graph():
-                self._chains = [Chains(bundle, self.covariance_matrix, self.visible) for bundle in bundles]
+                covariance_matrix, visible = self.covariance_matrix, self.visible
+                self._chains = [Chains(bundle, covariance_matrix, visible) for bundle in bundles]
         return self._chains
 
     def gathered(self, of_chains: list[Tensor], event: int) -> Tensor:
@@ -295,5 +297,7 @@ class IncompleteResiduals(Residuals):
 
 def _along(rows: Tensor, order: Tensor) -> Tensor:
     """The rows (G?, C, R, d) of each chain, the variables in another order (C, d)."""
+    if len(order) == 1:
+        return rows.index_select(-1, order[0])
     index = order.unsqueeze(-2)
     return torch.take_along_dim(rows, index if rows.ndim == 3 else index.unsqueeze(0), -1)

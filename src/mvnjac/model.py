@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
+from mvnjac import model_arguments
 from mvnjac.arithmetic import as_given, below, concrete, tracked
-from mvnjac.batches import batch_shape, broadcast, narrow, stacked
+from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
-from mvnjac.covariance.base import Covariance, Factor, same_kind
+from mvnjac.covariance.base import Covariance, same_kind
 from mvnjac.covariance.cache import Factors, Snapshot
-from mvnjac.covariance.checks import Check
-from mvnjac.covariance.parametric import Parametric
+from mvnjac.covariance.checks import Check, raise_first
+from mvnjac.covariance.factorised import Factor
 from mvnjac.distribution_arguments import mean_and_covariance
-from mvnjac.errors import ArgumentError, DtypeError, ShapeError
+from mvnjac.errors import DtypeError, ShapeError
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.names import NamesArgument, valid_names
 from mvnjac.residuals import Residuals
@@ -51,20 +52,20 @@ class Model:
         mean_name: str = "mean",
         missing: str | None = None,
     ) -> None:
-        mean, covariance = mean_and_covariance(function, mean, covariance)
+        mean, covariance = mean_and_covariance(function, mean, covariance, mean_name)
         self.function, self.check, self.mean_name = function, check, mean_name
-        self.missing = _valid_missing(function, missing)
-        self.covariance = _as_covariance(function, covariance)
-        self.mean_follows = isinstance(self.covariance, Parametric) and self.covariance.mean is not None
-        self.mean = mean = self._valid_mean(mean)
+        self.missing = model_arguments.valid_missing(function, missing)
+        self.covariance = model_arguments.as_covariance(function, covariance)
+        self.mean_follows = self.covariance.mean is not None
+        self.mean = mean = model_arguments.valid_mean(function, mean_name, mean, self.covariance)
         same_kind(function, mean_name, mean, "covariance", next(iter(self.covariance.parameters.values())))
         matrix = self.covariance.matrix_shape
         self._as_matrix = matrix is not None and mean.shape[-2:] == matrix
         self.event = mean.shape[-2:] if self._as_matrix else mean.shape[-1:]
-        self.d = self._dimension()
+        self.d = model_arguments.dimension(function, mean_name, self.mean, self.covariance)
         self.naming = valid_names(function, names, self.event, matrix)
         self.dtype = mean.dtype
-        self.working, self.precision = _working(function, precision, self.dtype), precision
+        self.working, self.precision = model_arguments.working(function, precision, self.dtype), precision
         self.batch = self._batch()
         self._factors = Factors()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
@@ -244,12 +245,10 @@ class Model:
     # --- preparation ---------------------------------------------------------------------------------------------
 
     def _working_mean(self, keep: bool) -> Tensor:
-        if isinstance(self.covariance, Parametric) and self.mean_follows:
-            covariance = self.covariance
-            if self.working != self.dtype:
-                covariance = covariance.map(lambda t: t.to(self.working))
-            assert covariance.mean is not None
-            return covariance.mean if keep else covariance.mean.detach()
+        if self.mean_follows:
+            own = self._working_covariance(True).mean
+            assert own is not None
+            return own if keep else own.detach()
         return (self.mean if keep else self.mean.detach()).to(self.working)
 
     def _factor(self, keep: bool) -> Factor:
@@ -270,66 +269,12 @@ class Model:
         )
         return self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
 
-    # --- shapes --------------------------------------------------------------------------------------------------
-
-    def _valid_mean(self, mean: Tensor | None) -> Tensor:
-        if isinstance(self.covariance, Parametric) and self.covariance.mean is not None:
-            if mean is not None:
-                raise ArgumentError(
-                    f"{self.function}: a mean of shape {tuple(mean.shape)} is given, but the function of Parametric returns a mean, "
-                    "too; pass None for the mean, or let the function return Σ alone."
-                )
-            return self.covariance.mean
-        if mean is None:
-            raise ArgumentError(f"{self.function}: the mean is None; pass a tensor of shape (d,) or (..., d).")
-        checks.floating(self.function, self.mean_name, mean)
-        return mean
-
-    def _dimension(self) -> int:
-        if self.mean.ndim == 0:
-            raise ShapeError(
-                f"{self.function}: {self.mean_name} has shape (); pass a {self.mean_name} of shape (d,) or (..., d)."
-            )
-        d, expected = self.mean.shape[-1], self.covariance.dimension
-        if expected is not None and d != expected:
-            matrix = self.covariance.matrix_shape
-            form = f"(..., {expected})" if matrix is None else f"(..., {matrix[0]}, {matrix[1]})"
-            raise ShapeError(
-                f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}, but the covariance is of {expected} variables "
-                f"({self.covariance!r}); pass a {self.mean_name} of shape ({expected},) or {form}."
-            )
-        if d == 0:
-            raise ShapeError(f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}: there are no variables.")
-        return d
-
     def _batch(self) -> Size:
-        own, other = batch_shape(self.mean, 1), self.covariance.batch
-        try:
-            return broadcast(own, other)
-        except RuntimeError:
-            raise ShapeError(
-                f"{self.function}: the leading dimensions of the {self.mean_name} {tuple(own)} and of the covariance {tuple(other)} "
-                "do not broadcast."
-            ) from None
+        return model_arguments.common_batch(self.function, self.mean_name, self.mean, self.covariance)
 
     def check_shape(self, x: Tensor) -> None:
-        checks.floating(self.function, "x", x)
-        same_kind(self.function, "x", x, self.mean_name, self.mean)
-        if x.ndim == 0 or x.shape[-1] != self.d:
-            columns = x.shape[-1] if x.ndim else "no"
-            raise ShapeError(
-                f"{self.function}: {self.mean_name} has shape {tuple(self.mean.shape)}, but x, of shape {tuple(x.shape)}, has "
-                f"{columns} columns; pass x of shape (n, {self.d})"
-                + (f" or a {self.mean_name} of shape ({x.shape[-1]},) or (n, {x.shape[-1]})." if x.ndim else ".")
-            )
-        try:
-            broadcast(batch_shape(x, 1), self.batch)
-        except RuntimeError:
-            raise ShapeError(
-                f"{self.function}: x has shape {tuple(x.shape)}, but {self.mean_name} and covariance have the leading dimensions "
-                f"{tuple(self.batch)}; the leading dimensions must broadcast (for a grid of n rows and these, pass x of "
-                f"shape (n, {'1, ' * len(self.batch)}{self.d}))."
-            ) from None
+        """Whether rows of x meet the mean and the covariance."""
+        model_arguments.require_rows(self.function, x, self.mean_name, self.mean, self.batch)
 
     # --- numbers -------------------------------------------------------------------------------------------------
 
@@ -340,7 +285,7 @@ class Model:
         if first_time:
             pending.extend(self._parameter_checks())
         with torch.no_grad():
-            self._raise_first(pending)
+            raise_first(self.function, pending, self.naming)
         if first_time:
             self._checked[:] = [Snapshot(self.given())]
 
@@ -350,48 +295,8 @@ class Model:
             return
         mean, *parameters = (below(t) for t in self.given())
         with torch.no_grad():
-            self._raise_first(self.at(mean, parameters)._parameter_checks())
+            raise_first(self.function, self.at(mean, parameters)._parameter_checks(), self.naming)
 
     def _parameter_checks(self) -> list[Check]:
         own = self.covariance.all_checks(self._factor(False))
         return [checks.finite(self.mean_name, self.mean, vector(self.d)), *own]
-
-    def _raise_first(self, pending: Iterable[Check]) -> None:
-        pending = list(pending)
-        flags = [check.ok for check in pending if isinstance(check.ok, Tensor)]
-        known = all(check.ok for check in pending if not isinstance(check.ok, Tensor))
-        if known and (not flags or bool(torch.stack(flags).all())):  # one look at all that is on the device
-            return
-        for check in pending:
-            error = None if bool(check.ok) else check.explain(self.function, self.naming)
-            if error is not None:
-                raise error
-
-
-def _as_covariance(function: str, covariance: Tensor | Covariance) -> Covariance:
-    if isinstance(covariance, Covariance):
-        return covariance
-    checks.floating(function, "covariance", covariance)
-    from mvnjac.covariance.dense import Dense  # a plain tensor means Σ itself
-
-    return Dense(covariance)
-
-
-def _valid_missing(function: str, missing: str | None) -> str | None:
-    if missing not in (None, "marginalise"):
-        raise ArgumentError(
-            f"{function}: missing is {missing!r}; expected None (NaN in x is an error) or 'marginalise' (NaN marks a missing entry, "
-            "and each row is the marginal of what it observes)."
-        )
-    return missing
-
-
-def _working(function: str, precision: str | None, dtype: torch.dtype) -> torch.dtype:
-    if precision is None:
-        return dtype
-    if precision != "float64":
-        raise ArgumentError(
-            f"{function}: precision is {precision!r}; expected None (arithmetic in the dtype given) or 'float64' "
-            "(float32 arguments are worked in float64 inside, and the results rounded)."
-        )
-    return torch.float64

@@ -19,8 +19,9 @@ from torch.distributions.utils import lazy_property
 
 from mvnjac.arithmetic import concrete
 from mvnjac.batches import RowLayout, broadcast
-from mvnjac.covariance.base import Covariance, Factor
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import passing
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.low_rank import LowRankFactor
 from mvnjac.log_prob import evaluate
 from mvnjac.model import Model

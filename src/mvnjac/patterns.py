@@ -67,7 +67,11 @@ def bundled(mask: Tensor) -> tuple[list[Bundle], Tensor]:
 
 def distinct(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct patterns (P, d), and which one each row has (N,)."""
-    _, first, of_row = np.unique(np.packbits(observed, axis=1), axis=0, return_index=True, return_inverse=True)
+    of_row = np.zeros(len(observed), dtype=np.int64)
+    first = of_row[:1]
+    for word in _words(observed):  # number by number: sorting rows as such is slow
+        _, codes = np.unique(word, return_inverse=True)
+        _, first, of_row = np.unique(of_row * (codes.max(initial=0) + 1) + codes, return_index=True, return_inverse=True)
     return observed[first], of_row.reshape(-1)
 
 

@@ -18,7 +18,7 @@ from torch import Size, Tensor
 from mvnjac import memory
 from mvnjac.arithmetic import tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
-from mvnjac.covariance.base import Factor
+from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import ArgumentError
 
 

@@ -79,7 +79,7 @@ class StandardErrors:
             return [self._model.default_names()] if own & set(asked) else []
         owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
         if not owners:
-            return [["mean"]]
+            return [self._model.default_names()]
         return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
 
 

@@ -7,7 +7,7 @@ import torch
 
 import mvnjac
 from mvnjac.covariance import dense_parameters, structures
-from mvnjac.covariance.base import Maker
+from mvnjac.covariance.samples import Maker
 from tests.contract import reference
 from tests.tolerance import assert_close, condition
 

@@ -16,11 +16,13 @@ from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
 from mvnjac.covariance.autoregression import autoregressive_bands
 from mvnjac.covariance.bands import Bands, banded_product, bands_of_sum, consecutive_blocks, dense_matrix
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
 from mvnjac.covariance.estimation import refuse_combination, refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, flipped_cholesky, inverse_triangle
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -208,7 +210,7 @@ class BandedPrecision(Covariance):
     option, closed_form = "BANDWIDTH", True
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> BandedPrecision:
         """The P whose inverse has the band of the sample covariance: Σ over windows of their inverses, less what these share."""
         b, rows = whole_number("banded-precision", option), sample.scaled_rows
         if b >= sample.d:
@@ -229,7 +231,7 @@ class BandedPrecision(Covariance):
             bands = _halved_below(bands)  # definite, however little is observed together
         return cls(_completed(bands, bands))
 
-    def rescaled(self, units: Tensor) -> Self:
+    def rescaled(self, units: Tensor) -> BandedPrecision:
         bands = self.parameters["precision_bands"]
         pairs = [pad(1 / (units[k:] * units[: len(units) - k]), (0, k)) for k in range(self.bandwidth + 1)]
         return type(self)(bands * torch.stack(pairs))

@@ -10,106 +10,24 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
+from mvnjac.batches import batch_shape, broadcast, narrow
 from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import Estimable
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import DeviceError, DtypeError, ShapeError
 from mvnjac.names import Names
 
 if TYPE_CHECKING:
     from mvnjac.blocks import Block
-    from mvnjac.covariance.factor import DenseFactor
     from mvnjac.residuals import Residuals
-
-
-class Factor(ABC):
-    """A factorised covariance: what whitened residuals are made with.
-
-    Rows come folded by a `RowLayout`, (K?, N, d); the factor's own arrays have the batch of the covariance.
-    """
-
-    batch: Size
-    #: whether a failure of a further factorisation, made on demand, raises (else it leaves NaN)
-    checked: bool = True
-    #: whether `whiten` is what the log-density should use (else `reverse_whiten` is the one at hand)
-    whitens_forward: bool = True
-    #: whether a is formed from z, by `unwhiten`, and not from r, by `solve`
-    unwhitens: bool = False
-    #: arrays computed when first needed
-    _views: dict[str, Tensor]
-
-    @abstractmethod
-    def tensors(self) -> Iterable[Tensor]:
-        """The arrays it started from."""
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether these carry a graph."""
-        return any(t.requires_grad for t in self.tensors())
-
-    @property
-    @abstractmethod
-    def log_det(self) -> Tensor:
-        """(*batch) log det Σ."""
-
-    @abstractmethod
-    def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        """z = L⁻¹ r for each row."""
-
-    @abstractmethod
-    def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        """s = Λᵀ r for each row, where Σ⁻¹ = Λ Λᵀ."""
-
-    @abstractmethod
-    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        """a = Σ⁻¹ r for each row; `out` is memory that may be used for it, where nothing watches."""
-
-    def unwhiten(self, z: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        """a for each row of z = `whiten(r)`, where that `unwhitens`; `out` as in `solve`."""
-        raise NotImplementedError(f"{type(self).__name__} solves with r")
-
-    def squares(self, rows: Residuals) -> Tensor | None:
-        """(n) ‖z‖² of rows that are `everyday`, where the structure has a better way than z itself; else None."""
-        return None
-
-    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """The same, and the (weighted) sums of the scores by the mean and all parameters, from one pass; else None."""
-        return None
-
-    @abstractmethod
-    def dense(self) -> DenseFactor:
-        """The same covariance as d×d triangles: formed only where a dense derivative is asked for."""
-
-    @abstractmethod
-    def detach(self) -> Factor:
-        """The same numbers without their graph: nothing is factorised again."""
-
-    @abstractmethod
-    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Factor:
-        """The factors of some rows, where each row (along `dim` of the batch `full`) has its own."""
-
-    def _view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        if name not in self._views:
-            with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
-                self._views[name] = compute()
-        return self._views[name]
-
-
-@dataclass(frozen=True)
-class BadInput:
-    """An input that must be refused: constructor arguments, and what the error must be and say."""
-
-    parameters: Mapping[str, Any]
-    error: type[Exception]
-    says: str
 
 
 class Covariance(Estimable, ABC):
@@ -306,36 +224,6 @@ class Covariance(Estimable, ABC):
         except RuntimeError:
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in self.parameters.items())
             raise ShapeError(f"{name}: the leading dimensions of {shapes} do not broadcast.") from None
-
-
-class Maker:
-    """Makes random parameters for samples: one dtype, one batch shape, one seed."""
-
-    def __init__(self, dtype: torch.dtype = torch.float64, batch: Sequence[int] = (), seed: int = 0) -> None:
-        self.dtype, self.batch = dtype, tuple(batch)
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def normal(self, *shape: int) -> Tensor:
-        """(*batch, *shape) standard normal numbers."""
-        return torch.randn((*self.batch, *shape), generator=self._generator, dtype=torch.float64).to(self.dtype)
-
-    def positive(self, *shape: int) -> Tensor:
-        """(*batch, *shape) numbers between 1/2 and 2."""
-        return torch.exp(0.35 * self.normal(*shape).clamp(-1.9, 1.9))
-
-    def lower(self, d: int) -> Tensor:
-        """(*batch, d, d) lower triangular with a positive diagonal, moderately conditioned."""
-        return 0.5 * self.normal(d, d).tril(-1) + torch.diag_embed(self.positive(d))
-
-    def definite(self, d: int) -> Tensor:
-        """(*batch, d, d) symmetric positive definite."""
-        lower = self.lower(d)
-        product = lower @ lower.mT
-        return 0.5 * (product + product.mT)
-
-    def tensor(self, data: Any) -> Tensor:
-        """These very numbers, without a batch."""
-        return torch.tensor(data, dtype=self.dtype)
 
 
 def same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:

@@ -13,17 +13,19 @@ from torch import Size, Tensor
 from mvnjac.batches import broadcast
 from mvnjac.blocks import Block
 from mvnjac.coordinates import Coordinates
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.block_factor import BlockDiagonalFactor, block_diagonal
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.cholesky import Cholesky
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.diagonal import Diagonal
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.covariance.kronecker import Kronecker
 from mvnjac.covariance.low_rank import LowRank
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.covariance.precision import Precision
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.names import Names
 from mvnjac.residuals import Residuals

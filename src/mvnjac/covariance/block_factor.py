@@ -10,8 +10,8 @@ from torch import Size, Tensor
 from torch.nn.functional import pad
 
 from mvnjac.batches import RowLayout, broadcast, refolded
-from mvnjac.covariance.base import Factor
 from mvnjac.covariance.factor import DenseFactor
+from mvnjac.covariance.factorised import Factor
 
 
 class BlockDiagonalFactor(Factor):

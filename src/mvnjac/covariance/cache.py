@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.arithmetic import transforming, version
-from mvnjac.covariance.base import Factor
+from mvnjac.covariance.factorised import Factor
 
 
 class Snapshot:

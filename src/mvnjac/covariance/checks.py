@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +39,19 @@ class Check:
     def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
         """The same check, of something that has names of its own, in a place that the message says."""
         return replace(self, explain=lambda function, names: self.explain(function + place, rename(names)))
+
+
+def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
+    """Look at all flags together, once on the device; and raise the error of the first that is not as it must be."""
+    pending = list(pending)
+    flags = [check.ok for check in pending if isinstance(check.ok, Tensor)]
+    known = all(check.ok for check in pending if not isinstance(check.ok, Tensor))
+    if known and (not flags or bool(torch.stack(flags).all())):
+        return
+    for check in pending:
+        error = None if bool(check.ok) else check.explain(function, naming)
+        if error is not None:
+            raise error
 
 
 def floating(function: str, name: str, value: object) -> None:

@@ -13,10 +13,12 @@ from mvnjac.batches import RowLayout, broadcast, narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import scalar
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import DtypeError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -181,7 +183,7 @@ class CompoundSymmetric(Covariance):
     closed_form, positive = True, ("variance",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> CompoundSymmetric:
         """σ² is the average of all squares, λ₁ that of the squares along (1, …, 1)."""
         if sample.d == 1:
             raise NotIdentifiedError(f"{sample.name}: one variable says nothing about a correlation; fit isotropic instead.")

@@ -12,12 +12,13 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_few_rows, refuse_strangers
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.parametrisation import Values
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -82,7 +83,7 @@ class Dense(DenseCovariance):
     closed_form = True
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Dense:
         if sample.complete:
             return cls(sample.covariance)
         return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))  # definite, however little is observed together
@@ -96,7 +97,7 @@ class Dense(DenseCovariance):
         else:
             refuse_strangers(sample)
 
-    def rescaled(self, units: Tensor) -> Self:
+    def rescaled(self, units: Tensor) -> Dense:
         return type(self)(self.parameters["covariance_matrix"] * torch.outer(units, units))
 
     def dense(self, d: int | None = None) -> Tensor:

@@ -13,9 +13,11 @@ from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import vector
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.factor import DenseFactor
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError
 from mvnjac.residuals import Residuals
 
@@ -114,7 +116,7 @@ class Diagonal(Covariance):
     closed_form, positive = True, ("cov_diag",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Diagonal:
         return cls(sample.variances)
 
     def dense(self, d: int | None = None) -> Tensor:

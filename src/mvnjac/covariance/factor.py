@@ -16,7 +16,7 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import concrete, tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
-from mvnjac.covariance.base import Factor
+from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import NotPositiveDefiniteError
 
 

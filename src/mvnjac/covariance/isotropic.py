@@ -12,10 +12,12 @@ from torch import Tensor
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import scalar
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.diagonal import DiagonalFactor
 from mvnjac.covariance.estimation import refuse_all_constant
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -70,7 +72,7 @@ class Isotropic(Covariance):
     closed_form, positive = True, ("variance",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Isotropic:
         return cls(sample.variances.mean())
 
     def require_maximum(self, sample: Sample) -> None:

@@ -13,11 +13,13 @@ from torch import Size, Tensor
 from mvnjac.batches import RowLayout, broadcast, refolded, stacked
 from mvnjac.coordinates import Triangle, symmetric
 from mvnjac.covariance import checks, flip_flop
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.redundancy import without
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.gram_block import Gram
 from mvnjac.names import Names
@@ -213,7 +215,7 @@ class Kronecker(Covariance):
     option, unidentified = "ROWSxCOLUMNS", (ROW, COLUMN)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Kronecker:
         m, q = flip_flop.sides(option)
         flip_flop.require_rows(sample, m, q)
         return cls(*flip_flop.starting_values(sample, m, q))
@@ -222,7 +224,7 @@ class Kronecker(Covariance):
         flip_flop.require_rows(sample, *self.matrix_shape)
         refuse_all_constant(sample)
 
-    def normalised(self) -> Self:
+    def normalised(self) -> Kronecker:
         """The average of the variances in row_covariance is 1."""
         A, B = self.parameters[ROW], self.parameters[COLUMN]
         scale = A.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]

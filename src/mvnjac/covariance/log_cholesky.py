@@ -12,12 +12,13 @@ from torch import Tensor
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import lower_triangular
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Factor, Maker
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense_covariance import DenseCovariance
 from mvnjac.covariance.estimation import VANISHED, refuse_combination
 from mvnjac.covariance.factor import DenseFactor, halved, twice_symmetric
+from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.parametrisation import Values
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, NotFiniteError
 from mvnjac.residuals import Residuals
 

@@ -14,10 +14,12 @@ from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, factor_analysis
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.variable_blocks import VariableBlocks
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
@@ -240,7 +242,7 @@ class LowRank(Covariance):
     option, positive, unidentified = "RANK", ("cov_diag",), ("cov_factor",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> LowRank:
         k = whole_number("low-rank", option)
         factor_analysis.require_identified(sample, k)
         refuse_constant(sample)
@@ -250,10 +252,10 @@ class LowRank(Covariance):
         factor_analysis.require_identified(sample, self.rank)
         refuse_constant(sample)
 
-    def rescaled(self, units: Tensor) -> Self:
+    def rescaled(self, units: Tensor) -> LowRank:
         return type(self)(self.parameters["cov_factor"] * units.unsqueeze(-1), self.parameters["cov_diag"] * units**2)
 
-    def normalised(self) -> Self:
+    def normalised(self) -> LowRank:
         """WᵀD⁻¹W diagonal, descending; the correlations with every factor of a positive sum."""
         W, v = self.parameters["cov_factor"], self.parameters["cov_diag"]
         return type(self)(factor_analysis.principal_rotation(W, v), v)

@@ -15,10 +15,12 @@ from mvnjac.batches import narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import Coordinates, symmetric, vector
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 

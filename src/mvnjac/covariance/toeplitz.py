@@ -14,10 +14,12 @@ from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import vector
 from mvnjac.covariance import checks
-from mvnjac.covariance.base import BadInput, Covariance, Factor, Maker
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.factor import DenseFactor, cholesky
+from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.toeplitz_algebra import (
     autocorrelation,
     half_at_first,
@@ -176,7 +178,7 @@ class Toeplitz(Covariance):
         return toeplitz_times(factor.first_column, v)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Self:
+    def start(cls, sample: Sample, option: str | None) -> Toeplitz:
         """The autocovariances of the rows, Σ rᵢ rᵢ₊ₖ / d: too small at long lags, and so always positive definite."""
         return cls(autocorrelation(sample.scaled_rows).sum(0) / sample.d)
 

@@ -1,0 +1,108 @@
+"""The mean and the covariance as given: whether they fit each other, and the rows. Every error of shape is raised here."""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.batches import batch_shape, broadcast
+from mvnjac.covariance import checks
+from mvnjac.covariance.base import Covariance, same_kind
+from mvnjac.covariance.dense import Dense
+from mvnjac.errors import ArgumentError, ShapeError
+
+
+def as_covariance(function: str, covariance: Tensor | Covariance) -> Covariance:
+    """A plain tensor means Σ itself."""
+    if isinstance(covariance, Covariance):
+        return covariance
+    checks.floating(function, "covariance", covariance)
+    return Dense(covariance)
+
+
+def valid_mean(function: str, mean_name: str, mean: Tensor | None, covariance: Covariance) -> Tensor:
+    """The mean as given, or as a function of the covariance's parameters."""
+    if covariance.mean is not None:
+        if mean is not None:
+            raise ArgumentError(
+                f"{function}: a mean of shape {tuple(mean.shape)} is given, but the function of Parametric returns a mean, too; "
+                "pass None for the mean, or let the function return Σ alone."
+            )
+        return covariance.mean
+    if mean is None:
+        raise ArgumentError(f"{function}: the mean is None; pass a tensor of shape (d,) or (..., d).")
+    checks.floating(function, mean_name, mean)
+    return mean
+
+
+def dimension(function: str, mean_name: str, mean: Tensor, covariance: Covariance) -> int:
+    """The number of variables, that of the mean and of the covariance."""
+    if mean.ndim == 0:
+        raise ShapeError(f"{function}: {mean_name} has shape (); pass a {mean_name} of shape (d,) or (..., d).")
+    d, expected = mean.shape[-1], covariance.dimension
+    if expected is not None and d != expected:
+        matrix = covariance.matrix_shape
+        form = f"(..., {expected})" if matrix is None else f"(..., {matrix[0]}, {matrix[1]})"
+        raise ShapeError(
+            f"{function}: {mean_name} has shape {tuple(mean.shape)}, but the covariance is of {expected} variables "
+            f"({covariance!r}); pass a {mean_name} of shape ({expected},) or {form}."
+        )
+    if d == 0:
+        raise ShapeError(f"{function}: {mean_name} has shape {tuple(mean.shape)}: there are no variables.")
+    return d
+
+
+def common_batch(function: str, mean_name: str, mean: Tensor, covariance: Covariance) -> Size:
+    """The leading dimensions of mean and covariance together."""
+    own, other = batch_shape(mean, 1), covariance.batch
+    try:
+        return broadcast(own, other)
+    except RuntimeError:
+        raise ShapeError(
+            f"{function}: the leading dimensions of the {mean_name} {tuple(own)} and of the covariance {tuple(other)} "
+            "do not broadcast."
+        ) from None
+
+
+def require_rows(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: Size) -> None:
+    """Whether rows of x meet a mean, and a mean and a covariance of these leading dimensions."""
+    checks.floating(function, "x", x)
+    same_kind(function, "x", x, mean_name, mean)
+    d = mean.shape[-1]
+    if x.ndim == 0 or x.shape[-1] != d:
+        columns = x.shape[-1] if x.ndim else "no"
+        raise ShapeError(
+            f"{function}: {mean_name} has shape {tuple(mean.shape)}, but x, of shape {tuple(x.shape)}, has {columns} columns; "
+            f"pass x of shape (n, {d})"
+            + (f" or a {mean_name} of shape ({x.shape[-1]},) or (n, {x.shape[-1]})." if x.ndim else ".")
+        )
+    try:
+        broadcast(batch_shape(x, 1), batch)
+    except RuntimeError:
+        raise ShapeError(
+            f"{function}: x has shape {tuple(x.shape)}, but {mean_name} and covariance have the leading dimensions "
+            f"{tuple(batch)}; the leading dimensions must broadcast (for a grid of n rows and these, pass x of shape "
+            f"(n, {'1, ' * len(batch)}{d}))."
+        ) from None
+
+
+def valid_missing(function: str, missing: str | None) -> str | None:
+    """None, or "marginalise"."""
+    if missing not in (None, "marginalise"):
+        raise ArgumentError(
+            f"{function}: missing is {missing!r}; expected None (NaN in x is an error) or 'marginalise' (NaN marks a missing entry, "
+            "and each row is the marginal of what it observes)."
+        )
+    return missing
+
+
+def working(function: str, precision: str | None, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the arithmetic."""
+    if precision is None:
+        return dtype
+    if precision != "float64":
+        raise ArgumentError(
+            f"{function}: precision is {precision!r}; expected None (arithmetic in the dtype given) or 'float64' "
+            "(float32 arguments are worked in float64 inside, and the results rounded)."
+        )
+    return torch.float64
