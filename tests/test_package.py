@@ -13,7 +13,7 @@ import pytest
 import mvnjac
 
 PUBLIC = [
-    *("jacobian", "Jacobian", "Gaussian", "log_prob", "vech", "unvech"),
+    *("jacobian", "Jacobian", "Gaussian", "log_prob", "vech", "unvech", "fit", "Fit", "load"),
     *("Dense", "Cholesky", "LogCholesky", "Precision", "PrecisionCholesky", "InverseCholesky"),
     *("ScaleCorrelation", "Isotropic", "Diagonal"),
 ]

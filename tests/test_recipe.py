@@ -86,7 +86,15 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/recipe.md", "docs/conventions.md", "docs/chain_rule.md", "docs/transforms.md", "docs/missing.md"],
+    [
+        "README.md",
+        "docs/recipe.md",
+        "docs/conventions.md",
+        "docs/chain_rule.md",
+        "docs/transforms.md",
+        "docs/missing.md",
+        "docs/fit.md",
+    ],
 )
 def test_the_pages_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

@@ -73,20 +73,19 @@ def read(path: Path) -> Gaussian:
         raise TableError(f"{path}: no such file.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, held = file.metadata() or {}, file.keys()
+            tensors = {name: file.get_tensor(name) for name in held}
     except (SafetensorError, OSError) as error:
         raise TableError(f"{path}: cannot be read ({error}). Is it complete, and a model that `mvnjac fit` wrote?") from error
     try:
         mean, form = tensors.pop(_MEAN), json.loads(metadata["structure"])
         names, missing = json.loads(metadata["names"]), metadata["missing"] or None
-        covariance = _structure(form, tensors)
+        gaussian = Gaussian(mean, _structure(form, tensors), names=names, missing=missing)
     except (KeyError, TypeError, ValueError) as error:
         raise TableError(
             f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "
             f"{metadata.get('mvnjac', '(unknown)')}, this is {_version()}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
         ) from error
-    gaussian = Gaussian(mean, covariance, names=names, missing=missing)
     gaussian._model.check_parameters()
     return gaussian
 
