@@ -16,7 +16,6 @@ from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.parametrisation import Values
-from mvnjac.errors import ShapeError
 
 
 class Definition:
@@ -28,11 +27,6 @@ class Definition:
 
     def __init__(self, covariance: Covariance, mean: Tensor, factor: DenseFactor, names: Sequence[str]) -> None:
         self.covariance, self.mean, self.factor, self.names = covariance, mean, factor, list(names)
-        if covariance.mean is not None and covariance.mean.ndim > 1:
-            raise ShapeError(
-                f"µ(θ) has shape {tuple(covariance.mean.shape)}: with missing entries there is no second order where each row has "
-                "a mean of its own; let the function return a mean (d,)."
-            )
         self._own = [name for name in covariance.parameters if name in self.names]
 
     def change(self, v: Values) -> tuple[Tensor, Tensor]:
@@ -126,10 +120,10 @@ class Definition:
         ends = batch[len(batch) - len(own) :] == own
         f, values = self._function(self._own, own if ends else batch)
         outputs, pull = _vjp(f, *values)
-        given = (
-            [G] if len(outputs) == 1 else [G, (G.new_zeros(()) if up is None else up).expand((*batch, *outputs[1].shape[-1:]))]
-        )
         more = G.ndim - outputs[0].ndim
+        given = [G]
+        if len(outputs) > 1:
+            given.append((G.new_zeros(()) if up is None else up).expand((*batch[:more], *outputs[1].shape)))
         if more == 0:
             return pull(tuple(given))
         each = torch.func.vmap(lambda *one: pull(one))(*(t.flatten(0, more - 1) for t in given))

@@ -29,8 +29,11 @@ from mvnjac.covariance.factor import cholesky, solve_rows
 from mvnjac.covariance.factorised import Factor
 from mvnjac.marginals import Marginals
 from mvnjac.memory import Workspace
-from mvnjac.patterns import Bundle, alone, bundled
+from mvnjac.patterns import Bundle, alone, bundled, distinct
 from mvnjac.residuals import Residuals
+
+#: beyond so many patterns of no more than so many variables chains of dense marginals cost less than a structure a pattern
+_FEW, _DENSE = 32, 256
 
 
 class Chains:
@@ -98,10 +101,12 @@ class IncompleteResiduals(Residuals):
         self.together = together and concrete(observed) and all(i < offset or x.shape[i - offset] == 1 for i in layout.groups)
         self.layout = layout if self.together else RowLayout(self.batch, Size())
         self._chains: list[Chains] | None = None
+        self._rotations: list[tuple[Chains, Tensor]] | None = None
         self._at: Tensor | None = None  # where a row is found in the chains
         self._marginals: Marginals | None = None
         self._groups: list[Residuals] | None = None
         self._wanted_together = together
+        self._keeps_form: bool | None = None
         super().__init__(torch.where(observed, x, 0), mean, factor)
 
     def _take(self) -> None:
@@ -135,7 +140,11 @@ class IncompleteResiduals(Residuals):
     @property
     def keeps_form(self) -> bool:
         """Whether each pattern's marginal is a structure of the same kind."""
-        return self.together and self.covariance.keeps_marginals
+        if self._keeps_form is None:
+            keeps = self.together and self.covariance.keeps_marginals
+            few = keeps and (self.d > _DENSE or len(distinct(looked_at(self.mask))[0]) <= _FEW)
+            self._keeps_form = keeps and few
+        return self._keeps_form
 
     @property
     def visible(self) -> Tensor:
@@ -176,6 +185,15 @@ class IncompleteResiduals(Residuals):
                 covariance_matrix, visible = self.covariance_matrix, self.visible
                 self._chains = [Chains(bundle, covariance_matrix, visible) for bundle in bundles]
         return self._chains
+
+    @property
+    def rotations(self) -> list[tuple[Chains, Tensor]]:
+        """Each bundle's chains with their T (G?, C, d, d)."""
+        if self._rotations is None:
+            with self._graph():
+                scale_tril = self.scale_tril
+                self._rotations = [(chains, chains.rotation(scale_tril)) for chains in self.chains]
+        return self._rotations
 
     def gathered(self, of_chains: list[Tensor], event: int) -> Tensor:
         """(G?, C, R, *event), bundle by bundle → (*batch, *event)."""
@@ -255,8 +273,8 @@ class IncompleteResiduals(Residuals):
         """½ (I − Π) in whitened coordinates: (G?, P, d, d) of the patterns and (N,) which one a row has; else of each row."""
         identity = torch.eye(self.d, dtype=self.mean.dtype, device=self.mean.device)
         parts, which, first = [], [], 0
-        for chains in self.chains:
-            T, mask = chains.rotation(self.scale_tril), chains.mask
+        for chains, T in self.rotations:
+            mask = chains.mask
             if not self.together:
                 T = torch.where(mask.mT, T, 0)
                 return 0.5 * (identity - T.mT @ T), None
@@ -271,8 +289,8 @@ class IncompleteResiduals(Residuals):
     def summed_shift(self, weights: Tensor | None) -> Tensor:
         """(*own, d, d) Σ w ½ (I − Π), of rows that are together; weights of the rows' batch."""
         total: Any = 0
-        for chains in self.chains:
-            T, counts = chains.rotation(self.scale_tril), self.counts(chains, weights)
+        for chains, T in self.rotations:
+            counts = self.counts(chains, weights)
             total = total + T.flatten(-3, -2).mT @ (counts.unsqueeze(-1) * T).flatten(-3, -2)
         identity = torch.eye(self.d, dtype=self.mean.dtype, device=self.mean.device)
         n = self.layout.n_rows if weights is None else self.layout.fold(weights, 0).sum(-1)[..., None, None]

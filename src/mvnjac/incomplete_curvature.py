@@ -26,10 +26,14 @@ from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.curvature import Curvature, StructuredCurvature, solved
 from mvnjac.definition import Definition
 from mvnjac.derivatives import Derivatives
+from mvnjac.errors import ShapeError
 from mvnjac.incomplete import Chains, IncompleteResiduals
 from mvnjac.model import Model
 from mvnjac.residuals import Residuals
 from mvnjac.whitened import Whitening, added
+
+#: the most variables for which d⁴ numbers are held
+_LARGEST = 64
 
 
 @dataclass
@@ -110,7 +114,13 @@ class IncompleteCurvature(Curvature):
         own: Size,
         weights: Tensor | None = None,
     ) -> None:
-        self.names, self.rows, self.own = list(names), rows, own
+        self.names, self.rows, self.own = list(names), _suited(rows, own), own
+        rows = self.rows
+        if rows.covariance.mean is not None and rows.mean.ndim > 1:
+            raise ShapeError(
+                f"µ(θ) has shape {tuple(rows.mean.shape)}: with missing entries there is no second order where each row has a mean of "
+                "its own; let the function return a mean (d,)."
+            )
         mean, factor = rows.mean, rows.factor.dense()
         self.maps = (
             Whitening(mean, factor, names, owners)
@@ -119,25 +129,34 @@ class IncompleteCurvature(Curvature):
         )
         self._turned, self._count = _turned(rows, weights), sum_to(_given(rows, weights), own, 0)
 
+        self._squares = _squares(rows, weights) if not own else None
+
     @property
     def redundant(self) -> bool:
         return self.rows.covariance.redundant_among(self.names)
 
     @property
     def work(self) -> int:
+        if self._squares is not None:
+            return 2 * self.rows.d**2
         patterns = sum(part.chains.bundle.patterns.shape[-1] for part in self._turned)
         return min(self.rows.batch.numel(), patterns * 2 * (self.rows.d + 1)) * self.rows.d + sum(
             part.rotation.numel() for part in self._turned
         )
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
+        count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)  # of no rows there is nothing to average
+        if self._squares is not None:
+            m, K = self.maps.change(v)
+            first, second = self._squares
+            g, M = (first @ m.unsqueeze(-1)).squeeze(-1), 0.5 * (second @ K.flatten(-2).unsqueeze(-1)).reshape(K.shape)
+            return self.maps.gradients(g / count, M / count.unsqueeze(-1))
         m, K = self._folded(self.rows, v)
         parts = []
         for part in self._turned:
             change, matrix_change = part.change(m, K)
             parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
         g, M = _added_up(self.rows, self._turned, parts, self.own)
-        count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)  # of no rows there is nothing to average
         return self.maps.gradients(g / count, M / count.unsqueeze(-1))
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
@@ -146,7 +165,7 @@ class IncompleteCurvature(Curvature):
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> IncompleteStatistics:
         rows = derivatives.rows
         assert isinstance(rows, IncompleteResiduals)
-        return IncompleteStatistics(rows if own == self.own else rows.separate(), derivatives, weights, own)
+        return IncompleteStatistics(_suited(rows, own), derivatives, weights, own)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, IncompleteStatistics)
@@ -220,7 +239,7 @@ def _by_groups(
     weights: Tensor | None,
 ) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
-    means = []
+    means: list[Tensor] = []
     for i, (at, block, _) in enumerate(covariance.groups(rows.factor)):
         inner = {name: covariance.in_group(name) for name in covariance.fields}
         names = {own_name: name for name, (group, own_name) in inner.items() if group == i}
@@ -228,13 +247,33 @@ def _by_groups(
         if by_mean is not None:
             part["mean"] = by_mean[..., at]
         image = _average_fisher(rows.groups[i], block, part, own, weights) if part else {}
-        means.append(image.get("mean"))
+        if by_mean is not None:
+            means.append(image["mean"] if "mean" in image else torch.zeros_like(by_mean[..., at]))  # of what nobody observes
         result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
     if by_mean is not None:
-        parts = [mean for mean in means if mean is not None]
-        batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in parts))
-        result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in parts], -1)
+        batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in means))
+        result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1)
     return result
+
+
+def _squares(rows: IncompleteResiduals, weights: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Σ w Π (d, d) and Σ w Π ⊗ Π (d², d²), of which products with the information are products, where patterns are many."""
+    d, given = rows.d, _given(rows, weights)
+    if not rows.together or rows.layout.groups or d > _LARGEST or tracked(rows.mean, given, *rows.factor.tensors()):
+        return None
+    if sum(part.bundle.patterns.shape[-1] for part in rows.chains) <= 2 * d:
+        return None
+    shifts, pattern = rows.shifts()
+    assert pattern is not None
+    projections = (torch.eye(d, dtype=shifts.dtype, device=shifts.device) - 2 * shifts).flatten(-2)
+    each = projections.new_zeros(len(projections)).index_add(0, pattern, rows.layout.fold(given, 0))
+    products = (projections.mT * each) @ projections
+    return (each @ projections).reshape(d, d), products.reshape(d, d, d, d).transpose(1, 2).reshape(d * d, d * d)
+
+
+def _suited(rows: IncompleteResiduals, own: Size) -> IncompleteResiduals:
+    """The rows together where sums of them are those of each covariance; else, for sums that keep more, each row by itself."""
+    return rows if own == rows.layout.own else rows.separate()
 
 
 def _given(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
@@ -245,10 +284,10 @@ def _given(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
 
 def _turned(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Turned]:
     parts = []
-    for chains in rows.chains:
+    for chains, T in rows.rotations:
         mask = chains.mask.to(rows.mean.dtype)
         weighted = mask if weights is None else mask * rows.of_rows(chains, weights).unsqueeze(-1)
-        parts.append(_Turned(chains, chains.rotation(rows.scale_tril), weighted.mT @ mask))
+        parts.append(_Turned(chains, T, weighted.mT @ mask))
     return parts
 
 

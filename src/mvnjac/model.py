@@ -132,6 +132,8 @@ class Model:
         patterns = self.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
         if patterns.ndim == 0 or patterns.shape[-1] != self.d:
             raise ShapeError(f"{self.function}: observed has shape {tuple(observed.shape)}; expected (n, {self.d}).")
+        if not patterns.numel():
+            raise ShapeError(f"{self.function}: observed has shape {tuple(observed.shape)}: there are no rows to average over.")
         if patterns.ndim == 2:  # the same rows for each of many means and covariances
             patterns = patterns.reshape((len(patterns), *(1,) * len(self.batch), self.d))
         self.check_shape(patterns)

@@ -141,8 +141,7 @@ class Shifted(Block):
         fold = rows.layout.fold_own if rows.together else rows.layout.fold
         K = fold(K, 2)
         trace, parts = K.diagonal(dim1=-2, dim2=-1).sum(-1), []
-        for chains in rows.chains:
-            T = chains.rotation(rows.scale_tril)
+        for chains, T in rows.rotations:
             on_diagonal = ((T @ (K.unsqueeze(-3) if rows.together else K)) * T).sum(-1)
             parts.append(torch.where(chains.mask, on_diagonal.unsqueeze(-2), 0).sum(-1))
         observed = rows.gathered(parts, 0)

@@ -93,9 +93,13 @@ class Autoregressive(Covariance):
             / self.parameters["variance"][..., None, None, None]
         )
 
+    def _in(self, like: Tensor) -> Autoregressive:
+        """The same in the precision of the arithmetic."""
+        return self if like.dtype == self.dtype else self.map(lambda t: t.to(like.dtype))
+
     def pullback(self, name: str, rows: Residuals) -> Entrywise:
         values = BandedPrecision.pullback("precision_bands", rows).values.flatten(-2)
-        tangents = self._tangents(name, rows.d).flatten(-2)
+        tangents = self._in(values)._tangents(name, rows.d).flatten(-2)
         layout = RowLayout(broadcast(rows.batch, batch_shape(tangents, 2)), batch_shape(tangents, 2))
         products = layout.unfold(layout.fold(values) @ layout.fold_own(tangents, 2).mT)
         kind = self.coordinates_of(name, rows.d)
@@ -106,7 +110,7 @@ class Autoregressive(Covariance):
     def fisher(self, factor: BandedFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tᵀ F T, with F that of the bands and T their derivatives."""
         d, change = factor.bands.shape[-1], torch.zeros_like(factor.bands)
-        tangents = {name: self._tangents(name, d) for name in self.fields}
+        tangents = {name: self._in(change)._tangents(name, d) for name in self.fields}
         for name, value in v.items():
             flat = value.unsqueeze(-1) if name == "variance" else value
             change = change + (flat[..., None, None] * tangents[name]).sum(-3)
@@ -127,6 +131,7 @@ class Autoregressive(Covariance):
         p, rows, d = whole_number("autoregressive", option), sample.scaled_rows, sample.d
         if p >= d:
             raise ArgumentError(f"{sample.name}: the order {p} is not below the number of variables, {d}; take a smaller one.")
+        refuse_all_constant(sample)
         c = torch.stack([(rows[:, k:] * rows[:, : d - k]).sum() / d for k in range(p + 1)])  # one divisor: positive definite
         lags = (torch.arange(p)[:, None] - torch.arange(p)).abs()
         coefficients = torch.linalg.solve(c[lags], c[1:])

@@ -21,7 +21,7 @@ from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.factor import DenseFactor, cholesky, symmetric_part
 from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.samples import BadInput, Maker
-from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
+from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
 #: {name: θ} → Σ, or → (µ, Σ)
@@ -108,6 +108,12 @@ class Parametric(Covariance):
         if not isinstance(sigma, Tensor) or sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
             got = f"of shape {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else f"a {type(sigma).__name__}"
             raise ShapeError(f"Parametric: function returned a covariance {got}; expected a tensor (d, d).")
+        for what, result in (("mean", mean), ("covariance", sigma)):
+            if isinstance(result, Tensor) and result.dtype != self.dtype:
+                raise DtypeError(
+                    f"Parametric: function returned a {what} of {result.dtype} for parameters of {self.dtype}; let it return the "
+                    "parameters' dtype: a constant inside may be of the other one."
+                )
         if mean is not None and (mean.ndim == 0 or mean.shape[-1] != sigma.shape[-1]):
             raise ShapeError(
                 f"Parametric: function returned a mean of shape {tuple(mean.shape)} with a covariance of shape "
