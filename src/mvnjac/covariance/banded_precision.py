@@ -19,7 +19,7 @@ from mvnjac.covariance.bands import Bands, banded_product, bands_of_sum, consecu
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.cyclic_reduction import CyclicReduction
-from mvnjac.covariance.estimation import refuse_combination, refuse_constant, whole_number
+from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_strangers, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, flipped_cholesky, inverse_triangle
 from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.samples import BadInput, Maker
@@ -222,6 +222,7 @@ class BandedPrecision(Covariance):
                 f"{sample.name}: {sample.count} rows for a bandwidth of {b}; use at least {b + 2} rows."
             )
         refuse_constant(sample)
+        refuse_strangers(sample, b)
         diagonals = [(rows[:, k:] * rows[:, : sample.d - k]).sum(0) for k in range(b + 1)]
         bands = torch.stack([pad(diagonal, (0, k)) for k, diagonal in enumerate(diagonals)])
         if sample.complete:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.covariance import checks
-from mvnjac.errors import ArgumentError, NotIdentifiedError, NotPositiveDefiniteError
+from mvnjac.errors import ArgumentError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError
 
 if TYPE_CHECKING:
     from mvnjac.sample import Sample
@@ -125,16 +125,33 @@ def refuse_combination(sample: Sample, covariance_matrix: Tensor, least: float |
         )
 
 
-def refuse_strangers(sample: Sample) -> None:
-    """An unrestricted Σ needs every two variables to be observed together: else the data say nothing about their covariance."""
+def refuse_strangers(sample: Sample, bandwidth: int | None = None) -> None:
+    """An unrestricted Σ needs every two variables to be observed together: else the data say nothing about their covariance.
+
+    bandwidth: only of variables that are not further apart.
+    """
     seen = sample.observed.to(sample.rows)
-    apart = ((seen.mT @ seen) == 0).tril(-1).nonzero().tolist()
+    never = ((seen.mT @ seen) == 0).tril(-1)
+    apart = (never if bandwidth is None else never.triu(-bandwidth)).nonzero().tolist()
     if apart:
         shown = "; ".join(f"{sample.namer(j)} and {sample.namer(i)}" for i, j in apart[:_SHOWN])
         more = f"; and {len(apart) - _SHOWN} pairs more" if len(apart) > _SHOWN else ""
         raise NotIdentifiedError(
             f"{sample.name}: never observed in the same row, so that the data say nothing about their covariance: {shown}{more}. "
             "Leave variables out, or fit a structure (low-rank, diagonal) that needs no such pair."
+        )
+
+
+def refuse_extreme(sample: Sample) -> None:
+    """Squares of the numbers must be numbers, too."""
+    variances = sample.variances
+    bad = ~torch.isfinite(variances) | (variances < torch.finfo(variances.dtype).tiny)
+    bad[[*sample.constant, *sample.unobserved]] = False
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0])
+        raise NotFiniteError(
+            f"{sample.name}: the variance of {sample.namer(i)} is {variances[i].item()!r} in {variances.dtype}: its squares overflow "
+            "or vanish; use other units."
         )
 
 

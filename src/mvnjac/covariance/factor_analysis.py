@@ -14,6 +14,8 @@ from mvnjac.sample import Sample
 
 #: a factor that the sample shows nothing of starts this small, in variances of its own: at 0 it would stay there
 _FAINT = 1e-2
+#: a variable that the others explain to rounding starts with this share of its variance of its own: at 0 the search would end
+_LEAST = 1e-3
 
 
 def starting_values(sample: Sample, k: int) -> tuple[Tensor, Tensor]:
@@ -22,7 +24,7 @@ def starting_values(sample: Sample, k: int) -> tuple[Tensor, Tensor]:
     With S = rowsᵀ rows the sample covariance, and the eigenvalues λ and eigenvectors q of diag(v)^-½ S diag(v)^-½, the
     likelihood given v is largest at the columns √v ∘ q √(λ − 1) of the k largest λ.
     """
-    v = (1 - k / (2 * sample.d)) * _unexplained(sample)
+    v = (1 - k / (2 * sample.d)) * torch.maximum(_unexplained(sample), _LEAST * sample.variances)
     values, vectors = _leading(sample.scaled_rows / v.sqrt(), k)
     W = v.sqrt().unsqueeze(-1) * vectors * (values - 1).clamp(min=_FAINT).sqrt()
     return W, v

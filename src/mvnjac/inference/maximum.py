@@ -11,7 +11,7 @@ import torch
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.dense import Dense
-from mvnjac.covariance.estimation import refuse_unobserved
+from mvnjac.covariance.estimation import refuse_extreme, refuse_unobserved
 from mvnjac.covariance.log_cholesky import LogCholesky
 from mvnjac.errors import NotConvergedWarning
 from mvnjac.gaussian import Gaussian
@@ -40,6 +40,7 @@ def fit_sample(
 ) -> Fit:
     """`fit` to a sample that may have come in batches."""
     refuse_unobserved(sample)
+    refuse_extreme(sample)
     if isinstance(choice.instance, BlockDiagonal):
         return _fit_blocks(sample, choice.instance, names, missing, max_iterations, progress)
     start = choice.start(sample)
