@@ -75,7 +75,7 @@ def test_little_and_rubin() -> None:
 
 STRUCTURES = [
     *("dense", "scale-correlation", "precision", "diagonal", "isotropic", "low-rank:2"),
-    *("toeplitz", "compound-symmetric", "banded-precision:1", "banded-precision:6", "kronecker:1x7"),
+    *("toeplitz", "compound-symmetric", "banded-precision:1", "banded-precision:6", "kronecker:1x7", "ar:2"),
 ]
 
 

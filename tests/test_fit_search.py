@@ -112,6 +112,8 @@ def ar1(n: int, d: int) -> Tensor:
     ("structure", "x"),
     [
         ("toeplitz", ar1(80, 6)),
+        ("autoregressive:2", ar1(80, 6)),
+        ("ar:1", ar1(80, 6)),
         ("kronecker:2x3", sample(80, 6)),
         ("kronecker:3x2", ar1(40, 6)),
         ("kronecker:1x3", sample(40, 3)),

@@ -57,6 +57,7 @@ SECOND_ORDER = {
 BANDED = {
     *("of", "root_times", "inverse_bands", "_blocks", "_unblocked", "_window", "_around", "_interleaved", "_local", "units"),
     *("banded_product", "dense_matrix", "consecutive_blocks", "bands_of_sum", "_twice_below", "_halved_below"),
+    *("_completed", "without"),
     *("autoregressive_bands", "_require_stationary", "_rank", "_indices", "positions", "free", "variables"),
 }
 TESTS = {

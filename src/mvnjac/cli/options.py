@@ -81,7 +81,7 @@ ModelFile = Annotated[
 ]
 STRUCTURES = (
     "dense, diagonal, isotropic, low-rank:RANK, kronecker:ROWSxCOLUMNS, toeplitz, compound-symmetric, banded-precision:BANDWIDTH, "
-    "or another of the dense family: the parametrisations, by the same names"
+    "autoregressive:ORDER (or ar:ORDER), or another of the dense family: the parametrisations, by the same names"
 )
 Structure = Annotated[
     str | None,

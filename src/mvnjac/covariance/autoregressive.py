@@ -123,7 +123,7 @@ class Autoregressive(Covariance):
 
     # --- estimation -----------------------------------------------------------------------------------------------------
 
-    option, positive = "ORDER", ("variance",)
+    option, short, positive = "ORDER", "ar", ("variance",)
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Autoregressive:

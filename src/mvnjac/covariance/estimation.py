@@ -27,6 +27,8 @@ class Estimable:
 
     #: how what stands behind the colon of "low-rank:5" is written in the manual (RANK); None where nothing does
     option: ClassVar[str | None] = None
+    #: another name that it is asked for by: "ar" for autoregressive
+    short: ClassVar[str | None] = None
     #: whether `start` is the maximum of the likelihood itself
     closed_form: ClassVar[bool] = False
     #: the parameters that are positive numbers: a search moves in their logarithms

@@ -43,9 +43,9 @@ def fit(
         x: (n, d), one observation a row, float32 or float64; of `Kronecker` also (n, m, q). The arithmetic is float64, and so is the
             estimate: rounded to float32 it would be no maximum.
         structure: "dense", "diagonal", "isotropic", "low-rank:5" (5 factors), "kronecker:3x4" (rows × columns), "toeplitz",
-            "compound-symmetric", "banded-precision:2" (bandwidth), any of the dense family ("cholesky", "scale-correlation", …: the
-            same Σ by other parameters); or a class; or an instance, whose parameters are the start (of `Parametric` and
-            `BlockDiagonal` the only way).
+            "compound-symmetric", "banded-precision:2" (bandwidth), "ar:2" (order), any of the dense family ("cholesky",
+            "scale-correlation", …: the same Σ by other parameters); or a class; or an instance, whose parameters are the start (of
+            `Parametric` and `BlockDiagonal` the only way).
         missing: "marginalise": NaN is a missing entry, and each row is the marginal of what it observes.
         weights: (n,) not negative; a weight of 2 is a row that occurred twice.
         names: the variables' names, for columns and messages.

@@ -59,6 +59,10 @@ def choices() -> dict[str, type[Covariance]]:
     return {kebab(name): cls for name, cls in structures().items() if _startable(cls)}
 
 
+def _short() -> dict[str, type[Covariance]]:
+    return {cls.short: cls for cls in structures().values() if cls.short is not None}
+
+
 def manual() -> list[str]:
     """The same as they are written, with their options."""
     return [name if cls.option is None else f"{name}:{cls.option}" for name, cls in sorted(choices().items())]
@@ -75,7 +79,7 @@ def choose(structure: str | type[Covariance] | Covariance) -> Choice:
         return Choice(type(structure), instance=structure)
     if isinstance(structure, str):
         name, colon, option = structure.partition(":")
-        cls = choices().get(name.lower().replace("_", "-"))
+        cls = (_short() | choices()).get(name.lower().replace("_", "-"))
         if cls is None:
             close = difflib.get_close_matches(name, choices(), 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
