@@ -96,6 +96,9 @@ class Derivatives:
     def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
         if self._sums_first(names, owns):
+            sums = Sums.at_once(self.rows, weights)
+            if sums is not None:
+                return self.totals_from(sums, names)
             return self.totals_from(Sums.of(self._chunks(self.model.d, weights, self._chunk_size(names)), owns[0]), names)
         if self._in_one_pass(names, owns):
             both = self.rows.factor.squares_and_totals(self.rows, weights)
@@ -137,6 +140,9 @@ class Derivatives:
         if len(rows.batch) != 1 or not self._sums_first(names, [self.model.batch] * len(names)):
             return None
         squares = rows.mean.new_empty(rows.batch)
+        by_kernel = Sums.at_once(rows, None, squares)
+        if by_kernel is not None:
+            return squares, by_kernel
 
         def noted() -> Iterator[tuple[Residuals, None]]:
             first = 0

@@ -9,6 +9,8 @@ is no density) `everyday` gives None, and the general way does it, or says what 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
@@ -102,7 +104,7 @@ def everyday(x: object, mean: object, covariance: object, gradients: bool = True
     return None
 
 
-def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, object] | None:
+def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, Any] | None:
     native = kernels.native
     if native is None or type(mean) is not Tensor or type(covariance) is not Tensor or watched():
         return None
@@ -112,7 +114,7 @@ def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, objec
     return mean, covariance, native
 
 
-def _factorised(native, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
+def _factorised(native: Any, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
     (d,) = mean.shape
     if covariance.shape != (d, d) or not 0 < d <= native.LARGEST:
         return None
@@ -131,7 +133,6 @@ class Everyday:
     """Rows (n, d) of one Gaussian. Results are None where x, the mean or Σ was changed in place since."""
 
     __slots__ = ("_version", "prepared", "x")
-    packs = True  # whether there is a kernel for the n×p matrix
 
     def __init__(self, x: Tensor, prepared: Prepared) -> None:
         self.x, self.prepared, self._version = x, prepared, x._version
@@ -179,7 +180,6 @@ class Many:
     """Gaussians of one row each: x (n, d), mean (n, d), Σ (n, d, d). All of them are evaluated at once, when they are looked at."""
 
     __slots__ = ("_ready", "_versions", "covariance", "mean", "x")
-    packs = False
 
     def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor) -> None:
         self.x, self.mean, self.covariance = x, mean, covariance

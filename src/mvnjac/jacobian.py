@@ -197,7 +197,7 @@ class Jacobian:
             >>> J.matrix(wrt=("mean", "covariance_matrix[1,0]")).shape
             torch.Size([3, 3])
         """
-        if self._quick is not None and wrt is None and layout == "unique" and self._quick.packs:
+        if self._quick is not None and wrt is None and layout == "unique" and isinstance(self._quick, Everyday):
             return self._packed(self._quick, out)
         selection = self._select(wrt, layout)
         shape = (*self.batch, selection.size)
