@@ -205,7 +205,7 @@ class Many:
         """All results, those by Σ where wanted; False where a shape is out of the ordinary or a row has no density."""
         native, dtype = kernels.native, self.mean.dtype
         n, d = self.x.shape
-        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not 0 < d <= native.LARGEST or n == 0:
+        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not 0 < d <= native.LARGEST_SMALL or n == 0:
             return False
         log_prob = torch.empty(n, dtype=dtype)
         ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}

@@ -73,7 +73,7 @@ def packed(
     n, d = left.shape
     if n == 0 or not _in_reach(left, right, offset, out, diagonal) or not offset.is_contiguous():
         return False
-    if d > kernels.native.LONGEST or any(t is not None and not t.is_contiguous() for t in (pattern, observed, diagonal)):
+    if any(t is not None and not t.is_contiguous() for t in (pattern, observed, diagonal)):
         return False
     kernels.native.packed(
         ITEMSIZE[out.dtype], out.data_ptr(), out.stride(0), left.data_ptr(), left.stride(0), right.data_ptr(), right.stride(0),
