@@ -46,7 +46,7 @@ def fit_sample(
     start = choice.start(sample)
     start.require_maximum(sample)
     closed_form = start.closed_form and sample.complete
-    units = sample.variances.sqrt()
+    units = start.units_of(sample)
     rescaled = None if closed_form else start.rescaled(1 / units)  # a search sees variables of variance 1
     if rescaled is None:
         units = torch.ones_like(units)
