@@ -207,6 +207,13 @@ def test_a_regression() -> None:
     torch.testing.assert_close(estimate.covariance.parameters["log_variance"], (left * left).mean(0).log())
 
 
+def test_parameters_that_the_data_cannot_tell_apart() -> None:
+    theta = {name: torch.zeros((), dtype=torch.float64) for name in ("first", "second")}
+    redundant = mvnjac.Parametric(lambda t: torch.exp(t["first"] + t["second"]) * torch.eye(4).double(), theta)
+    with pytest.raises(errors.NotIdentifiedError, match=r"^fit: the data do not tell .* along first, second; "):
+        mvnjac.fit(sample(30, 4), redundant)
+
+
 def test_the_likelihood_only_rises() -> None:
     values: list[float] = []
     mvnjac.fit(returns(), "low-rank:4", progress=lambda phase, iteration, value: values.append(value))

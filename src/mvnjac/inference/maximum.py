@@ -13,7 +13,7 @@ from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import refuse_extreme, refuse_unobserved
 from mvnjac.covariance.log_cholesky import LogCholesky
-from mvnjac.errors import NotConvergedWarning
+from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.expectation_maximisation import improved
 from mvnjac.inference.likelihood import Likelihood, Point
@@ -59,7 +59,10 @@ def fit_sample(
         if progress is not None:
             progress("fitting", iteration, point.value + shift)
 
-    ascent = ascend(likelihood, 0 if closed_form else max_iterations, watch)
+    try:
+        ascent = ascend(likelihood, 0 if closed_form else max_iterations, watch)
+    except SingularError as error:
+        raise NotIdentifiedError(f"{sample.name}: the data do not tell the parameters apart: {error}") from error
     point = ascent.point
     converged, message = _verdict(sample_there, ascent, closed_form)
     if not converged:
