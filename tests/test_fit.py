@@ -198,7 +198,7 @@ REFUSED = {
     "no number": (X, "low-rank:two", errors.ArgumentError, "positive whole number"),
     "no sides": (X, "kronecker:4", errors.ArgumentError, "as in kronecker:3x4"),
     "no option": (X, "dense:3", errors.ArgumentError, "takes no option"),
-    "squares overflow": (1e200 * X, "dense", errors.NotFiniteError, "squares .*overflow.*use other units"),
+    "squares overflow": (1e200 * X, "dense", errors.NotFiniteError, "variance of 'AAPL' is (inf|nan) .*overflow.*use other units"),
     "squares vanish": (1e-200 * (X - 50), "toeplitz", errors.NotFiniteError, "variance of 'AAPL' is 0.0 .*vanish; use other units"),
     "no start": (X, mvnjac.Parametric, errors.ArgumentError, "pass an instance"),
     "no structure": (X, torch.eye(4), errors.ArgumentError, "structure is a Tensor"),
