@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
+from mvnjac import planner
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
@@ -187,7 +187,7 @@ class Outer(Block):
         if len(self.batch) != 1 or self.offset.ndim != 2:
             yield ...
             return
-        step = max(1000, memory.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
+        step = max(1000, planner.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
         for start in range(0, self.batch[0], step):
             yield slice(start, start + step)
 

@@ -15,7 +15,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from mvnjac import kernels
+from mvnjac import kernels, planner
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import ITEMSIZE
 
@@ -116,7 +116,7 @@ def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, Any] 
 
 def _factorised(native: Any, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
     (d,) = mean.shape
-    if covariance.shape != (d, d) or not 0 < d <= native.LARGEST:
+    if covariance.shape != (d, d) or not planner.kernel_sums(d):
         return None
     address, n = 0, 0
     if x is not None:
@@ -205,7 +205,7 @@ class Many:
         """All results, those by Σ where wanted; False where a shape is out of the ordinary or a row has no density."""
         native, dtype = kernels.native, self.mean.dtype
         n, d = self.x.shape
-        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not 0 < d <= native.LARGEST_SMALL or n == 0:
+        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not planner.kernel_many(d) or n == 0:
             return False
         log_prob = torch.empty(n, dtype=dtype)
         ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}

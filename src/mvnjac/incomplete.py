@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
+from mvnjac import planner
 from mvnjac.arithmetic import concrete, looked_at
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.chains import Chains
@@ -30,9 +31,6 @@ from mvnjac.marginals import Marginals
 from mvnjac.memory import Workspace
 from mvnjac.patterns import alone, bundled, distinct
 from mvnjac.residuals import Residuals
-
-#: beyond so many patterns of no more than so many variables chains of dense marginals cost less than a structure a pattern
-_FEW, _DENSE = 32, 256
 
 
 class IncompleteResiduals(Residuals):
@@ -96,7 +94,7 @@ class IncompleteResiduals(Residuals):
         """Whether each pattern's marginal is a structure of the same kind."""
         if self._keeps_form is None:
             keeps = self.together and self.covariance.keeps_marginals
-            few = keeps and (self.d > _DENSE or len(distinct(looked_at(self.mask))[0]) <= _FEW)
+            few = keeps and planner.keeps_form(len(distinct(looked_at(self.mask))[0]), self.d)
             self._keeps_form = keeps and few
         return self._keeps_form
 

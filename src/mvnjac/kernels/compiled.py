@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from mvnjac import kernels
+from mvnjac import kernels, planner
 from mvnjac.arithmetic import transforming
 from mvnjac.kernels import ITEMSIZE
 
@@ -91,7 +91,7 @@ def whitened_sums(
     squares: (n,) memory for ‖z‖². None where the kernel cannot do it.
     """
     n, d = x.shape
-    if n == 0 or not 0 < d <= (kernels.native.LARGEST if kernels.native is not None else 0):
+    if n == 0 or not planner.kernel_sums(d):
         return None
     triangle = scale_tril if scale_tril.stride(-1) == 1 else scale_tril.mT
     if (
