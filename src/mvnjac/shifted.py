@@ -93,7 +93,7 @@ class Shifted(Block):
         assert pattern is not None
         packed = self.coordinates.pack_gradient(shift)
         if isinstance(self._complete, Outer) and self._complete.packs and set(self._local) == {0, 1} and not tracked(packed):
-            table = packed + self.coordinates.pack_gradient(self._complete.offset)
+            table = packed + self.coordinates.pack_gradient(self._complete.constant)
             if self._complete.write_packed(table, out, pattern, self._rows.mask):
                 return out
         self._complete.unique(out)
