@@ -1,0 +1,63 @@
+"""The library against its peers and the floor of the machine.
+
+    python -m benchmarks            every workload, threads 1 and 2, float64 and float32; writes benchmarks/RESULTS.md
+    python -m benchmarks --quick    some of them, float64, one thread; prints
+    python -m benchmarks --only hessian,LowRank    those whose names contain one of these, float64, one thread; prints
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.measure import QUICK, Effort, Measurement, measure
+from benchmarks.workload import Workload
+from benchmarks.workloads import WORKLOADS
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+CONFIGURATIONS = [("float64", 1), ("float64", 2), ("float32", 1), ("float32", 2)]
+
+
+def run(workloads: Sequence[Workload], configurations: Sequence[tuple[str, int]], effort: Effort) -> list[Measurement]:
+    """All measurements; a line on stderr for each workload."""
+    measurements: list[Measurement] = []
+    slow: dict[str, list[str]] = {}
+    for dtype, threads in configurations:
+        for workload in workloads:
+            if workload.once and (dtype, threads) != configurations[0]:
+                continue
+            start = time.perf_counter()
+            measured = measure(workload, dtype, threads, effort, slow.get(workload.name, ()))
+            measurements.append(measured)
+            slow.setdefault(workload.name, [name for name, times in measured.times.items() if min(times) > effort.slow])
+            elapsed = time.perf_counter() - start
+            print(f"{dtype}, {threads} thread(s), {workload.name}: {elapsed:.0f} s", file=sys.stderr, flush=True)
+            for name, text in measured.failed.items():
+                print(f"    {name} failed:\n{text}", file=sys.stderr, flush=True)
+    return measurements
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--only", metavar="WORDS", help="workloads whose names contain one of these, separated by commas")
+    options = parser.parse_args()
+    words = options.only.split(",") if options.only else [""]
+    workloads = [w for w in WORKLOADS if any(word in w.name for word in words) and (w.quick or not options.quick)]
+    whole = not options.quick and not options.only
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "2"  # what a contestant may take at most
+    measurements = run(workloads, CONFIGURATIONS if whole else CONFIGURATIONS[:1], QUICK if options.quick else Effort())
+    text = report.markdown(workloads, measurements)
+    if whole:
+        RESULTS.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
