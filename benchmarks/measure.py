@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from benchmarks.process import Failure, Process
+from benchmarks.process import ContestantError, Process
 from benchmarks.workload import Workload
 
 
@@ -16,19 +16,17 @@ class Effort:
 
     Args:
         rounds: at most.
-        seconds: of each contestant in all rounds; at least three rounds, one where a call takes a third of `slow` or more.
-        slow: seconds; who takes longer is left out where the configuration is not the first.
+        seconds: of each contestant in all rounds, of which there are three at least.
+        slow: seconds; who takes longer is timed once, and left out where the configuration is not the first.
         sample: seconds; a shorter call is repeated in each round until it has taken so long.
     """
 
-    rounds: int = 15
-    seconds: float = 3.0
+    rounds: int = 11
+    seconds: float = 1.5
     slow: float = 5.0
     sample: float = 0.01
 
     def rounds_of(self, seconds: float) -> int:
-        if seconds > self.slow:
-            return 1
         return max(3, min(self.rounds, int(self.seconds / seconds)))
 
 
@@ -41,6 +39,7 @@ class Measurement:
 
     Attributes:
         times: seconds a call by contestant, one a round; who is slow takes part in the first rounds only.
+        shares: processor time over time, one a round and contestant of one thread. Below 1, others had the machine.
         peak: bytes above the inputs by contestant.
         failed: who raised, and what.
         left_out: who was too slow.
@@ -51,6 +50,7 @@ class Measurement:
     dtype: str
     threads: int
     times: dict[str, list[float]] = field(default_factory=dict)
+    shares: list[float] = field(default_factory=list)
     peak: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -80,20 +80,29 @@ def measure(workload: Workload, dtype: str, threads: int, effort: Effort, withou
             try:
                 processes[contestant.name] = process = Process(workload, contestant, dtype, threads)
                 measurement.peak[contestant.name] = process.peak
-            except Failure as failure:
-                measurement.failed[contestant.name] = str(failure)
-        _rounds(processes, measurement, effort)
+            except ContestantError as error:
+                measurement.failed[contestant.name] = str(error)
+        alone = {c.name for c in workload.contestants if (c.threads or threads) == 1}
+        _rounds(processes, measurement, effort, alone)
     finally:
         for process in processes.values():
             process.close()
     return measurement
 
 
-def _rounds(processes: dict[str, Process], measurement: Measurement, effort: Effort) -> None:
-    seconds = {name: p.seconds if p.seconds > effort.slow else p.time(1) for name, p in processes.items()}
-    calls = {name: max(1, round(effort.sample / seconds[name])) for name in processes}
-    rounds = {name: effort.rounds_of(seconds[name]) for name in processes}
+def _rounds(processes: dict[str, Process], measurement: Measurement, effort: Effort, alone: Collection[str]) -> None:
+    """Who is slow has had its only turn: the first call."""
+    for name, process in processes.items():
+        if process.seconds > effort.slow:
+            measurement.times[name] = [process.seconds]
+    timed = {name: process for name, process in processes.items() if name not in measurement.times}
+    seconds = {name: process.time(1)[0] for name, process in timed.items()}
+    calls = {name: max(1, round(effort.sample / seconds[name])) for name in timed}
+    rounds = {name: effort.rounds_of(seconds[name]) for name in timed}
     for index in range(max(rounds.values(), default=0)):
-        for name, process in processes.items():
+        for name, process in timed.items():
             if index < rounds[name]:
-                measurement.times.setdefault(name, []).append(process.time(calls[name]))
+                wall, processor = process.time(calls[name])
+                measurement.times.setdefault(name, []).append(wall)
+                if name in alone:
+                    measurement.shares.append(processor / wall)

@@ -24,7 +24,7 @@ _CONTEXT.set_forkserver_preload(["mvnjac", "scipy.linalg", "threadpoolctl", "jax
 _PR_SET_PDEATHSIG = 1
 
 
-class Failure(Exception):
+class ContestantError(Exception):
     """A contestant raised; the text says what."""
 
 
@@ -47,12 +47,12 @@ class Process:
         theirs.close()
         try:
             self.seconds, self.peak = self._reply()
-        except Failure:
+        except ContestantError:
             self.close()
             raise
 
-    def time(self, calls: int) -> float:
-        """Seconds a call, the mean of so many."""
+    def time(self, calls: int) -> tuple[float, float]:
+        """Seconds a call, the mean of so many, and seconds of processor time in it."""
         os.kill(self._pid, signal.SIGCONT)
         self._pipe.send(calls)
         return self._reply()
@@ -71,9 +71,9 @@ class Process:
         try:
             reply = self._pipe.recv()
         except EOFError:
-            raise Failure("the process died (out of memory?)") from None
+            raise ContestantError("the process died (out of memory?)") from None
         if isinstance(reply, str):
-            raise Failure(reply)
+            raise ContestantError(reply)
         os.kill(self._pid, signal.SIGSTOP)
         return reply
 
@@ -89,7 +89,9 @@ def _serve(pipe: Connection, workload: Workload, contestant: Contestant, dtype: 
         pipe.send((seconds, _memory("VmHWM") - before))
         while True:
             calls = pipe.recv()
-            pipe.send(sum(_timed(call) for _ in range(calls)) / calls)
+            start = time.process_time()
+            seconds = sum(_timed(call) for _ in range(calls))
+            pipe.send((seconds / calls, (time.process_time() - start) / calls))
     except EOFError:
         return
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -18,12 +19,13 @@ PREFACE = """\
 which timed every contestant once, in turn, every one in a process of its own that is stopped when it is not its turn. "Best
 peer" is the peer with which we compare worst. A floor does only what cannot be avoided. Peak memory is the most that the first
 call took above its inputs, MB of 10⁶ bytes. Releasing a result is not timed. Times are medians.
+Who takes over 5 s is timed once.
 """
 
 
 def markdown(workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
     """The whole report: machine, targets, and a table for each group in each configuration."""
-    parts = [PREFACE, describe(), _targets(workloads, measurements)]
+    parts = [PREFACE, describe() + _contention(measurements), _targets(workloads, measurements)]
     for configuration, some in groupby(measurements, key=lambda m: m.configuration):
         dtype, threads = configuration
         parts.append(f"## {dtype}, {threads} thread{'s' if threads > 1 else ''}\n")
@@ -32,6 +34,18 @@ def markdown(workloads: Sequence[Workload], measurements: Sequence[Measurement])
             by_group.setdefault(measurement.group, []).append(measurement)
         parts += [_group(group, workloads, rows, configuration == FIRST) for group, rows in by_group.items()]
     return "\n".join(parts)
+
+
+def _contention(measurements: Sequence[Measurement]) -> str:
+    """How much of the machine there was, as those with one thread saw it."""
+    shares = [share for m in measurements for share in m.shares]
+    if not shares:
+        return ""
+    quiet = sum(share > 0.95 for share in shares) / len(shares)
+    return (
+        f"- one thread had its processor for {statistics.median(shares):.0%} of the time (median of {len(shares)} samples), "
+        f"and for over 95 % of it in {quiet:.0%} of them: the rest shared the machine with others\n"
+    )
 
 
 def _group(group: str, workloads: Sequence[Workload], rows: Sequence[Measurement], memory: bool) -> str:

@@ -256,9 +256,9 @@ WORKLOADS: tuple[Workload, ...] = (
     low_rank(100, 20_000, 20, 1 / 2.3),
     *(missing(5000, 50, gaps) for gaps in _GAPS),
     *(small_call(n, 3) for n in (1, 1000)),
-    two_threads(10_000, 200, "J.sum()"),
-    *(two_threads(n, d, task) for task in ("J.matrix()", "J.matrix(out=)") for n, d in ((10_000, 50), (2000, 200))),
     *(float32(n, d, "J.sum()") for n, d in _TOTAL),
     *(float32(n, d, "J.matrix(out=)") for n, d in _MATRIX),
     *(float32(n, d, "J.log_prob, J.sum()") for n, d in ((100_000, 3), (10_000, 10), (1000, 50))),
+    two_threads(10_000, 200, "J.sum()"),
+    *(two_threads(n, d, task) for task in ("J.matrix()", "J.matrix(out=)") for n, d in ((10_000, 50), (2000, 200))),
 )

@@ -13,7 +13,9 @@ from torch import Tensor
 
 import mvnjac
 from benchmarks.contestants import jax_jit
-from benchmarks.workload import Contestant, Workload
+from benchmarks.measure import Measurement
+from benchmarks.report import markdown
+from benchmarks.workload import Contestant, Entry, Target, Workload
 from benchmarks.workloads import WORKLOADS
 from tests.tolerance import assert_close
 
@@ -59,3 +61,44 @@ def test_contestants_agree(workload: Workload) -> None:
         assert expected.keys() <= got.keys(), other.name
         for name, value in expected.items():
             assert_close(got[name], value, kappa=100, what=f"{workload.name}: {name} of {other.name}")
+
+
+def test_ratios_are_taken_within_the_rounds_of_both() -> None:
+    measurement = Measurement("group", "size", "float64", 1, times={"ours": [1.0, 2.0, 9.0, 9.0], "slow": [10.0, 40.0]})
+    assert measurement.ratio("ours", "slow") == pytest.approx((1 / 10 + 2 / 40) / 2)
+    assert measurement.ratio("ours", "absent") is None
+
+
+def test_report_names_targets_best_peer_memory_and_who_failed() -> None:
+    """Ours 2 s; the peers 8 and 4 s, of which the second is the best; the floor 1 s."""
+    workload = Workload(
+        group="group",
+        size="(7, 3)",
+        data=dict,
+        tiny=dict,
+        ours=(
+            Entry(Contestant("ours", dict), (Target("a", 1 / 5), Target("floor", 2.5), Target("b", ("floor", "a"))), peak_mb=1),
+        ),
+        floors=(Contestant("floor", dict),),
+        peers=(Contestant("a", dict), Contestant("b", dict), Contestant("c", dict)),
+    )
+    times = {"ours": [2.0] * 3, "floor": [1.0] * 3, "a": [8.0] * 3, "b": [4.0] * 3}
+    text = markdown(
+        [workload],
+        [
+            Measurement(
+                "group", "(7, 3)", "float64", 1, times, [1.0, 0.5], {"ours": 2_000_000}, {"c": "line\nValueError: no"}, ["d"]
+            )
+        ],
+    )
+    for line in (
+        "| group (7, 3) | ours | a | 1/5 | 1/4 | 3 | **no** |",
+        "| group (7, 3) | ours | floor | 2.5 | 2 | 3 | yes |",
+        "| group (7, 3) | ours | b | 1/8 | 0.5 | 3 | **no** |",
+        "| group (7, 3) | ours | peak memory | 1 MB | 2 MB | 1 | **no** |",
+        "| (7, 3) | ours | 2 s | 2 | 1/4 | 0.5 | – | 0.5 (b) |",
+        "- (7, 3): d left out, over 5 s a call.",
+        "- (7, 3): c failed: ValueError: no",
+    ):
+        assert line in text.splitlines(), text
+    assert "over 95 % of it in 50% of them" in text
