@@ -19,12 +19,12 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.measure import QUICK, Effort, Measurement, measure
+from benchmarks.report import CONFIGURATIONS
 from benchmarks.workload import Workload
 from benchmarks.workloads import WORKLOADS
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TIMES = Path(__file__).parents[1] / "build" / "benchmarks.json"
-CONFIGURATIONS = [("float64", 1), ("float32", 1), ("float64", 2), ("float32", 2)]
 
 
 def run(workloads: Sequence[Workload], configurations: Sequence[tuple[str, int]], effort: Effort) -> Iterator[Measurement]:
@@ -32,7 +32,7 @@ def run(workloads: Sequence[Workload], configurations: Sequence[tuple[str, int]]
     slow: dict[str, list[str]] = {}
     for dtype, threads in configurations:
         for workload in workloads:
-            if workload.once and (dtype, threads) != configurations[0]:
+            if workload.once and (dtype, threads) != CONFIGURATIONS[0]:
                 continue
             start = time.perf_counter()
             measured = measure(workload, dtype, threads, effort, slow.get(workload.name, ()))

@@ -100,9 +100,12 @@ def _rounds(processes: dict[str, Process], measurement: Measurement, effort: Eff
     calls = {name: max(1, round(effort.sample / seconds[name])) for name in timed}
     rounds = {name: effort.rounds_of(seconds[name]) for name in timed}
     for index in range(max(rounds.values(), default=0)):
-        for name, process in timed.items():
-            if index < rounds[name]:
-                wall, processor = process.time(calls[name])
-                measurement.times.setdefault(name, []).append(wall)
-                if name in alone:
-                    measurement.shares.append(processor / wall)
+        for name in [name for name in timed if index < rounds[name]]:
+            try:
+                wall, processor = timed[name].time(calls[name])
+            except ContestantError as error:
+                measurement.failed[name], rounds[name] = str(error), 0
+                continue
+            measurement.times.setdefault(name, []).append(wall)
+            if name in alone:
+                measurement.shares.append(processor / wall)

@@ -10,7 +10,8 @@ from benchmarks.machine import describe
 from benchmarks.measure import Measurement
 from benchmarks.workload import Entry, Target, Workload
 
-FIRST = ("float64", 1)  # the configuration that targets are for
+CONFIGURATIONS = [("float64", 1), ("float32", 1), ("float64", 2), ("float32", 2)]
+FIRST = CONFIGURATIONS[0]  # that targets are for
 
 PREFACE = """\
 # Measured
@@ -25,15 +26,36 @@ Who takes over 5 s is timed once.
 
 def markdown(workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
     """The whole report: machine, targets, and a table for each group in each configuration."""
-    parts = [PREFACE, describe() + _contention(measurements), _targets(workloads, measurements)]
+    parts = [
+        PREFACE,
+        describe() + _contention(measurements) + _absent(workloads, measurements),
+        _targets(workloads, measurements),
+    ]
     for configuration, some in groupby(measurements, key=lambda m: m.configuration):
-        dtype, threads = configuration
-        parts.append(f"## {dtype}, {threads} thread{'s' if threads > 1 else ''}\n")
+        parts.append(f"## {_configured(configuration)}\n")
         by_group: dict[str, list[Measurement]] = {}
         for measurement in some:
             by_group.setdefault(measurement.group, []).append(measurement)
         parts += [_group(group, workloads, rows, configuration == FIRST) for group, rows in by_group.items()]
     return "\n".join(parts)
+
+
+def _absent(workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
+    """Which configurations lack workloads: where a run was stopped, the report says so."""
+    done = {(m.group, m.size, *m.configuration) for m in measurements}
+    lines = []
+    for configuration in CONFIGURATIONS:
+        expected = [w for w in workloads if not w.once or configuration == FIRST]
+        lacking = [w.name for w in expected if (w.group, w.size, *configuration) not in done]
+        if lacking:
+            what = "all workloads" if len(lacking) == len(expected) else "; ".join(lacking)
+            lines.append(f"- not measured with {_configured(configuration)}: {what}\n")
+    return "".join(lines)
+
+
+def _configured(configuration: tuple[str, int]) -> str:
+    dtype, threads = configuration
+    return f"{dtype}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _contention(measurements: Sequence[Measurement]) -> str:
