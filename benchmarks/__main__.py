@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.machine import describe
 from benchmarks.measure import QUICK, Effort, Measurement, measure
 from benchmarks.report import CONFIGURATIONS
 from benchmarks.workload import Workload
@@ -53,20 +54,21 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.render:
-        RESULTS.write_text(report.markdown(WORKLOADS, [Measurement(**m) for m in json.loads(TIMES.read_text())]))
+        saved = json.loads(TIMES.read_text())
+        RESULTS.write_text(report.markdown(saved["machine"], WORKLOADS, [Measurement(**m) for m in saved["measurements"]]))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that stopped processes are ended, too
     words = options.only or [""]
     workloads = [w for w in WORKLOADS if any(word in w.name for word in words) and (w.quick or not options.quick)]
     whole = not options.quick and not options.only
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "2"  # what a contestant may take at most
-    measurements: list[Measurement] = []
+    machine, measurements = describe(), list[Measurement]()
     for measurement in run(workloads, CONFIGURATIONS if whole else CONFIGURATIONS[:1], QUICK if options.quick else Effort()):
         measurements.append(measurement)
         if whole:  # the times themselves, so that nothing is lost when it is stopped
             TIMES.parent.mkdir(exist_ok=True)
-            TIMES.write_text(json.dumps([asdict(m) for m in measurements]))
-    text = report.markdown(workloads, measurements)
+            TIMES.write_text(json.dumps({"machine": machine, "measurements": [asdict(m) for m in measurements]}))
+    text = report.markdown(machine, workloads, measurements)
     if whole:
         RESULTS.write_text(text)
     else:

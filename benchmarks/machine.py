@@ -16,7 +16,7 @@ def describe() -> str:
     load = ", ".join(f"{number:.2f}" for number in os.getloadavg())
     lines = [
         f"{date.today()}: {_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} processors, {_memory()} GB of memory, {_caches()}",
-        f"{platform.system()} {platform.release()}, transparent huge pages {_huge_pages()}; load averages when written {load}",
+        f"{platform.system()} {platform.release()}, transparent huge pages {_huge_pages()}; load averages at the start {load}",
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     ]
     return "\n".join(f"- {line}" for line in lines) + "\n"

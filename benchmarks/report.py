@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from benchmarks.machine import describe
 from benchmarks.measure import Measurement
 from benchmarks.workload import Entry, Target, Workload
 
@@ -19,16 +18,16 @@ PREFACE = """\
 `make bench` writes this file. A ratio is our time over the other's, so below 1 is in our favour: the median over rounds, each of
 which timed every contestant once, in turn, every one in a process of its own that is stopped when it is not its turn. "Best
 peer" is the peer with which we compare worst. A floor does only what cannot be avoided. Peak memory is the most that the first
-call took above its inputs, MB of 10⁶ bytes. Releasing a result is not timed. Times are medians.
-Who takes over 5 s is timed once.
+call took above its inputs, MB of 10⁶ bytes; of `out=`, the output is an input. Releasing a result is not timed. Times are medians.
+Who takes over 5 s is timed once. Targets are for float64 and one thread, but for the group that compares 2 threads with 1.
 """
 
 
-def markdown(workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
+def markdown(machine: str, workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
     """The whole report: machine, targets, and a table for each group in each configuration."""
     parts = [
         PREFACE,
-        describe() + _contention(measurements) + _absent(workloads, measurements),
+        machine + _contention(measurements) + _absent(workloads, measurements),
         _targets(workloads, measurements),
     ]
     for configuration, some in groupby(measurements, key=lambda m: m.configuration):
@@ -143,18 +142,23 @@ def _unique(names: Iterable[str]) -> list[str]:
 def _ratio(ratio: float | None) -> str:
     if ratio is None:
         return "–"
-    return f"1/{1 / ratio:.3g}" if ratio < 0.5 else f"{ratio:.3g}"
+    return f"1/{_digits(1 / ratio)}" if ratio < 0.5 else _digits(ratio)
+
+
+def _digits(number: float) -> str:
+    """Three significant digits, no exponents."""
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
-    return f"{seconds * scale:.3g} {unit}"
+    return f"{_digits(seconds * scale)} {unit}"
 
 
 def _megabytes(size: int | None) -> str:
-    return "–" if size is None else f"{size / 1e6:.3g}" if size >= 1e5 else "< 0.1"
+    return "–" if size is None else _digits(size / 1e6) if size >= 1e5 else "< 0.1"
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

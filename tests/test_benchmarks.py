@@ -85,6 +85,7 @@ def test_report_names_targets_best_peer_memory_and_who_failed() -> None:
     )
     times = {"ours": [2.0] * 3, "floor": [1.0] * 3, "a": [8.0] * 3, "b": [4.0] * 3}
     text = markdown(
+        "- a machine\n",
         [workload],
         [
             Measurement(
@@ -93,6 +94,7 @@ def test_report_names_targets_best_peer_memory_and_who_failed() -> None:
         ],
     )
     for line in (
+        "- a machine",
         "| group (7, 3) | ours | a | 1/5 | 1/4 | 3 | **no** |",
         "| group (7, 3) | ours | floor | 2.5 | 2 | 3 | yes |",
         "| group (7, 3) | ours | b | 1/8 | 0.5 | 3 | **no** |",
