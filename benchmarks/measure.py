@@ -30,7 +30,7 @@ class Effort:
         return max(3, min(self.rounds, int(self.seconds / seconds)))
 
 
-QUICK = Effort(rounds=5, seconds=0.5)
+QUICK = Effort(rounds=5, seconds=0.5, slow=1.0)
 
 
 @dataclass
