@@ -18,9 +18,11 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import memory
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import at_hand, tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
+from mvnjac.kernels import cuda
+from mvnjac.kernels.reference import Form, Patterns
 from mvnjac.products import rows_times, symmetrised
 
 
@@ -158,11 +160,23 @@ class Outer(Block):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
         if out is None:
             out = self.left.new_empty(*self.batch, self.coordinates.size)
+        if self.in_one_kernel(out):
+            return self.by_kernel(offset, out)
         for rows in self._row_chunks():
             chunk = replace(self, left=self.left[rows], right=self.right[rows])
             for at, *terms in chunk._slices():
                 self._slice(offset[..., at], terms, out=out[rows][..., at])
         return out
+
+    def in_one_kernel(self, out: Tensor) -> bool:
+        """Whether a kernel writes all unique elements at once: on a GPU, in the everyday case of one row dimension."""
+        return isinstance(self.coordinates, Triangle) and out.ndim == 2 and cuda.available(out, self.left)
+
+    def by_kernel(self, offset: Tensor, out: Tensor, patterns: Patterns | None = None) -> Tensor:
+        """`unique` by that kernel. offset: packed; shared, of each row, or of each pattern of missing entries."""
+        assert isinstance(self.coordinates, Triangle)
+        form = Form(self.coefficient, self.both, self.coordinates.mirrored, not self.coordinates.diagonal)
+        return cuda.packed(self.left, self.right, offset, out, form, self.diagonal, patterns)
 
     def _row_chunks(self) -> Iterator[slice | EllipsisType]:
         """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
@@ -270,7 +284,7 @@ class Outer(Block):
         if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
             return self.coordinates.project(self.coefficient * product + count * self.offset)
         product = product if self.coefficient == 1 else product.mul_(self.coefficient)
-        if isinstance(count, Tensor) and count.numel() == 1 and count.device.type == "cpu":
+        if isinstance(count, Tensor) and count.numel() == 1 and at_hand(count):
             count = float(count)
         summed = product.addcmul_(self.offset, count) if isinstance(count, Tensor) else product.add_(self.offset, alpha=count)
         return self.coordinates.project(summed)
