@@ -2,7 +2,8 @@
 
     python -m tests.triton.compiled 80 90
 
-Run without TRITON_INTERPRET. Each line: which kernel, at what, registers a thread, bytes spilled, and what of float32 is in the code.
+Run without TRITON_INTERPRET. Each line: which kernel, at what, registers a thread, bytes spilled, the width of the offsets, and what
+of float32 is in the code.
 """
 
 from __future__ import annotations
@@ -81,8 +82,22 @@ def main(architectures: list[int]) -> None:
         for name, kernel, warps in cases():
             binary = triton.compile(kernel, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
             ptx = binary.asm["ptx"]
-            single = sorted(set(re.findall(r"(?:cvt\.\w*f64\.f32|(?:add|mul|fma|div|sqrt|lg2)[\w.]*\.f32)", ptx)))
-            line = {"architecture": architecture, "kernel": name, "warps": warps, "shared": binary.metadata.shared}
+            # conversions, arithmetic and tensor cores in float32
+            single = sorted(
+                set(
+                    re.findall(
+                        r"(?:cvt\.\w*f64\.f32|(?:add|mul|fma|div|sqrt|rsqrt|rcp|lg2|ex2)[\w.]*\.f32|\w+[\w.]*tf32[\w.]*)", ptx
+                    )
+                )
+            )
+            offsets = sorted(set(re.findall(r"tt\.addptr .*, tensor<\d+x(i\d+)>", binary.asm["ttir"])))
+            line = {
+                "offsets": offsets,
+                "architecture": architecture,
+                "kernel": name,
+                "warps": warps,
+                "shared": binary.metadata.shared,
+            }
             print(json.dumps({**line, **assembled(ptx, architecture), "float32": single}), flush=True)
 
 

@@ -96,8 +96,9 @@ def _small_gaussians(
 def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
     """`reference.small_gaussians`, by one kernel: x (B, d), mean (B, d), covariance (B, d, d), expanded at no cost; d ≤ 64."""
     count, d = x.shape
-    log_prob, info = x.new_empty(count), torch.empty(count, dtype=torch.int32, device=x.device)
-    result = Gaussians(log_prob, x.new_empty(count, d), x.new_empty(count, d, d), info)
+    result = Gaussians(
+        _empty(count, like=x), _empty(count, d, like=x), _empty(count, d, d, like=x), _empty(count, like=x, dtype=torch.int32)
+    )
     if count == 0:
         return result
     x, mean = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, mean))
@@ -116,3 +117,7 @@ def settings(d: int, count: int) -> dict[str, int]:
     side = triton.next_power_of_2(d)
     each = max(min(_ENTRIES // side**2, triton.next_power_of_2(count)), 1)
     return {"EACH": each, "SIDE": side, "num_warps": 8 if side > 32 else 4}
+
+
+def _empty(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
