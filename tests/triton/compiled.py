@@ -2,8 +2,8 @@
 
     python -m tests.triton.compiled 80 90
 
-Run without TRITON_INTERPRET. Each line: which kernel, at what, registers a thread, bytes spilled, the width of the offsets, and what
-of float32 is in the code.
+Run without TRITON_INTERPRET. Each line: which kernel, at what, registers a thread, bytes a thread in memory, the width of the
+offsets, and what of float32 is in the code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from triton.compiler import ASTSource
 from mvnjac.kernels import triton_packed, triton_small
 
 POINTERS = {"pattern": "*i64", "observed": "*i1", "some": "*i1", "info": "*i32"}
-ASSEMBLER = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "ptxas"
+READER = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 def source(kernel: Any, dtype: str, constants: dict[str, object], absent: tuple[str, ...] = ()) -> ASTSource:
@@ -62,19 +62,17 @@ def cases() -> Iterator[tuple[str, ASTSource, int]]:
             yield f"small {dtype} {d}", source(triton_small._small_gaussians, dtype, constants), settings["num_warps"]
 
 
-def assembled(ptx: str, architecture: int) -> dict[str, int]:
-    """Registers a thread, and bytes spilled, by the assembler's word."""
+def assembled(machine_code: bytes) -> dict[str, int]:
+    """Registers a thread, and bytes a thread that lie in memory because there were none left."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.ptx")
-        path.write_text(ptx)
-        target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
-        assert target
-        command = [str(ASSEMBLER), "-v", f"--gpu-name={target[1]}", str(path), "-o", str(Path(folder, "kernel.cubin"))]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
-    if registers is None or spilled is None:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(machine_code)
+        command = [str(READER), "-res-usage", str(path)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", said)
+    if found is None:
         raise RuntimeError(said)
-    return {"registers": int(registers[1]), "spilled": int(spilled[1])}
+    return {"registers": int(found[1]), "spilled": int(found[2]) + int(found[3])}
 
 
 def main(architectures: list[int]) -> None:
@@ -98,7 +96,7 @@ def main(architectures: list[int]) -> None:
                 "warps": warps,
                 "shared": binary.metadata.shared,
             }
-            print(json.dumps({**line, **assembled(ptx, architecture), "float32": single}), flush=True)
+            print(json.dumps({**line, **assembled(binary.asm["cubin"]), "float32": single}), flush=True)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def settings(d: int, count: int) -> dict[str, int]:
     """How many Gaussians a program holds, the side of their squares, and the warps that share them."""
     side = triton.next_power_of_2(d)
     each = max(min(_ENTRIES // side**2, triton.next_power_of_2(count)), 1)
-    return {"EACH": each, "SIDE": side, "num_warps": 8 if side > 32 else 4}
+    return {"EACH": each, "SIDE": side, "num_warps": 4 if side <= 32 else 8}
 
 
 def _empty(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
