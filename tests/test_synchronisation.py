@@ -70,6 +70,7 @@ CALLS: dict[str, Callable[[Tensor, Tensor | None, Covariance], object]] = {
     "sum": lambda x, mean, covariance: mvnjac.jacobian(x, mean, covariance).sum(),
     "weighted sum": lambda x, mean, covariance: mvnjac.jacobian(x, mean, covariance).sum(torch.ones_like(x[:, 0])),
     "gram": lambda x, mean, covariance: mvnjac.jacobian(x, mean, covariance).gram(),
+    "matvec": lambda x, mean, covariance: _products(mvnjac.jacobian(x, mean, covariance)),
     "log_prob": lambda x, mean, covariance: mvnjac.log_prob(x, mean, covariance),
     "value and total": lambda x, mean, covariance: _both(mvnjac.jacobian(x, mean, covariance)),
     "of another parametrisation": lambda x, mean, covariance: mvnjac.jacobian(x, mean, covariance).matrix("scale_tril"),
@@ -78,6 +79,11 @@ CALLS: dict[str, Callable[[Tensor, Tensor | None, Covariance], object]] = {
 
 def _both(J: mvnjac.Jacobian) -> tuple[Tensor, dict[str, Tensor]]:
     return J.log_prob, J.sum()
+
+
+def _products(J: mvnjac.Jacobian) -> tuple[Tensor, Tensor]:
+    matrix = J.matrix()
+    return J.matvec(matrix.new_ones(matrix.shape[-1])), J.rmatvec(matrix.new_ones(len(matrix)))
 
 
 def cases() -> list:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -145,6 +149,26 @@ def test_nothing_beyond_the_end_is_written(device: torch.device, monkeypatch: py
     require_close(actual, reference.small_gaussians(x, mean, covariance), condition(covariance))
     assert len(behind) == 4
     assert all(bool((memory[size:] == 7).all()) for memory, size in behind)
+
+
+@pytest.mark.parametrize(
+    ("before", "setting", "serves"),
+    [("", "1", True), ("", "0", False), ("import sys; sys.modules['triton'] = None", "1", False)],
+    ids=["there", "not wanted", "not installed"],
+)
+def test_where_the_kernels_serve(before: str, setting: str, serves: bool) -> None:
+    """Where they do not, plain torch does."""
+    code = f"""
+{before}
+import sys, torch, mvnjac
+from mvnjac.kernels import cuda
+assert cuda.available(torch.ones(1)) is {serves}
+J = mvnjac.jacobian(torch.ones(2, 2), torch.zeros(2), torch.eye(2)).unique("covariance_matrix")
+assert J.tolist() == [[0, 1, 0]] * 2
+assert ("mvnjac.kernels.triton_packed" in sys.modules) is {serves}
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "MVNJAC_TRITON": setting}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_dispatch(device: torch.device) -> None:
