@@ -8,7 +8,7 @@ as on a device. (On the CPU the library looks at numbers more often, where that 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mvnjac
-from mvnjac import arithmetic, blocks, products
+from mvnjac import arithmetic, blocks, kernels, products
 from mvnjac.covariance import checks, factor, structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.samples import Maker
@@ -101,10 +101,12 @@ def arguments(sample: Covariance, device: str = "cpu") -> tuple[Tensor, Tensor |
 
 
 @pytest.fixture
-def _far_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers are never at hand. (`mvnjac.log_prob` is the function; its file is found among the modules.)"""
+def _far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Numbers are never at hand, and no compiled kernel of the CPU's serves. (`mvnjac.log_prob` is the function, not its file.)"""
     for module in (arithmetic, blocks, products, checks, factor, importlib.import_module("mvnjac.log_prob")):
         monkeypatch.setattr(module, "at_hand", lambda t: False)
+    with kernels.switched(False):
+        yield
 
 
 def waits(call: Callable[[], object]) -> list[str]:
