@@ -9,7 +9,7 @@ RATES := examples/data/ecb_reference_rates.csv.gz
 COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
 
-.PHONY: setup demo test lint mutate bench bench-quick clean
+.PHONY: setup demo test test-triton lint mutate bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# Triton's kernels, through its interpreter on the CPU and its compiler; a torch for CUDA brings a Triton of its own, and that one serves
+test-triton: setup
+	$(BIN)/python -c "import triton" 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-triton.txt -e ".[dev,triton]"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/triton
 
 lint: setup
 	$(BIN)/ruff check .

@@ -18,10 +18,11 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import planner
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import at_hand, tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
-from mvnjac.kernels import compiled
+from mvnjac.kernels import packing
+from mvnjac.kernels.reference import Form, Patterns
 from mvnjac.products import rows_times, symmetrised
 
 
@@ -166,7 +167,7 @@ class Outer(Block):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
         if out is None:
             out = self.left.new_empty(*self.batch, self.coordinates.size)
-        if self.packs and self.write_packed(offset, out):
+        if self.by_kernel(offset, out):
             return out
         for rows in self._row_chunks():
             chunk = replace(self, left=self.left[rows], right=self.right[rows])
@@ -174,20 +175,12 @@ class Outer(Block):
                 self._slice(offset[..., at], terms, out=out[rows][..., at])
         return out
 
-    @property
-    def packs(self) -> bool:
-        """Whether these are rows (n, d) that share their constants, so that a kernel can write the triangle."""
-        flat = self.left.ndim == self.right.ndim == 2 and self.offset.ndim == 2
-        return flat and len(self.batch) == 1 and (self.diagonal is None or self.diagonal.ndim == 1)
-
-    def write_packed(self, offset: Tensor, out: Tensor, pattern: Tensor | None = None, observed: Tensor | None = None) -> bool:
-        """By the kernel, where it can: `offset` (size,), or one a pattern, (patterns, size)."""
-        assert isinstance(self.coordinates, Triangle)
-        below = 2 * self.coefficient if self.coordinates.mirrored else self.coefficient
-        return compiled.packed(
-            self.left, self.right, offset, out, below=below, on=self.coefficient, with_diagonal=self.coordinates.diagonal,
-            both=self.both, diagonal=self.diagonal, pattern=pattern, observed=observed,
-        )  # fmt: skip
+    def by_kernel(self, offset: Tensor, out: Tensor, patterns: Patterns | None = None) -> bool:
+        """`unique` by a kernel, where one serves: of one row dimension. offset: packed; shared, of each row, or of each pattern."""
+        if not isinstance(self.coordinates, Triangle) or out.ndim != 2:
+            return False
+        form = Form(self.coefficient, self.both, self.coordinates.mirrored, not self.coordinates.diagonal)
+        return packing.packed(self.left, self.right, offset, out, form, self.diagonal, patterns)
 
     def _row_chunks(self) -> Iterator[slice | EllipsisType]:
         """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
@@ -296,7 +289,7 @@ class Outer(Block):
         if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
             return self.coordinates.project(self.coefficient * product + count * self.constant)
         product = product if self.coefficient == 1 else product.mul_(self.coefficient)
-        if isinstance(count, Tensor) and count.numel() == 1 and count.device.type == "cpu":
+        if isinstance(count, Tensor) and count.numel() == 1 and at_hand(count):
             count = float(count)
         if not isinstance(count, Tensor):
             return self.coordinates.project(product.add_(self.offset, alpha=self.offset_scale * count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import at_hand, tracked
 from mvnjac.kernels import compiled
 
 _BLOCK = 256  # columns: large enough for gemm's full speed, small enough that little of the upper half is computed
@@ -51,7 +51,7 @@ def symmetrised(A: Tensor) -> Tensor:
         for left in range(0, last, _BLOCK):
             right = min(left + _BLOCK, d)
             below, above = A[..., first:last, left:right], A[..., left:right, first:last]
-            if A.device.type == "cpu" and torch.equal(below, above.mT):
+            if at_hand(A) and torch.equal(below, above.mT):
                 continue
             mean = 0.5 * (below + above.mT)
             below.copy_(mean)
