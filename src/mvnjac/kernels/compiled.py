@@ -80,6 +80,17 @@ def packed(
     return True
 
 
+def pairs(A: Tensor, B: Tensor, coefficient: float, out: Tensor) -> bool:
+    """coefficient · Dᵀ (A ⊗ B) D made symmetric, over pairs of unique elements, into out: A, B (d, d) symmetric, d(d+1)/2 pairs."""
+    d = A.shape[-1]
+    A, B = (t if t.is_contiguous() else t.mT for t in (A, B))  # the same numbers
+    if A.ndim != 2 or d == 0 or not _in_reach(A, B, out) or not (A.is_contiguous() and B.is_contiguous()):
+        return False
+    address = A.data_ptr(), B.data_ptr(), out.data_ptr()
+    kernels.native.pairs(ITEMSIZE[A.dtype], *address, d, out.stride(0), coefficient, torch.get_num_threads())
+    return True
+
+
 def whitened_sums(
     x: Tensor, mean: Tensor, scale_tril: Tensor, weights: Tensor | None, squares: Tensor | None = None
 ) -> tuple[Tensor, Tensor] | None:

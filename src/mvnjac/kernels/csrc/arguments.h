@@ -52,6 +52,14 @@ template <class T> struct Small {
     T tolerance;
 };
 
+// c Dᵀ (A ⊗ B) D made symmetric: A and B symmetric (d, d); out has d(d+1)/2 rows at the distance ld.
+template <class T> struct Pairs {
+    const T *A, *B;
+    T *out;
+    index d, ld;
+    T coefficient;
+};
+
 template <class T> struct Kernels {
     // 0, or the first thing found wrong: 1 numbers that are not finite, 2 asymmetry, 3 not positive definite
     int (*prepare)(const T *mean, const T *covariance, index d, T tolerance, T *prepared);
@@ -69,6 +77,7 @@ template <class T> struct Kernels {
     void (*packed)(const Packed<T> &, index first, index last);
     bool (*small)(const Small<T> &, index first, index last, T *workspace);  // false: something is wrong with one of them
     index (*small_workspace)(index d);
+    void (*pairs)(const Pairs<T> &, index first, index last);
 };
 
 struct Instructions {

@@ -271,6 +271,22 @@ template <class T> PyObject *packed(Arguments in) {
     Py_RETURN_NONE;
 }
 
+template <class T> PyObject *pairs(Arguments in) {
+    Pairs<T> of{};
+    of.A = in.address<T>(), of.B = in.address<T>(), of.out = in.address<T>();
+    of.d = in.integer(), of.ld = in.integer();
+    of.coefficient = static_cast<T>(in.real());
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    const index size = of.d * (of.d + 1) / 2;
+    const Parts parts(size, 4 * size, 1024);
+    if (!freely([&] {
+            divide(parts.count, threads, [&](index part) { kernels<T>().pairs(of, parts.first(part), parts.last(part, size)); });
+        }))
+        return nullptr;
+    Py_RETURN_NONE;
+}
+
 template <class T> PyObject *small(Arguments in) {
     Small<T> of{};
     of.x = in.address<T>(), of.mean = in.address<T>(), of.covariance = in.address<T>();
@@ -338,6 +354,7 @@ PyMethodDef methods[] = {
     {"sums", BOTH(sums)},
     {"matrix", BOTH(matrix)},
     {"packed", BOTH(packed)},
+    {"pairs", BOTH(pairs)},
     {"small", BOTH(small)},
     {"instructions", instructions, METH_NOARGS, nullptr},
     {"use_instructions", use_instructions, METH_O, nullptr},
