@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mvnjac import distributions as distributions
     from mvnjac import errors as errors
+    from mvnjac import inference as inference
     from mvnjac.coordinates import unvech as unvech
     from mvnjac.coordinates import vech as vech
     from mvnjac.covariance.autoregressive import Autoregressive as Autoregressive
@@ -65,7 +66,7 @@ _HOMES = {
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
-_SUBMODULES = ("distributions", "errors")
+_SUBMODULES = ("distributions", "errors", "inference")
 
 
 def __getattr__(name: str) -> Any:
