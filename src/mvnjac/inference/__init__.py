@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from mvnjac.inference.delta import delta_method as delta_method
     from mvnjac.inference.estimates import Estimates as Estimates
     from mvnjac.inference.estimates import covariance_of_estimates as covariance_of_estimates
+    from mvnjac.inference.influential_rows import Influence as Influence
+    from mvnjac.inference.influential_rows import influence as influence
+    from mvnjac.inference.information_matrix import InformationMatrixTest as InformationMatrixTest
+    from mvnjac.inference.information_matrix import information_matrix_test as information_matrix_test
+    from mvnjac.inference.score_tests import ScoreTest as ScoreTest
+    from mvnjac.inference.score_tests import score_test as score_test
     from mvnjac.inference.structural_change import BreakTest as BreakTest
     from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
     from mvnjac.inference.structural_change import score_process as score_process
@@ -20,6 +26,12 @@ _HOMES = {
     "covariance_of_estimates": "estimates",
     "Estimates": "estimates",
     "delta_method": "delta",
+    "score_test": "score_tests",
+    "ScoreTest": "score_tests",
+    "information_matrix_test": "information_matrix",
+    "InformationMatrixTest": "information_matrix",
+    "influence": "influential_rows",
+    "Influence": "influential_rows",
     "score_process": "structural_change",
     "ScoreProcess": "structural_change",
     "BreakTest": "structural_change",

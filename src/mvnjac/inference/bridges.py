@@ -21,8 +21,8 @@ _POLYNOMIALS, _NODES = 50, 200
 _FREQUENCIES = 2000
 #: below this a p-value is that of the tail's expansion: a difference from 1 would have no digits left
 _TAIL = 1e-9
-#: a χ_k variable is within so much of √k but for 1e-20
-_WIDTH = 9.0
+#: a χ_k variable is within so much of √k but for 1e-11
+_WIDTH = 4.7
 
 
 def double_max_p_value(statistic: float, k: int) -> float:
@@ -66,7 +66,8 @@ def supremum_p_value(statistic: float, k: int, trim: tuple[float, float]) -> flo
     |B|²/(t(1 − t)) is, in the time log(t/(1 − t)), the square of a stationary k-dimensional Ornstein–Uhlenbeck process. That it
     stays below x for a time T is Σⱼ cⱼ² exp(−µⱼ T), with the eigenvalues of its generator, killed at √x: these are found in
     polynomials (Galerkin). Andrews 1993, *Tests for parameter instability and structural change with unknown change point*,
-    tabulated some quantiles by simulation; Hansen 1997 approximated the p-values by regression on such a table; R's strucchange has his.
+    tabulated some quantiles by simulation; Hansen 1997 approximated the p-values by regression on such
+    a table; R's strucchange has his.
 
     In the far tail the expansion of DeLong 1981, *Crossing probabilities for a square root boundary by a Bessel process*.
     """

@@ -69,8 +69,9 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
         variance    1.0625        0.751301  1.41421  0.157299
     """
     estimating = estimates._estimating
+    _require_own(estimating)
     with torch.enable_grad():
-        changes, model = _leaves(estimating)
+        changes, model = leaves(estimating.model, estimating.names)
         labels, values = _evaluated(function(Parameters(model)), names)
         gradients = _gradients(values, changes, labels)
     return Estimates(
@@ -85,20 +86,22 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
     )
 
 
-def _leaves(estimating: EstimatingFunctions) -> tuple[list[Tensor], Model]:
-    """Changes of the estimated parameters, all 0, the leaves of a graph; and the model that follows from them."""
+def _require_own(estimating: EstimatingFunctions) -> None:
     model = estimating.model
-    own = {"mean", *model.covariance.fields}
-    other = [name for name in estimating.names if name not in own]
+    other = [name for name in estimating.names if name not in {"mean", *model.covariance.fields}]
     if other:
         raise ArgumentError(
             f"{_NAME}: the estimates are by {other[0]}; pass the covariance by the model's own parameters "
             f"({', '.join(model.default_names())}): the function may take any parametrisation of them."
         )
+
+
+def leaves(model: Model, names: Sequence[str]) -> tuple[list[Tensor], Model]:
+    """Changes of the model's own parameters of these names, all 0, the leaves of a graph; and the model that follows from them."""
     values, changes = {name: model.parameter(name) for name in ("mean", *model.covariance.fields)}, []
-    for name in estimating.names:
+    for name in names:
         kind = model.coordinates(name)
-        changes.append(torch.zeros(kind.size, dtype=torch.float64, device=estimating.jacobian.device, requires_grad=True))
+        changes.append(torch.zeros(kind.size, dtype=torch.float64, device=model.mean.device, requires_grad=True))
         values[name] = values[name] + kind.unpack(changes[-1])
     return changes, model.at(values["mean"], [values[name] for name in model.covariance.fields])
 

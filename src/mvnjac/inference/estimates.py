@@ -196,7 +196,7 @@ def covariance_of_estimates(
         words, propagate = _hac(estimating, bread, adjust, lag, int(prewhite), order_by)
     return Estimates(
         words,
-        tuple(estimating.columns[i] for i in estimating.places),
+        tuple(estimating.asked),
         estimating.values[estimating.places],
         propagate(estimating.unit_rows(estimating.places)),
         estimating.rows,

@@ -33,6 +33,7 @@ class EstimatingFunctions:
     Attributes:
         jacobian: the Jacobian, float64, without a graph.
         names: the parameters; columns: the p names of their elements; values: (p,) their values.
+        asked: the columns that are wanted, as they were asked for; places: where these are among all.
         rows, size: n and p.
         weights: (n,) or None.
     """
@@ -48,10 +49,10 @@ class EstimatingFunctions:
     ) -> None:
         self.function, self.jacobian = function, _float64(function, J)
         self.model = self.jacobian._model
-        asked = self.jacobian.columns(names if wrt is None else wrt)
-        self.names = self._complete(asked, known) if names is None else list(names)
+        self.names = self._complete(self.jacobian.columns(wrt), known) if names is None else list(names)
         self.columns = self.jacobian.columns(self.names)
-        self.places = self._places(asked)
+        wrt = self.names if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+        self.asked, self.places = self.jacobian.columns(wrt), self.places_of(wrt)
         self.values = self.jacobian.values(self.names)
         self.rows, self.size = self.jacobian.batch[0], len(self.columns)
         self.weights = self.jacobian._weights(weights)
@@ -74,10 +75,10 @@ class EstimatingFunctions:
 
     # --- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self) -> Tensor:
-        """(n, p) all of them."""
-        scores = self.jacobian.matrix(self.names)
-        return scores if self.weights is None else scores * self.weights.unsqueeze(-1)
+    def scores(self, rows: slice = slice(None)) -> Tensor:
+        """(n, p) those of some rows."""
+        scores = self.jacobian[rows].matrix(self.names)
+        return scores if self.weights is None else scores * self.weights[rows].unsqueeze(-1)
 
     def products(self, directions: Tensor) -> Tensor:
         """(n, k) the scores times directions (k, p)."""
@@ -150,12 +151,15 @@ class EstimatingFunctions:
         picked[range(len(places)), list(places)] = 1
         return picked
 
-    def _places(self, asked: Sequence[str]) -> list[int]:
-        where = {name: i for i, name in enumerate(self.columns)}
-        missing = [name for name in asked if name not in where]
-        if missing:
-            raise ArgumentError(f"{self.function}: wrt has {missing[0]!r}, which is said to be known.")
-        return [where[name] for name in asked]
+    def places_of(self, wrt: Wrt) -> list[int]:
+        """Where the columns of wrt are among all."""
+        first = {part.name: at.start for part, at in self.jacobian._select(self.names, "unique").slices()}
+        places: list[int] = []
+        for part in self.jacobian._select(wrt, "unique").parts:
+            if part.name not in first:
+                raise ArgumentError(f"{self.function}: wrt has {part.name!r}, which is said to be known.")
+            places += [first[part.name] + i for i in (range(part.size) if part.index is None else part.index)]
+        return places
 
     def identified(self) -> Tensor:
         """(p,) which columns are known by more than a convention."""

@@ -222,10 +222,10 @@ def score_process(
     end = float(process[-1].abs().max())
     if not end < _END:
         raise NotIdentifiedError(
-            f"{_NAME}: the scores do not sum to 0: the process of {estimating.columns[estimating.places[0]]}, … ends {end:.3g} "
+            f"{_NAME}: the scores do not sum to 0: the process of {estimating.asked[0]}, … ends {end:.3g} "
             "away from 0; take the Jacobian at the estimate by maximum likelihood (the covariance with divisor n)."
         )
-    names = tuple(estimating.columns[i] for i in estimating.places)
+    names = tuple(estimating.asked)
     rows = tuple(order.tolist())
     return ScoreProcess(names, process, tuple(labels[i] for i in rows), rows, columns_of_variables(estimating, names))
 
