@@ -96,7 +96,7 @@ def test_the_tail_of_the_supremum_meets_its_expansion(k: int, x: float) -> None:
 
 @pytest.mark.parametrize(("k", "published"), [(1, 8.68), (2, 11.72), (5, 18.23), (10, 27.25)])
 def test_critical_values_are_near_andrews(k: int, published: float) -> None:
-    """Andrews 2003 (corrigendum), 5 %, π₀ = 0.15, simulated on a grid of dates: a little smaller than the supremum in continuous time."""
+    """Andrews 2003 (corrigendum), 5 %, π₀ = 0.15, simulated on a grid of dates: a little below continuous time."""
     found = critical_value(lambda x: supremum_p_value(x, k, TRIM), 0.05)
     assert published - 0.1 < found < published + 0.4
 

@@ -40,7 +40,7 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
     """The values of a smooth function of the parameters, with their covariance G V Gᵀ, G its derivatives at the estimates.
 
     G comes by reverse-mode autodiff; V is never formed, so that a portfolio of 1000 assets costs one solution with the
-    information. V is that of the whole model, whichever columns `estimates` has.
+    information. V is that of the whole model, whichever columns, or functions, `estimates` has.
 
     Args:
         estimates: of `covariance_of_estimates`: which kind of covariance.
@@ -80,7 +80,7 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
         values.detach(),
         estimates._propagate(gradients),
         estimates.rows,
-        lambda C: estimates._propagate(C @ gradients),
+        estimates._propagate,
         estimating,
         torch.ones(len(labels), dtype=torch.bool),
     )

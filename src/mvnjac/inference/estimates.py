@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class Estimates(NamedTable):
         """Lower and upper bounds that contain each parameter with this probability, by the normal distribution."""
         if not 0 < level < 1:
             raise ArgumentError(f"interval: level is {level!r}; expected a probability between 0 and 1.")
-        width = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)) * self.standard_errors
+        width = NormalDist().inv_cdf(0.5 + 0.5 * level) * self.standard_errors
         return self.values - width, self.values + width
 
     def standard_error(self, name: str) -> float:

@@ -126,7 +126,7 @@ def _unrestricted(J: Jacobian, names: Sequence[str], wrt: Wrt) -> list[str]:
     if wrt is not None:
         return [wrt] if isinstance(wrt, str) else list(wrt)
     own = ["mean", "covariance_matrix"]
-    parameters = [part.name for part in J._select(names, "unique").parts if part.name != "mean"] if names else []
+    parameters = [part.name for part in J._select(dict.fromkeys(names), "unique").parts if part.name != "mean"] if names else []
     for name in parameters:
         if name not in dense_parameters():
             return J._model.default_names()
@@ -141,7 +141,7 @@ def _constraints(
     words = [f"{name} = 0" for name in zero]
     rows = [estimating.unit_rows(estimating.places_of([name]))[0] for name in zero]
     for group in equal:
-        places = estimating.unit_rows(estimating.places_of(group))
+        places = estimating.unit_rows([estimating.places_of([name])[0] for name in group])
         words += [f"{group[0]} = {name}" for name in group[1:]]
         rows += [places[0] - other for other in places[1:]]
     return words, torch.stack(rows) if rows else torch.zeros(0, estimating.size, dtype=torch.float64)
