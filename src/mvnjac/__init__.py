@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
     from mvnjac.covariance.toeplitz import Toeplitz as Toeplitz
     from mvnjac.errors import MvnjacError as MvnjacError
+    from mvnjac.frames import Observations as Observations
+    from mvnjac.frames import from_table as from_table
     from mvnjac.gaussian import Gaussian as Gaussian
     from mvnjac.inference.fit import fit as fit
     from mvnjac.inference.result import Fit as Fit
@@ -61,6 +63,8 @@ _HOMES = {
     "load": "model_file",
     "vech": "coordinates",
     "unvech": "coordinates",
+    "from_table": "frames",
+    "Observations": "frames",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",
 }
