@@ -197,8 +197,8 @@ class _Problem:
         if not left < _ENOUGH**2 * max(N.shape[1], 1):
             raise NotIdentifiedError(
                 f"{_NAME}: J is not at the maximum of the likelihood under the constraints: the score within them is "
-                f"{max(left, 0.0) ** 0.5:.3g} of the root of its information. Name all constraints that the estimate satisfies; lift= says "
-                "which of them are tested."
+                f"{max(left, 0.0) ** 0.5:.3g} of the root of its information. "
+                "Name all constraints that the estimate satisfies; lift= says which of them are tested."
             )
 
 
