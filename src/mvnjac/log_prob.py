@@ -29,6 +29,7 @@ from mvnjac.covariance.cache import Snapshot
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
 from mvnjac.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
+from mvnjac.everyday import everyday
 from mvnjac.model import Model
 from mvnjac.residuals import Residuals
 
@@ -74,6 +75,10 @@ def log_prob(
         tensor([[0.0000, 1.5000],
                 [1.5000, 0.0000]])
     """
+    quick = everyday(x, mean, covariance, gradients=False) if missing is None and precision is None else None
+    result = quick.log_prob() if quick is not None else None
+    if result is not None:
+        return result
     return evaluate(Model("log_prob", mean, covariance, None, precision, check, missing=missing), x)
 
 

@@ -58,6 +58,11 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
         )
 
 
+def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialised memory for a result."""
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
 def _machine() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():

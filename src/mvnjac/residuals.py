@@ -190,9 +190,7 @@ class Residuals:
 
     def _require_unchanged(self) -> None:
         if "residual" not in self._cache and version(self._x) != self._version:
-            raise ArgumentError(
-                "Jacobian: x was changed in place after the Jacobian was made, which refers to it; make it anew, or pass x.clone()."
-            )
+            raise changed_in_place("x")
 
     def _reused(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         return None if self._workspace is None else self._workspace.take(name, self.mean, shape)
@@ -209,3 +207,10 @@ class Residuals:
             with self._graph():
                 self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]
+
+
+def changed_in_place(what: str) -> ArgumentError:
+    """What a Jacobian refers to is no longer what it was when its numbers were looked at."""
+    return ArgumentError(
+        f"Jacobian: {what} was changed in place after the Jacobian was made, which refers to it; make it anew, or pass a clone."
+    )

@@ -100,9 +100,13 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
     return Check(~torch.isinf(value.detach()).any() if missing else _finite(value), explain)
 
 
+#: how far two entries that should be equal may differ, relative to the scale of their variables: eps^⅔
+SYMMETRY = {dtype: torch.finfo(dtype).eps ** (2 / 3) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
 def symmetric(name: str, A: Tensor) -> Check:
     """|Aᵢⱼ − Aⱼᵢ| ≤ eps^⅔ √(Aᵢᵢ Aⱼⱼ): relative to the scale of the two variables, wide enough for rounding alone."""
-    tolerance = torch.finfo(A.dtype).eps ** (2 / 3)
+    tolerance = SYMMETRY[A.dtype]
     with torch.no_grad():
         if A.device.type == "cpu" and _equals_transpose(A):
             return Check(True, lambda *_: None)
