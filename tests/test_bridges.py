@@ -28,11 +28,11 @@ def test_double_max_of_nothing() -> None:
     assert supremum_p_value(0.0, 3, TRIM) == 1.0
 
 
-@pytest.mark.parametrize("x", [0.05, 0.2, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("x", [0.01, 0.05, 0.2, 0.5, 1.0, 3.0, 12.0, 40.0])
 def test_mean_square_of_two_bridges_is_a_theta_series(x: float) -> None:
     """Σ (χ²₂)/(jπ)²: a sum of exponentials with rates (jπ)²/2, the law of Watson's statistic."""
     expected = 2 * mpmath.nsum(lambda j: (-1) ** (int(j) + 1) * mpmath.exp(-(j**2) * mpmath.pi**2 * x / 2), [1, mpmath.inf])
-    assert mean_square_p_value(x, 2) == pytest.approx(float(expected), abs=1e-10)
+    assert mean_square_p_value(x, 2) == pytest.approx(float(expected), rel=1e-11)
 
 
 @pytest.mark.parametrize(("level", "quantile"), [(0.1, 0.34730), (0.05, 0.46136), (0.01, 0.74346), (0.001, 1.16786)])
@@ -81,6 +81,13 @@ def zeros(f, last: float) -> list[mpmath.mpf]:
     return [
         mpmath.findroot(f, (grid[i], grid[i + 1]), solver="anderson") for i in range(len(grid) - 1) if signs[i] != signs[i + 1]
     ]
+
+
+@pytest.mark.parametrize(("k", "x"), [(1, 8.0), (1, 30.0), (3, 12.0)])
+def test_the_tail_of_the_mean_square(k: int, x: float) -> None:
+    """P ~ 2^(k/2) P(χ²_k > π² x): the largest of the weights 1/(jπ)² alone decides (Zolotarev 1961)."""
+    leading = math.sqrt(2) ** k * stats.chi2.sf(math.pi**2 * x, k)
+    assert mean_square_p_value(x, k) == pytest.approx(leading, rel=0.02)
 
 
 @pytest.mark.parametrize(("k", "x"), [(1, 42.0), (5, 58.0), (30, 110.0), (200, 340.0), (600, 830.0)])

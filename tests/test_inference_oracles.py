@@ -65,6 +65,9 @@ def processes(case: oracle.Case) -> dict[str, inference.ScoreProcess]:
     return {
         "opg": inference.score_process(J, wrt=columns),
         "observed": inference.score_process(J, wrt=columns, information="observed"),
+        "hac": inference.score_process(
+            J, wrt=columns, scores_covariance=inference.scores_covariance(J, lag=3, prewhite=True)
+        ).select(columns),
         "some": inference.score_process(J, wrt=columns).select(columns[1:4]),
         "one by itself": inference.score_process(J, wrt=columns[1], decorrelate=False),
         "ordered": inference.score_process(J, wrt=columns, dates=case.order),

@@ -74,6 +74,7 @@ put_tests("observed", process_of(vcov = function(x, ...) solve(bread(x)), sandwi
 put_tests("some", process_of(parm = 2:4))
 put_tests("one by itself", process_of(parm = 2, decorrelate = FALSE))
 put_tests("ordered", process_of(order.by = (seq_len(n) * 7) %% n))
+put_tests("hac", process_of(vcov = function(x, ...) NeweyWest(x, lag = 3, prewhite = 1, sandwich = FALSE), sandwich = FALSE))
 put("critical value", maxBB$computeCritval(0.05, nproc = ncol(model$scores)))
 if (file.exists(file("model.lav"))) {
   constrained <- lavaan(paste(readLines(file("model.lav")), collapse = "\n"), data = x, meanstructure = TRUE, likelihood = "normal",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mvnjac.inference.delta import delta_method as delta_method
     from mvnjac.inference.estimates import Estimates as Estimates
     from mvnjac.inference.estimates import covariance_of_estimates as covariance_of_estimates
+    from mvnjac.inference.hac import scores_covariance as scores_covariance
     from mvnjac.inference.influential_rows import Influence as Influence
     from mvnjac.inference.influential_rows import influence as influence
     from mvnjac.inference.information_matrix import InformationMatrixTest as InformationMatrixTest
@@ -26,6 +27,7 @@ _HOMES = {
     "covariance_of_estimates": "estimates",
     "Estimates": "estimates",
     "delta_method": "delta",
+    "scores_covariance": "hac",
     "score_test": "score_tests",
     "ScoreTest": "score_tests",
     "information_matrix_test": "information_matrix",

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from mvnjac.errors import ArgumentError
 
 Table = NDArray[np.float64]
+Path = NDArray[np.complexfloating]
 #: polynomials and nodes: more change nothing in the first 12 digits
 _POLYNOMIALS, _NODES = 50, 200
-#: nodes of the inversion of a characteristic function
-_FREQUENCIES = 2000
-#: below this a p-value is that of the tail's expansion: a difference from 1 would have no digits left
+#: below this a supremum's p-value is that of the tail's expansion: a difference from 1 would have no digits left
 _TAIL = 1e-9
 #: a χ_k variable is within so much of √k but for 1e-11
 _WIDTH = 4.7
@@ -37,27 +36,38 @@ def double_max_p_value(statistic: float, k: int) -> float:
 
 
 def mean_square_p_value(statistic: float, k: int) -> float:
-    """P(∫ |B|² dt > x), by inverting the characteristic function (√(2it) / sin √(2it))^(k/2) (Nyblom 1989; Imhof 1961).
+    """P(∫ |B|² dt > x), by inverting the moment generating function (r / sin r)^(k/2), r = √(2t) (Nyblom 1989).
 
-    ∫|B|² has the law of Σⱼ χ²_k / (jπ)², and P = ½ + (1/π) ∫₀^∞ Im(φ(u) e^(−iux)) / u du.
+    ∫|B|² has the law of Σⱼ χ²_k / (jπ)², whose cumulants are K(t) = −(k/2) log(sin r / r). P = (1/2πi) ∫ exp(K(t) − tx) dt / t along a
+    path to the right of 0: from the saddle point into both directions at 45° in the plane of r, where exp(−tx) decays.
     """
     if statistic <= 0:
         return 1.0
-    nodes, weights = _frequencies()
-    # |φ(u)| = O(exp(−k √u / 2) (…)): in s = √u the integrand is smooth, and nothing is left of it beyond the end
-    end = 80.0 / min(k, 40) + 12.0
-    s = 0.5 * end * (nodes + 1)
-    root = s * math.sqrt(2) * np.exp(0.25j * math.pi)  # √(2iu)
-    # log(√z / sin √z), its branch followed continuously: sin r = −(e^{−ir}) (1 − e^{2ir}) / 2i, with |e^{2ir}| < 1
-    log_sine = -1j * root + np.log1p(-np.exp(2j * root)) - np.log(-2j)
-    exponent = 0.5 * k * (np.log(root) - log_sine) - 1j * s**2 * statistic
-    integrand = np.exp(exponent).imag * 2 / s
-    return float(min(max(0.5 + (0.5 * end * weights * integrand).sum() / math.pi, 0.0), 1.0))
+    start = max(_saddle_point(statistic, k), min(1.0, math.sqrt(12 / k)))
+    steps = np.logspace(-5, 3, 400)
+    size = _log_integrand(start + (1 + 1j) * steps, statistic, k).real
+    last = steps[np.flatnonzero(size > size.max() - 40)[-1]]
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    r = start + (1 + 1j) * 0.5 * last * (nodes + 1)
+    values = np.exp(_log_integrand(r, statistic, k)) * 2 / r * (1 + 1j)  # dt / t = 2 dr / r
+    return float(min(max((0.5 * last * weights * values).sum().imag / math.pi, 0.0), 1.0))
 
 
-@functools.cache
-def _frequencies() -> tuple[Table, Table]:
-    return np.polynomial.legendre.leggauss(_FREQUENCIES)
+def _log_integrand(r: Path, x: float, k: int) -> Path:
+    """K(t) − tx; sin r = ½i e^(−ir) (1 − e^(2ir)), whose logarithm is followed continuously above the real axis."""
+    log_sine = math.log(0.5) + 0.5j * math.pi - 1j * r + np.log1p(-np.exp(2j * r))
+    return 0.5 * k * (np.log(r) - log_sine) - 0.5 * r * r * x
+
+
+def _saddle_point(x: float, k: int) -> float:
+    """r in (0, π) where K′ = x; 0 where x is below the mean."""
+    low, high = 1e-3, math.pi
+    if 0.5 * k * (1 / low**2 - 1 / (low * math.tan(low))) > x:
+        return 0.0
+    for _ in range(60):
+        r = 0.5 * (low + high)
+        low, high = (r, high) if 0.5 * k * (1 / r**2 - 1 / (r * math.tan(r))) < x else (low, r)
+    return low
 
 
 def supremum_p_value(statistic: float, k: int, trim: tuple[float, float]) -> float:

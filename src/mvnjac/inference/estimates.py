@@ -15,9 +15,8 @@ from torch import Tensor
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.clusters import clustered_sum, groupings
 from mvnjac.inference.estimating_functions import EstimatingFunctions, require
-from mvnjac.inference.hac import Prewhitened, automatic_lag, long_run_sum, prewhitened, valid_lag
+from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.named import NamedTable, place
-from mvnjac.inference.ordering import order_of
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
 
@@ -242,22 +241,10 @@ def _clustered(
 def _hac(
     estimating: EstimatingFunctions, bread: str, adjust: bool, lag: int | None, prewhite: int, order_by: Iterable[Any] | None
 ) -> tuple[str, Propagate]:
-    valid_lag(_NAME, lag, prewhite)
-    order = order_of(_NAME, order_by, estimating.rows).to(estimating.jacobian.device)
-    white = prewhitened(_NAME, estimating.scores()[order], prewhite) if prewhite else None
-
-    def series(directions: Tensor) -> Tensor:
-        if isinstance(white, Prewhitened):
-            return white.residuals @ (directions @ white.recolour).mT
-        return estimating.products(directions)[order]
-
-    if lag is None:
-        ones = torch.ones(1, estimating.size, dtype=torch.float64, device=order.device)
-        all_columns = white.residuals.sum(-1) if white is not None else series(ones).squeeze(-1)
-        lag = math.floor(automatic_lag(all_columns, estimating.rows, prewhite))
-    bandwidth, scale = lag, _small_sample(estimating) if adjust else 1.0
-    words = f"HAC (Newey–West, lag {lag}, prewhite {prewhite}{', adjusted' if adjust else ''}), bread: {bread}"
-    return words, lambda C: _symmetric(scale * long_run_sum(series(estimating.solve(bread, C)), bandwidth))
+    long_run = LongRunScores(estimating, lag, prewhite, order_by)
+    scale = _small_sample(estimating) if adjust else 1.0
+    words = f"HAC (Newey–West, lag {long_run.lag}, prewhite {prewhite}{', adjusted' if adjust else ''}), bread: {bread}"
+    return words, lambda C: _symmetric(scale * long_run.covariance_of_sum(estimating.solve(bread, C)))
 
 
 def _small_sample(estimating: EstimatingFunctions) -> float:

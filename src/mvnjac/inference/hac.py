@@ -7,12 +7,19 @@ covariance matrix estimators*), where these are called `NeweyWest(lag, prewhite,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, NotIdentifiedError
+from mvnjac.inference.estimating_functions import EstimatingFunctions
+from mvnjac.inference.ordering import order_of
+from mvnjac.information import Wrt
+from mvnjac.jacobian import Jacobian
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,66 @@ def long_run_sum(series: Tensor, lag: int) -> Tensor:
     return total
 
 
-def valid_lag(function: str, lag: int | None, prewhite: int) -> None:
+class LongRunScores:
+    """Scores in the order of time, prewhitened or not, and the lag up to which they are taken to depend on each other."""
+
+    def __init__(self, estimating: EstimatingFunctions, lag: int | None, prewhite: int, order_by: Iterable[Any] | None) -> None:
+        _valid(estimating.function, lag, prewhite)
+        self._estimating = estimating
+        self._order = order_of(estimating.function, order_by, estimating.rows).to(estimating.jacobian.device)
+        self._white = prewhitened(estimating.function, estimating.scores()[self._order], prewhite) if prewhite else None
+        self.lag = self._automatic(prewhite) if lag is None else lag
+
+    def covariance_of_sum(self, directions: Tensor) -> Tensor:
+        """(k, k) of the sums of the scores times directions (k, p)."""
+        return long_run_sum(self._series(directions), self.lag)
+
+    def _series(self, directions: Tensor) -> Tensor:
+        if self._white is not None:
+            return self._white.residuals @ (directions @ self._white.recolour).mT
+        return self._estimating.products(directions)[self._order]
+
+    def _automatic(self, prewhite: int) -> int:
+        if self._white is not None:
+            whole = self._white.residuals.sum(-1)
+        else:
+            ones = torch.ones(1, self._estimating.size, dtype=torch.float64, device=self._order.device)
+            whole = self._series(ones).squeeze(-1)
+        return math.floor(automatic_lag(whole, self._estimating.rows, prewhite))
+
+
+def scores_covariance(
+    J: Jacobian,
+    *,
+    known: Wrt = None,
+    wrt: Wrt = None,
+    lag: int | None = None,
+    prewhite: int = True,
+    adjust: bool = False,
+    order_by: Iterable[Any] | None = None,
+) -> Float[Tensor, "p p"]:
+    """The long-run covariance of a score, n⁻¹ Var(Σ sᵢ), by all parameters that were estimated (R: NeweyWest(sandwich = FALSE)).
+
+    Args:
+        J: the Jacobian at the estimate.
+        wrt: names the parametrisation: all of its columns are in the result.
+        known, lag, prewhite, adjust, order_by: as in `covariance_of_estimates`.
+
+    Example:
+        >>> import torch, mvnjac
+        >>> from mvnjac import inference
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> J = mvnjac.fit(x).gaussian.jacobian(x)
+        >>> inference.score_process(J, scores_covariance=inference.scores_covariance(J)).sup_lm().p_value > 0.05
+        True
+    """
+    estimating = EstimatingFunctions("scores_covariance", J, wrt, None, known)
+    n, p = estimating.rows, estimating.size
+    total = LongRunScores(estimating, lag, int(prewhite), order_by).covariance_of_sum(estimating.unit_rows(range(p)))
+    return total / (n - p if adjust else n)
+
+
+def _valid(function: str, lag: int | None, prewhite: int) -> None:
     """Whether these are numbers of rows."""
     if lag is not None and (isinstance(lag, bool) or not isinstance(lag, int) or lag < 0):
         raise ArgumentError(

@@ -192,7 +192,7 @@ def score_process(
         known: parameters that were not estimated.
         dates: (n,) what the rows are sorted by, and what breaks are named by; None: the rows are in order.
         information: V is a row's share of the "opg" (JᵀJ, as in R's `gefp` by default), "expected" or "observed" information.
-        scores_covariance: V itself, in place of it: a HAC estimate.
+        scores_covariance: V itself, in place of it: a HAC estimate, by `scores_covariance`.
         decorrelate: False scales each score by itself only; tests of several columns together are then not valid.
 
     Returns:
