@@ -12,7 +12,10 @@ import torch
 
 import mvnjac
 from mvnjac import inference
+from mvnjac.covariance import structures
+from mvnjac.covariance.samples import Maker
 from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError, SingularError, UnknownNameError
+from mvnjac.inference.variables import columns_of_variables
 from tests.oracles.lavaan import RATES
 
 KINDS = ("expected", "observed", "opg", "sandwich")
@@ -251,6 +254,26 @@ def test_shapes_that_are_no_sample_are_refused() -> None:
         inference.covariance_of_estimates(J, "opg")
     with pytest.raises(ArgumentError, match="more rows than parameters"):
         inference.covariance_of_estimates(J, adjust=True)
+
+
+@pytest.mark.parametrize("cls", structures().values(), ids=structures())
+def test_every_structure(cls: type[mvnjac.Covariance]) -> None:
+    """The sandwich by its definition, of parameters that may be redundant; and each row's change by it."""
+    for structure in cls.samples(4, Maker(seed=1)):
+        mean = Maker(seed=3).normal(4)
+        x = Maker(batch=(80,), seed=2).normal(4)
+        J = mvnjac.jacobian(x, mean, structure)
+        scores, F = J.matrix(), mvnjac.fisher_information(mean, structure).matrix() * 80
+        unit = F.diagonal().sqrt()
+        influence = inference.influence(J, information="expected")
+        V = inference.covariance_of_estimates(J, bread="expected")
+        close(V.covariance, influence.changes.mT @ influence.changes, rtol=1e-7)
+        close((influence.changes @ F) / unit, -scores / unit, rtol=1e-6)
+        assert V.columns == tuple(J.columns())
+        columns = [name for names in columns_of_variables(V._estimating, V.columns).values() for name in names]
+        assert set(columns) <= set(V.columns)
+        implied = inference.delta_method(V, lambda theta: theta["covariance_matrix"][1, 0])
+        assert float(implied.covariance) >= 0
 
 
 # --- delta method ----------------------------------------------------------------------------------------------------

@@ -77,17 +77,16 @@ class EstimatingFunctions:
 
     def scores(self, rows: slice = slice(None)) -> Tensor:
         """(n, p) those of some rows."""
-        scores = self.jacobian[rows].matrix(self.names)
+        whole = len(range(self.rows)[rows]) == self.rows  # what has been computed of all rows is used again
+        scores = (self.jacobian if whole else self.jacobian[rows]).matrix(self.names)
         return scores if self.weights is None else scores * self.weights[rows].unsqueeze(-1)
 
     def products(self, directions: Tensor) -> Tensor:
         """(n, k) the scores times directions (k, p)."""
         if self.size <= max(_COLUMNS, 2 * len(directions)):
             step = max(1, _CHUNK_BYTES // (8 * self.size))
-            parts = [self.jacobian[at : at + step].matrix(self.names) @ directions.mT for at in range(0, self.rows, step)]
-            result = torch.cat(parts)
-        else:
-            result = torch.stack([self.jacobian.matvec(v, self.names) for v in directions], -1)
+            return torch.cat([self.scores(slice(at, at + step)) @ directions.mT for at in range(0, self.rows, step)])
+        result = torch.stack([self.jacobian.matvec(v, self.names) for v in directions], -1)
         return result if self.weights is None else result * self.weights.unsqueeze(-1)
 
     def gram(self) -> Tensor:
