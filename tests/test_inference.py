@@ -244,7 +244,7 @@ def test_what_means_nothing_is_refused(arguments: dict, error: type, words: str)
 
 def test_shapes_that_are_no_sample_are_refused() -> None:
     x = rows()
-    with pytest.raises(ShapeError, match="rows \\(n,\\) of one density"):
+    with pytest.raises(ShapeError, match=r"n ≥ 1 rows \(n,\) of one density"):
         inference.covariance_of_estimates(mvnjac.jacobian(x.reshape(60, 2, 3), torch.zeros(3).double(), torch.eye(3).double()))
     with pytest.raises(ArgumentError, match="pass a Jacobian"):
         inference.covariance_of_estimates(x)

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
+from mvnjac import planner
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
+from mvnjac.kernels import compiled
 from mvnjac.products import rows_times, symmetrised
 
 
@@ -158,18 +159,35 @@ class Outer(Block):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
         if out is None:
             out = self.left.new_empty(*self.batch, self.coordinates.size)
+        if self.packs and self.write_packed(offset, out):
+            return out
         for rows in self._row_chunks():
             chunk = replace(self, left=self.left[rows], right=self.right[rows])
             for at, *terms in chunk._slices():
                 self._slice(offset[..., at], terms, out=out[rows][..., at])
         return out
 
+    @property
+    def packs(self) -> bool:
+        """Whether these are rows (n, d) that share their constants, so that a kernel can write the triangle."""
+        flat = self.left.ndim == self.right.ndim == 2 and self.offset.ndim == 2
+        return flat and len(self.batch) == 1 and (self.diagonal is None or self.diagonal.ndim == 1)
+
+    def write_packed(self, offset: Tensor, out: Tensor, pattern: Tensor | None = None, observed: Tensor | None = None) -> bool:
+        """By the kernel, where it can: `offset` (size,), or one a pattern, (patterns, size)."""
+        assert isinstance(self.coordinates, Triangle)
+        below = 2 * self.coefficient if self.coordinates.mirrored else self.coefficient
+        return compiled.packed(
+            self.left, self.right, offset, out, below=below, on=self.coefficient, with_diagonal=self.coordinates.diagonal,
+            both=self.both, diagonal=self.diagonal, pattern=pattern, observed=observed,
+        )  # fmt: skip
+
     def _row_chunks(self) -> Iterator[slice | EllipsisType]:
         """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
         if len(self.batch) != 1 or self.offset.ndim != 2:
             yield ...
             return
-        step = max(1000, memory.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
+        step = max(1000, planner.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
         for start in range(0, self.batch[0], step):
             yield slice(start, start + step)
 

@@ -9,11 +9,13 @@ is no density) `everyday` gives None, and the general way does it, or says what 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from mvnjac import kernels
+from mvnjac import kernels, planner
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import ITEMSIZE
 
@@ -102,7 +104,7 @@ def everyday(x: object, mean: object, covariance: object, gradients: bool = True
     return None
 
 
-def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, object] | None:
+def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, Any] | None:
     native = kernels.native
     if native is None or type(mean) is not Tensor or type(covariance) is not Tensor or watched():
         return None
@@ -112,9 +114,9 @@ def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, objec
     return mean, covariance, native
 
 
-def _factorised(native, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
+def _factorised(native: Any, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
     (d,) = mean.shape
-    if covariance.shape != (d, d) or not 0 < d <= native.LARGEST:
+    if covariance.shape != (d, d) or not planner.kernel_sums(d):
         return None
     address, n = 0, 0
     if x is not None:
@@ -131,7 +133,6 @@ class Everyday:
     """Rows (n, d) of one Gaussian. Results are None where x, the mean or Σ was changed in place since."""
 
     __slots__ = ("_version", "prepared", "x")
-    packs = True  # whether there is a kernel for the n×p matrix
 
     def __init__(self, x: Tensor, prepared: Prepared) -> None:
         self.x, self.prepared, self._version = x, prepared, x._version
@@ -179,7 +180,6 @@ class Many:
     """Gaussians of one row each: x (n, d), mean (n, d), Σ (n, d, d). All of them are evaluated at once, when they are looked at."""
 
     __slots__ = ("_ready", "_versions", "covariance", "mean", "x")
-    packs = False
 
     def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor) -> None:
         self.x, self.mean, self.covariance = x, mean, covariance
@@ -205,7 +205,7 @@ class Many:
         """All results, those by Σ where wanted; False where a shape is out of the ordinary or a row has no density."""
         native, dtype = kernels.native, self.mean.dtype
         n, d = self.x.shape
-        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not 0 < d <= native.LARGEST or n == 0:
+        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not planner.kernel_many(d) or n == 0:
             return False
         log_prob = torch.empty(n, dtype=dtype)
         ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}

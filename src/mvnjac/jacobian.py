@@ -22,6 +22,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.everyday import Everyday, Many, everyday
+from mvnjac.explanation import explained
 from mvnjac.linear_operators import linear_operator
 from mvnjac.log_prob import log_density
 from mvnjac.model import Model
@@ -197,7 +198,7 @@ class Jacobian:
             >>> J.matrix(wrt=("mean", "covariance_matrix[1,0]")).shape
             torch.Size([3, 3])
         """
-        if self._quick is not None and wrt is None and layout == "unique" and self._quick.packs:
+        if self._quick is not None and wrt is None and layout == "unique" and isinstance(self._quick, Everyday):
             return self._packed(self._quick, out)
         selection = self._select(wrt, layout)
         shape = (*self.batch, selection.size)
@@ -319,6 +320,16 @@ class Jacobian:
         shape = (*own, selection.size, selection.size)
         memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")
         return self._derivatives.gram(selection.parts, self._weights(weights)).to(self.dtype)
+
+    def explain(self) -> str:
+        """How the results will be formed, and why: which kernel or which algorithm, by the sizes at hand.
+
+        Example:
+            >>> import torch, mvnjac
+            >>> print(mvnjac.jacobian(torch.ones(3, 2), torch.zeros(2), torch.eye(2)).explain().splitlines()[0])
+            rows (3,) of 2 variables, Dense, cpu, float32
+        """
+        return explained(self._quick, self._derivatives)
 
     # --- arguments -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
+from mvnjac import memory, planner
 from mvnjac.arithmetic import tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.factorised import Factor
@@ -131,7 +131,7 @@ class Residuals:
     def _square(self) -> Tensor:
         """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
-        step = max(memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size()), 1)
+        step = planner.rows_in(planner.ROW_CHUNK_BYTES, self.d, self.mean.element_size())
         squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
         if squares is not None:
             return squares

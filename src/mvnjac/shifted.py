@@ -12,7 +12,7 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import batch_shape, over_event, sum_to
-from mvnjac.blocks import Block
+from mvnjac.blocks import Block, Outer
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.definition import Definition
@@ -92,6 +92,10 @@ class Shifted(Block):
         shift, pattern = self._shifts()
         assert pattern is not None
         packed = self.coordinates.pack_gradient(shift)
+        if isinstance(self._complete, Outer) and self._complete.packs and set(self._local) == {0, 1} and not tracked(packed):
+            table = packed + self.coordinates.pack_gradient(self._complete.offset)
+            if self._complete.write_packed(table, out, pattern, self._rows.mask):
+                return out
         self._complete.unique(out)
         for first in range(0, self.batch[0], _ROWS):
             at = slice(first, first + _ROWS)

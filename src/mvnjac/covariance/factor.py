@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
+from mvnjac import planner
 from mvnjac.arithmetic import concrete, tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.covariance.factorised import Factor
@@ -143,7 +144,7 @@ class DenseFactor(Factor):
         """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
         if "precision_matrix" in self._given:
             return True
-        return "scale_tril" in self._given and n_rows >= self.d and not tracked(rows, self.scale_tril)
+        return "scale_tril" in self._given and planner.multiplies(n_rows, self.d) and not tracked(rows, self.scale_tril)
 
     def dense(self) -> DenseFactor:
         return self

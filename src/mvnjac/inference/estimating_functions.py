@@ -176,8 +176,8 @@ def _float64(function: str, J: Jacobian) -> Jacobian:
     if not isinstance(J, Jacobian):
         raise ArgumentError(f"{function}: got a {type(J).__name__}; pass a Jacobian, such as fit(x).gaussian.jacobian(x).")
     model = J._model
-    if len(J.batch) != 1 or model.reduced_batch:
-        raise ShapeError(f"{function}: J has the leading dimensions {tuple(J.batch)}; it takes rows (n,) of one density.")
+    if len(J.batch) != 1 or not J.batch[0] or model.reduced_batch:
+        raise ShapeError(f"{function}: J has the leading dimensions {tuple(J.batch)}; it takes n ≥ 1 rows (n,) of one density.")
     if J.dtype is torch.float64 and not J._derivatives.rows.tracked:
         return J
     mean = None if model.mean_follows else model.mean.detach().double().reshape(model.event)

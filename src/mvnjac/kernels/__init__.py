@@ -7,19 +7,17 @@ contiguous CPU memory; whoever calls them has made sure that nothing watches (no
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 try:
-    from mvnjac.kernels import _native
+    _built: Any = importlib.import_module("mvnjac.kernels._native")
 except ImportError:
-    _native = None
-
-_built: Any = _native
+    _built = None
 native: Any = _built if os.environ.get("MVNJAC_KERNELS") != "0" else None
 
 #: dtypes that there are kernels for, with the size of a number
@@ -47,16 +45,3 @@ def switched(on: bool, instructions: str | None = None) -> Iterator[None]:
         native = before
         if instructions is not None:
             _built.use_instructions(used)
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether kernels can work on these: contiguous numbers of one dtype in CPU memory."""
-    dtype = tensors[0].dtype
-    return (
-        native is not None
-        and dtype in ITEMSIZE
-        and all(
-            t.is_cpu and t.dtype == dtype and t.layout is torch.strided and t.is_contiguous() and not t.is_neg()
-            for t in tensors
-        )
-    )

@@ -5,10 +5,11 @@ namespace mvnjac {
 
 typedef long long index;
 
-// d above which the kernels of dense rows are not used: their arrays stay on the stack, and BLAS is better there.
-constexpr index LARGEST = 64;
-// d above which rows are not packed by the kernel: their factors lie on the stack.
-constexpr index LONGEST = 4096;
+// d above which the kernels of dense rows are not used: Σ and what is made of it no longer stay in the cache of a core, and the
+// BLAS of torch is better.
+constexpr index LARGEST = 256;
+// The same for many Gaussians in step, of which as many as a vector has lanes are at work.
+constexpr index LARGEST_SMALL = 64;
 
 // One Gaussian, factorised by `prepare`, in memory that the caller owns: element positions in it.
 struct Layout {
@@ -61,9 +62,9 @@ template <class T> struct Kernels {
     // sums (d + 1, d): Σ w z, then Σ w z zᵀ; over rows first … last; squares may be null
     void (*moments)(const Dense<T> &, const T *weights, T *sums, index ld, T *squares, index first, index last);
     // from these sums and Σ w: the totals by the mean (d) and by Σ (d, d)
-    void (*total)(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix);
+    void (*total)(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix, T *workspace);  // 3 ld²
     index (*sums_stride)(index d);
-    void (*offset)(const T *prepared, index d, T *packed);
+    void (*offset)(const T *prepared, index d, T *packed, T *workspace);  // ld²
     void (*matrix)(const Dense<T> &, const T *offset, T *out, index first, index last);
     void (*packed)(const Packed<T> &, index first, index last);
     bool (*small)(const Small<T> &, index first, index last, T *workspace);  // false: something is wrong with one of them

@@ -188,10 +188,10 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
 
 // Cᵀ s, and ½ Cᵀ (S − n I) C, symmetric to the last bit.
 template <class T>
-static void total(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix) {
+static void total(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix, T *memory) {
     const Layout at(d);
     const T *C = prepared + at.inverse, *s = sums;
-    alignas(64) T S[LARGEST * LARGEST], half[LARGEST * LARGEST], G[LARGEST * LARGEST];
+    T *S = memory, *half = S + ld * ld, *G = half + ld * ld;
     memcpy(S, sums + ld, sizeof(T) * ld * ld);
     for (index i = 0; i < d; i++) {
         S[i * ld + i] -= count;
@@ -210,11 +210,11 @@ static void total(const T *prepared, const T *sums, index ld, T count, index d, 
 }
 
 // −½ P over the lower triangle, column after column, doubled off the diagonal.
-template <class T> static void offset(const T *prepared, index d, T *packed) {
+template <class T> static void offset(const T *prepared, index d, T *packed, T *memory) {
     const Layout at(d);
     const index ld = stride_of<T>(d);
     const T *C = prepared + at.inverse;
-    alignas(64) T P[LARGEST * LARGEST];
+    T *P = memory;
     product<T, Shape::lower>(P, ld, d, d, d, C, 1, ld, C, ld);
     for (index j = 0; j < d; j++)
         for (index i = j; i < d; i++) *packed++ = -(i == j ? T(0.5) : T(1)) * (i == j ? P[i * ld + i] : T(0.5) * (P[i * ld + j] + P[j * ld + i]));
@@ -234,7 +234,7 @@ template <class T> static void matrix(const Dense<T> &of, const T *offset, T *ou
             T *row = out + (start + i) * p;
             const T *own = a + i * ld;
             copied(row, own, d, end);
-            outer_row<T, false>(row + d, own, own, offset, nullptr, T(1), T(0.5), d, true, end);
+            square_row(row + d, own, offset, d, end);
         }
     }
 }

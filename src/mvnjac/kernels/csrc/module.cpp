@@ -175,7 +175,7 @@ template <class T> PyObject *log_prob(Arguments in) {
     T *out = in.address<T>();
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
-    const Parts parts(of.n, of.d * of.d);
+    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
     const auto work = [&] {
         divide(parts.count, threads, [&](index part) { kernels<T>().log_prob(of, out, parts.first(part), parts.last(part, of.n)); });
     };
@@ -196,9 +196,10 @@ template <class T> PyObject *sums(Arguments in) {
     if (in.failed) return nullptr;
     const Kernels<T> &k = kernels<T>();
     const index ld = k.sums_stride(of.d), size = (ld + 1) * ld;
-    const Parts parts(of.n, of.d * of.d);
+    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
     const auto work = [&] {
-        Scratch<T> scratch(size * (parts.count ? parts.count : 1));
+        const index room = size * (parts.count ? parts.count : 1);
+        Scratch<T> scratch(room + 3 * ld * ld);
         T *sums = scratch.memory, count = T(of.n);
         divide(parts.count, threads, [&](index part) {
             k.moments(of, weights, sums + part * size, ld, squares, parts.first(part), parts.last(part, of.n));
@@ -213,7 +214,7 @@ template <class T> PyObject *sums(Arguments in) {
                 for (index i = 0; i < of.n; i++) all += weights[i];
                 count = T(all);
             }
-            k.total(of.prepared, sums, ld, count, of.d, first, second);
+            k.total(of.prepared, sums, ld, count, of.d, first, second, scratch.memory + room);
             return;
         }
         for (index i = 0; i < of.d; i++) {
@@ -236,9 +237,10 @@ template <class T> PyObject *matrix(Arguments in) {
     const index size = of.d * (of.d + 1) / 2;
     const Parts parts(of.n, of.d * of.d, 1024);
     const auto work = [&] {
-        Scratch<T> offset(size + 64);
+        const index ld = kernels<T>().sums_stride(of.d);
+        Scratch<T> offset(size + 64 + ld * ld);
         for (index i = size; i < size + 64; i++) offset.memory[i] = T(0);  // read past the end, and overwritten
-        kernels<T>().offset(of.prepared, of.d, offset.memory);
+        kernels<T>().offset(of.prepared, of.d, offset.memory, offset.memory + (size + 63) / 16 * 16);
         divide(parts.count, threads, [&](index part) {
             kernels<T>().matrix(of, offset.memory, out, parts.first(part), parts.last(part, of.n));
         });
@@ -350,7 +352,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods
 PyMODINIT_FUNC PyInit__native(void) {
     chosen = best(nullptr);
     PyObject *module = PyModule_Create(&definition);
-    if (module && PyModule_AddIntConstant(module, "LARGEST", LARGEST) == 0 && PyModule_AddIntConstant(module, "LONGEST", LONGEST) == 0)
+    if (module && PyModule_AddIntConstant(module, "LARGEST", LARGEST) == 0 && PyModule_AddIntConstant(module, "LARGEST_SMALL", LARGEST_SMALL) == 0)
         return module;
     Py_XDECREF(module);
     return nullptr;

@@ -12,23 +12,16 @@ template <class T> static inline void copied(T *out, const T *from, index count,
     for (; i < count; i++) out[i] = from[i];
 }
 
-// `left`, `right` and `offset` may be read a vector too far.
-template <class T, bool BOTH>
-static inline void outer_row(T *out, const T *left, const T *right, const T *offset, const T *diagonal, T below, T on, index d,
-                             bool with_diagonal, const T *end) {
+// c a_i a_j + offset with c = 1 below and ½ on the diagonal; `a` and `offset` may be read a vector too far.
+template <class T> static inline void square_row(T *out, const T *a, const T *offset, index d, const T *end) {
     constexpr int W = lanes<T>;
     for (index j = 0; j < d; j++) {
-        const index from = with_diagonal ? j : j + 1, count = d - from;
-        const T *l = left + from, *r = right + from;
-        const T u = below * right[j], v = BOTH ? below * left[j] : T(0);
+        const index count = d - j;
+        const T factor = a[j];
         index i = 0;
-        for (; i < count && out + i + W <= end; i += W) {
-            V<T> value = load(offset + i) + u * load(l + i);
-            if (BOTH) value += v * load(r + i);
-            store(out + i, value);
-        }
-        for (; i < count; i++) out[i] = offset[i] + u * l[i] + (BOTH ? v * r[i] : T(0));
-        if (with_diagonal) out[0] = offset[0] + (BOTH ? T(2) : T(1)) * on * (diagonal ? diagonal[j] : T(1)) * left[j] * right[j];
+        for (; i < count && out + i + W <= end; i += W) store(out + i, load(offset + i) + factor * load(a + j + i));
+        for (; i < count; i++) out[i] = offset[i] + factor * a[j + i];
+        out[0] = offset[0] + T(0.5) * factor * factor;
         out += count;
         offset += count;
     }
@@ -40,22 +33,49 @@ template <class T> static void zero_missing(T *out, const unsigned char *observe
             if (!(observed[i] & observed[j])) *out = T(0);
 }
 
+// One column of the triangle of one row. Its last vector overlaps with the one before: nothing is read or written too far.
+template <class T, bool BOTH>
+static inline void column(T *out, const T *l, const T *r, const T *offset, T u, T v, index count) {
+    constexpr int W = lanes<T>;
+    const auto some = [&](index i) {
+        V<T> value = load(offset + i) + u * load(l + i);
+        if (BOTH) value += v * load(r + i);
+        store(out + i, value);
+    };
+    if (count < W) {
+        for (index i = 0; i < count; i++) out[i] = offset[i] + u * l[i] + (BOTH ? v * r[i] : T(0));
+        return;
+    }
+    index i = 0;
+    for (; i + W <= count; i += W) some(i);
+    if (i < count) some(count - W);
+}
+
+// Some rows side by side, so that what they share is read once.
+template <class T, bool BOTH> static void packed_rows(const Packed<T> &of, index first, index last) {
+    index at = 0;
+    for (index j = 0; j < of.d; j++) {
+        const index from = of.with_diagonal ? j : j + 1, count = of.d - from;
+        const T on = of.on * (of.diagonal ? of.diagonal[j] : T(1)) * (BOTH ? T(2) : T(1));
+        for (index n = first; n < last; n++) {
+            const T *left = of.left + n * of.left_stride, *right = of.right + n * of.right_stride;
+            const T *offset = of.offset + (of.pattern ? of.pattern[n] * of.size : 0) + at;
+            T *out = of.out + n * of.ld + at;
+            column<T, BOTH>(out, left + from, right + from, offset, of.below * right[j], BOTH ? of.below * left[j] : T(0), count);
+            if (of.with_diagonal) out[0] = offset[0] + on * left[j] * right[j];
+        }
+        at += count;
+    }
+}
+
 template <class T> static void packed(const Packed<T> &of, index first, index last) {
-    // A row's factors, with a vector's length of zeros behind them.
-    alignas(64) T left[LONGEST + lanes<T>], right[LONGEST + lanes<T>];
-    memset(left + of.d, 0, sizeof(T) * lanes<T>);
-    memset(right + of.d, 0, sizeof(T) * lanes<T>);
-    for (index n = first; n < last; n++) {
-        T *out = of.out + n * of.ld;
-        const T *offset = of.offset + (of.pattern ? of.pattern[n] * of.size : 0);
-        const T *end = out + of.size;  // what follows belongs to other columns
-        memcpy(left, of.left + n * of.left_stride, sizeof(T) * of.d);
-        memcpy(right, of.right + n * of.right_stride, sizeof(T) * of.d);
-        if (of.both)
-            outer_row<T, true>(out, left, right, offset, of.diagonal, of.below, of.on, of.d, of.with_diagonal, end);
-        else
-            outer_row<T, false>(out, left, right, offset, of.diagonal, of.below, of.on, of.d, of.with_diagonal, end);
-        if (of.observed) zero_missing(out, of.observed + n * of.d, of.d, of.with_diagonal);
+    constexpr index ROWS_BESIDE = 8;
+    for (index n = first; n < last; n += ROWS_BESIDE) {
+        const index end = n + ROWS_BESIDE < last ? n + ROWS_BESIDE : last;
+        if (of.both) packed_rows<T, true>(of, n, end);
+        else packed_rows<T, false>(of, n, end);
+        if (of.observed)
+            for (index i = n; i < end; i++) zero_missing(of.out + i * of.ld, of.observed + i * of.d, of.d, of.with_diagonal);
     }
 }
 

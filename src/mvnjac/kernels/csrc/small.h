@@ -1,4 +1,4 @@
-// Many Gaussians of d ≤ LARGEST, each with its own Σ and one row: as many at a time as a vector has lanes.
+// Many Gaussians of d ≤ LARGEST_SMALL, each with its own Σ and one row: as many at a time as a vector has lanes.
 //
 // All of them are factorised, inverted and multiplied in step, in blocks of 4×4 that stay in registers; d is filled up to whole
 // blocks by the identity. Element (i, j) of the matrices of a group is one vector.
