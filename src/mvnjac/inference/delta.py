@@ -82,7 +82,7 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
         estimates.rows,
         estimates._propagate,
         estimating,
-        torch.ones(len(labels), dtype=torch.bool),
+        torch.ones(len(labels), dtype=torch.bool, device=values.device),
     )
 
 

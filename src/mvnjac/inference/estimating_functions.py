@@ -163,7 +163,8 @@ class EstimatingFunctions:
     def identified(self) -> Tensor:
         """(p,) which columns are known by more than a convention."""
         left_out = tuple(f"{name}[" for name in self.model.covariance.unidentified)
-        return torch.tensor([not name.startswith(left_out) for name in self.columns] if left_out else [True] * self.size)
+        known = [not (left_out and name.startswith(left_out)) for name in self.columns]
+        return torch.tensor(known, device=self.jacobian.device)
 
 
 def require(function: str, argument: str, got: str, known: Sequence[str]) -> None:

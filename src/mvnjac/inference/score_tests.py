@@ -144,7 +144,7 @@ def _constraints(
         places = estimating.unit_rows([estimating.places_of([name])[0] for name in group])
         words += [f"{group[0]} = {name}" for name in group[1:]]
         rows += [places[0] - other for other in places[1:]]
-    return words, torch.stack(rows) if rows else torch.zeros(0, estimating.size, dtype=torch.float64)
+    return words, torch.stack(rows) if rows else estimating.unit_rows([])
 
 
 def _structure(estimating: EstimatingFunctions) -> tuple[list[str], Tensor]:
@@ -185,7 +185,7 @@ class _Problem:
     def require_restricted(self, R: Tensor, words: Sequence[str]) -> None:
         """The values satisfy the constraints, and no direction within them leads uphill."""
         R = R / self.scale
-        off = (R @ self.values).abs() / R.norm(dim=-1) if len(words) == len(R) else torch.zeros(1)
+        off = (R @ self.values).abs() / R.norm(dim=-1) if len(words) == len(R) else R.new_zeros(1)
         if bool(off.max() > _ENOUGH):
             raise NotIdentifiedError(
                 f"{_NAME}: {words[int(off.argmax())]} does not hold at J, by {float(off.max()):.3g} of a standard error: take the "
