@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mvnjac import kernels, planner
+from mvnjac.covariance.factorised import Factor
 from mvnjac.derivatives import Derivatives
 from mvnjac.everyday import Everyday, Many
 from mvnjac.incomplete import IncompleteResiduals
@@ -70,8 +71,9 @@ def _sum(derivatives: Derivatives, names: list[str]) -> str:
             else "torch's BLAS, in chunks"
         )
         return f"sums of whitened rows first, then d³: by {by}"
-    if derivatives.in_one_pass(names, owns):
-        return "in the structure's own way where it has one, else a chunk of rows at a time"
+    own_way = type(derivatives.rows.factor).squares_and_totals is not Factor.squares_and_totals
+    if own_way and derivatives.in_one_pass(names, owns):
+        return "all parameters from one pass over the rows, in the structure's own way"
     return "block by block, a chunk of rows at a time"
 
 

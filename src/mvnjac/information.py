@@ -237,6 +237,9 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     with model.arithmetic():
         each = _weights(model, derivatives, weights)
         second = _curvature(model, _names(selection), derivatives.rows, each)
+        natural = second.natural(derivatives.rows, each, model.reduced_batch)
+        if natural is not None:
+            return {name: model.shaped(name, change.to(model.dtype)) for name, change in natural.items()}
         sums = second.statistics(derivatives, each, model.reduced_batch)
         score, count = second.score(sums), second.count(sums)
         average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}

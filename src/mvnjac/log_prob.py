@@ -22,7 +22,7 @@ from torch import Size, Tensor
 from torch.autograd import Function
 from torch.distributions import Distribution
 
-from mvnjac.arithmetic import tracked, transforming
+from mvnjac.arithmetic import at_hand, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
@@ -274,7 +274,7 @@ def _aligned(t: Tensor, dim: int | None, event: int, rank: int) -> Tensor:
 
 def _common(weights: Tensor) -> float | None:
     """The one weight that all rows have, where the numbers can be looked at without waiting for a device."""
-    if weights.device.type != "cpu" or weights.numel() == 0 or tracked(weights):
+    if not at_hand(weights) or weights.numel() == 0 or tracked(weights):
         return None
     first = weights.flatten()[0] if all(s == 0 for s in weights.stride()) else weights.amax()
     same = weights.stride() == (0,) * weights.ndim or bool((weights == first).all())

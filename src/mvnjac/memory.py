@@ -31,7 +31,8 @@ class Workspace:
 def available(device: torch.device) -> int | None:
     """Bytes that can still be allocated on the device; None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     if device.type != "cpu":
         return None
     known = [limit for limit in (_machine(), _container()) if limit is not None]

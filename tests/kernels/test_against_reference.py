@@ -12,6 +12,7 @@ from mvnjac.coordinates import correlation, lower_triangular, symmetric
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.everyday import Everyday, Many, everyday
 from mvnjac.kernels import compiled
+from mvnjac.kernels.reference import Form, Patterns, packed
 from tests.kernels.support import guarded, instruction_sets, reference, rows
 from tests.tolerance import assert_close, condition
 
@@ -96,66 +97,55 @@ def test_nothing_is_written_behind_many_small_results(n, dtype) -> None:
         assert bool((behind == 7).all())
 
 
-KINDS = {
-    "symmetric": (symmetric, {"coefficient": 0.5}),
-    "triangle": (lower_triangular, {}),
-    "triangle with a diagonal of its own": (lower_triangular, {"scaled": True}),
-    "correlation": (correlation, {"coefficient": 0.5}),
-    "both": (symmetric, {"both": True}),
+FORMS = {
+    "symmetric": Form(0.5, mirrored=True),
+    "triangle": Form(1.0, mirrored=False),
+    "correlation": Form(0.5, mirrored=True, strict=True),
+    "both": Form(1.0, both=True, mirrored=True),
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d", [1, 2, 3, 9, 17, 40, 300])
-@pytest.mark.parametrize("strided", [False, True])
-def test_packed_rows(d, dtype, kind, strided) -> None:
-    make, options = KINDS[kind]
-    options, coordinates, n = dict(options), make(d), 11
+@pytest.mark.parametrize("offsets", ["shared", "of each row", "of each pattern"])
+def test_packed_rows(d, dtype, kind, offsets) -> None:
+    form, n = FORMS[kind], 11
     generator = torch.Generator().manual_seed(d)
-    left, right = (torch.randn(n, d, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
-    offset = torch.randn(d, d, generator=generator, dtype=torch.float64).to(dtype)
-    if coordinates.mirrored:
-        offset = offset + offset.mT
-        right = right if options.get("both") else left
-    else:
-        offset = offset.tril()
-    diagonal = torch.rand(d, generator=generator, dtype=torch.float64).to(dtype) if options.pop("scaled", False) else None
-    block = Outer(left, right, offset, coordinates, diagonal=diagonal, **options)
-    memory = torch.full((n, coordinates.size + 5), 7.0, dtype=dtype)
-    out = memory[:, 2 : 2 + coordinates.size] if strided else memory[:, :0].new_empty(n, coordinates.size)
-    assert block.packs
-    got = block.unique(out=out)
-    wide = Outer(
-        left.double(),
-        right.double(),
-        offset.double(),
-        coordinates,
-        diagonal=None if diagonal is None else diagonal.double(),
-        **options,
-    )
-    expected = coordinates.pack_gradient(wide.full())
-    assert_close(got, expected, 1.0)
-    if strided:
-        assert bool((memory[:, :2] == 7).all())
-        assert bool((memory[:, 2 + coordinates.size :] == 7).all())
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    p = form.size(d)
+    left, right, diagonal = numbers(n, d), numbers(n, d), numbers(d)
+    offset = numbers({"shared": 1, "of each row": n, "of each pattern": 3}[offsets], p)
+    offset = offset[0] if offsets == "shared" else offset
+    observed = torch.rand(n, d, generator=generator) > 0.3
+    patterns = Patterns(torch.arange(n) % 3, observed, True, True) if offsets == "of each pattern" else None
+    memory = torch.full((n, p + 5), 7.0, dtype=dtype)
+    assert compiled.packed(left, right, offset, memory[:, 2 : 2 + p], form, diagonal, patterns)
+    wide = [t.double() for t in (left, right, offset)]
+    expected = packed(*wide, torch.empty(n, p, dtype=torch.float64), form, diagonal.double(), patterns)
+    assert_close(memory[:, 2 : 2 + p], expected, 1.0)
+    assert bool((memory[:, :2] == 7).all())
+    assert bool((memory[:, 2 + p :] == 7).all())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_patterns_and_missing_variables(dtype) -> None:
-    d, coordinates = 13, symmetric(13)
-    a = torch.randn(20, d, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
-    table = torch.randn(3, coordinates.size, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
-    pattern = torch.arange(20) % 3
-    observed = torch.rand(20, d, generator=torch.Generator().manual_seed(4)) > 0.3
-    out, behind = guarded((20, coordinates.size), dtype)
-    assert compiled.packed(a, a, table, out, below=1.0, on=0.5, with_diagonal=True, pattern=pattern, observed=observed)
-    wide = a.double()
-    expected = coordinates.pack(wide.unsqueeze(-1) * wide.unsqueeze(-2)) * coordinates.multiplicity(coordinates.positions()) / 2
-    kept = coordinates.pack(observed.unsqueeze(-1) & observed.unsqueeze(-2))
-    assert_close(out, (expected + table.double()[pattern]) * kept, 1.0)
-    assert bool((out[~kept] == 0).all())
-    assert bool((behind == 7).all())
+@pytest.mark.parametrize("make", [symmetric, lower_triangular, correlation])
+def test_blocks_are_packed_by_the_kernel(make, monkeypatch) -> None:
+    """What a block asks of it is what the block is."""
+    a, coordinates = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64), make(5)
+    offset = torch.eye(5, dtype=torch.float64)
+    block = Outer(a, a, offset, coordinates, coefficient=0.5)
+    calls = []
+    monkeypatch.setattr(compiled, "packed", lambda *args: calls.append(args) or kernel(*args))
+    got = block.unique()
+    assert len(calls) == 1
+    with kernels.switched(on=False):
+        assert_close(got, block.unique(), 1.0)
+
+
+kernel = compiled.packed
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mvnjac.arithmetic import at_hand
 from mvnjac.coordinates import Coordinates
 from mvnjac.errors import (
     ArgumentError,
@@ -109,7 +110,7 @@ def symmetric(name: str, A: Tensor) -> Check:
     """|Aᵢⱼ − Aⱼᵢ| ≤ eps^⅔ √(Aᵢᵢ Aⱼⱼ): relative to the scale of the two variables, wide enough for rounding alone."""
     tolerance = SYMMETRY[A.dtype]
     with torch.no_grad():
-        if A.device.type == "cpu" and _equals_transpose(A):
+        if at_hand(A) and _equals_transpose(A):
             return Check(True, lambda *_: None)
         scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
         bad = (A - A.mT).abs() > tolerance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
@@ -261,7 +262,7 @@ def _finite(value: Tensor) -> Tensor | bool:
     if known is not None:
         return known
     total = value.detach().sum()
-    return math.isfinite(total) if total.device.type == "cpu" else torch.isfinite(total)
+    return math.isfinite(total) if at_hand(total) else torch.isfinite(total)
 
 
 def _place(where: Sequence[int], coordinates: Coordinates, namer: Namer) -> str:

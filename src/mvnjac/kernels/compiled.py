@@ -8,6 +8,7 @@ from torch import Size, Tensor
 from mvnjac import kernels, planner
 from mvnjac.arithmetic import transforming
 from mvnjac.kernels import ITEMSIZE
+from mvnjac.kernels.reference import Form, Patterns
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -51,34 +52,30 @@ def packed(
     right: Tensor,
     offset: Tensor,
     out: Tensor,
-    *,
-    below: float,
-    on: float,
-    with_diagonal: bool,
-    both: bool = False,
+    form: Form,
     diagonal: Tensor | None = None,
-    pattern: Tensor | None = None,
-    observed: Tensor | None = None,
+    patterns: Patterns | None = None,
 ) -> bool:
-    """out[n, k(i, j)] = c_ij left_i right_j (+ c_ij right_i left_j) + offset_k over the lower triangle, column after column.
-
-    Args:
-        left, right: (n, d).
-        offset: (size,), or (patterns, size) with `pattern` (n,) int64: which of them a row takes.
-        out: (n, size), any distance between rows.
-        below, on: c below and on the diagonal; `diagonal` (d,) multiplies the latter.
-        with_diagonal: whether the diagonal is among the elements.
-        observed: (n, d) bool; the elements of a variable that a row has not observed are 0.
-    """
-    n, d = left.shape
-    if n == 0 or not _in_reach(left, right, offset, out, diagonal) or not offset.is_contiguous():
+    """`reference.packed` into `out`; False where the kernel cannot do it."""
+    n, d = out.shape[0], left.shape[-1]
+    if n == 0 or left.shape != (n, d) or right.shape != (n, d) or not _in_reach(left, right, offset, out, diagonal):
         return False
-    if any(t is not None and not t.is_contiguous() for t in (pattern, observed, diagonal)):
+    if not offset.is_contiguous() or (diagonal is not None and (diagonal.ndim != 1 or not diagonal.is_contiguous())):
         return False
+    pattern = observed = None
+    if patterns is not None:
+        pattern, observed = patterns.pattern.contiguous(), patterns.observed.contiguous()
+        if not (patterns.by_row and patterns.by_column):
+            return False
+    elif offset.ndim == 2:
+        if offset.shape[0] != n:
+            return False
+        pattern = torch.arange(n)
+    below = 2 * form.coefficient if form.mirrored else form.coefficient
     kernels.native.packed(
         ITEMSIZE[out.dtype], out.data_ptr(), out.stride(0), left.data_ptr(), left.stride(0), right.data_ptr(), right.stride(0),
-        offset.data_ptr(), _address(diagonal), _address(pattern), _address(observed), n, d, below, on, both, with_diagonal,
-        torch.get_num_threads(),
+        offset.data_ptr(), _address(diagonal), _address(pattern), _address(observed), n, d, below, form.coefficient, form.both,
+        not form.strict, torch.get_num_threads(),
     )  # fmt: skip
     return True
 
