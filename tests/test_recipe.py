@@ -95,6 +95,7 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
         "docs/transforms.md",
         "docs/missing.md",
         "docs/fit.md",
+        "docs/inference.md",
     ],
 )
 def test_the_pages_run(page: str) -> None:

@@ -52,7 +52,7 @@ class Sample:
     @classmethod
     def of(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str], name: str = "fit") -> Sample | None:
         """Of rows x (n, d) float64, NaN where an entry is missing, and weights (n,), positive; none: all 1. None without an entry."""
-        gathering = _Gathering(x.shape[1])
+        gathering = Gathering(x.shape[1])
         step = max(_ROWS, 2 * x.shape[1]) if weights is None else max(len(x), 1)
         for first in range(0, len(x), step):
             gathering.add(x[first : first + step], weights)
@@ -61,16 +61,16 @@ class Sample:
     @classmethod
     def of_batches(cls, batches: Iterable[Tensor], namer: Callable[[int], str], name: str) -> Sample | None:
         """Of rows that come in batches. Of each pattern no more than 2d rows, or d×d numbers, are held."""
-        gathering: _Gathering | None = None
+        gathering: Gathering | None = None
         for x in batches:
-            gathering = gathering or _Gathering(x.shape[1])
+            gathering = gathering or Gathering(x.shape[1])
             gathering.add(x, None)
         return None if gathering is None else gathering.sample(namer, name)
 
     @classmethod
     def of_moments(cls, moments: Moments, namer: Callable[[int], str], name: str = "fit") -> Sample:
         """Of the moments of complete rows that are not there any more."""
-        gathering = _Gathering(len(moments.origin))
+        gathering = Gathering(len(moments.origin))
         gathering.moments(moments)
         sample = gathering.sample(namer, name)
         assert sample is not None
@@ -140,14 +140,15 @@ class Sample:
         return (self.scaled_rows * self.scaled_rows).sum(0)
 
 
-class _Gathering:
-    """Rows as they come, pattern by pattern."""
+class Gathering:
+    """Rows as they come, pattern by pattern: of each no more than 2d rows, or d×d numbers, are held (of weighted rows all)."""
 
     def __init__(self, d: int) -> None:
         self._patterns: dict[tuple[int, ...], _Pattern] = {}
         self._d = d
 
-    def add(self, x: Tensor, weights: Tensor | None) -> None:
+    def add(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """More rows (n, d), NaN where an entry is missing, and their weights."""
         missing = x.isnan()
         if not bool(missing.any()):
             self._pattern(range(self._d)).add(x, weights)
