@@ -53,7 +53,7 @@ class Sample:
     @classmethod
     def of(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str], name: str = "fit") -> Sample | None:
         """Of rows x (n, d) float64, NaN where an entry is missing, and weights (n,), positive; none: all 1. None without an entry."""
-        gathering = _Gathering(x.shape[1])
+        gathering = Gathering(x.shape[1])
         step = max(_ROWS, 2 * x.shape[1]) if weights is None else max(len(x), 1)
         for first in range(0, len(x), step):
             gathering.add(x[first : first + step], weights)
@@ -62,16 +62,16 @@ class Sample:
     @classmethod
     def of_batches(cls, batches: Iterable[Tensor], namer: Callable[[int], str], name: str) -> Sample | None:
         """Of rows that come in batches. Of each pattern no more than 2d rows, or d×d numbers, are held."""
-        gathering: _Gathering | None = None
+        gathering: Gathering | None = None
         for x in batches:
-            gathering = gathering or _Gathering(x.shape[1])
-            gathering.add(x, None)
+            gathering = gathering or Gathering(x.shape[1])
+            gathering.add(x)
         return None if gathering is None else gathering.sample(namer, name)
 
     @classmethod
     def of_moments(cls, moments: Moments, namer: Callable[[int], str], name: str = "fit") -> Sample:
         """Of the moments of complete rows that are not there any more."""
-        gathering = _Gathering(len(moments.origin))
+        gathering = Gathering(len(moments.origin))
         gathering.moments(moments)
         sample = gathering.sample(namer, name)
         assert sample is not None
@@ -141,14 +141,23 @@ class Sample:
         return (self.scaled_rows * self.scaled_rows).sum(0)
 
 
-class _Gathering:
-    """Rows as they come, pattern by pattern."""
+class Gathering:
+    """Rows as they come, pattern by pattern; what was gathered elsewhere is merged."""
 
     def __init__(self, d: int) -> None:
         self._patterns: dict[tuple[int, ...], _Pattern] = {}
         self._d = d
 
-    def add(self, x: Tensor, weights: Tensor | None) -> None:
+    def merge(self, other: Gathering) -> Gathering:
+        """The rows of both."""
+        both = Gathering(self._d)
+        both._patterns = dict(self._patterns)
+        for observed, pattern in other._patterns.items():
+            own = both._patterns.get(observed)
+            both._patterns[observed] = pattern if own is None else own.merge(pattern)
+        return both
+
+    def add(self, x: Tensor, weights: Tensor | None = None) -> None:
         missing = x.isnan()
         if not bool(missing.any()):
             self._pattern(range(self._d)).add(x, weights)
@@ -213,8 +222,20 @@ class _Pattern:
             if self.count <= 2 * x.shape[1] or weights is not None:
                 return
             x = self._together[0]
-        more = Moments.of(x, None if self.moments is None else self.moments.origin)
+        more = Moments.of(x)
         self.moments, self._rows = more if self.moments is None else self.moments.merge(more), []
+
+    def merge(self, other: _Pattern) -> _Pattern:
+        """The rows of both, none of which have weights."""
+        both = _Pattern()
+        if self.moments is None and other.moments is None:
+            both._rows = list(self._rows)
+            for x, _ in other._rows:
+                both.add(x, None)
+            return both
+        mine, theirs = (p.moments or Moments.of(p._together[0]) for p in (self, other))
+        both.moments = mine.merge(theirs)
+        return both
 
     @property
     def count(self) -> int:

@@ -45,7 +45,8 @@ class Sums:
         assert total is not None
         return cls(layout.unfold_own(total.count, 0), layout.unfold_own(total.first, 1), layout.unfold_own(total.second, 2))
 
-    def __add__(self, other: Sums) -> Sums:
+    def merge(self, other: Sums) -> Sums:
+        """The sums over both sets of rows."""
         return Sums(self.count + other.count, self.first + other.first, self.second + other.second)
 
     @property

@@ -1,0 +1,72 @@
+"""Σ of squared scores, column by column: the diagonal of JᵀJ, without n×p where the derivative is an outer product.
+
+The entry (i, j) of c u vᵀ + O has, summed over n rows, the square
+
+    Σ (c uᵢ vⱼ + Oᵢⱼ)² = c² Σ uᵢ² vⱼ² + 2 c Oᵢⱼ Σ uᵢ vⱼ + n Oᵢⱼ²
+
+which is two matrix products. Scores vary at least as much as their constant part is large wherever rows are about normal; where
+they do not (a variable of two values, say), the terms cancel, and the columns themselves are squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mvnjac import memory
+from mvnjac.blocks import Block, Entrywise, Outer
+from mvnjac.derivatives import Derivatives
+from mvnjac.selection import Part
+
+#: of the digits of a sum no more than these may cancel
+_CANCELLED = 1e-4
+
+
+def sums_of_squares(derivatives: Derivatives, parts: Sequence[Part]) -> Tensor:
+    """(p,) Σ J²ₙₖ of the columns of these parts, rows (n, d) of one density."""
+    with derivatives.model.arithmetic():
+        return torch.cat([_of_part(derivatives, part) for part in parts])
+
+
+def _of_part(derivatives: Derivatives, part: Part) -> Tensor:
+    found = _of_block(derivatives.block(part.name), part)
+    if found is None:
+        return _of_columns(derivatives, part)
+    return found if part.index is None else found[part.index_tensor(found.device)]
+
+
+def _of_block(block: Block, part: Part) -> Tensor | None:
+    """By all unique elements of a parameter; None where there is no short way, or it would cost digits."""
+    if isinstance(block, Entrywise):
+        values = part.coordinates.pack(block.values)
+        return (values * values).sum(0)
+    if not isinstance(block, Outer) or block.both or block.diagonal is not None or part.layout != "unique":
+        return None
+    left, right = block.left, block.right
+    products = left.mT @ right
+    left_squares = left * left
+    right_squares = left_squares if right is left else right * right
+    offset = block.offset
+    certain = block.coefficient**2 * (left_squares.mT @ right_squares) + left.shape[0] * offset * offset
+    squares = certain + 2 * block.coefficient * offset * products
+    positions = part.coordinates.positions(offset.device)
+    free, multiplicity = part.coordinates.free(positions), part.coordinates.multiplicity(positions)
+    chosen, whole = squares.flatten()[positions], certain.flatten()[positions]
+    if free is not None:
+        chosen, whole = torch.where(free, chosen, 0), torch.where(free, whole, 0)
+    if bool((chosen < _CANCELLED * whole).any()):
+        return None
+    return chosen if multiplicity is None else chosen * multiplicity * multiplicity
+
+
+def _of_columns(derivatives: Derivatives, part: Part) -> Tensor:
+    """The columns of a few rows at a time."""
+    rows = derivatives.rows.batch[0]
+    step = max(1, memory.CHUNK_BYTES // (8 * max(part.size, 1)))
+    total = derivatives.model.mean.new_zeros(part.size, dtype=derivatives.model.working)
+    for first in range(0, rows, step):
+        columns = derivatives.narrow(0, slice(first, first + step)).columns(part)
+        total += (columns * columns).sum(0)
+    return total
