@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 
 from mvnjac.engines.engine import Engine, Resources
 from mvnjac.engines.unit import Job, Packed, Result, Unit, run, run_here
@@ -30,75 +32,115 @@ class Local(Engine):
             for unit in units:
                 yield run_here(job, unit, told)
             return
-        yield from _pooled(Packed(job).content, units, workers, told)
-
-
-def _pooled(content: bytes, units: Sequence[Unit], workers: int, told: Callable[[int], None]) -> Iterator[Result]:
-    """By a pool; one of whose workers has died is replaced, and what was under way is begun again."""
-    waiting, trials = list(reversed(units)), dict[int, int]()
-    while waiting:
-        running: dict[Future[Result], Unit] = {}
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
+        pool = _Pool(Packed(job).content, min(workers, len(units)))
         try:
-            while waiting or running:
-                while waiting and len(running) < 2 * workers:
-                    unit = waiting.pop()
-                    running[pool.submit(run, content, unit)] = unit
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    result = future.result()
-                    del running[future]
-                    told(result.rows)
-                    yield result
-        except BrokenProcessPool:
-            waiting += _again(running, trials)
+            for result in pool.results(units):
+                told(result.rows)
+                yield result
         finally:
-            _end(pool)
+            pool.end()
 
 
-def _again(running: dict[Future[Result], Unit], trials: dict[int, int]) -> list[Unit]:
-    """What was under way, the first one last. Nothing of it counts: a part that was written is written again."""
-    units = sorted(running.values(), key=lambda unit: -unit.number)
-    for unit in units:
-        trials[unit.number] = trials.get(unit.number, 0) + 1
-        if trials[unit.number] > _TRIALS:
+class _Worker:
+    """A process that does one unit at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, there = context.Pipe()
+        self.process = context.Process(target=_serve, args=(there, content, os.getpid()), daemon=True)
+        self.process.start()
+        there.close()
+        self.unit: Unit | None = None
+
+    def begin(self, unit: Unit) -> None:
+        """Send it a unit. If it has died, that is found when it is waited for."""
+        self.unit = unit
+        try:
+            self.connection.send(unit)
+        except OSError:
+            pass
+
+    def answer(self) -> Result | Exception | None:
+        """What has become of its unit; None if it has died."""
+        try:
+            answer: Result | Exception = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        self.unit = None
+        return answer
+
+    def end(self) -> None:
+        """At once: a unit that is under way is given up."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class _Pool:
+    """Workers; one that dies is replaced, and its unit begun again. Nothing of what it did counts."""
+
+    def __init__(self, content: bytes, workers: int) -> None:
+        self._content, self._trials = content, dict[int, int]()
+        self._workers = [_Worker(content) for _ in range(workers)]
+
+    def results(self, units: Sequence[Unit]) -> Iterator[Result]:
+        """As they come."""
+        waiting, left = list(reversed(units)), len(units)
+        while left:
+            for worker in self._workers:
+                if worker.unit is None and waiting:
+                    worker.begin(waiting.pop())
+            ready = wait([worker.connection for worker in self._workers if worker.unit is not None])
+            for i, worker in enumerate(self._workers):
+                if worker.connection not in ready:
+                    continue
+                unit, answer = worker.unit, worker.answer()
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is not None:
+                    left -= 1
+                    yield answer
+                elif unit is not None:
+                    self._count(unit)
+                    worker.end()
+                    self._workers[i] = _Worker(self._content)
+                    waiting.append(unit)
+
+    def end(self) -> None:
+        """Of all of them."""
+        for worker in self._workers:
+            worker.end()
+
+    def _count(self, unit: Unit) -> None:
+        trials = self._trials[unit.number] = self._trials.get(unit.number, 0) + 1
+        if trials > _TRIALS:
             raise MvnjacError(
-                f"{unit.at}: a worker died {_TRIALS + 1} times while this was under way. Was it killed for its memory? Fewer workers "
-                "(--workers) need less; --resume goes on from here."
+                f"{unit.at}: a worker died {trials} times while this was under way. Was it killed for its memory? Fewer workers "
+                "(--workers) need less."
             )
-    return units
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    """At once: a unit that was given up is not waited for."""
-    workers = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
-
-
-def _start() -> None:
-    """An interruption is the driver's to answer; without a driver there is nothing left to do."""
-    import signal
-
+def _serve(connection: Connection, content: bytes, driver: int) -> None:
+    """Do units until there is no driver. An interruption is the driver's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_the_driver()
+    threading.Thread(target=_watch, args=(driver,), daemon=True).start()
+    while True:
+        try:
+            unit = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer: Result | Exception = run(content, unit)
+        except Exception as error:
+            answer = error
+        connection.send(answer)
 
 
-def _die_with_the_driver() -> None:
-    import threading
-    import time
-
-    driver = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _watch(driver: int) -> None:
+    """End with the driver, whatever is under way."""
+    while os.getppid() == driver:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def cores() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -48,9 +50,13 @@ class Ray(Engine):
         ray = _module()
         if not ray.is_initialized():
             address = self._resources.address
-            local = {} if address else {"num_cpus": self._resources.workers or cores(), "object_store_memory": _STORE}
+            local: dict[str, Any] = {}
+            if not address:
+                local = {"num_cpus": self._resources.workers or cores(), "object_store_memory": _STORE, "include_dashboard": False}
+                if "RAY_AUTH_MODE" not in os.environ:  # nobody else may use it, and its key is in no file
+                    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             try:
-                ray.init(address=address or "local", include_dashboard=None if address else False, log_to_driver=False, **local)
+                ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise MvnjacError(f"--engine ray: Ray could not be begun{f' at {address}' if address else ''}: {error}") from error
             self._own = not address
@@ -64,8 +70,7 @@ class Ray(Engine):
 def _module() -> Any:
     """Ray, which tells nobody that it is used."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default: it warns otherwise
     try:
         import ray
     except ImportError:
