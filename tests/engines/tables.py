@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+from mvnjac.tables import slices
 
 ROOT = Path(__file__).resolve().parents[2]
 D = 4
@@ -48,16 +51,19 @@ def write(folder: Path, rows: int = 12_000, files: int = 3, group: int = 500, se
     return Table(folder, x, given)
 
 
-#: Units of a few hundred rows, so that a small table has many; `SLOW` seconds pass in each.
-SMALL_UNITS = """
+#: Units of a few hundred rows, so that a small table has many.
+READ_BYTES, WRITTEN_BYTES = 8 * D * 500, 8 * 14 * 500
+
+#: The same in a process of its own; `SLOW` seconds pass in each unit.
+SMALL_UNITS = f"""
 import os, sys, time
 from mvnjac.tables import slices
-slices.READ_BYTES, slices.WRITTEN_BYTES = 8 * 4 * 500, 8 * 14 * 500
+slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
 from mvnjac import score_jobs
 run = score_jobs.Part.run
 def slowly(self, unit, told):
     with open(os.environ["PIDS"], "a") as file:
-        file.write(f"{os.getpid()}\\n")
+        file.write(f"{{os.getpid()}}\\n")
     time.sleep(float(os.environ["SLOW"]))
     return run(self, unit, told)
 score_jobs.Part.run = slowly
@@ -68,6 +74,12 @@ if __name__ == "__main__":
     sys.argv = ["mvnjac", *sys.argv[1:]]
     cli.main()
 """
+
+
+def small_units(patch: pytest.MonkeyPatch) -> None:
+    """In this process."""
+    patch.setattr(slices, "READ_BYTES", READ_BYTES)
+    patch.setattr(slices, "WRITTEN_BYTES", WRITTEN_BYTES)
 
 
 def begin(folder: Path, *arguments: object, slow: float = 0.0) -> subprocess.Popen[str]:

@@ -1,4 +1,7 @@
-"""This machine: this process, or processes beside it. They are spawned, never forked: threads of torch and Arrow survive no fork."""
+"""This machine: this process, or processes beside it.
+
+They are spawned, never forked: threads of torch and of Arrow's allocator, which begins one as soon as it is imported, survive no fork.
+"""
 
 from __future__ import annotations
 

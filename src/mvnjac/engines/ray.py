@@ -47,14 +47,12 @@ class Ray(Engine):
                 ray.cancel(reference, force=True)
 
     def _begun(self) -> Any:
-        ray = _module()
+        address = self._resources.address
+        ray = _module(own=address is None)
         if not ray.is_initialized():
-            address = self._resources.address
             local: dict[str, Any] = {}
             if not address:
                 local = {"num_cpus": self._resources.workers or cores(), "object_store_memory": _STORE, "include_dashboard": False}
-                if "RAY_AUTH_MODE" not in os.environ:  # nobody else may use it, and its key is in no file
-                    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             try:
                 ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -67,9 +65,14 @@ class Ray(Engine):
             _module().shutdown()
 
 
-def _module() -> Any:
-    """Ray, which tells nobody that it is used."""
+def _module(own: bool = False) -> Any:
+    """Ray, which tells nobody that it is used. What it is to know it must know before it is imported.
+
+    own: a cluster of this process's own, which nobody else may use; its key is in no file.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if own and "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default: it warns otherwise
     try:
         import ray
