@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +11,10 @@ import torch
 
 import mvnjac
 from mvnjac.engines.engine import Resources
-from mvnjac.engines.unit import Job, Result, Unit
+from mvnjac.engines.unit import Unit
 from mvnjac.errors import MvnjacError, UsageError
 from mvnjac.tables.slices import Slice
+from tests.engines.fragile import Fragile
 from tests.engines.tables import Table, small_units
 from tests.test_cli import run
 
@@ -67,22 +66,6 @@ def test_a_fit_is_the_same(tmp_path: Path, table: Table, cluster: None, small: N
         models.append(mvnjac.load(out))
     assert torch.equal(models[0].mean, models[1].mean)
     assert torch.equal(models[0].parameter("covariance_matrix"), models[1].parameter("covariance_matrix"))
-
-
-class Fragile(Job):
-    """Each unit kills the process that does it so many times, before it succeeds."""
-
-    def __init__(self, folder: Path, deaths: dict[int, int]) -> None:
-        self.folder, self.deaths = folder, deaths
-
-    def run(self, unit: Unit, told) -> Result:
-        marks = len(list(self.folder.glob(f"{unit.number}-*")))
-        if marks < self.deaths.get(unit.number, 0):
-            (self.folder / f"{unit.number}-{marks}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if unit.number == 99:
-            raise MvnjacError("unit 99 is wrong")
-        return Result(unit.number, 1, None)
 
 
 def units(*numbers: int) -> list[Unit]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,9 +70,10 @@ def run(content: bytes, unit: Unit) -> Result:
 
 
 def run_here(job: Job, unit: Unit, told: Callable[[int], None]) -> Result:
-    """A unit of a job, likewise."""
-    import torch
-
+    """A unit of a job, likewise; a job that has no use for torch does not import it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return job.run(unit, told)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
