@@ -11,6 +11,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvnjac import distributed as distributed
     from mvnjac import distributions as distributions
     from mvnjac import errors as errors
     from mvnjac.coordinates import unvech as unvech
@@ -65,7 +66,7 @@ _HOMES = {
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
-_SUBMODULES = ("distributions", "errors")
+_SUBMODULES = ("distributed", "distributions", "errors")
 
 
 def __getattr__(name: str) -> Any:

@@ -150,9 +150,7 @@ def _choice(structure: str) -> Choice:
         raise UsageError(f"--structure: {error}") from None
 
 
-def _given(
-    data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None, run: Run
-) -> Gaussian:
+def _given(data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None, run: Run) -> Gaussian:
     """A given mean or covariance; the other, where it is not given, estimated at it."""
     mu = None if mean is None else read_mean(mean, names)
     sigma = None if covariance is None else read_covariance(covariance, names)

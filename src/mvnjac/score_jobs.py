@@ -150,9 +150,7 @@ def _write(sink: Sink, rows: Rows, J: Jacobian, wrt: Sequence[str] | None, layou
         sink.write_rows(keys, matrix.numpy(), schema)
 
 
-def _chunks(
-    J: Jacobian, wrt: Sequence[str] | None, layout: str, columns: int, row_major: bool
-) -> Iterator[tuple[int, Tensor]]:
+def _chunks(J: Jacobian, wrt: Sequence[str] | None, layout: str, columns: int, row_major: bool) -> Iterator[tuple[int, Tensor]]:
     """(first row, matrix) for slices of rows; a matrix lies in memory as its table is stored."""
     step = max(1, _CHUNK // (8 * max(columns, 1)))
     for first in range(0, J.batch[0], step):

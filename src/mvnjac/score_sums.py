@@ -18,7 +18,6 @@ from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.derivatives import Derivatives
 from mvnjac.gaussian import Gaussian
-from mvnjac.jacobian import Jacobian
 from mvnjac.log_prob import log_density
 from mvnjac.merging import Bundle, Totals, number
 from mvnjac.selection import Selection
@@ -76,8 +75,8 @@ class ScoreSums:
         likelihood = log_density(self._model, derivatives.rows).sum()
         names = [part.name for part in self._selection.parts]
         totals = derivatives.totals(names, None, [Size()] * len(names))
-        rows = number(derivatives.rows.batch[0])
-        return Totals({"rows": rows, "likelihood": likelihood, "scores": self._packed(totals)})
+        numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}
+        return Totals(numbers | {str(i): total for i, total in enumerate(totals)})
 
     def _more(self, derivatives: Derivatives) -> Totals:
         parts, found = self._selection.parts, dict[str, Tensor]()
@@ -123,15 +122,18 @@ class ScoreSums:
         """(p,) the totals."""
         if sums is None:
             return torch.zeros(len(self.columns), dtype=torch.float64)
-        main = sums.parts[0]
+        return self._packed(self.gradients(sums))
+
+    def gradients(self, sums: Bundle) -> list[Tensor]:
+        """The full gradient of Σ log p by the parameter of each part of the columns."""
+        main, names = sums.parts[0], [part.name for part in self._selection.parts]
         if not isinstance(main, Sums):
-            return main["scores"]
-        names = [part.name for part in self._selection.parts]
+            return [main[str(i)] for i in range(len(names))]
         owners = [dense_parameters()[name] for name in names if name != "mean"]
         mean, factor = self._model.prepared()
         maps = Whitening(mean, factor.dense(), names, list(dict.fromkeys(owners)))
         gradients = maps.gradients(main.first, main.matrix_score)
-        return self._packed([gradients[name] for name in names])
+        return [gradients[name] for name in names]
 
     def deviations(self, sums: Bundle | None) -> Tensor:
         """(p,) √(JᵀJ)ₖₖ."""
@@ -147,7 +149,3 @@ class ScoreSums:
         assert self._errors is not None
         own = sums and (Bundle([sums.parts[0]]) if self._whitened else sums.parts[2])
         return self._errors.expected(own), self._errors.observed(own)
-
-    def jacobian(self, derivatives: Derivatives) -> Jacobian:
-        """Of rows that have been looked at."""
-        return Jacobian(derivatives)

@@ -25,6 +25,7 @@ from mvnjac.score_jobs import Density, Stream, Sum, schema_of
 from mvnjac.tables.output import open_sink
 from mvnjac.tables.slices import rows_of
 
+
 def parameters(parametrisation: str | None) -> list[str] | None:
     """The parameters of a parametrisation: of its class name in kebab case ("scale-correlation"), or of one of them. None: the
     covariance's own.

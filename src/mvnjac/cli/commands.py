@@ -229,9 +229,7 @@ def _data(path: str, columns: list[str] | None, index: str | None, log_returns: 
 
 
 @contextlib.contextmanager
-def _running(
-    engine: Engine, workers: int | None, gpus: float, address: str | None, resumable: bool = False
-) -> Iterator[Run]:
+def _running(engine: Engine, workers: int | None, gpus: float, address: str | None, resumable: bool = False) -> Iterator[Run]:
     """The engine that was asked for, and the progress of what it does."""
     from mvnjac.engines.engine import Resources
     from mvnjac.engines.run import Run

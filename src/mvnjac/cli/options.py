@@ -47,9 +47,7 @@ class PartFormat(StrEnum):
     npy = "npy"
 
 
-DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)
-]
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -128,7 +126,9 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 
 EngineOption = Annotated[
     Engine,
-    typer.Option("--engine", help="local: this machine; ray: a Ray cluster (pip install 'mvnjac\\[ray]'). The numbers are the same."),
+    typer.Option(
+        "--engine", help="local: this machine; ray: a Ray cluster (pip install 'mvnjac\\[ray]'). The numbers are the same."
+    ),
 ]
 Workers = Annotated[
     int | None,

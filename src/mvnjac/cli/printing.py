@@ -37,9 +37,7 @@ def written(output: str, file: Path | None, what: Written) -> str:
     beside = [str(path) for path in companions_of(file) if path.exists()] if file is not None else []
     more = f" Beside it: {', '.join(beside)}." if beside else ""
     parts = "" if what.parts == 1 and file is not None else f", {what.parts} parts"
-    return (
-        f"{output}: {what.rows} rows, {what.columns} columns each{parts}, {amount(what.size)}, in {duration(what.seconds)}.{more}"
-    )
+    return f"{output}: {what.rows} rows, {what.columns} columns each{parts}, {amount(what.size)}, in {duration(what.seconds)}.{more}"
 
 
 def format_of(output: Path | None) -> Format:

@@ -146,7 +146,9 @@ def _problem(folder: Folder, file: File, size: int | None) -> str | None:
     if size is None:
         return f"{file.name}: is missing."
     if size != file.size:
-        return f"{file.name}: has {size} bytes instead of {file.size}: it was {'truncated' if size < file.size else 'extended'}."
+        return (
+            f"{file.name}: has {size} bytes instead of {file.size}: it was {'truncated' if size < file.size else 'extended'}."
+        )
     return None if folder.digest(file.name) == file.sha256 else f"{file.name}: was changed: its checksum is another."
 
 

@@ -52,11 +52,17 @@ class Ray(Engine):
         if not ray.is_initialized():
             local: dict[str, Any] = {}
             if not address:
-                local = {"num_cpus": self._resources.workers or cores(), "object_store_memory": _STORE, "include_dashboard": False}
+                local = {
+                    "num_cpus": self._resources.workers or cores(),
+                    "object_store_memory": _STORE,
+                    "include_dashboard": False,
+                }
             try:
                 ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                raise MvnjacError(f"--engine ray: Ray could not be begun{f' at {address}' if address else ''}: {error}") from error
+                raise MvnjacError(
+                    f"--engine ray: Ray could not be begun{f' at {address}' if address else ''}: {error}"
+                ) from error
             self._own = not address
         return ray
 
