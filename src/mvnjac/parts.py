@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mvnjac.engines.folder import Folder
 from mvnjac.engines.manifest import Journal, clear, is_output
 from mvnjac.engines.run import Run
+from mvnjac.engines.unit import Result
 from mvnjac.errors import TableError, UsageError
 from mvnjac.estimates import Data, Request, prepared
 from mvnjac.score_jobs import Density, Part, schema_of
@@ -48,7 +49,7 @@ def write_parts(
     asked = None if wrt is None else tuple(wrt)
     job = Part(data, tuple(names), density, asked, layout=layout, schema=schema, folder=output, form=form, digits=digits)
     journal = Journal(folder, _about(data, source, names, density, asked, layout, form), len(slices))
-    known = []
+    known: Iterable[Result] = []
     if resume:
         known = journal.resume()
     else:

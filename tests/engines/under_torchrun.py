@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -91,12 +92,8 @@ def count_all_reduce() -> list[int]:
 
 
 def must_raise(kind, says, call) -> None:
-    try:
+    with pytest.raises(kind, match=says):
         call()
-    except kind as error:
-        assert says in str(error), str(error)
-    else:
-        raise AssertionError(f"nothing was raised that says {says!r}")
 
 
 if __name__ == "__main__":

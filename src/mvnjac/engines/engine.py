@@ -47,9 +47,6 @@ class Resources:
 class Engine(ABC):
     """Something that runs units of work."""
 
-    #: whether what a job writes must be one stream, in the order of its units
-    in_order = False
-
     @abstractmethod
     def results(self, job: Job, units: Sequence[Unit], told: Callable[[int], None]) -> Iterator[Result]:
         """Each unit's result, once, in any order; `told` hears of rows as they are done.
@@ -58,8 +55,12 @@ class Engine(ABC):
             MvnjacError: a unit failed, or its worker died again and again.
         """
 
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the workers."""
+
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let go of the workers."""
+        self.close()

@@ -67,15 +67,27 @@ class Folder:
         except OSError as error:
             raise TableError(f"{self.path}: cannot be written ({error.strerror or error}).") from error
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes) -> File:
         """A small file."""
-        with self.writing([]) as place:
+        files: list[File] = []
+        with self.writing(files) as place:
             (place / name).write_bytes(content)
+        return files[0]
 
     def read(self, name: str) -> bytes:
         """A small file."""
         with self._open(name) as stream:
             return stream.read()
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """The lines of a file that may be large."""
+        held = b""
+        with self._open(name) as stream:
+            while chunk := stream.read(_CHUNK):
+                *whole, held = (held + chunk).split(b"\n")
+                yield from whole
+        if held:
+            yield held
 
     def digest(self, name: str) -> str:
         """The SHA-256 of a file."""

@@ -5,6 +5,7 @@ They are spawned, never forked: threads of torch and of Arrow's allocator, which
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,9 @@ class Local(Engine):
         finally:
             pool.end()
 
+    def close(self) -> None:
+        """A pool ends with the results that were asked of it."""
+
 
 class _Worker:
     """A process that does one unit at a time."""
@@ -58,10 +62,8 @@ class _Worker:
     def begin(self, unit: Unit) -> None:
         """Send it a unit. If it has died, that is found when it is waited for."""
         self.unit = unit
-        try:
+        with contextlib.suppress(OSError):
             self.connection.send(unit)
-        except OSError:
-            pass
 
     def answer(self) -> Result | Exception | None:
         """What has become of its unit; None if it has died."""

@@ -1,25 +1,24 @@
 """The manifest of a folder of parts: what it was made from, and which files it consists of.
 
 `_manifest.json` says what the job is: the input's files, the model, the columns, how the input is cut. Each part that is complete
-is recorded, with its rows, sizes, checksums and sums: in `_records-*.jsonl` while the job runs, some parts a file, and in one
-`_records.jsonl` at the end, whose checksum the manifest then has. So what is recorded is complete, and what is not recorded is
-done again.
+is recorded, some parts a file: its rows, sizes and checksums in `_records-*.jsonl`, its sums in `_sums-*.bin`; of these the manifest
+has the checksums in the end. So what is recorded is complete, and what is not recorded is done again. Nothing here is held in memory
+but names and sizes.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mvnjac.engines.folder import Folder
+from mvnjac.engines.sums_file import packed, unpacked
 from mvnjac.engines.unit import File, Result
 from mvnjac.errors import MvnjacError, TableError, UsageError
 
-MANIFEST, RECORDS = "_manifest.json", "_records.jsonl"
+MANIFEST, RECORDS, SUMS = "_manifest.json", "_records-", "_sums-"
 _FORMAT = 1
 #: seconds between two files of records
 _PAUSE = 1.0
@@ -34,14 +33,14 @@ class Journal:
     def __init__(self, folder: Folder, about: Mapping[str, Any], units: int) -> None:
         self._folder, self._about, self._units = folder, dict(about), units
         self._pending: list[Result] = []
-        self._saved, self._files = time.monotonic(), 0
+        self._saved, self._digests, self._seen = time.monotonic(), dict[str, str](), set[int]()
 
     def begin(self) -> None:
         """A new job in a folder that holds nothing of its like."""
         self._folder.make()
         self._write_manifest({"state": "running"})
 
-    def resume(self) -> list[Result]:
+    def resume(self) -> Iterator[Result]:
         """The parts that are there already.
 
         Raises:
@@ -50,10 +49,18 @@ class Journal:
         held = read_manifest(self._folder)
         _require_same(self._folder.path, held["about"], self._about)
         sizes = self._folder.sizes()
-        self._files = 1 + max((int(name[9:-6]) for name in sizes if name.startswith("_records-")), default=-1)
-        known = {record["unit"]: record for record in _records(self._folder, sizes)}
-        whole = [r for r in known.values() if all(sizes.get(f["name"]) == f["size"] for f in r["files"])]
-        return [_result(record) for record in whole if record["unit"] < self._units]
+        self._digests = {name: self._folder.digest(name) for name in _record_files(sizes)}
+        self._digests |= {name: self._folder.digest(name) for name in map(_sums_of, _record_files(sizes))}
+        return self._whole(sizes)
+
+    def _whole(self, sizes: Mapping[str, int]) -> Iterator[Result]:
+        for name in _record_files(self._digests):
+            sums = self._folder.read(_sums_of(name))
+            for record in _records(self._folder, [name], self._seen):
+                if all(sizes.get(file["name"]) == file["size"] for file in record["files"]):
+                    yield _result(record, sums)
+                else:
+                    self._seen.discard(record["unit"])  # a later record may be of a part that is whole
 
     def record(self, result: Result) -> None:
         """A part is complete."""
@@ -64,26 +71,20 @@ class Journal:
     def save(self) -> None:
         """What is not on the disk yet."""
         if self._pending:
-            lines = "".join(json.dumps(_record(result)) + "\n" for result in self._pending)
-            self._folder.write(f"_records-{self._files:06d}.jsonl", lines.encode())
-            self._files, self._pending = self._files + 1, []
+            sums, lines, first = [packed(result.sums) for result in self._pending], list[str](), 0
+            for result, content in zip(self._pending, sums, strict=True):
+                lines.append(json.dumps(_record(result, first, len(content))) + "\n")
+                first += len(content)
+            name = f"{RECORDS}{len(self._digests) // 2:06d}.jsonl"
+            for each, content in ((_sums_of(name), b"".join(sums)), (name, "".join(lines).encode())):  # the records last
+                self._digests[each] = self._folder.write(each, content).sha256
+            self._pending = []
         self._saved = time.monotonic()
 
     def complete(self, summary: Mapping[str, Any]) -> None:
-        """All parts are there: the records become one file, and the manifest says so."""
+        """All parts are there, and the manifest says so."""
         self.save()
-        sizes = self._folder.sizes()
-        known = {record["unit"]: record for record in _records(self._folder, sizes)}
-        content = "".join(json.dumps(known[unit]) + "\n" for unit in sorted(known)).encode()
-        self._folder.write(RECORDS, content)
-        files = {file["name"] for record in known.values() for file in record["files"]}
-        for name in sizes:  # of an earlier run of other slices, say
-            if name not in files and name.startswith("part-"):
-                self._folder.remove(name)
-        self._write_manifest({"state": "complete", **summary, "records": hashlib.sha256(content).hexdigest()})
-        for name in sizes:
-            if name.startswith("_records-"):
-                self._folder.remove(name)
+        self._write_manifest({"state": "complete", **summary, "records": self._digests})
 
     def _write_manifest(self, more: Mapping[str, Any]) -> None:
         content = {"format": _FORMAT, **more, "units": self._units, "about": self._about}
@@ -99,7 +100,7 @@ def clear(folder: Folder) -> None:
     """Remove an earlier output: what its manifest is, first of all, so that it is never taken for a whole one."""
     sizes = folder.sizes()
     for name in sorted(sizes, key=lambda name: name != MANIFEST):
-        if name.startswith(("_manifest", "_records", "_totals", "part-")):
+        if name.startswith(("_manifest", "_records", "_sums", "_totals", "part-")):
             folder.remove(name)
 
 
@@ -125,31 +126,35 @@ def verify(path: str) -> tuple[dict[str, Any], list[str]]:
     folder = Folder(path)
     manifest, sizes = read_manifest(folder), folder.sizes()
     if manifest.get("state") != "complete":
-        known = {record["unit"] for record in _records(folder, sizes)}
+        known = {record["unit"] for record in _records(folder, _record_files(sizes), set())}
         return manifest, [f"incomplete: {len(known)} of {manifest['units']} units are recorded; --resume goes on from there."]
-    if RECORDS not in sizes:
-        return manifest, [f"{RECORDS} is missing."]
-    if folder.digest(RECORDS) != manifest["records"]:
-        return manifest, [f"{RECORDS} was changed: its checksum is not that of the manifest."]
-    records = list(_lines(folder, RECORDS))
-    wrong = [] if [r["unit"] for r in records] == list(range(manifest["units"])) else [f"{RECORDS}: units are missing."]
-    rows = sum(record["rows"] for record in records)
-    if rows != manifest["rows"]:
-        wrong.append(f"{RECORDS}: {rows} rows, but the manifest says {manifest['rows']}.")
-    files = [File(**file) for record in records for file in record["files"]]
-    wrong += [problem for file in files if (problem := _problem(folder, file, sizes.get(file.name))) is not None]
-    own = {file.name for file in files}
+    for name, digest in manifest["records"].items():
+        if name not in sizes:
+            return manifest, [f"{name}: is missing."]
+        if folder.digest(name) != digest:
+            return manifest, [f"{name}: was changed: its checksum is not that of the manifest."]
+    wrong, own, units, rows = list[str](), set[str](), set[int](), 0
+    for record in _records(folder, _record_files(manifest["records"]), set()):
+        units.add(record["unit"])
+        rows += record["rows"]
+        for file in (File(**file) for file in record["files"]):
+            own.add(file.name)
+            wrong += _problems(folder, file, sizes.get(file.name))
+    if units != set(range(manifest["units"])) or rows != manifest["rows"]:
+        wrong.append(
+            f"the records are of {len(units)} units and {rows} rows; the manifest of {manifest['units']} and {manifest['rows']}."
+        )
     return manifest, wrong + [f"{name}: is no part of this output." for name in sizes if name not in own and _foreign(name)]
 
 
-def _problem(folder: Folder, file: File, size: int | None) -> str | None:
+def _problems(folder: Folder, file: File, size: int | None) -> list[str]:
     if size is None:
-        return f"{file.name}: is missing."
+        return [f"{file.name}: is missing."]
     if size != file.size:
-        return (
+        return [
             f"{file.name}: has {size} bytes instead of {file.size}: it was {'truncated' if size < file.size else 'extended'}."
-        )
-    return None if folder.digest(file.name) == file.sha256 else f"{file.name}: was changed: its checksum is another."
+        ]
+    return [] if folder.digest(file.name) == file.sha256 else [f"{file.name}: was changed: its checksum is another."]
 
 
 def _foreign(name: str) -> bool:
@@ -177,30 +182,32 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "…"
 
 
-def _records(folder: Folder, sizes: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    for name in sorted(sizes):
-        if name.startswith("_records"):
-            yield from _lines(folder, name)
+def _record_files(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith(RECORDS))
 
 
-def _lines(folder: Folder, name: str) -> Iterator[dict[str, Any]]:
-    for line in folder.read(name).splitlines():
-        yield json.loads(line)
+def _sums_of(name: str) -> str:
+    return name.replace(RECORDS, SUMS).replace(".jsonl", ".bin")
 
 
-def _record(result: Result) -> dict[str, Any]:
-    from mvnjac.engines.sums_file import packed
+def _records(folder: Folder, names: Iterable[str], seen: set[int]) -> Iterator[dict[str, Any]]:
+    """The record of each unit that has not been seen; one that was done again says the same."""
+    for name in names:
+        for line in folder.lines(name):
+            record = json.loads(line)
+            if record["unit"] not in seen:
+                seen.add(record["unit"])
+                yield record
 
+
+def _record(result: Result, first: int, length: int) -> dict[str, Any]:
     files = [{"name": file.name, "size": file.size, "sha256": file.sha256} for file in result.files]
-    sums = base64.b64encode(packed(result.sums)).decode()
-    return {"unit": result.number, "rows": result.rows, "files": files, "sums": sums}
+    return {"unit": result.number, "rows": result.rows, "files": files, "sums": [first, length]}
 
 
-def _result(record: Mapping[str, Any]) -> Result:
-    from mvnjac.engines.sums_file import unpacked
-
+def _result(record: Mapping[str, Any], sums: bytes) -> Result:
     try:
-        files = tuple(File(**file) for file in record["files"])
-        return Result(record["unit"], record["rows"], unpacked(base64.b64decode(record["sums"])), files)
+        files, (first, length) = tuple(File(**file) for file in record["files"]), record["sums"]
+        return Result(record["unit"], record["rows"], unpacked(sums[first : first + length]), files)
     except (KeyError, TypeError, ValueError) as error:
-        raise MvnjacError(f"the record of unit {record.get('unit')} is damaged ({error}).") from error
+        raise MvnjacError(f"the record of unit {record.get('unit')} is damaged ({error}); --force begins anew.") from error

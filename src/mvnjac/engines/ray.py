@@ -66,7 +66,7 @@ class Ray(Engine):
             self._own = not address
         return ray
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         if self._own:
             _module().shutdown()
 

@@ -158,7 +158,8 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
     if there is None:
         raise TableError(f"{path}: no such file.")
     path = str(path) if is_remote(path) else Path(path)
-    module = _formats()[".parquet"] if there.folder else _format(path)
+    array = there.folder and there.name.lower().endswith(".zarr")
+    module = _formats()[".parquet"] if there.folder and not array else _format(path)
     if is_remote(path) and module is not _formats()[".parquet"]:
         raise UsageError(f"{path}: of tables in an object storage only Parquet can be read; copy the file here first.")
     try:

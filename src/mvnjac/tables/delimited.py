@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ class CsvSource(Source):
                 file.readline()
                 bounds.append(file.tell())
         bounds.append(size)
-        return [Slice(str(self.path), a, b, None) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [Slice(str(self.path), a, b, None) for a, b in itertools.pairwise(bounds)]
 
     def rows_before(self, at: Slice) -> int:
         """The lines before it are counted: this is asked for once, for a message."""
@@ -101,7 +102,10 @@ class CsvSource(Source):
     def _reader(self, reading: dict[str, Any], options: csv.ConvertOptions, at: Slice | None = None) -> Any:
         # One thread is as fast as several here, and only then a message says which row is meant.
         how = csv.ReadOptions(use_threads=False, block_size=self._block, **reading)
-        stream = _stream(self.path) if at is None else pa.OSFile(str(self.path)).get_stream(at.first, at.last - at.first)
+        if at is None or at.last is None:
+            stream = _stream(self.path)
+        else:
+            stream = pa.OSFile(str(self.path)).get_stream(at.first, at.last - at.first)
         return csv.open_csv(stream, read_options=how, convert_options=options)
 
     def _require_empty(self, batch: pa.RecordBatch) -> None:

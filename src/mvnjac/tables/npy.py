@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class NpySource(Source):
 
     def slices(self, rows: int) -> list[Slice]:
         bounds = [*range(0, len(self._array), rows), len(self._array)]
-        return [Slice(str(self.path), a, b, a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [Slice(str(self.path), a, b, a, b - a) for a, b in itertools.pairwise(bounds)]
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         positions = [self.schema.get_field_index(name) for name in columns]

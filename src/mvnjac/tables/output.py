@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
             raise TableError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         for leftover in [temporary, *sink_companions(form, temporary)]:
-            leftover.unlink(missing_ok=True)
+            _remove(leftover)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,12 +104,23 @@ def _replace(kind: type[Sink], temporary: Path, path: Path) -> None:
     """Everything reaches the disk before it gets its name; the table itself gets it last."""
     pairs = [*zip(kind.companions(temporary), kind.companions(path), strict=True), (temporary, path)]
     for old, new in pairs:
-        if old.exists():
-            with old.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(old, new)
-        else:
-            new.unlink(missing_ok=True)  # a companion of the table that is being replaced
+        if not old.exists():
+            _remove(new)  # a companion of the table that is being replaced
+            continue
+        for file in [old] if old.is_file() else old.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        if new.is_dir():  # a folder is replaced by nothing that is not one
+            _remove(new)
+        os.replace(old, new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _parts_of(path: Path) -> list[Path]:

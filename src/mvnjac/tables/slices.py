@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,6 @@ def of_blocks(path: str, blocks: Sequence[int], rows: int, first_row: int) -> It
 def _cut(path: str, block: int, size: int, rows: int, first_row: int) -> Iterator[Slice]:
     pieces = max(1, min(_MOST_CUTS, round(size / rows)))
     bounds = [size * k // pieces for k in range(pieces + 1)]
-    for skip, end in zip(bounds, bounds[1:], strict=False):
+    for skip, end in itertools.pairwise(bounds):
         take = None if pieces == 1 else end - skip
         yield Slice(path, block, block + 1, first_row + skip, end - skip, skip, take)
