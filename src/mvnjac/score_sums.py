@@ -15,6 +15,7 @@ from torch import Size, Tensor
 
 from mvnjac.batches import batch_shape
 from mvnjac.covariance import dense_parameters
+from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.derivatives import Derivatives
 from mvnjac.gaussian import Gaussian
@@ -24,6 +25,7 @@ from mvnjac.selection import Selection
 from mvnjac.squares import sums_of_squares
 from mvnjac.standard_errors import StandardErrors
 from mvnjac.whitened import Sums, Whitening
+from mvnjac.whitened_rows import WhitenedRows
 
 
 class ScoreSums:
@@ -67,7 +69,26 @@ class ScoreSums:
 
     def of(self, derivatives: Derivatives) -> Bundle:
         """The sums over some rows."""
-        return Bundle([self._main(derivatives), self._more(derivatives), self._for_errors(derivatives)])
+        parts = self._selection.parts
+        if self._everyday is not None and len(derivatives.rows.x):
+            known = self._squares and WhitenedRows.knows(parts)
+            main, squares = self._everyday.sums(derivatives.rows.x, parts if known else ())
+        else:
+            main, squares = self._main(derivatives), None
+        found = dict[str, Tensor]()
+        if self._squares:
+            found["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares
+        if self._gram:
+            found["gram"] = derivatives.gram(parts, None)
+        return Bundle([main, Totals(found), self._for_errors(derivatives)])
+
+    @cached_property
+    def _everyday(self) -> WhitenedRows | None:
+        """The short way, where it goes."""
+        mean, factor = self._model.prepared()
+        if not self._whitened or not isinstance(factor, DenseFactor) or mean.dtype != torch.float64:
+            return None
+        return WhitenedRows(mean, factor) if factor.whitens_forward else None
 
     def _main(self, derivatives: Derivatives) -> Sums | Totals:
         if self._whitened:
@@ -77,14 +98,6 @@ class ScoreSums:
         totals = derivatives.totals(names, None, [Size()] * len(names))
         numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}
         return Totals(numbers | {str(i): total for i, total in enumerate(totals)})
-
-    def _more(self, derivatives: Derivatives) -> Totals:
-        parts, found = self._selection.parts, dict[str, Tensor]()
-        if self._squares:
-            found["squares"] = sums_of_squares(derivatives, parts)
-        if self._gram:
-            found["gram"] = derivatives.gram(parts, None)
-        return Totals(found)
 
     def _for_errors(self, derivatives: Derivatives) -> Bundle:
         if self._errors is None or self._whitened:  # these have what they need already

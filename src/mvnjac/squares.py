@@ -45,18 +45,23 @@ def _of_block(block: Block, part: Part) -> Tensor | None:
     if not isinstance(block, Outer) or block.both or block.diagonal is not None or part.layout != "unique":
         return None
     left, right = block.left, block.right
-    products = left.mT @ right
     left_squares = left * left
     right_squares = left_squares if right is left else right * right
-    offset = block.offset
-    certain = block.coefficient**2 * (left_squares.mT @ right_squares) + left.shape[0] * offset * offset
-    squares = certain + 2 * block.coefficient * offset * products
+    return outer_squares(left.mT @ right, left_squares.mT @ right_squares, block.offset, left.shape[0], block.coefficient, part)
+
+
+def outer_squares(
+    products: Tensor, squares: Tensor, offset: Tensor, count: int, coefficient: float, part: Part
+) -> Tensor | None:
+    """By all unique elements, from Σ u vᵀ, Σ u² v²ᵀ, O and n; None where too many digits cancel."""
+    certain = coefficient**2 * squares + count * offset * offset
+    whole = certain + 2 * coefficient * offset * products
     positions = part.coordinates.positions(offset.device)
     free, multiplicity = part.coordinates.free(positions), part.coordinates.multiplicity(positions)
-    chosen, whole = squares.flatten()[positions], certain.flatten()[positions]
+    chosen, terms = whole.flatten()[positions], certain.flatten()[positions]
     if free is not None:
-        chosen, whole = torch.where(free, chosen, 0), torch.where(free, whole, 0)
-    if bool((chosen < _CANCELLED * whole).any()):
+        chosen, terms = torch.where(free, chosen, 0), torch.where(free, terms, 0)
+    if bool((chosen < _CANCELLED * terms).any()):
         return None
     return chosen if multiplicity is None else chosen * multiplicity * multiplicity
 

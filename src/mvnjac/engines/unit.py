@@ -6,8 +6,10 @@ Whoever runs a unit, and how often, its result is the same: it works on one thre
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import pickle
+import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvnjac.tables.slices import Slice
+
+#: parameters of glibc's mallopt: below how many bytes memory is kept, and how much of it
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def run(content: bytes, unit: Unit) -> Result:
 
 def run_here(job: Job, unit: Unit, told: Callable[[int], None]) -> Result:
     """A unit of a job, likewise; a job that has no use for torch does not import it."""
+    keep_memory()
     torch = sys.modules.get("torch")
     if torch is None:
         return job.run(unit, told)
@@ -80,6 +86,15 @@ def run_here(job: Job, unit: Unit, told: Callable[[int], None]) -> Result:
         return job.run(unit, told)
     finally:
         torch.set_num_threads(threads)
+
+
+@functools.cache
+def keep_memory() -> None:
+    """What a batch has used serves the next one: handed back to the system, it would cost more than the arithmetic on it."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, size in ((_MMAP_THRESHOLD, 2**26), (_TRIM_THRESHOLD, 2**28)):
+            libc.mallopt(parameter, size)
 
 
 @functools.lru_cache(maxsize=2)

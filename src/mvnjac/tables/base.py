@@ -23,8 +23,8 @@ from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.slices import Slice
 from mvnjac.tables.storage import entry, is_remote
 
-#: A batch of rows lies in the cache of a core while it is worked on; of wide tables it has so many rows more that products are fast.
-BATCH_BYTES, BATCH_ROWS = 2 * 2**20, 512
+#: A batch of rows stays near the cores while it is worked on; of wide tables it has so many rows at least that products are fast.
+BATCH_BYTES, BATCH_ROWS = 5 * 2**19, 512
 
 
 class Source(ABC):
@@ -135,6 +135,8 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 def as_float64(batch: pa.RecordBatch, keep: str | None = None) -> pa.RecordBatch:
     """The numeric columns as float64; the others, and the one to keep, as they are."""
+    if all(pa.types.is_float64(kind) for kind in batch.schema.types):
+        return batch
     arrays = [
         column.cast(pa.float64()) if is_numeric(column.type) and name != keep else column
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
