@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-for-benchmarks
 
 RATES := examples/data/ecb_reference_rates.csv.gz
 COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
 
-.PHONY: setup demo test lint mutate bench clean
+.PHONY: setup demo test test-triton lint mutate bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -26,6 +27,12 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2
 
+# Triton's kernels, through its interpreter on the CPU and its compiler; a torch for CUDA brings a Triton of its own, and that one serves
+test-triton: setup
+	$(BIN)/python -c "import triton" 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-triton.txt -e ".[dev,triton]"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/triton
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,8 +41,15 @@ lint: setup
 mutate: setup
 	$(BIN)/python tools/mutate.py
 
-bench: setup
-	$(BIN)/python benchmarks/core.py
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks --quick
+
+$(BENCH_STAMP): benchmarks/requirements.txt $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
+	touch $(BENCH_STAMP)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

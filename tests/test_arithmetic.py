@@ -6,10 +6,12 @@ import functools
 
 import pytest
 import torch
+from torch import Tensor
 
 import mvnjac
+from mvnjac.covariance import structures
 from mvnjac.covariance.samples import Maker
-from tests.tolerance import assert_close
+from tests.tolerance import assert_close, condition
 
 D = 60
 
@@ -82,3 +84,57 @@ def test_dtype_is_kept() -> None:
         total = J.sum(torch.ones(300, dtype=torch.float64))
         for value in (J.matrix(), J.log_prob, J.gram(wrt="mean"), *total.values(), J["natural_matrix"]):
             assert value.dtype is dtype
+
+
+@pytest.mark.parametrize("name", structures())
+def test_every_structure_in_float32_is_worked_in_float64(name: str) -> None:
+    """Blocks, matrix, Hessian, information and natural gradient: those of the same numbers in float64, rounded once."""
+    x, mean = Maker(torch.float32, (5,), seed=2).normal(4), Maker(torch.float32, seed=3).normal(4)
+    for structure in structures()[name].samples(4, Maker(torch.float32, seed=1)):
+        exact = mvnjac.Gaussian(mean.double(), structure.map(Tensor.double))
+        rounded = mvnjac.Gaussian(mean, structure, precision="float64")
+        J, wanted = rounded.jacobian(x), exact.jacobian(x.double())
+        for block in ("x", "mean", *structure.parameters):
+            assert J[block].dtype is torch.float32
+            assert_close(J[block], wanted[block], 1, what=block)
+        assert_close(J.matrix(), wanted.matrix(), 1, what="matrix")
+        assert_close(rounded.hessian(x).matrix(), exact.hessian(x.double()).matrix(), 1, what="hessian")
+        information = exact.fisher_information().matrix()
+        assert_close(rounded.fisher_information().matrix(), information, 1, what="fisher")
+        steps = rounded.natural_gradient(x), exact.natural_gradient(x.double())
+        for parameter, step in steps[0].items():
+            assert_close(step, steps[1][parameter], float(torch.linalg.cond(information, "fro")) ** 0.5, what=parameter)
+
+
+def test_extreme_units() -> None:
+    """Variances of 1e200 and 1e-200 side by side: what differs is the units of the results, not their digits."""
+    make = Maker(seed=1)
+    sigma, mean, x = make.definite(3), make.normal(3), Maker(batch=(5,), seed=2).normal(3)
+    units = torch.tensor([1e100, 1e-100, 1.0], dtype=torch.float64)
+    squares = torch.outer(units, units)
+    plain, J = mvnjac.jacobian(x, mean, sigma), mvnjac.jacobian(x * units, mean * units, sigma * squares)
+    kappa = condition(sigma)
+    assert_close(J.log_prob, plain.log_prob - units.log().sum(), kappa, scale=300)
+    assert_close(J["mean"] * units, plain["mean"], kappa)
+    assert_close(J["covariance_matrix"] * squares, plain["covariance_matrix"], kappa)
+    assert_close(J.sum()["covariance_matrix"] * squares, plain.sum()["covariance_matrix"], kappa)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_numbers_whose_derivatives_are_none_are_never_plausible(size: float) -> None:
+    """A derivative beyond float64 is inf or nan; what is finite is right."""
+    make = Maker(seed=1)
+    sigma, x = make.definite(3), Maker(batch=(5,), seed=2).normal(3)
+    mean = torch.zeros(3, dtype=torch.float64)
+    plain = mvnjac.jacobian(x, mean, sigma)
+    far, wide = mvnjac.jacobian(x * size, mean, sigma), mvnjac.jacobian(x, mean, sigma * size)
+    assert_close(far["mean"] / size, plain["mean"], condition(sigma))
+    assert_close(wide["mean"] * size, plain["mean"], condition(sigma))
+    constant = -0.5 * torch.linalg.inv(sigma)
+    beyond = (far["covariance_matrix"], wide["covariance_matrix"])
+    if size > 1:
+        assert not beyond[0].isfinite().any()
+        assert_close(beyond[1] * size, constant.expand(5, 3, 3), condition(sigma))
+    else:
+        assert not beyond[1].isfinite().any()
+        assert_close(beyond[0], constant.expand(5, 3, 3), condition(sigma))

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, vmap
-from torch.utils.flop_counter import FlopCounterMode
 
 import mvnjac
 from mvnjac.covariance import structures
@@ -14,6 +13,7 @@ from mvnjac.covariance.samples import Maker
 from tests.contract import reference
 from tests.test_information import expected_information, own_twin
 from tests.tolerance import assert_close, condition
+from tests.work import operations
 
 STRUCTURES = {name: cls for name, cls in structures().items() if name != "BlockDiagonal"}
 N = 5
@@ -261,25 +261,15 @@ def test_iterated_solution() -> None:
 # --- its own cost -----------------------------------------------------------------------------------------------------
 
 
-def operations(blocks: int) -> int:
+def of_blocks(count: int) -> int:
     make = Maker(seed=1)
-    structure = mvnjac.BlockDiagonal([mvnjac.Dense(make.definite(10)) for _ in range(blocks)])
-    x, mean = Maker(batch=(20,), seed=2).normal(10 * blocks), make.normal(10 * blocks)
-    with FlopCounterMode(display=False) as counter:
-        gaussian = mvnjac.Gaussian(mean, structure)
-        J = gaussian.jacobian(x)
-        J.sum()
-        _ = J.log_prob
-        F = gaussian.fisher_information()
-        v = torch.ones(F.shape[-1], dtype=torch.float64)
-        F.solve(F.matvec(v))
-        gaussian.hessian(x).matvec(v)
-    return counter.get_total_flops()
+    structure = mvnjac.BlockDiagonal([mvnjac.Dense(make.definite(10)) for _ in range(count)])
+    return operations(Maker(batch=(20,), seed=2).normal(10 * count), make.normal(10 * count), structure, solve=True)
 
 
 def test_cost_is_the_sum_of_the_blocks() -> None:
     """Twice as many blocks cost twice as much."""
-    assert 0 < operations(8) <= 2 * operations(4)
+    assert 0 < of_blocks(8) <= 2 * of_blocks(4)
 
 
 def test_nothing_as_large_as_all_variables_squared() -> None:

@@ -12,7 +12,7 @@ import mvnjac
 from mvnjac import errors
 from mvnjac.covariance import structures
 from mvnjac.inference.structure import choices
-from tests.fitting import GOAL, assert_maximum, ratio, sample
+from tests.fitting import GOAL, assert_maximum, ratio, sample, with_gaps
 from tests.tolerance import assert_close, condition
 
 NAMES = ["AAPL", "MSFT", "TSLA", "NVDA"]
@@ -23,6 +23,9 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x.mean(0), centred.mT @ centred / len(x)
 
 
+#: what stands behind the colon, where something must
+OPTIONS = {"RANK": "1", "ROWSxCOLUMNS": "2x3", "BANDWIDTH": "1", "ORDER": "1"}
+EVERY = [name if cls.option is None else f"{name}:{OPTIONS[cls.option]}" for name, cls in choices().items()]
 DENSE_FAMILY = ["dense", "cholesky", "log-cholesky", "precision", "precision-cholesky", "inverse-cholesky", "scale-correlation"]
 
 
@@ -195,6 +198,8 @@ REFUSED = {
     "no number": (X, "low-rank:two", errors.ArgumentError, "positive whole number"),
     "no sides": (X, "kronecker:4", errors.ArgumentError, "as in kronecker:3x4"),
     "no option": (X, "dense:3", errors.ArgumentError, "takes no option"),
+    "squares overflow": (1e200 * X, "dense", errors.NotFiniteError, "variance of 'AAPL' is (inf|nan) .*overflow.*use other units"),
+    "squares vanish": (1e-200 * (X - 50), "toeplitz", errors.NotFiniteError, "variance of 'AAPL' is 0.0 .*vanish; use other units"),
     "no start": (X, mvnjac.Parametric, errors.ArgumentError, "pass an instance"),
     "no structure": (X, torch.eye(4), errors.ArgumentError, "structure is a Tensor"),
     "other size": (X, mvnjac.LowRank(torch.ones(5, 1), torch.ones(5)), errors.ShapeError, "is of 5 variables, but x has 4"),
@@ -231,6 +236,22 @@ def test_weights_that_are_none(weights: torch.Tensor, says: str) -> None:
 def test_names_are_checked() -> None:
     with pytest.raises(errors.ShapeError, match="2 names for 4 variables"):
         mvnjac.fit(X, names=["a", "b"])
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("structure", EVERY)
+def test_units_do_not_matter(structure: str, gaps: bool) -> None:
+    """As long as the squares of the numbers are numbers: even where the squares of the variances are none."""
+    x = sample(40, 6, k=1) / torch.logspace(-2, 2, 6, dtype=torch.float64)
+    missing = None
+    if gaps:
+        x, missing = with_gaps(x, 0.1), "marginalise"
+    here = mvnjac.fit(x, structure, missing=missing)
+    for unit in (1e100, 1e-100):
+        there = mvnjac.fit(x * unit, structure, missing=missing)
+        assert there.converged
+        torch.testing.assert_close(there.mean / unit, here.mean, rtol=1e-8, atol=0)
+        torch.testing.assert_close(there.covariance.dense(6) / unit**2, here.covariance.dense(6), rtol=1e-6, atol=1e-9)
 
 
 def test_isotropic_needs_no_more_than_one_variable_that_varies() -> None:

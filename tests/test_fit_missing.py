@@ -171,6 +171,12 @@ REFUSED = {
         errors.NotIdentifiedError,
         "'AAPL' and 'NVDA'; 'MSFT' and 'NVDA'",
     ),
+    "neighbours never together": (
+        hide(X, (slice(0, 20), 1), (slice(20, 40), 2)),
+        "banded-precision:1",
+        errors.NotIdentifiedError,
+        "never observed in the same row.*: 'MSFT' and 'TSLA'\\. ",
+    ),
     "constant": (hide(X.clone().index_fill(1, torch.tensor([1]), 2.0), (slice(0, 9), 1)), "dense",
                  errors.NotPositiveDefiniteError, "'MSFT' is constant wherever observed"),
     "a combination": (hide(TWIN, (slice(0, 9), 2)), "dense", errors.NotPositiveDefiniteError, "linear combination of"),
@@ -195,6 +201,11 @@ def test_pairs_that_are_never_together_do_not_matter_to_factors() -> None:
     x[:100, 1], x[100:, 4] = nan, nan
     estimate = mvnjac.fit(x, "low-rank:1", missing="marginalise")
     assert ratio(estimate, x) < REQUIRED
+
+
+def test_pairs_that_are_never_together_do_not_matter_outside_a_band() -> None:
+    x = hide(sample(60, 4), (slice(0, 30), 0), (slice(30, 60), 3))
+    assert_maximum(mvnjac.fit(x, "banded-precision:1", missing="marginalise"), x)
 
 
 def currencies() -> tuple[Tensor, list[str]]:

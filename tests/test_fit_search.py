@@ -103,6 +103,22 @@ def test_a_duplicated_variable_has_no_factor_model() -> None:
         mvnjac.fit(torch.cat([x, x[:, 2:3]], 1), "low-rank:2", names=list("abcdefg"))
 
 
+def test_a_linear_combination_has_no_factor_model() -> None:
+    """What the others explain to rounding starts with a variance of its own: it stays there, or the edge that it goes to is named."""
+    x = sample(150, 5, k=1)
+    x = torch.cat([x, (x[:, :2] / x[:, :2].std(0)).sum(1, keepdim=True)], 1)
+    assert_maximum(mvnjac.fit(x, "low-rank:1"), x)
+    with pytest.raises(errors.NotPositiveDefiniteError, match=r"cov_diag of '[abf]'.* goes to 0, .*Heywood"):
+        mvnjac.fit(x, "low-rank:2", names=list("abcdef"))
+
+
+def test_constant_variables_have_no_factor_model() -> None:
+    x = sample(150, 6, k=1)
+    x[:, [2, 4]] = 3.0
+    with pytest.raises(errors.NotPositiveDefiniteError, match="'c', 'e' are constant over all 150 rows"):
+        mvnjac.fit(x, "low-rank:1", names=list("abcdef"))
+
+
 def ar1(n: int, d: int) -> Tensor:
     series = mvnjac.BandedPrecision.autoregressive(torch.tensor([0.6]).double(), torch.tensor(2.0).double(), d)
     return Maker(seed=4).normal(n, d) @ torch.linalg.cholesky(series.dense()).mT + 30
@@ -189,6 +205,13 @@ def test_a_regression() -> None:
     torch.testing.assert_close(estimate.covariance.parameters["slopes"], slopes)
     left = x - z @ slopes
     torch.testing.assert_close(estimate.covariance.parameters["log_variance"], (left * left).mean(0).log())
+
+
+def test_parameters_that_the_data_cannot_tell_apart() -> None:
+    theta = {name: torch.zeros((), dtype=torch.float64) for name in ("first", "second")}
+    redundant = mvnjac.Parametric(lambda t: torch.exp(t["first"] + t["second"]) * torch.eye(4).double(), theta)
+    with pytest.raises(errors.NotIdentifiedError, match=r"^fit: the data do not tell .* along first, second; "):
+        mvnjac.fit(sample(30, 4), redundant)
 
 
 def test_the_likelihood_only_rises() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac import errors
+from mvnjac import errors, kernels
 from mvnjac.covariance.samples import Maker
 from tests.tolerance import assert_close
 
@@ -182,7 +182,9 @@ def test_gaussian_follows_changes_in_place(x, mean, sigma) -> None:
 
 
 def test_rows_changed_in_place_are_refused_or_remembered(x, mean, sigma) -> None:
-    used, unused = mvnjac.jacobian(x, mean, sigma), mvnjac.jacobian(x, mean, sigma)
+    unused = mvnjac.jacobian(x, mean, sigma)
+    with kernels.switched(on=False):
+        used = mvnjac.jacobian(x, mean, sigma)
     expected = used.matrix()
     x.zero_()
     assert torch.equal(used.matrix(), expected)

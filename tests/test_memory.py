@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac import memory
+from mvnjac import memory, planner
 from mvnjac.errors import MemoryLimitError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +55,7 @@ def test_chunks_cover_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = torch.randn(103, 3).double(), torch.rand(103).double()
     J = mvnjac.jacobian(x, torch.zeros(3).double(), torch.eye(3).double())
     expected = J.matrix().mT @ (J.matrix() * w.unsqueeze(-1))
-    monkeypatch.setattr(memory, "CHUNK_BYTES", 9 * 8 * 10)
+    monkeypatch.setattr(planner, "CHUNK_BYTES", 9 * 8 * 10)
     torch.testing.assert_close(J.gram(w), expected)
     grid = mvnjac.jacobian(x.reshape(1, 103, 1, 3), torch.zeros(3).double(), torch.eye(3).repeat(2, 1, 1).double())
     torch.testing.assert_close(grid.gram(w.reshape(1, 103, 1))[1], expected)

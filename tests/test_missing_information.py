@@ -6,6 +6,8 @@ the expected information, pattern by pattern. lavaan's own numbers are in `test_
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 import mvnjac
 from mvnjac.covariance import dense_parameters, structures
 from mvnjac.covariance.samples import Maker
-from mvnjac.errors import ArgumentError, SingularError
+from mvnjac.errors import ArgumentError, ShapeError, SingularError
 from tests.contract import missing
 from tests.contract.missing import Textbook
 from tests.test_information import samples
@@ -154,6 +156,36 @@ def test_batches_and_grids() -> None:
     assert mvnjac.hessian(x, mean, sigma, reduce=False, **GAPS).shape == (N, 3, p, p)
 
 
+@pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "Parametric"])  # which says it by its function
+def test_means_of_each_rows_own(name: str) -> None:
+    """A mean per row: second order row by row, and the information of the average row at each mean."""
+    x, _, structure = sample(name)
+    x = torch.cat([x[:4], Maker(batch=(2,), seed=5).normal(D)])
+    means = Maker(batch=(6,), seed=3).normal(D)
+    wrt = ["mean", *structure.parameters]
+    H = mvnjac.hessian(x, means, structure, wrt=wrt, **GAPS)
+    F = mvnjac.fisher_information(means, structure, wrt=wrt, observed=~x.isnan())
+    v = Maker(seed=6).normal(H.shape[-1])
+    for i in range(6):
+        alone = mvnjac.hessian(x[i : i + 1], means[i], structure, wrt=wrt, **GAPS)
+        torch.testing.assert_close(H.matrix()[i], alone.matrix())
+        torch.testing.assert_close(H.matvec(v)[i], alone.matvec(v))
+        one = mvnjac.fisher_information(means[i], structure, wrt=wrt, observed=~x.isnan())
+        torch.testing.assert_close(F.matrix()[i], one.matrix())
+    if not structure.redundant:
+        with pytest.raises(SingularError, match="singular"):  # a mean whose only row has gaps
+            mvnjac.natural_gradient(x, means, structure, **GAPS)
+    known = x.clone()
+    known[:, :2] = Maker(batch=(6,), seed=7).normal(2)
+    wrt = ["mean"]
+    half = torch.cat([known, known + 1]).reshape(2, 6, D)  # two rows a mean, so that the gaps of one are filled by the other
+    half[1] = half[1].nan_to_num(0.5)
+    step = mvnjac.natural_gradient(half, means, structure, wrt=wrt, **GAPS)["mean"]
+    for i in range(6):
+        alone = mvnjac.natural_gradient(half[:, i], means[i], structure, wrt=wrt, **GAPS)["mean"]
+        torch.testing.assert_close(step[i], alone)
+
+
 @pytest.mark.parametrize("name", ["Dense", "Cholesky", "LowRank"])
 def test_selected_elements(name: str) -> None:
     """wrt names elements: the same rows and columns of the whole, and a solution of those alone."""
@@ -253,6 +285,34 @@ def test_no_rows() -> None:
     assert not mvnjac.fisher_information(mean, structure, observed=empty).matrix().any()
     with pytest.raises(SingularError, match="singular"):
         mvnjac.fisher_information(mean, structure, observed=empty).solve(torch.ones(14).double())
+    with pytest.raises(ShapeError, match=r"observed has shape \(0, 4\): there are no rows"):
+        mvnjac.fisher_information(mean, structure, observed=empty[:0])
+
+
+@pytest.mark.parametrize("hidden", [slice(0, 2), slice(4, 6)], ids=["nested", "outer"])
+def test_a_block_that_is_never_observed(hidden: slice) -> None:
+    """Its parameters are the information's null space: by the others all is as if it were not there."""
+    make = Maker(seed=1)
+    inner = mvnjac.BlockDiagonal([mvnjac.Isotropic(make.positive()), mvnjac.Dense(make.definite(2))], sizes=[2, None])
+    structure = mvnjac.BlockDiagonal([inner, mvnjac.Isotropic(make.positive())], sizes=[None, 2])
+    mean, x = make.normal(6), missing.gaps(Maker(batch=(N,), seed=2).normal(6))
+    x[:, hidden] = torch.nan
+    F = mvnjac.fisher_information(mean, structure, observed=~x.isnan())
+    matrix, columns = F.matrix(), F.columns()
+    torch.testing.assert_close(matrix, missing.own_textbook(mean, structure).fisher(~x.isnan()))
+    hidden_variance = "blocks[0].blocks[0].variance" if hidden.start == 0 else "blocks[1].variance"
+    null = [columns.index(name) for name in (f"mean[{hidden.start}]", f"mean[{hidden.start + 1}]", hidden_variance)]
+    assert not matrix[null].any()
+    assert int((torch.linalg.eigvalsh(matrix) > 1e-9).sum()) == len(columns) - 3
+    for solve in (F.solve, mvnjac.hessian(x, mean, structure, **GAPS).solve):
+        along = re.escape(", ".join(columns[i] for i in null))
+        with pytest.raises(SingularError, match=rf"singular.*, along {along}; .* leave out parameters by wrt="):
+            solve(torch.ones(len(columns)).double())
+    known = [name for i, name in enumerate(columns) if i not in null]
+    part = mvnjac.fisher_information(mean, structure, observed=~x.isnan(), wrt=known)
+    b = Maker(seed=3).normal(len(known))
+    torch.testing.assert_close(part.matvec(part.solve(b)), b)
+    assert not mvnjac.jacobian(x, mean, structure, **GAPS).matrix()[:, null].any()
 
 
 def test_bad_masks() -> None:

@@ -118,3 +118,8 @@ def test_a_file_is_complete_or_as_it_was(saved: Path, monkeypatch: pytest.Monkey
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
     assert set(load_file(saved)) == {"mean", "cov_factor", "cov_diag"}
+
+
+def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    with pytest.raises(errors.TableError, match=r"nowhere/m\.safetensors: cannot be written"):
+        mvnjac.fit(sample(60, 2)).save(tmp_path / "nowhere" / "m.safetensors")

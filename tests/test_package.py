@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -17,7 +18,11 @@ PUBLIC = [
     *("Dense", "Cholesky", "LogCholesky", "Precision", "PrecisionCholesky", "InverseCholesky"),
     *("ScaleCorrelation", "Isotropic", "Diagonal"),
 ]
-MODULES = [name for _, name, _ in pkgutil.walk_packages(mvnjac.__path__, "mvnjac.") if not name.endswith("__main__")]
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(mvnjac.__path__, "mvnjac.")
+    if not name.endswith("__main__") and ".triton_" not in name  # these need triton, which is optional
+]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -28,6 +33,18 @@ def test_public_names(name: str) -> None:
 
 def test_importing_the_package_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", "import mvnjac, sys; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_triton_is_imported_only_where_it_works() -> None:
+    code = """
+import sys, torch, mvnjac
+from mvnjac.kernels import cuda
+assert not cuda.available(torch.ones(1))
+mvnjac.jacobian(torch.ones(1, 2), torch.zeros(2), torch.eye(2)).matrix()
+assert not [name for name in sys.modules if name.startswith("mvnjac.kernels.triton")]
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_errors_are_at_hand() -> None:

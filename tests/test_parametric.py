@@ -9,7 +9,8 @@ from torch.func import grad, hessian, vmap
 
 import mvnjac
 from mvnjac.covariance.samples import Maker
-from tests.contract import reference
+from mvnjac.errors import DtypeError, ShapeError
+from tests.contract import missing, reference
 
 N, D = 6, 3
 X = Maker(batch=(N,), seed=1).normal(2)
@@ -34,7 +35,7 @@ def flat(theta: dict[str, Tensor]) -> Tensor:
     return torch.cat([value.reshape(-1) for value in theta.values()])
 
 
-def textbook(function, y: Tensor = Y):
+def textbook(function, y: Tensor = Y, log_density=reference.log_density):
     """(n,) the density as a function of θ in one vector."""
 
     def density(vector: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def textbook(function, y: Tensor = Y):
             theta[name] = vector[first : first + value.numel()].reshape(value.shape)
             first += value.numel()
         mean, sigma = function(theta)
-        return reference.log_density(y, mean, sigma)
+        return log_density(y, mean, sigma)
 
     return density
 
@@ -54,9 +55,9 @@ def by_rows(function) -> Tensor:
     return torch.stack([torch.autograd.grad(v, point, retain_graph=True)[0] for v in values])
 
 
-def reverse_hessian(function, weights: Tensor) -> Tensor:
+def reverse_hessian(function, weights: Tensor, y: Tensor = Y, log_density=reference.log_density) -> Tensor:
     point = flat(THETA).requires_grad_()
-    total = (textbook(function)(point) * weights).sum()
+    total = (textbook(function, y, log_density)(point) * weights).sum()
     (gradient,) = torch.autograd.grad(total, point, create_graph=True)
     return torch.stack([torch.autograd.grad(g, point, retain_graph=True)[0] for g in gradient])
 
@@ -146,6 +147,45 @@ def test_scores_cost_one_derivative_of_the_function() -> None:
         return len(calls)
 
     assert count(1000) == count(10) <= 4
+
+
+@pytest.mark.parametrize("which", FUNCTIONS)
+def test_rows_with_gaps(which: str) -> None:
+    """Also where each row has a mean of its own: scores as the textbook's; second order then is refused, not wrong."""
+    y, structure = missing.gaps(Y), mvnjac.Parametric(FUNCTIONS[which], THETA)
+    point = flat(THETA).requires_grad_()
+    values = textbook(FUNCTIONS[which], y, missing.log_density)(point)
+    rows = torch.stack([torch.autograd.grad(v, point, retain_graph=True)[0] for v in values])
+    J = mvnjac.jacobian(y, None, structure, missing="marginalise")
+    torch.testing.assert_close(J.log_prob, values)
+    torch.testing.assert_close(J.matrix(), rows)
+    torch.testing.assert_close(J.rmatvec(torch.ones(N).double()), rows.sum(0))
+    torch.testing.assert_close(J[1:4].matrix(), rows[1:4])
+    leaves = {name: value.clone().requires_grad_() for name, value in THETA.items()}
+    mvnjac.log_prob(y, None, mvnjac.Parametric(FUNCTIONS[which], leaves), missing="marginalise").sum().backward()
+    torch.testing.assert_close(torch.cat([leaf.grad.reshape(-1) for leaf in leaves.values()]), rows.sum(0))
+    if which == "one mean":
+        H = mvnjac.hessian(y, None, structure, missing="marginalise").matrix()
+        torch.testing.assert_close(H, reverse_hessian(FUNCTIONS[which], torch.ones(N).double(), y, missing.log_density))
+        return
+    for call in (mvnjac.hessian, mvnjac.natural_gradient):
+        with pytest.raises(ShapeError, match=r"\(6, 3\): with missing entries there is no second order"):
+            call(y, None, structure, missing="marginalise")
+    with pytest.raises(ShapeError, match="no second order"):
+        mvnjac.fisher_information(None, structure, observed=~y.isnan())
+
+
+def test_the_function_keeps_the_dtype() -> None:
+    """A constant of another dtype inside is said, with what to do; it does not decide the dtype of the results."""
+    zeros, theta = torch.zeros(D).double(), {"size": torch.tensor(2.0).double()}
+    with pytest.raises(DtypeError, match=r"a covariance of torch\.float32 for parameters of torch\.float64.*a constant inside"):
+        mvnjac.jacobian(Y, zeros, mvnjac.Parametric(lambda t: t["size"].float() * torch.eye(D), theta))
+    with pytest.raises(DtypeError, match=r"a mean of torch\.float32 for parameters of torch\.float64"):
+        mvnjac.jacobian(Y, None, mvnjac.Parametric(lambda t: (torch.zeros(D), t["size"] * torch.eye(D).double()), theta))
+    with pytest.raises(DtypeError, match=r"a covariance of torch\.float64 for parameters of torch\.float32"):
+        mvnjac.Parametric(lambda t: t["size"] * torch.eye(D).double(), {"size": torch.tensor(2.0)})
+    suited = mvnjac.Parametric(lambda t: t["size"] * torch.eye(D).to(t["size"]), {"size": torch.tensor(2.0)})
+    assert mvnjac.jacobian(Y.float(), zeros.float(), suited, precision="float64")["size"].dtype is torch.float32
 
 
 def test_a_step_in_place_is_seen() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from examples import recipe
+from tests.test_cli import run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -102,6 +103,17 @@ def test_the_pages_run(page: str) -> None:
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/fit.md"])
+def test_the_command_lines_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the rates that are here, one after the other: what one writes the next one reads."""
+    lines = re.findall(r"^    (mvnjac .*)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert len(lines) >= 3
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rates.csv.gz").symlink_to(ROOT / "examples" / "data" / "ecb_reference_rates.csv.gz")
+    for line in lines:
+        assert run(*line.split()[1:])[0] == 0, line
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])

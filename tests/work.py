@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+import mvnjac
 
 
 class Written(TorchDispatchMode):
@@ -36,3 +40,19 @@ def written(call: Callable[[], object]) -> int:
     with Written() as counter:
         call()
     return counter.count
+
+
+def operations(x: Tensor, mean: Tensor, structure: mvnjac.Covariance, solve: bool = False) -> int:
+    """The floating-point operations of value, scores by the mean, total, and products with the information and the Hessian."""
+    with FlopCounterMode(display=False) as counter:
+        gaussian = mvnjac.Gaussian(mean, structure)
+        J = gaussian.jacobian(x)
+        J.sum()
+        _ = J.log_prob, J["mean"]
+        F = gaussian.fisher_information()
+        v = torch.ones(F.shape[-1], dtype=torch.float64)
+        b = F.matvec(v)
+        if solve:
+            F.solve(b)
+        gaussian.hessian(x).matvec(v)
+    return counter.get_total_flops()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mvnjac import distributed as distributed
     from mvnjac import distributions as distributions
     from mvnjac import errors as errors
+    from mvnjac.config import show_config as show_config
     from mvnjac.coordinates import unvech as unvech
     from mvnjac.coordinates import vech as vech
     from mvnjac.covariance.autoregressive import Autoregressive as Autoregressive
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from mvnjac.jacobian import Jacobian as Jacobian
     from mvnjac.jacobian import jacobian as jacobian
     from mvnjac.log_prob import log_prob as log_prob
+    from mvnjac.memory import use_huge_pages as use_huge_pages
     from mvnjac.model_file import load as load
 
 __version__ = "0.1.0.dev0"
@@ -63,6 +65,8 @@ _HOMES = {
     "unvech": "coordinates",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",
+    "show_config": "config",
+    "use_huge_pages": "memory",
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal

@@ -66,6 +66,11 @@ def transforming() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
+def at_hand(t: Tensor) -> bool:
+    """Whether to look at a number costs nothing. A tensor on another device would have to be waited for."""
+    return t.device.type == "cpu"
+
+
 def pushing_forward() -> bool:
     """Whether autograd's own forward mode is under way, inside which torch.func's cannot be used."""
     return bool(forward_ad._current_level >= 0) and not transforming()

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
-from mvnjac.arithmetic import tracked
+from mvnjac import planner
+from mvnjac.arithmetic import at_hand, tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.coordinates import Coordinates, Triangle
+from mvnjac.kernels import packing
+from mvnjac.kernels.reference import Form, Patterns
 from mvnjac.products import rows_times, symmetrised
 
 
@@ -114,7 +116,8 @@ class Outer(Block):
     """coefficient · left rightᵀ (+ its transpose if `both`) + offset, on the entries that the coordinates leave free.
 
     left (*batch, m), right (*batch, k); offset (*own batch, m, k) is shared by the rows; `diagonal` (*own batch, m), if given,
-    multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric.
+    multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric. The offset
+    counts `offset_scale` times: it is multiplied only where it is needed by itself.
     """
 
     left: Tensor
@@ -124,16 +127,22 @@ class Outer(Block):
     coefficient: float = 1.0
     both: bool = False
     diagonal: Tensor | None = None
+    offset_scale: float = 1.0
 
     @property
     def batch(self) -> Size:  # type: ignore[override]
         return batch_shape(self.left, 1)
 
+    @property
+    def constant(self) -> Tensor:
+        """(*own batch, m, k) what is added to the product."""
+        return self.offset if self.offset_scale == 1 else self.offset_scale * self.offset
+
     def full(self) -> Tensor:
         left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
         if self.both or self.diagonal is not None:
             return self._assemble(left * right)
-        return self.coordinates.project(torch.addcmul(self.offset, left, right, value=self.coefficient))
+        return self.coordinates.project(torch.addcmul(self.constant, left, right, value=self.coefficient))
 
     def entries(self, positions: Tensor) -> Tensor:
         rows, columns = positions // self.coordinates.shape[1], positions % self.coordinates.shape[1]
@@ -142,7 +151,7 @@ class Outer(Block):
             product = product + self.right[..., rows] * self.left[..., columns]
         if self.diagonal is not None:
             product = torch.where(rows == columns, product * self.diagonal[..., rows], product)
-        entries = self.coefficient * product + self.offset.flatten(-2)[..., positions]
+        entries = self.coefficient * product + self.constant.flatten(-2)[..., positions]
         free = self.coordinates.free(positions)
         return entries if free is None else torch.where(free, entries, 0)
 
@@ -151,25 +160,34 @@ class Outer(Block):
             if out is None:
                 return self.full().flatten(-2)
             left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
-            torch.addcmul(self.offset, left, right, value=self.coefficient, out=out.unflatten(-1, self.coordinates.shape))
+            torch.addcmul(self.constant, left, right, value=self.coefficient, out=out.unflatten(-1, self.coordinates.shape))
             return out
-        offset = self.coordinates.pack_gradient(self.offset)
+        offset = self.coordinates.pack_gradient(self.constant)
         if out is None and tracked(self.left, self.right, self.offset):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
         if out is None:
             out = self.left.new_empty(*self.batch, self.coordinates.size)
+        if self.by_kernel(offset, out):
+            return out
         for rows in self._row_chunks():
             chunk = replace(self, left=self.left[rows], right=self.right[rows])
             for at, *terms in chunk._slices():
                 self._slice(offset[..., at], terms, out=out[rows][..., at])
         return out
 
+    def by_kernel(self, offset: Tensor, out: Tensor, patterns: Patterns | None = None) -> bool:
+        """`unique` by a kernel, where one serves: of one row dimension. offset: packed; shared, of each row, or of each pattern."""
+        if not isinstance(self.coordinates, Triangle) or out.ndim != 2:
+            return False
+        form = Form(self.coefficient, self.both, self.coordinates.mirrored, not self.coordinates.diagonal)
+        return packing.packed(self.left, self.right, offset, out, form, self.diagonal, patterns)
+
     def _row_chunks(self) -> Iterator[slice | EllipsisType]:
         """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
         if len(self.batch) != 1 or self.offset.ndim != 2:
             yield ...
             return
-        step = max(1000, memory.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
+        step = max(1000, planner.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
         for start in range(0, self.batch[0], step):
             yield slice(start, start + step)
 
@@ -198,7 +216,8 @@ class Outer(Block):
         if not plain or own or layout.own or tracked(self.left, self.right, self.offset):
             return super().total(weights, own)
         left, right = layout.fold(self.left), layout.fold(self.right)
-        product = torch.addmm(self.offset, left.mT, right, beta=layout.n_rows, alpha=self.coefficient)
+        count = self.offset_scale * layout.n_rows
+        product = torch.addmm(self.offset, left.mT, right, beta=count, alpha=self.coefficient)
         return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
 
     def _layout(self, own: Size) -> RowLayout:
@@ -206,7 +225,7 @@ class Outer(Block):
 
     def matvec(self, direction: Tensor) -> Tensor:
         direction = self.coordinates.project(direction)
-        constant = (self.offset * direction).sum((-2, -1))
+        constant = (self.constant * direction).sum((-2, -1))
         direction = self._scale_diagonal(direction)
         layout = RowLayout(self.batch, batch_shape(direction, 2))
         product = rows_times(layout.fold(self.left), layout.fold_own(direction, 2))
@@ -268,11 +287,13 @@ class Outer(Block):
             product = product + product.mT
         product = self._scale_diagonal(product)
         if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
-            return self.coordinates.project(self.coefficient * product + count * self.offset)
+            return self.coordinates.project(self.coefficient * product + count * self.constant)
         product = product if self.coefficient == 1 else product.mul_(self.coefficient)
-        if isinstance(count, Tensor) and count.numel() == 1 and count.device.type == "cpu":
+        if isinstance(count, Tensor) and count.numel() == 1 and at_hand(count):
             count = float(count)
-        summed = product.addcmul_(self.offset, count) if isinstance(count, Tensor) else product.add_(self.offset, alpha=count)
+        if not isinstance(count, Tensor):
+            return self.coordinates.project(product.add_(self.offset, alpha=self.offset_scale * count))
+        summed = product.addcmul_(self.offset, count, value=self.offset_scale)
         return self.coordinates.project(summed)
 
     def _scale_diagonal(self, full: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.derivatives import Derivatives
 from mvnjac.directional import gradient_of_directional
 from mvnjac.model import Model
+from mvnjac.products import add_symmetric_product
+from mvnjac.residuals import Residuals
 from mvnjac.solvers import require_regular
 from mvnjac.whitened import Sums, Whitening, added
 
@@ -89,6 +91,10 @@ class Curvature(ABC):
         """A change of the parameters without what leaves the density as it is."""
         return v
 
+    def natural(self, rows: Residuals, weights: Tensor | None, own: Size) -> dict[str, Tensor] | None:
+        """(n F)⁻¹ times the total score, where that is simpler than either of them."""
+        return None
+
 
 class DenseCurvature(Curvature):
     """In whitened coordinates, by any dense parametrisation: O(d³) a product, whatever the number of rows."""
@@ -146,6 +152,22 @@ class DenseCurvature(Curvature):
         K = Q @ ((Q.mT @ right @ Q) / sums) @ Q.mT
         m = -(u + (K @ s.unsqueeze(-1)).squeeze(-1)) / n
         return self.whitening.inverse_change(m, K)
+
+    def natural(self, rows: Residuals, weights: Tensor | None, own: Size) -> dict[str, Tensor] | None:
+        """The mean of r, and of r rᵀ − Σ: nothing is solved."""
+        if not set(self.names) <= {"mean", "covariance_matrix"}:
+            return None
+        layout = RowLayout(rows.batch, own)
+        r, w = layout.fold(rows.residual), None if weights is None else layout.fold(weights, 0)
+        count = r.new_full(layout.group_shape, layout.n_rows) if w is None else w.sum(-1)
+        result = {}
+        if "mean" in self.names:
+            weighted = r if w is None else r * w.unsqueeze(-1)
+            result["mean"] = layout.unfold_own(weighted.sum(-2) / count.unsqueeze(-1), 1)
+        if "covariance_matrix" in self.names:
+            second = add_symmetric_product(r.new_zeros(*layout.group_shape, rows.d, rows.d), r, w)
+            result["covariance_matrix"] = layout.unfold_own(second / count[..., None, None], 2) - self.factor.covariance_matrix
+        return {name: result[name] for name in self.names}
 
     def score(self, statistics: object) -> dict[str, Tensor]:
         assert isinstance(statistics, Sums)

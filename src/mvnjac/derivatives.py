@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
+from mvnjac import memory, planner
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.blocks import Block, Entrywise
 from mvnjac.coordinates import vector
@@ -95,9 +95,12 @@ class Derivatives:
 
     def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
-        if self._sums_first(names, owns):
+        if self.sums_first(names, owns):
+            sums = Sums.at_once(self.rows, weights)
+            if sums is not None:
+                return self.totals_from(sums, names)
             return self.totals_from(Sums.of(self._chunks(self.model.d, weights, self._chunk_size(names)), owns[0]), names)
-        if self._in_one_pass(names, owns):
+        if self.in_one_pass(names, owns):
             both = self.rows.factor.squares_and_totals(self.rows, weights)
             if both is not None:
                 return [both[1][name] for name in names]
@@ -112,7 +115,7 @@ class Derivatives:
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
         return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
 
-    def _in_one_pass(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
+    def in_one_pass(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
         """Whether a structure may form the totals in its own way."""
         own = {"mean", *self.model.covariance.fields}
         return self.rows.everyday and not self.rows.has_scaled and not any(owns) and set(names) <= own
@@ -131,12 +134,15 @@ class Derivatives:
         """‖z‖² of each row, and the sums that a total score needs, in one pass; None where that is not how totals are formed."""
         rows = self.rows
         names = ["mean", *self.model.covariance.fields]
-        both = rows.factor.squares_and_totals(rows, None) if self._in_one_pass(names, []) else None
+        both = rows.factor.squares_and_totals(rows, None) if self.in_one_pass(names, []) else None
         if both is not None:
             return both
-        if len(rows.batch) != 1 or not self._sums_first(names, [self.model.batch] * len(names)):
+        if len(rows.batch) != 1 or not self.sums_first(names, [self.model.batch] * len(names)):
             return None
         squares = rows.mean.new_empty(rows.batch)
+        by_kernel = Sums.at_once(rows, None, squares)
+        if by_kernel is not None:
+            return squares, by_kernel
 
         def noted() -> Iterator[tuple[Residuals, None]]:
             first = 0
@@ -148,18 +154,23 @@ class Derivatives:
         sums = Sums.of(noted(), self.model.batch)
         return squares.square_(), sums
 
-    def _sums_first(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
+    def sums_first(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
         """Whether the sums of whitened residuals are formed first: one product a row instead of two, where rows are many."""
         covariance, rows = self.model.covariance, self.rows
         return (
-            isinstance(covariance, DenseParametrisation)
+            self.dense_parametrisation
             and rows.factor.whitens_forward
             and set(names) <= {"mean", *covariance.fields}
             and all(own == owns[0] for own in owns)
             and owns[0] == self.model.batch
             and not (rows.tracked or rows.has_scaled)
-            and RowLayout(rows.batch, owns[0]).n_rows >= 2 * rows.d
+            and planner.sums_first(RowLayout(rows.batch, owns[0]).n_rows, rows.d)
         )
+
+    @property
+    def dense_parametrisation(self) -> bool:
+        """Whether the covariance is given by d×d arrays."""
+        return isinstance(self.model.covariance, DenseParametrisation)
 
     def gram(self, parts: Sequence[Part], weights: Tensor | None) -> Tensor:
         """(*own, p, p) JᵀWJ over the columns of these parts."""
@@ -168,7 +179,7 @@ class Derivatives:
         total = torch.zeros(*layout.group_shape, p, p, dtype=self.model.working, device=self.model.mean.device)
         with self.model.arithmetic():
             _ = self.rows.scaled  # once for all chunks
-            for rows, some in self._chunks(p, weights, memory.CHUNK_BYTES):
+            for rows, some in self._chunks(p, weights, planner.CHUNK_BYTES):
                 chunk = RowLayout(rows.batch, own)
                 columns = torch.cat([self.columns(part, rows=rows) for part in parts], -1)
                 folded = None if some is None else chunk.fold(some, 0)
@@ -185,7 +196,7 @@ class Derivatives:
 
     def _chunk_size(self, names: Sequence[str]) -> int:
         """Bytes of a chunk of rows that a total goes through: no smaller than the largest of these totals, which it is added to."""
-        return max(memory.ROW_CHUNK_BYTES, *(8 * math.prod(self.model.coordinates(name).shape) for name in names))
+        return planner.total_chunk(max(math.prod(self.model.coordinates(name).shape) for name in names))
 
     def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
         """Slices of rows of about `size` bytes at so many columns, with their weights; each is gone when the next one comes.
@@ -199,7 +210,7 @@ class Derivatives:
             return
         dim = max(rows, key=lambda i: batch[i])
         beside = batch.numel() // batch[dim]
-        step = max(size // (max(columns, 1) * beside * self.model.working.itemsize), 1)
+        step = planner.rows_in(size, columns * beside, self.model.working.itemsize)
         workspace = None if self.rows.tracked else memory.Workspace()
         for start in range(0, batch[dim], step):
             at = slice(start, start + step)

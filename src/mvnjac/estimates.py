@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mvnjac import model_file
 from mvnjac.covariance.dense import Dense
+from mvnjac.covariance.estimation import refuse_extreme
 from mvnjac.engines.run import Run
 from mvnjac.engines.unit import Job, Result, Unit
 from mvnjac.errors import ArgumentError, MvnjacError, NotConvergedWarning, TableError, UsageError
@@ -167,7 +168,9 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
 
 def _about(mean: Tensor | None, moments: Moments, names: list[str], path: str | Path) -> Tensor:
     covariance = moments.covariance(mean)
-    Dense(covariance).require_maximum(Sample.of_moments(moments, lambda i: repr(names[i]), str(path)))
+    sample = Sample.of_moments(moments, lambda i: repr(names[i]), str(path))
+    refuse_extreme(sample)
+    Dense(covariance).require_maximum(sample)
     return covariance
 
 

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
+from mvnjac.everyday import Everyday, prepared
 from mvnjac.information import Wrt, fisher_of, hessian_of, natural_gradient_of
 from mvnjac.jacobian import Jacobian
 from mvnjac.log_prob import evaluate
@@ -41,6 +42,8 @@ class Gaussian:
         check: bool = True,
     ) -> None:
         self._model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
+        self._given = mean, covariance
+        self._prepared = prepared(mean, covariance) if missing is None and precision is None else None
 
     @property
     def mean(self) -> Tensor:
@@ -59,12 +62,23 @@ class Gaussian:
 
     def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
         """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
+        quick = self._rows(x)
+        if quick is not None:
+            return Jacobian(lambda: Derivatives(self._model, self._model.rows(x), batch_shape(x, 1)), quick)
         x = self._model.flat(x)
         return Jacobian(Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
-        return evaluate(self._model, x)
+        quick = self._rows(x)
+        result = quick.log_prob() if quick is not None else None
+        return evaluate(self._model, x) if result is None else result
+
+    def _rows(self, x: Tensor) -> Everyday | None:
+        """The rows for the kernels, where these can do it: prepared once, and anew where the parameters were changed in place."""
+        if self._prepared is not None and not self._prepared.unchanged():
+            self._prepared = prepared(*self._given)
+        return None if self._prepared is None else self._prepared.rows(x)
 
     def hessian(
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None, reduce: bool = True

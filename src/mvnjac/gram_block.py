@@ -9,7 +9,7 @@ from types import EllipsisType
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
+from mvnjac import planner
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, over_event, stacked, sum_to
 from mvnjac.blocks import Block
@@ -53,7 +53,7 @@ class Gram(Block):
         if len(self.batch) != 1 or self.offset.ndim != 2:
             yield ...
             return
-        step = max(1, memory.CACHE_BYTES // (self.offset.numel() * self.offset.element_size()))
+        step = max(1, planner.CACHE_BYTES // (self.offset.numel() * self.offset.element_size()))
         for start in range(0, self.batch[0], step):
             yield slice(start, start + step)
 

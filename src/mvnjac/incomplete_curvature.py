@@ -7,8 +7,8 @@ and z = z_c is a complete row of what it observes, so that with B = o ∘ (K̃ z
     Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
 
 and sums over rows need only Σ o oᵀ for the first, however many patterns there are; for the second, no more than d + 1 rows a pattern
-that have the same sums of products. Structures that keep their form add up a structure
-a pattern instead.
+that have the same sums of products. Structures that keep their form add up a structure a pattern instead
+(`marginal_curvature.py`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import sum_to
-from mvnjac.covariance.base import Covariance
+from mvnjac.chains import Chains
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
-from mvnjac.curvature import Curvature, StructuredCurvature, solved
+from mvnjac.curvature import Curvature
 from mvnjac.definition import Definition
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ShapeError
-from mvnjac.incomplete import Chains, IncompleteResiduals
-from mvnjac.model import Model
-from mvnjac.residuals import Residuals
+from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.whitened import Whitening, added
 
 #: the most variables for which d⁴ numbers are held
@@ -197,63 +195,6 @@ class IncompleteCurvature(Curvature):
         if not rows.together:
             return rows.layout.fold(m, 1), rows.layout.fold(K, 2)
         return rows.layout.fold_own(m, 1).unsqueeze(-2), rows.layout.fold_own(K, 2).unsqueeze(-3)
-
-
-class MarginalCurvature(StructuredCurvature):
-    """By the own parameters of a structure that is marginalised as it is: a structure a pattern, or group by group."""
-
-    def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None = None) -> None:
-        super().__init__(model, names)
-        self._rows, self._weights = rows, weights
-
-    def fisher(self, v: Values) -> dict[str, Tensor]:
-        result = _average_fisher(self._rows, self.model.covariance, v, self.model.reduced_batch, self._weights)
-        shapes = {name: self.model.coordinates(name).shape for name in self.names}
-        zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
-        return {name: result.get(name, zeros[name]) for name in self.names}
-
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
-        return {}
-
-
-def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size, weights: Tensor | None) -> dict[str, Tensor]:
-    """The information of the average row by the mean and a structure's own parameters, times v."""
-    by_mean, others = v.get("mean"), {name: value for name, value in v.items() if name != "mean"}
-    if not isinstance(rows, IncompleteResiduals):
-        result = covariance.fisher(rows.factor, others) if others else {}
-        return result if by_mean is None else {**result, "mean": solved(rows.factor, by_mean)}
-    if rows.groups:
-        return _by_groups(rows, covariance, by_mean, others, own, weights)
-    if rows.keeps_form:
-        return rows.marginals.fisher(dict(v), rows.d, weights)
-    owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
-    return IncompleteCurvature(["mean", *covariance.fields], owners, rows, own, weights).fisher(v)
-
-
-def _by_groups(
-    rows: IncompleteResiduals,
-    covariance: Covariance,
-    by_mean: Tensor | None,
-    others: Values,
-    own: Size,
-    weights: Tensor | None,
-) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = {}
-    means: list[Tensor] = []
-    for i, (at, block, _) in enumerate(covariance.groups(rows.factor)):
-        inner = {name: covariance.in_group(name) for name in covariance.fields}
-        names = {own_name: name for name, (group, own_name) in inner.items() if group == i}
-        part = {own_name: others[name] for own_name, name in names.items() if name in others}
-        if by_mean is not None:
-            part["mean"] = by_mean[..., at]
-        image = _average_fisher(rows.groups[i], block, part, own, weights) if part else {}
-        if by_mean is not None:
-            means.append(image["mean"] if "mean" in image else torch.zeros_like(by_mean[..., at]))  # of what nobody observes
-        result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
-    if by_mean is not None:
-        batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in means))
-        result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1)
-    return result
 
 
 def _squares(rows: IncompleteResiduals, weights: Tensor | None) -> tuple[Tensor, Tensor] | None:

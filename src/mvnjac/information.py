@@ -20,7 +20,7 @@ from mvnjac.curvature import Curvature, DenseCurvature, StructuredCurvature
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.incomplete import IncompleteResiduals
-from mvnjac.incomplete_curvature import IncompleteCurvature, MarginalCurvature
+from mvnjac.marginal_curvature import suited
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
@@ -237,6 +237,9 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     with model.arithmetic():
         each = _weights(model, derivatives, weights)
         second = _curvature(model, _names(selection), derivatives.rows, each)
+        natural = second.natural(derivatives.rows, each, model.reduced_batch)
+        if natural is not None:
+            return {name: model.shaped(name, change.to(model.dtype)) for name, change in natural.items()}
         sums = second.statistics(derivatives, each, model.reduced_batch)
         score, count = second.score(sums), second.count(sums)
         average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
@@ -255,19 +258,11 @@ def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None
     """Second order by these parameters, the way that suits them; and these (weighted) rows where some of their entries are missing."""
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
-        return _incomplete_curvature(model, names, rows, weights)
+        return suited(model, names, rows, weights)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
     return DenseCurvature(model, names, list(owners))
-
-
-def _incomplete_curvature(model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None) -> Curvature:
-    own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
-    if own and (rows.keeps_form or rows.groups):
-        return MarginalCurvature(model, names, rows, weights)
-    owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
-    return IncompleteCurvature(names, owners, rows, model.reduced_batch, weights)
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:

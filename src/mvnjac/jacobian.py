@@ -8,7 +8,7 @@ factor, and goes the second half only for what is asked: a block, the n×p matri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
 import torch
@@ -21,10 +21,13 @@ from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.everyday import Everyday, Many, everyday
+from mvnjac.explanation import explained
 from mvnjac.linear_operators import linear_operator
 from mvnjac.log_prob import log_density
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
+from mvnjac.residuals import changed_in_place
 from mvnjac.selection import Selection
 
 Wrt = str | Iterable[str] | None
@@ -75,9 +78,19 @@ def jacobian(
         tensor([[ 1.0000,  0.0000,  0.0000,  0.0000, -0.5000],
                 [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
     """
-    model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
-    x = model.flat(x)
-    return Jacobian(Derivatives(model, model.residuals(x), batch_shape(x, 1)))
+    quick = everyday(x, mean, covariance) if missing is None and precision is None else None
+    if quick is None or names is not None:
+        model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
+        flat = model.flat(x)
+        if quick is None:
+            return Jacobian(Derivatives(model, model.residuals(flat), batch_shape(flat, 1)))
+        return Jacobian(lambda: Derivatives(model, model.rows(flat), batch_shape(flat, 1)), quick)
+
+    def derivatives() -> Derivatives:
+        model = Model("jacobian", mean, covariance, None, None, check)
+        return Derivatives(model, model.rows(x), batch_shape(x, 1))
+
+    return Jacobian(derivatives, quick)
 
 
 class Jacobian:
@@ -90,24 +103,47 @@ class Jacobian:
     default the mean and the covariance's own parameters. "x" is available by name, and so is every dense parametrisation:
     covariance_matrix, scale_tril, log_scale_tril, precision_matrix, precision_tril, inverse_scale_tril, scale,
     correlation_matrix, natural_location, natural_matrix, whichever one was given.
-
-    Attributes:
-        batch: the leading dimensions, (n,) in the everyday case.
-        dtype, device: of every result.
     """
 
-    def __init__(self, derivatives: Derivatives) -> None:
-        self._derivatives, self._model = derivatives, derivatives.model
-        self.batch: Size = derivatives.rows.batch
-        self.dtype: torch.dtype = self._model.dtype
-        self.device: torch.device = self._model.mean.device
+    def __init__(self, derivatives: Derivatives | Callable[[], Derivatives], quick: Everyday | Many | None = None) -> None:
+        self._made, self._quick = derivatives, quick
+
+    @property
+    def _derivatives(self) -> Derivatives:
+        """Made when first needed, where kernels have looked at the numbers already."""
+        if not isinstance(self._made, Derivatives):
+            changed = self._quick.changed() if self._quick is not None else None
+            if changed is not None:
+                raise changed_in_place(changed)
+            self._made = self._made()
+        return self._made
+
+    @property
+    def _model(self) -> Model:
+        return self._derivatives.model
+
+    @property
+    def batch(self) -> Size:
+        """The leading dimensions, (n,) in the everyday case."""
+        return self._derivatives.rows.batch if self._quick is None else self._quick.x.shape[:1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every result."""
+        return self._model.dtype if self._quick is None else self._quick.x.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of every result."""
+        return self._model.mean.device if self._quick is None else self._quick.x.device
 
     # --- blocks --------------------------------------------------------------------------------------------------
 
     @property
     def log_prob(self) -> Float[Tensor, "*batch"]:
         """The log-density of each row."""
-        return log_density(self._model, self._derivatives.rows)
+        quick = self._quick.log_prob() if self._quick is not None else None
+        return quick if quick is not None else log_density(self._model, self._derivatives.rows)
 
     @overload
     def __getitem__(self, key: str) -> Tensor: ...
@@ -162,22 +198,40 @@ class Jacobian:
             >>> J.matrix(wrt=("mean", "covariance_matrix[1,0]")).shape
             torch.Size([3, 3])
         """
+        if self._quick is not None and wrt is None and layout == "unique" and isinstance(self._quick, Everyday):
+            return self._packed(self._quick, out)
         selection = self._select(wrt, layout)
         shape = (*self.batch, selection.size)
         if out is not None:
             arguments.check_out(out, shape, self.dtype, self.device, self._derivatives.rows.tracked)
         elif not self._derivatives.rows.tracked:
-            memory.require(
-                "matrix", shape, self.dtype, self.device, "use sum(), gram(), matvec() or rmatvec(), which never store it; "
-                "select columns by wrt=, or go through the rows by J[a:b] with out=."
-            )  # fmt: skip
-            out = torch.empty(shape, dtype=self.dtype, device=self.device)
+            out = self._fresh(shape)
         with self._model.arithmetic():
             if out is None:
                 return torch.cat([self._derivatives.columns(part) for part in selection.parts], -1).to(self.dtype)
             for part, at in selection.slices():
                 self._derivatives.columns(part, out[..., at])
         return out
+
+    def _packed(self, quick: Everyday, out: Tensor | None) -> Tensor:
+        """All columns, by one kernel."""
+        n, d = quick.x.shape
+        shape = (n, d + d * (d + 1) // 2)
+        if out is None:
+            out = self._fresh(shape)
+        else:
+            arguments.check_out(out, shape, self.dtype, self.device, False)
+        if not quick.matrix(out):
+            for part, at in self._select(None, "unique").slices():
+                self._derivatives.columns(part, out[..., at])
+        return out
+
+    def _fresh(self, shape: tuple[int, ...]) -> Tensor:
+        memory.require(
+            "matrix", shape, self.dtype, self.device, "use sum(), gram(), matvec() or rmatvec(), which never store it; "
+            "select columns by wrt=, or go through the rows by J[a:b] with out=."
+        )  # fmt: skip
+        return memory.fresh(shape, self.dtype, self.device)
 
     def columns(self, wrt: Wrt = None, layout: str = "unique") -> list[str]:
         """The p names of the columns of `matrix(wrt, layout)`: "mean[AAPL]", "covariance_matrix[MSFT,AAPL]" (row, column)."""
@@ -206,6 +260,10 @@ class Jacobian:
             {name: tensor}; symmetric parameters as symmetric gradients. vech of it with doubled off-diagonals is
             matrix().sum(0).
         """
+        if self._quick is not None and wrt is None and weights is None:
+            quick = self._quick.sum()
+            if quick is not None:
+                return quick
         parts = self._select(wrt, "unique").parts
         owns = [self._derivatives.own_batch(part.name) for part in parts]
         sums = self._derivatives.totals([part.name for part in parts], self._weights(weights), owns)
@@ -262,6 +320,16 @@ class Jacobian:
         shape = (*own, selection.size, selection.size)
         memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")
         return self._derivatives.gram(selection.parts, self._weights(weights)).to(self.dtype)
+
+    def explain(self) -> str:
+        """How the results will be formed, and why: which kernel or which algorithm, by the sizes at hand.
+
+        Example:
+            >>> import torch, mvnjac
+            >>> print(mvnjac.jacobian(torch.ones(3, 2), torch.zeros(2), torch.eye(2)).explain().splitlines()[0])
+            rows (3,) of 2 variables, Dense, cpu, float32
+        """
+        return explained(self._quick, self._derivatives)
 
     # --- arguments -----------------------------------------------------------------------------------------------
 

@@ -22,13 +22,14 @@ from torch import Size, Tensor
 from torch.autograd import Function
 from torch.distributions import Distribution
 
-from mvnjac.arithmetic import tracked, transforming
+from mvnjac.arithmetic import at_hand, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import Derived, chosen, spread
 from mvnjac.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
+from mvnjac.everyday import everyday
 from mvnjac.model import Model
 from mvnjac.residuals import Residuals
 
@@ -74,6 +75,10 @@ def log_prob(
         tensor([[0.0000, 1.5000],
                 [1.5000, 0.0000]])
     """
+    quick = everyday(x, mean, covariance, gradients=False) if missing is None and precision is None else None
+    result = quick.log_prob() if quick is not None else None
+    if result is not None:
+        return result
     return evaluate(Model("log_prob", mean, covariance, None, precision, check, missing=missing), x)
 
 
@@ -269,7 +274,7 @@ def _aligned(t: Tensor, dim: int | None, event: int, rank: int) -> Tensor:
 
 def _common(weights: Tensor) -> float | None:
     """The one weight that all rows have, where the numbers can be looked at without waiting for a device."""
-    if weights.device.type != "cpu" or weights.numel() == 0 or tracked(weights):
+    if not at_hand(weights) or weights.numel() == 0 or tracked(weights):
         return None
     first = weights.flatten()[0] if all(s == 0 for s in weights.stride()) else weights.amax()
     same = weights.stride() == (0,) * weights.ndim or bool((weights == first).all())

@@ -10,14 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mvnjac import kernels
 from mvnjac.errors import MemoryLimitError
-
-#: A chunk of rows of the n×p matrix: large enough that one matrix product a chunk runs at full speed.
-CHUNK_BYTES = 8 * 2**20
-#: An n×d array that is to stay in the cache of a core while others lie beside it.
-CACHE_BYTES = 2**19
-#: A chunk of rows of an n×d array that a total goes through: it stays in the cache, and the calls cost little beside the arithmetic.
-ROW_CHUNK_BYTES = 2 * 2**20
 
 
 class Workspace:
@@ -37,7 +31,8 @@ class Workspace:
 def available(device: torch.device) -> int | None:
     """Bytes that can still be allocated on the device; None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     if device.type != "cpu":
         return None
     known = [limit for limit in (_machine(), _container()) if limit is not None]
@@ -56,6 +51,41 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
             f"{function}: the result is {size} numbers of {dtype.itemsize} bytes, {_human(needed)}, but {device} has "
             f"{_human(free)} free; {remedy}"
         )
+
+
+def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialised memory for a result; in huge pages where that is switched on and the system has them."""
+    result = torch.empty(shape, dtype=dtype, device=device)
+    size = result.numel() * dtype.itemsize
+    if _huge_pages and size >= HUGE and device.type == "cpu" and kernels.native is not None:
+        kernels.native.advise_huge(result.data_ptr(), size)
+    return result
+
+
+#: results of fewer bytes are left in ordinary pages
+HUGE = 32 * 2**20
+_huge_pages = os.environ.get("MVNJAC_HUGE_PAGES") == "1"
+
+
+def use_huge_pages(on: bool) -> None:
+    """Whether large results (32 MiB and more) of `Jacobian.matrix` ask the system for huge pages; off by default (Linux, CPU).
+
+    First touching fresh memory is what a large matrix waits for. Huge pages make that three times faster on some machines and
+    ten times slower on others (a virtual machine whose host has not backed them), so measure: fill a fresh large array with and
+    without. Memory of your own, `out=`, is better than either. MVNJAC_HUGE_PAGES=1 in the environment does the same.
+
+    Example:
+        >>> import mvnjac
+        >>> mvnjac.use_huge_pages(True)
+        >>> mvnjac.use_huge_pages(False)
+    """
+    global _huge_pages
+    _huge_pages = on
+
+
+def huge_pages() -> bool:
+    """Whether they are asked for."""
+    return _huge_pages
 
 
 def _machine() -> int | None:

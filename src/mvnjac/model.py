@@ -20,7 +20,7 @@ from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check, raise_first
 from mvnjac.covariance.factorised import Factor
 from mvnjac.distribution_arguments import mean_and_covariance
-from mvnjac.errors import DtypeError, ShapeError
+from mvnjac.errors import ShapeError
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.names import NamesArgument, valid_names
 from mvnjac.residuals import Residuals
@@ -124,16 +124,9 @@ class Model:
 
     def rows_observing(self, observed: Tensor) -> Residuals:
         """Rows of which nothing but the observed entries (..., d) is known."""
-        if not isinstance(observed, Tensor) or observed.dtype is not torch.bool:
-            got = observed.dtype if isinstance(observed, Tensor) else f"a {type(observed).__name__}"
-            raise DtypeError(
-                f"{self.function}: observed is {got}; expected a boolean tensor (n, {self.d}), True where an entry is there."
-            )
+        model_arguments.require_mask(self.function, observed, self.d)
         patterns = self.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
-        if patterns.ndim == 0 or patterns.shape[-1] != self.d:
-            raise ShapeError(f"{self.function}: observed has shape {tuple(observed.shape)}; expected (n, {self.d}).")
-        if not patterns.numel():
-            raise ShapeError(f"{self.function}: observed has shape {tuple(observed.shape)}: there are no rows to average over.")
+        model_arguments.require_patterns(self.function, observed, patterns, self.d)
         if patterns.ndim == 2:  # the same rows for each of many means and covariances
             patterns = patterns.reshape((len(patterns), *(1,) * len(self.batch), self.d))
         self.check_shape(patterns)

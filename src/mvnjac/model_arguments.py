@@ -9,7 +9,7 @@ from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance, same_kind
 from mvnjac.covariance.dense import Dense
-from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.errors import ArgumentError, DtypeError, ShapeError
 
 
 def as_covariance(function: str, covariance: Tensor | Covariance) -> Covariance:
@@ -84,6 +84,23 @@ def require_rows(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: 
             f"{tuple(batch)}; the leading dimensions must broadcast (for a grid of n rows and these, pass x of shape "
             f"(n, {'1, ' * len(batch)}{d}))."
         ) from None
+
+
+def require_mask(function: str, observed: object, d: int) -> None:
+    """Whether it says of entries that they are there, or not."""
+    if not isinstance(observed, Tensor) or observed.dtype is not torch.bool:
+        got = observed.dtype if isinstance(observed, Tensor) else f"a {type(observed).__name__}"
+        raise DtypeError(f"{function}: observed is {got}; expected a boolean tensor (n, {d}), True where an entry is there.")
+
+
+def require_patterns(function: str, observed: Tensor, patterns: Tensor, d: int) -> None:
+    """Whether a mask, its variables in one dimension, is of these variables and of any rows."""
+    if patterns.ndim == 0 or patterns.shape[-1] != d:
+        raise ShapeError(f"{function}: observed has shape {tuple(observed.shape)}; expected (n, {d}).")
+    if not patterns.numel():
+        raise ShapeError(
+            f"{function}: observed has shape {tuple(observed.shape)}: there are no rows to average over; pass (n, {d}) with n ≥ 1."
+        )
 
 
 def valid_missing(function: str, missing: str | None) -> str | None:

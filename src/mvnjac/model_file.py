@@ -64,7 +64,10 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
         **about,
     }
     with replacing(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary, metadata)
+        try:
+            save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:  # its own class, also where a folder does not exist
+            raise TableError(f"{path}: cannot be written ({error}).") from error
 
 
 def read(path: Path) -> Gaussian:

@@ -232,7 +232,7 @@ class Operator:
             f"{self._name}.solve", self.shape, self._model.working, self.device, "there is no closed form here: select by wrt=."
         )
         scale = None if self._scale is None else self._scale()
-        return dense_solution(self._name, self._matrix(), b, self.redundant, scale)
+        return dense_solution(self._name, self._matrix(), b, self.redundant, scale, self.columns)
 
     def _iterated(self, units: Values, b: Tensor) -> Tensor:
         packed = [part.coordinates.pack(units[part.name]) for part in self._selection.parts]

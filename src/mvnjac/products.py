@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import at_hand, tracked
+from mvnjac.kernels import compiled
 
 _BLOCK = 256  # columns: large enough for gemm's full speed, small enough that little of the upper half is computed
 
@@ -43,12 +44,14 @@ def symmetrised(A: Tensor) -> Tensor:
     d = A.shape[-1]
     if tracked(A) or d <= _BLOCK:
         return 0.5 * (A + A.mT)
+    if compiled.equals_transpose(A):
+        return A
     for first in range(0, d, _BLOCK):  # block by block, so that both halves are in the cache
         last = min(first + _BLOCK, d)
         for left in range(0, last, _BLOCK):
             right = min(left + _BLOCK, d)
             below, above = A[..., first:last, left:right], A[..., left:right, first:last]
-            if A.device.type == "cpu" and torch.equal(below, above.mT):
+            if at_hand(A) and torch.equal(below, above.mT):
                 continue
             mean = 0.5 * (below + above.mT)
             below.copy_(mean)

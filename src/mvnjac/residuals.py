@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Size, Tensor
 
-from mvnjac import memory
+from mvnjac import memory, planner
 from mvnjac.arithmetic import tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.factorised import Factor
@@ -131,7 +131,7 @@ class Residuals:
     def _square(self) -> Tensor:
         """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
-        step = max(memory.ROW_CHUNK_BYTES // (self.d * self.mean.element_size()), 1)
+        step = planner.rows_in(planner.ROW_CHUNK_BYTES, self.d, self.mean.element_size())
         squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
         if squares is not None:
             return squares
@@ -190,9 +190,7 @@ class Residuals:
 
     def _require_unchanged(self) -> None:
         if "residual" not in self._cache and version(self._x) != self._version:
-            raise ArgumentError(
-                "Jacobian: x was changed in place after the Jacobian was made, which refers to it; make it anew, or pass x.clone()."
-            )
+            raise changed_in_place("x")
 
     def _reused(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         return None if self._workspace is None else self._workspace.take(name, self.mean, shape)
@@ -209,3 +207,10 @@ class Residuals:
             with self._graph():
                 self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]
+
+
+def changed_in_place(what: str) -> ArgumentError:
+    """What a Jacobian refers to is no longer what it was when its numbers were looked at."""
+    return ArgumentError(
+        f"Jacobian: {what} was changed in place after the Jacobian was made, which refers to it; make it anew, or pass a clone."
+    )

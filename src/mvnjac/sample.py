@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mvnjac.errors import NotFiniteError
 from mvnjac.moments import Moments
 from mvnjac.patterns import rows_of_patterns
 
@@ -280,7 +279,7 @@ class _Pattern:
 def _root(scatter: Tensor) -> Tensor:
     """(r, d) R with RᵀR = scatter, each variable seen in its own units; r its rank, at least 1."""
     if not bool(torch.isfinite(scatter).all()):
-        raise NotFiniteError("fit: the squares of the numbers overflow in float64; use other units.")
+        return torch.diag(scatter.diagonal().sqrt())  # no root: `refuse_extreme` says of which variables
     scale = scatter.diagonal().sqrt()
     scale = torch.where(scale > 0, scale, 1)
     values, vectors = torch.linalg.eigh(scatter / torch.outer(scale, scale))

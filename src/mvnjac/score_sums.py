@@ -69,12 +69,13 @@ class ScoreSums:
 
     def of(self, derivatives: Derivatives) -> Bundle:
         """The sums over some rows."""
-        parts = self._selection.parts
+        parts, squares = self._selection.parts, None
+        main: Sums | Totals
         if self._everyday is not None and len(derivatives.rows.x):
             known = self._squares and WhitenedRows.knows(parts)
             main, squares = self._everyday.sums(derivatives.rows.x, parts if known else ())
         else:
-            main, squares = self._main(derivatives), None
+            main = self._main(derivatives)
         found = dict[str, Tensor]()
         if self._squares:
             found["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares

@@ -12,11 +12,12 @@ from torch import Size, Tensor
 
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import batch_shape, over_event, sum_to
-from mvnjac.blocks import Block
+from mvnjac.blocks import Block, Outer
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.definition import Definition
 from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.kernels.reference import Patterns
 from mvnjac.whitened import Whitening
 
 #: rows whose shifts are added to a matrix at a time
@@ -92,6 +93,10 @@ class Shifted(Block):
         shift, pattern = self._shifts()
         assert pattern is not None
         packed = self.coordinates.pack_gradient(shift)
+        if isinstance(self._complete, Outer) and not tracked(packed):
+            patterns = Patterns(pattern, self._rows.mask, 0 in self._local, 1 in self._local)
+            if self._complete.by_kernel(packed + self.coordinates.pack_gradient(self._complete.constant), out, patterns):
+                return out
         self._complete.unique(out)
         for first in range(0, self.batch[0], _ROWS):
             at = slice(first, first + _ROWS)

@@ -11,11 +11,21 @@ from mvnjac.errors import SingularError
 
 #: the relative residual that an iteration must reach, in units of eps
 _RESIDUAL = 1e3
+#: the columns that a message names
+_SHOWN = 5
 
 
-def dense_solution(name: str, A: Tensor, b: Tensor, redundant: bool, scale: Tensor | None = None) -> Tensor:
+def dense_solution(
+    name: str,
+    A: Tensor,
+    b: Tensor,
+    redundant: bool,
+    scale: Tensor | None = None,
+    columns: Callable[[], list[str]] | None = None,
+) -> Tensor:
     """A⁻¹ b for symmetric A (..., p, p), each variable seen in its own units; b (..., p).
 
+    columns: their names, for messages.
     scale: (..., p) the roots of what the diagonal would be if nothing were missing, where it says more than the diagonal itself.
     redundant: A has directions in which nothing changes; the solution of minimum norm, for the part of b that has one.
     """
@@ -23,7 +33,7 @@ def dense_solution(name: str, A: Tensor, b: Tensor, redundant: bool, scale: Tens
     scale = torch.where(scale > 0, scale, 1)
     values, Q = torch.linalg.eigh(A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:
-        require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1])
+        require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1], lambda: _along(values, Q, columns))
         return _times(Q, _times(Q.mT, b / scale) / values) / scale
     tolerance = 100 * A.shape[-1] * torch.finfo(A.dtype).eps * values.abs().amax(-1, keepdim=True)
     regular = values.abs() > tolerance
@@ -70,15 +80,29 @@ def conjugate_gradients(
     )
 
 
-def require_regular(name: str, smallest: Tensor, largest: Tensor, size: int) -> None:
-    """Raise where the smallest eigenvalue is 0 to rounding: a solution would be noise."""
+def require_regular(name: str, smallest: Tensor, largest: Tensor, size: int, where: Callable[[], str] = str) -> None:
+    """Raise where the smallest eigenvalue is 0 to rounding: a solution would be noise. `where` says along which columns."""
     bad = ~(smallest > size * torch.finfo(smallest.dtype).eps * largest)
     if bool(bad.any()):
         raise SingularError(
             f"{name}.solve: the matrix is singular: its smallest eigenvalue, each variable in its own units, is "
-            f"{float(smallest[bad].min()):.3g} in absolute value beside {float(largest[bad].max()):.3g}; add rows, leave out "
+            f"{float(smallest[bad].min()):.3g} in absolute value beside {float(largest[bad].max()):.3g}{where()}; add rows, leave out "
             "parameters by wrt=, or constrain them."
         )
+
+
+def _along(values: Tensor, Q: Tensor, columns: Callable[[], list[str]] | None) -> str:
+    """The columns that take most part in the directions without information, of the first matrix that has such."""
+    sizes = values.abs()
+    null = sizes <= values.shape[-1] * torch.finfo(values.dtype).eps * sizes.amax(-1, keepdim=True)
+    shares = (Q.square() * null.unsqueeze(-2)).sum(-1).reshape(-1, values.shape[-1])
+    shares = shares[int(shares.amax(-1).argmax())].nan_to_num()
+    involved = [i for i in shares.argsort(descending=True, stable=True).tolist() if shares[i] > 0.05]
+    if columns is None or not involved:
+        return ""
+    more = f" and {len(involved) - _SHOWN} more" if len(involved) > _SHOWN else ""
+    labels = columns()
+    return f", along {', '.join(labels[i] for i in sorted(involved[:_SHOWN]))}{more}"
 
 
 def _orthonormal(vectors: Tensor, leave_out: Tensor) -> Tensor:

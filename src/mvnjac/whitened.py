@@ -17,6 +17,7 @@ from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.natural import Natural
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError
+from mvnjac.kernels import compiled
 from mvnjac.products import add_symmetric_product
 from mvnjac.residuals import Residuals
 
@@ -44,6 +45,17 @@ class Sums:
             total.second = add_symmetric_product(total.second, z, w)
         assert total is not None
         return cls(layout.unfold_own(total.count, 0), layout.unfold_own(total.first, 1), layout.unfold_own(total.second, 2))
+
+    @classmethod
+    def at_once(cls, rows: Residuals, weights: Tensor | None, squares: Tensor | None = None) -> Sums | None:
+        """Of everyday rows by the kernel, where it can; `squares` (n,) is memory for their ‖z‖²."""
+        if not rows.everyday or not rows.factor.whitens_forward:
+            return None
+        sums = compiled.whitened_sums(rows.x, rows.mean, rows.factor.dense().scale_tril, weights, squares)
+        if sums is None:
+            return None
+        count = rows.mean.new_tensor(rows.batch[0]) if weights is None else weights.sum()
+        return cls(count, *sums)
 
     def merge(self, other: Sums) -> Sums:
         """The sums over both sets of rows."""

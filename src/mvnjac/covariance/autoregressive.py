@@ -123,7 +123,7 @@ class Autoregressive(Covariance):
 
     # --- estimation -----------------------------------------------------------------------------------------------------
 
-    option, short, positive = "ORDER", "ar", ("variance",)
+    option, short, positive, scaling = "ORDER", "ar", ("variance",), "variance"
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Autoregressive:

@@ -214,10 +214,11 @@ class Covariance(Estimable, ABC):
         for key, value in self.parameters.items():
             expected = self.coordinates_of(key, d or 1).shape
             if value.ndim < len(expected) or tuple(value.shape[value.ndim - len(expected) :]) != expected:
-                symbols = ", ".join(["...", *(["d"] * len(expected))])
+                symbols = ", ".join(["...", *("d" if size == (d or 1) else str(size) for size in expected)])
+                others = [other for other in self.parameters if other != key]
                 raise ShapeError(
                     f"{name}: {key} has shape {tuple(value.shape)}; expected ({symbols})"
-                    + (f" with d = {d} as in {next(iter(self.parameters))}." if len(self.parameters) > 1 else ".")
+                    + (f" with d = {d} as in {others[0]}." if others else ".")
                 )
         try:
             _ = self.batch

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mvnjac.arithmetic import at_hand
 from mvnjac.coordinates import Coordinates
 from mvnjac.errors import (
     ArgumentError,
@@ -22,6 +23,7 @@ from mvnjac.errors import (
     NotPositiveDefiniteError,
     NotSymmetricError,
 )
+from mvnjac.kernels import compiled
 from mvnjac.names import Names
 
 #: How a variable is called in a message: its index → "variable 3" or "'EEK'".
@@ -100,11 +102,15 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
     return Check(~torch.isinf(value.detach()).any() if missing else _finite(value), explain)
 
 
+#: how far two entries that should be equal may differ, relative to the scale of their variables: eps^⅔
+SYMMETRY = {dtype: torch.finfo(dtype).eps ** (2 / 3) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
 def symmetric(name: str, A: Tensor) -> Check:
     """|Aᵢⱼ − Aⱼᵢ| ≤ eps^⅔ √(Aᵢᵢ Aⱼⱼ): relative to the scale of the two variables, wide enough for rounding alone."""
-    tolerance = torch.finfo(A.dtype).eps ** (2 / 3)
+    tolerance = SYMMETRY[A.dtype]
     with torch.no_grad():
-        if A.device.type == "cpu" and _equals_transpose(A):
+        if at_hand(A) and _equals_transpose(A):
             return Check(True, lambda *_: None)
         scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
         bad = (A - A.mT).abs() > tolerance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
@@ -122,6 +128,9 @@ def symmetric(name: str, A: Tensor) -> Check:
 
 def _equals_transpose(A: Tensor) -> bool:
     """A = Aᵀ to the last bit: strip by strip, so that both halves are in the cache."""
+    known = compiled.equals_transpose(A)
+    if known is not None:
+        return known
     step = 128
     return all(
         torch.equal(A[..., i : i + step, j : j + step], A[..., j : j + step, i : i + step].mT)
@@ -249,8 +258,11 @@ def combination(A: Tensor, variables: list[int], namer: Namer) -> str:
 
 
 def _finite(value: Tensor) -> Tensor | bool:
+    known = compiled.finite(value.detach())
+    if known is not None:
+        return known
     total = value.detach().sum()
-    return math.isfinite(total) if total.device.type == "cpu" else torch.isfinite(total)
+    return math.isfinite(total) if at_hand(total) else torch.isfinite(total)
 
 
 def _place(where: Sequence[int], coordinates: Coordinates, namer: Namer) -> str:

@@ -180,7 +180,7 @@ class CompoundSymmetric(Covariance):
         average = v.mean(-1, keepdim=True)
         return (v - average) * across.unsqueeze(-1) + average * along.unsqueeze(-1)
 
-    closed_form, positive = True, ("variance",)
+    closed_form, positive, scaling = True, ("variance",), "variance"
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> CompoundSymmetric:

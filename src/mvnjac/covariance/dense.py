@@ -58,7 +58,7 @@ class Dense(DenseCovariance):
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
         a, P = rows.scaled, rows.factor.dense().precision_matrix
-        return Outer(a, a, -0.5 * P, symmetric(rows.d), coefficient=0.5)
+        return Outer(a, a, P, symmetric(rows.d), coefficient=0.5, offset_scale=-0.5)
 
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:

@@ -119,6 +119,9 @@ class Diagonal(Covariance):
     def start(cls, sample: Sample, option: str | None) -> Diagonal:
         return cls(sample.variances)
 
+    def rescaled(self, units: Tensor) -> Diagonal:
+        return type(self)(self.parameters["cov_diag"] * units**2)
+
     def dense(self, d: int | None = None) -> Tensor:
         return torch.diag_embed(self.parameters["cov_diag"])
 

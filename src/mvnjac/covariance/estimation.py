@@ -35,6 +35,8 @@ class Estimable:
     positive: ClassVar[tuple[str, ...]] = ()
     #: the parameters that only a convention sets apart from others of the same Σ: they have no standard errors
     unidentified: tuple[str, ...] = ()
+    #: the parameter that multiplies Σ, where all variables have one unit and the other parameters none
+    scaling: ClassVar[str | None] = None
     parameters: dict[str, Tensor]
 
     @classmethod
@@ -74,8 +76,15 @@ class Estimable:
             yield name, values / (sample.variances if values.shape == sample.variances.shape else sample.variances.mean())
 
     def rescaled(self, units: Tensor) -> Self | None:
-        """diag(u) Σ diag(u), u (d,), where that is a structure of the same kind: then a search sees variables of variance 1."""
-        return None
+        """diag(u) Σ diag(u), u (d,) as `units_of` has them, where that is a structure of the same kind; else None."""
+        if self.scaling is None:
+            return None
+        return type(self)(**{**self.parameters, self.scaling: self.parameters[self.scaling] * units[0] ** 2})
+
+    def units_of(self, sample: Sample) -> Tensor:
+        """(d,) the units in which a search sees variables of variance 1; one for all of them, where Σ allows no other."""
+        units = sample.variances.sqrt()
+        return units if self.scaling is None else units.mean().expand(units.shape)
 
     def normalised(self) -> Self:
         """The same Σ by the parameters that a fit reports, where several mean it."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import concrete, tracked
+from mvnjac import planner
+from mvnjac.arithmetic import at_hand, concrete, tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import NotPositiveDefiniteError
@@ -143,7 +144,7 @@ class DenseFactor(Factor):
         """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
         if "precision_matrix" in self._given:
             return True
-        return "scale_tril" in self._given and n_rows >= self.d and not tracked(rows, self.scale_tril)
+        return "scale_tril" in self._given and planner.multiplies(n_rows, self.d) and not tracked(rows, self.scale_tril)
 
     def dense(self) -> DenseFactor:
         return self
@@ -201,7 +202,7 @@ class DenseFactor(Factor):
 def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """L with A = L Lᵀ, and info (*batch); L is NaN where there is none. Reads the lower triangle, never raises."""
     factor, info = torch.linalg.cholesky_ex(A)
-    if concrete(info) and info.device.type == "cpu" and not info.any():
+    if concrete(info) and at_hand(info) and not info.any():
         return factor, info
     return torch.where((info == 0)[..., None, None], factor, torch.nan), info
 

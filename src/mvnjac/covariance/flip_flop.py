@@ -34,7 +34,7 @@ def require_rows(sample: Sample, m: int, q: int) -> None:
         NotPositiveDefiniteError: there are too few rows: the likelihood has no maximum.
     """
     if m * q != sample.d:
-        raise ShapeError(f"{sample.name}: {m} × {q} are {m * q} variables, but x has {sample.d} columns.")
+        raise ShapeError(f"{sample.name}: {m} × {q} are {m * q} variables, but x has {sample.d} columns: choose as many.")
     least = max(-(-m // q), -(-q // m)) + 1
     if sample.count < least:
         raise NotPositiveDefiniteError(

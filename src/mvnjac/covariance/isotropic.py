@@ -69,7 +69,7 @@ class Isotropic(Covariance):
     def times(self, factor: DiagonalFactor, v: Tensor) -> Tensor:
         return v * factor.variance
 
-    closed_form, positive = True, ("variance",)
+    closed_form, positive, scaling = True, ("variance",), "variance"
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Isotropic:

@@ -212,7 +212,7 @@ class Kronecker(Covariance):
 
     # --- estimation -------------------------------------------------------------------------------------------------
 
-    option, unidentified = "ROWSxCOLUMNS", (ROW, COLUMN)
+    option, unidentified, scaling = "ROWSxCOLUMNS", (ROW, COLUMN), COLUMN
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Kronecker:

@@ -284,7 +284,9 @@ class LowRank(Covariance):
         column = [[1.0], [0.0], [1.0]]
         yield bad(column, [1.0, 0, 1], NotPositiveDefiniteError, r"cov_diag entry 1 \(variable 1\) is 0")
         yield bad([[1.0], [float("nan")], [1.0]], [1.0, 1, 1], NotFiniteError, "cov_factor is nan")
-        yield bad(column, [1.0, 1], ShapeError, r"cov_factor has shape \(3, 1\)")
+        yield bad(
+            column, [1.0, 1], ShapeError, r"cov_factor has shape \(3, 1\); expected \(\.\.\., d, 1\) with d = 2 as in cov_diag"
+        )
         yield bad([1.0, 0, 1], [1.0, 1, 1], ShapeError, r"cov_factor has shape \(3,\)")
 
 

@@ -176,6 +176,8 @@ class Toeplitz(Covariance):
     def times(self, factor: ToeplitzFactor, v: Tensor) -> Tensor:
         return toeplitz_times(factor.first_column, v)
 
+    scaling = "first_column"
+
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Toeplitz:
         """The autocovariances of the rows, Σ rᵢ rᵢ₊ₖ / d: too small at long lags, and so always positive definite."""

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mvnjac import memory
+from mvnjac import memory, planner
 from mvnjac.batches import RowLayout
 from mvnjac.residuals import Residuals
 
 if TYPE_CHECKING:
     from mvnjac.covariance.low_rank import LowRankFactor
 
-_BLOCK_BYTES = 2 * memory.CACHE_BYTES
+_BLOCK_BYTES = 2 * planner.CACHE_BYTES
 _COLUMNS = 64  # at least so many variables a block, where there are: fewer would make the products slow
 
 #: Some rows, some variables, and their numbers.

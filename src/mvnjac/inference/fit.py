@@ -100,7 +100,9 @@ def _model(x: Tensor, choice: Choice, names: NamesArgument | None, missing: str 
         matrices = "" if shape is None else " or (n, {}, {})".format(*shape)
         raise ShapeError(f"fit: x has shape {tuple(x.shape)}; pass a table (n, d){matrices} of n ≥ 1 observations.")
     if shape is not None and math.prod(shape) != x[0].numel():
-        raise ShapeError(f"fit: {shape[0]} × {shape[1]} are {math.prod(shape)} variables, but x has shape {tuple(x.shape)}.")
+        raise ShapeError(
+            f"fit: {shape[0]} × {shape[1]} are {math.prod(shape)} variables, but x has shape {tuple(x.shape)}: choose as many."
+        )
     mean = x.new_zeros(x.shape[1:], dtype=torch.float64)
     one = mean.new_ones(())
     form = Isotropic(one) if shape is None else Kronecker(torch.diag(one.expand(shape[0])), torch.diag(one.expand(shape[1])))

@@ -13,7 +13,7 @@ from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import refuse_extreme, refuse_unobserved
 from mvnjac.covariance.log_cholesky import LogCholesky
-from mvnjac.errors import NotConvergedWarning
+from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.expectation_maximisation import improved
 from mvnjac.inference.likelihood import Likelihood, Point
@@ -46,7 +46,7 @@ def fit_sample(
     start = choice.start(sample)
     start.require_maximum(sample)
     closed_form = start.closed_form and sample.complete
-    units = sample.variances.sqrt()
+    units = start.units_of(sample)
     rescaled = None if closed_form else start.rescaled(1 / units)  # a search sees variables of variance 1
     if rescaled is None:
         units = torch.ones_like(units)
@@ -59,7 +59,10 @@ def fit_sample(
         if progress is not None:
             progress("fitting", iteration, point.value + shift)
 
-    ascent = ascend(likelihood, 0 if closed_form else max_iterations, watch)
+    try:
+        ascent = ascend(likelihood, 0 if closed_form else max_iterations, watch)
+    except SingularError as error:
+        raise NotIdentifiedError(f"{sample.name}: the data do not tell the parameters apart: {error}") from error
     point = ascent.point
     converged, message = _verdict(sample_there, ascent, closed_form)
     if not converged:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.dense import Dense
-from mvnjac.covariance.estimation import Estimable
+from mvnjac.covariance.estimation import Estimable, whole_number
 from mvnjac.covariance.flip_flop import sides
 from mvnjac.covariance.kronecker import Kronecker
 from mvnjac.covariance.parametrisation import DenseParametrisation
@@ -81,6 +81,11 @@ def choose(structure: str | type[Covariance] | Covariance) -> Choice:
         name, colon, option = structure.partition(":")
         cls = (_short() | choices()).get(name.lower().replace("_", "-"))
         if cls is None:
+            by_instance = {kebab(other): other for other in structures()}.get(name.lower().replace("_", "-"))
+            if by_instance is not None:
+                raise ArgumentError(
+                    f"fit: {by_instance} has no start of its own; pass an instance: its parameters are the start."
+                )
             close = difflib.get_close_matches(name, choices(), 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise UnknownNameError(f"fit: there is no structure {name!r} to fit.{hint} There are: {', '.join(manual())}.")
@@ -102,6 +107,10 @@ def _checked(cls: type[Covariance], option: str | None) -> Choice:
         raise ArgumentError(f"fit: the structure {name} takes no option, got {name}:{option}.")
     if cls.option is not None and option is None:
         raise ArgumentError(f"fit: the structure {name} is asked for as {name}:{cls.option}; or pass an instance.")
+    if cls is Kronecker:
+        sides(option)
+    elif option is not None:
+        whole_number(name, option)
     return Choice(cls, option)
 
 

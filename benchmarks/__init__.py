@@ -1,0 +1,1 @@
+"""The library against its peers and the floor of the machine: `python -m benchmarks`."""

@@ -1,0 +1,156 @@
+"""The library, called as its users call it."""
+
+from __future__ import annotations
+
+import torch
+from torch.func import grad, vmap
+
+import mvnjac
+from benchmarks.contestants.operands import leaves, tensors
+from benchmarks.workload import Data, Result
+from mvnjac import Jacobian
+
+
+def _columns(data: Data) -> int:
+    d = data["x"].shape[-1]
+    return d + d * (d + 1) // 2
+
+
+def matrix(data: Data):
+    operands = tensors(data)
+    return lambda: {"matrix": mvnjac.jacobian(*operands).matrix()}
+
+
+def matrix_out(data: Data):
+    operands = tensors(data)
+    out = torch.zeros(len(operands[0]), _columns(data), dtype=operands[0].dtype)
+    return lambda: {"matrix": mvnjac.jacobian(*operands).matrix(out=out)}
+
+
+def rows_by_vmap(data: Data):
+    """The user's own vmap(grad(...)), of our log_prob."""
+    operands = tensors(data)
+    per_row = vmap(grad(mvnjac.log_prob, argnums=(1, 2)), (0, None, None))
+    return lambda: dict(zip(("mean", "covariance"), per_row(*operands), strict=True))
+
+
+def _gradients(J: Jacobian) -> Result:
+    total = J.sum()
+    return {"mean": total["mean"], "covariance": total["covariance_matrix"]}
+
+
+def total(data: Data):
+    operands = tensors(data)
+    return lambda: _gradients(mvnjac.jacobian(*operands))
+
+
+def value_and_total(data: Data):
+    operands = tensors(data)
+
+    def call() -> Result:
+        J = mvnjac.jacobian(*operands)
+        return {"value": J.log_prob.sum(), **_gradients(J)}
+
+    return call
+
+
+def own(data: Data):
+    """Each row its own Gaussian: values, and the gradients of each."""
+    operands = tensors(data)
+
+    def call() -> Result:
+        J = mvnjac.jacobian(*operands)
+        return {"value": J.log_prob, **_gradients(J)}
+
+    return call
+
+
+def prepared_total(data: Data):
+    x, *parameters = tensors(data)
+    gaussian = mvnjac.Gaussian(*parameters)
+
+    def call() -> Result:
+        J = gaussian.jacobian(x)
+        return {"value": J.log_prob.sum(), **_gradients(J)}
+
+    return call
+
+
+def training_step(data: Data):
+    x, *parameters = tensors(data)
+
+    def call() -> Result:
+        mean, covariance = leaves(*parameters)
+        value = mvnjac.log_prob(x, mean, covariance).sum()
+        value.backward()
+        return {"value": value, "mean": mean.grad, "covariance": covariance.grad}
+
+    return call
+
+
+def log_prob(data: Data):
+    operands = tensors(data)
+    return lambda: {"value": mvnjac.log_prob(*operands)}
+
+
+def prepared_log_prob(data: Data):
+    x, *parameters = tensors(data)
+    gaussian = mvnjac.Gaussian(*parameters)
+    return lambda: {"value": gaussian.log_prob(x)}
+
+
+def gram(data: Data):
+    operands = tensors(data)
+    return lambda: {"gram": mvnjac.jacobian(*operands).gram()}
+
+
+def hessian(data: Data):
+    operands = tensors(data)
+    return lambda: {"hessian": mvnjac.hessian(*operands).matrix()}
+
+
+def natural_gradient(data: Data):
+    operands = tensors(data)
+
+    def call() -> Result:
+        step = mvnjac.natural_gradient(*operands)
+        return {"mean": step["mean"], "covariance": step["covariance_matrix"]}
+
+    return call
+
+
+def low_rank(data: Data):
+    x, mean, W, v = tensors(data)
+
+    def call() -> Result:
+        J = mvnjac.jacobian(x, mean, mvnjac.LowRank(W, v))
+        return {"value": J.log_prob.sum(), **J.sum()}
+
+    return call
+
+
+def low_rank_step(data: Data):
+    x, *parameters = tensors(data)
+
+    def call() -> Result:
+        mean, W, v = leaves(*parameters)
+        value = mvnjac.log_prob(x, mean, mvnjac.LowRank(W, v)).sum()
+        value.backward()
+        return {"value": value, "mean": mean.grad, "cov_factor": W.grad, "cov_diag": v.grad}
+
+    return call
+
+
+def missing(data: Data):
+    operands = tensors(data, "holes", "mean", "covariance")
+
+    def call() -> Result:
+        J = mvnjac.jacobian(*operands, missing="marginalise")
+        return {"value": J.log_prob.sum(), **_gradients(J)}
+
+    return call
+
+
+def without_gaps(data: Data):
+    """The same rows, complete."""
+    return value_and_total({name: data[name] for name in ("x", "mean", "covariance")})

@@ -1,0 +1,133 @@
+"""The kernels for a GPU: bytes that must be moved, over the bandwidth of a copy that the same card has in the same run.
+
+    python benchmarks/cuda.py
+
+Needs a GPU and triton, and says so without. Each kernel's results are compared with its reference before it is timed. Medians, with the
+card's second-level cache emptied before each call (`triton.testing.do_bench`). "copy" is the share of a copy's bandwidth, of reads and
+writes together; "torch" is the time of the same in plain torch, over the kernel's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+
+from mvnjac.blocks import Outer
+from mvnjac.coordinates import symmetric
+from mvnjac.kernels import cuda, reference
+from mvnjac.kernels.reference import Form
+
+#: (n, d); the last one's matrix has more than 2³¹ elements
+PACKED = [
+    (1000, 3),
+    (1_000_000, 3),
+    (100_000, 10),
+    (1_000_000, 10),
+    (10_000, 50),
+    (100_000, 50),
+    (2000, 200),
+    (200, 1000),
+    (5000, 1000),
+]
+SMALL = [(100_000, 3), (1_000_000, 3), (10_000, 10), (100_000, 10), (1000, 50), (10_000, 50), (10_000, 64)]
+COPIED = 2**30  # bytes
+
+Clock = Callable[[Callable[[], object]], float]
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Milliseconds of a call on the current device."""
+    from triton.testing import do_bench
+
+    return float(do_bench(call, warmup=50, rep=300, return_mode="median"))
+
+
+def bandwidth(device: torch.device, time: Clock, size: int = COPIED) -> float:
+    """GB/s of a copy: what is read and what is written."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / time(lambda: target.copy_(source)) / 1e6
+
+
+def packed(n: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock, copy: float) -> str:
+    """By Σ, into the columns behind those of the mean, as `Jacobian.matrix` does."""
+    p, generator = d * (d + 1) // 2, torch.Generator(device).manual_seed(n + d)
+    a = torch.randn(n, d, dtype=dtype, device=device, generator=generator)
+    half = torch.randn(d, d, dtype=dtype, device=device, generator=generator)
+    matrix, coordinates, form = torch.empty(n, d + p, dtype=dtype, device=device), symmetric(d), Form(0.5)
+    out, offset = matrix[:, d:], coordinates.pack_gradient(half + half.mT)
+    cuda.packed(a, a, offset, out, form)
+    step = max(n // 7, 1)
+    for first in {*range(0, n, step), n - 1}:  # some rows, the last among them: all of them might not fit twice
+        some = slice(first, first + 1)
+        compare(out[some], reference.packed(a[some], a[some], offset, torch.empty_like(out[some]), form))
+    seconds = time(lambda: cuda.packed(a, a, offset, out, form))
+    moved = (out.numel() + a.numel() + offset.numel()) * dtype.itemsize
+    block = Outer(a, a, half + half.mT, coordinates, 0.5)
+
+    def plainly() -> None:
+        available, cuda.available = cuda.available, lambda *_: False
+        try:
+            block.unique(out)
+        finally:
+            cuda.available = available
+
+    return line("packed", n, d, dtype, seconds, moved, copy, time(plainly))
+
+
+def small(count: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock, copy: float) -> str:
+    """Value and gradients of Gaussians with a Σ each."""
+    generator = torch.Generator(device).manual_seed(count + d)
+    A = torch.randn(count, d, 2 * d, dtype=dtype, device=device, generator=generator)
+    given = A[:, :, 0].contiguous(), A[:, :, 1].contiguous(), A @ A.mT / (2 * d)
+    values, expected = cuda.small_gaussians(*given), reference.small_gaussians(*given)
+    for actual, other in zip(values, expected, strict=True):
+        compare(actual, other)
+    seconds = time(lambda: cuda.small_gaussians(*given))
+    moved = sum(t.numel() * t.element_size() for t in (*given, *values))
+    return line("small", count, d, dtype, seconds, moved, copy, time(lambda: reference.small_gaussians(*given)))
+
+
+def compare(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """A kernel that is wrong is not timed."""
+    if actual.dtype is torch.int32:
+        assert torch.equal(actual, expected)
+        return
+    error = (actual - expected).abs().max() / expected.abs().max()
+    assert float(error) < 1e5 * torch.finfo(actual.dtype).eps, f"off by {float(error):.3g} of the largest"
+
+
+def line(name: str, n: int, d: int, dtype: torch.dtype, milliseconds: float, moved: int, copy: float, torchs: float) -> str:
+    share, precision = moved / milliseconds / 1e6 / copy, str(dtype).removeprefix("torch.")
+    size = f"({n}, {d})"
+    return (
+        f"{name:7} {size:>15} {precision}  {milliseconds:9.4f} ms  {moved / 1e6:10.2f} MB  "
+        f"copy {share:6.1%}  torch {torchs / milliseconds:6.1f}"
+    )
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/cuda.py measures kernels on a GPU, and torch sees none here.")
+    device = torch.device("cuda", torch.cuda.current_device())
+    if not cuda.available(torch.empty(0, device=device)):
+        sys.exit('benchmarks/cuda.py needs triton: pip install "mvnjac[triton]"')
+    import triton
+
+    copy = bandwidth(device, clock)
+    print(f"{torch.cuda.get_device_name(device)}; torch {torch.__version__}, triton {triton.__version__}; copy {copy:.0f} GB/s")
+    free = torch.cuda.mem_get_info(device)[0]
+    for dtype in (torch.float64, torch.float32):
+        for n, d in PACKED:
+            if 3 * n * d * (d + 1) // 2 * dtype.itemsize < 2 * free:
+                print(packed(n, d, dtype, device, clock, copy), flush=True)
+            else:
+                print(f"packed  ({n}, {d}) does not fit", flush=True)
+        for count, d in SMALL:
+            print(small(count, d, dtype, device, clock, copy), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The compiled kernels: optional. Without a compiler the package works in plain torch, and `mvnjac.show_config()` says so."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("src/mvnjac/kernels/csrc")
+#: extra options of each instruction set that is compiled beside the plain one; the machine at hand is asked when the module is loaded
+INSTRUCTIONS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
+}
+OPTIONS = ["-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+
+
+class Build(build_ext):
+    """Each instruction set is an object of its own, with its own options."""
+
+    def build_extension(self, ext: Extension) -> None:
+        if os.environ.get("MVNJAC_BUILD_KERNELS") == "0":
+            return
+        if self.compiler.compiler_type != "unix":
+            self.warn("the kernels need gcc or clang; plain torch serves")
+            return
+        options = OPTIONS + os.environ.get("MVNJAC_SANITIZE", "").split()
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
+        extra = INSTRUCTIONS if x86 else {}
+        ext.define_macros += [(f"MVNJAC_{name.upper()}", "1") for name in extra]
+        ext.extra_compile_args += options
+        for name, own in extra.items():
+            ext.extra_objects += self.compiler.compile(
+                [str(SOURCES / f"isa_{name}.cpp")], self.build_temp, macros=ext.define_macros, extra_postargs=options + own
+            )
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "mvnjac.kernels._native",
+            [str(SOURCES / name) for name in ("module.cpp", "isa_plain.cpp")],
+            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+            extra_link_args=os.environ.get("MVNJAC_SANITIZE", "").split() + (["-pthread"] if os.name == "posix" else []),
+            define_macros=[],
+            language="c++",
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": Build},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -1,0 +1,229 @@
+"""The everyday cases in one or two kernel calls: plain tensors on the CPU, few variables.
+
+    rows (n, d) of one Gaussian, Σ (d, d)                 `Everyday`
+    many Gaussians of one row each, Σ (n, d, d)           `Many`
+
+The numbers are looked at while they are in the cache. Where anything is out of the ordinary (a wrong shape, a graph, a number that
+is no density) `everyday` gives None, and the general way does it, or says what is wrong. So there are no messages here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from mvnjac import kernels, planner
+from mvnjac.covariance.checks import SYMMETRY
+from mvnjac.kernels import ITEMSIZE
+
+_functorch_level = torch._C._functorch.maybe_current_level
+_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+
+
+def watched() -> bool:
+    """Whether a transform, a compiler or a mode of torch is at work: then not even plain tensors are what they seem."""
+    return (
+        torch.compiler.is_compiling()
+        or _functorch_level() is not None
+        or forward_ad._current_level >= 0
+        or _modes() > 0
+        or _function_modes() > 0
+    )
+
+
+def _plain(t: Tensor, dtype: torch.dtype) -> bool:
+    return (
+        type(t) is Tensor
+        and t.dtype is dtype
+        and t.is_cpu
+        and t.layout is torch.strided
+        and t.is_contiguous()
+        and not t.is_neg()
+        and not t.requires_grad
+        and not t.is_inference()
+    )
+
+
+class Prepared:
+    """A mean (d,) and Σ (d, d), factorised for the kernels: as long as neither is changed in place."""
+
+    __slots__ = ("_versions", "covariance", "d", "data", "dtype", "itemsize", "mean", "native")
+
+    def __init__(self, mean: Tensor, covariance: Tensor, data: bytes) -> None:
+        self.native, self.mean, self.covariance, self.data = kernels.native, mean, covariance, data
+        self.dtype, self.d = mean.dtype, mean.shape[0]
+        self.itemsize = ITEMSIZE[self.dtype]
+        self._versions = mean._version, covariance._version
+
+    def unchanged(self) -> bool:
+        """Whether the factor is still that of the tensors."""
+        return (self.mean._version, self.covariance._version) == self._versions
+
+    def rows(self, x: Tensor) -> Everyday | None:
+        """Rows x (n, d), if they are plain and finite."""
+        if type(x) is not Tensor or watched() or not _plain(x, self.dtype) or x.ndim != 2 or not self.unchanged():
+            return None
+        n, d = x.shape
+        if d != self.d or not self.native.finite(self.itemsize, x.data_ptr(), n * d, torch.get_num_threads()):
+            return None
+        return Everyday(x, self)
+
+
+def prepared(mean: object, covariance: object) -> Prepared | None:
+    """The mean and Σ, where they are plain and a density."""
+    found = _parameters(mean, covariance)
+    if found is None:
+        return None
+    mean, covariance, native = found
+    if mean.ndim != 1 or covariance.ndim != 2:
+        return None
+    data = _factorised(native, None, mean, covariance)
+    return None if data is None else Prepared(mean, covariance, data)
+
+
+def everyday(x: object, mean: object, covariance: object, gradients: bool = True) -> Everyday | Many | None:
+    """The rows, where they, the mean and Σ are plain, of these few shapes, and a density; `gradients`: those will be asked for."""
+    if type(x) is not Tensor:
+        return None
+    found = _parameters(mean, covariance)
+    if found is None:
+        return None
+    mean, covariance, native = found
+    if x.ndim != 2 or not _plain(x, mean.dtype):
+        return None
+    if mean.ndim == 1 and covariance.ndim == 2:
+        data = _factorised(native, x, mean, covariance)
+        return None if data is None else Everyday(x, Prepared(mean, covariance, data))
+    if mean.ndim == 2 and covariance.ndim == 3:
+        many = Many(x, mean, covariance)
+        return many if many.evaluate(gradients) else None
+    return None
+
+
+def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, Any] | None:
+    native = kernels.native
+    if native is None or type(mean) is not Tensor or type(covariance) is not Tensor or watched():
+        return None
+    dtype = mean.dtype
+    if dtype not in ITEMSIZE or not _plain(mean, dtype) or not _plain(covariance, dtype):
+        return None
+    return mean, covariance, native
+
+
+def _factorised(native: Any, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
+    (d,) = mean.shape
+    if covariance.shape != (d, d) or not planner.kernel_sums(d):
+        return None
+    address, n = 0, 0
+    if x is not None:
+        n, wide = x.shape
+        if wide != d:
+            return None
+        address = x.data_ptr()
+    dtype = mean.dtype
+    data = native.prepare(ITEMSIZE[dtype], address, mean.data_ptr(), covariance.data_ptr(), n, d, SYMMETRY[dtype])
+    return data if type(data) is bytes else None
+
+
+class Everyday:
+    """Rows (n, d) of one Gaussian. Results are None where x, the mean or Σ was changed in place since."""
+
+    __slots__ = ("_version", "prepared", "x")
+
+    def __init__(self, x: Tensor, prepared: Prepared) -> None:
+        self.x, self.prepared, self._version = x, prepared, x._version
+
+    def changed(self) -> str | None:
+        """What was changed in place since the numbers were looked at."""
+        if self.x._version != self._version:
+            return "x"
+        return None if self.prepared.unchanged() else "the mean or the covariance"
+
+    def log_prob(self) -> Tensor | None:
+        """(n) the log-densities."""
+        if self.changed():
+            return None
+        own, x = self.prepared, self.x
+        n = x.shape[0]
+        result = torch.empty(n, dtype=own.dtype)
+        own.native.log_prob(own.itemsize, x.data_ptr(), own.data, n, own.d, result.data_ptr(), torch.get_num_threads())
+        return result
+
+    def sum(self, weights: Tensor | None = None) -> dict[str, Tensor] | None:
+        """The (weighted) totals by the mean and by Σ."""
+        if self.changed():
+            return None
+        own, x = self.prepared, self.x
+        d = own.d
+        by_mean, by_matrix = torch.empty(d, dtype=own.dtype), torch.empty((d, d), dtype=own.dtype)
+        own.native.sums(
+            own.itemsize, x.data_ptr(), own.data, x.shape[0], d, 0 if weights is None else weights.data_ptr(),
+            by_mean.data_ptr(), by_matrix.data_ptr(), 0, True, torch.get_num_threads(),
+        )  # fmt: skip
+        return {"mean": by_mean, "covariance_matrix": by_matrix}
+
+    def matrix(self, out: Tensor) -> bool:
+        """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be."""
+        if self.changed() or not out.is_contiguous():
+            return False
+        own, x = self.prepared, self.x
+        threads = torch.get_num_threads()
+        own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), threads)
+        return True
+
+
+class Many:
+    """Gaussians of one row each: x (n, d), mean (n, d), Σ (n, d, d). All of them are evaluated at once, when they are looked at."""
+
+    __slots__ = ("_ready", "_versions", "covariance", "mean", "x")
+
+    def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor) -> None:
+        self.x, self.mean, self.covariance = x, mean, covariance
+        self._versions = self._now()
+        self._ready: dict[str, Tensor] = {}
+
+    def changed(self) -> str | None:
+        """What was changed in place since the numbers were looked at."""
+        return None if self._now() == self._versions else "x, the mean or the covariance"
+
+    def log_prob(self) -> Tensor | None:
+        """(n) the log-densities."""
+        return self._result("log_prob")
+
+    def sum(self, weights: Tensor | None = None) -> dict[str, Tensor] | None:
+        """Each row's gradients by its own mean and Σ; of none that are weighted."""
+        if weights is not None:
+            return None
+        by_mean, by_matrix = self._result("mean"), self._result("covariance_matrix")
+        return None if by_mean is None or by_matrix is None else {"mean": by_mean, "covariance_matrix": by_matrix}
+
+    def evaluate(self, gradients: bool = True) -> bool:
+        """All results, those by Σ where wanted; False where a shape is out of the ordinary or a row has no density."""
+        native, dtype = kernels.native, self.mean.dtype
+        n, d = self.x.shape
+        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not planner.kernel_many(d) or n == 0:
+            return False
+        log_prob = torch.empty(n, dtype=dtype)
+        ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}
+        if gradients:
+            ready["covariance_matrix"] = torch.empty((n, d, d), dtype=dtype)
+        good = native.small(
+            ITEMSIZE[dtype], self.x.data_ptr(), self.mean.data_ptr(), self.covariance.data_ptr(), log_prob.data_ptr(),
+            ready["mean"].data_ptr(), ready["covariance_matrix"].data_ptr() if gradients else 0, n, d, SYMMETRY[dtype],
+            torch.get_num_threads(),
+        )  # fmt: skip
+        self._ready = ready if good else {}
+        return bool(good)
+
+    def _result(self, name: str) -> Tensor | None:
+        """A result is given away, since its owner may change it; asked for again it is computed again."""
+        if self.changed() or (name not in self._ready and not self.evaluate()):
+            return None
+        return self._ready.pop(name)
+
+    def _now(self) -> tuple[int, int, int]:
+        return self.x._version, self.mean._version, self.covariance._version

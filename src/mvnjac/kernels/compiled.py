@@ -1,0 +1,107 @@
+"""Compiled kernels called with tensors. Each says whether it could do it; if not, plain torch does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac import kernels, planner
+from mvnjac.arithmetic import transforming
+from mvnjac.kernels import ITEMSIZE
+from mvnjac.kernels.reference import Form, Patterns
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _in_reach(*tensors: Tensor | None) -> bool:
+    """Whether these are numbers of one dtype in CPU memory that nothing has wrapped, and contiguous along the last dimension."""
+    there = [t for t in tensors if t is not None]
+    dtype = there[0].dtype
+    return (
+        kernels.native is not None
+        and dtype in ITEMSIZE
+        and not (torch.compiler.is_compiling() or transforming())
+        and all(type(t) in _PLAIN for t in there)
+        and all(t.is_cpu and t.dtype == dtype and not t.is_neg() and t.ndim > 0 for t in there)
+        and all(t.shape[-1] == 1 or t.stride(-1) == 1 for t in there)
+    )
+
+
+def _address(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def finite(x: Tensor) -> bool | None:
+    """Whether all numbers are finite; None where the kernel cannot say."""
+    if x.numel() == 0 or not _in_reach(x) or not x.is_contiguous():
+        return None
+    return bool(kernels.native.finite(ITEMSIZE[x.dtype], x.data_ptr(), x.numel(), torch.get_num_threads()))
+
+
+def equals_transpose(A: Tensor) -> bool | None:
+    """Whether A (..., d, d) is symmetric to the last bit; None where the kernel cannot say."""
+    if A.numel() == 0 or not _in_reach(A) or not A.is_contiguous():
+        return None
+    d, itemsize = A.shape[-1], ITEMSIZE[A.dtype]
+    first = A.data_ptr()
+    return all(kernels.native.symmetric(itemsize, first + k * d * d * itemsize, d) for k in range(A.numel() // (d * d)))
+
+
+def packed(
+    left: Tensor,
+    right: Tensor,
+    offset: Tensor,
+    out: Tensor,
+    form: Form,
+    diagonal: Tensor | None = None,
+    patterns: Patterns | None = None,
+) -> bool:
+    """`reference.packed` into `out`; False where the kernel cannot do it."""
+    n, d = out.shape[0], left.shape[-1]
+    if n == 0 or left.shape != (n, d) or right.shape != (n, d) or not _in_reach(left, right, offset, out, diagonal):
+        return False
+    if not offset.is_contiguous() or (diagonal is not None and (diagonal.ndim != 1 or not diagonal.is_contiguous())):
+        return False
+    pattern = observed = None
+    if patterns is not None:
+        pattern, observed = patterns.pattern.contiguous(), patterns.observed.contiguous()
+        if not (patterns.by_row and patterns.by_column):
+            return False
+    elif offset.ndim == 2:
+        if offset.shape[0] != n:
+            return False
+        pattern = torch.arange(n)
+    below = 2 * form.coefficient if form.mirrored else form.coefficient
+    kernels.native.packed(
+        ITEMSIZE[out.dtype], out.data_ptr(), out.stride(0), left.data_ptr(), left.stride(0), right.data_ptr(), right.stride(0),
+        offset.data_ptr(), _address(diagonal), _address(pattern), _address(observed), n, d, below, form.coefficient, form.both,
+        not form.strict, torch.get_num_threads(),
+    )  # fmt: skip
+    return True
+
+
+def whitened_sums(
+    x: Tensor, mean: Tensor, scale_tril: Tensor, weights: Tensor | None, squares: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Σ w z (d,) and Σ w z zᵀ (d, d) of z = L⁻¹(x − µ): x (n, d), mean (d,), scale_tril (d, d), weights (n,).
+
+    squares: (n,) memory for ‖z‖². None where the kernel cannot do it.
+    """
+    n, d = x.shape
+    if n == 0 or not planner.kernel_sums(d):
+        return None
+    triangle = scale_tril if scale_tril.stride(-1) == 1 else scale_tril.mT
+    if (
+        not _in_reach(x, mean, triangle, weights)
+        or not x.is_contiguous()
+        or (weights is not None and not weights.is_contiguous())
+    ):
+        return None
+    native, itemsize = kernels.native, ITEMSIZE[x.dtype]
+    prepared = native.prepare_triangle(itemsize, mean.data_ptr(), scale_tril.data_ptr(), *scale_tril.stride(), d)
+    first, second = x.new_empty(d), x.new_empty(Size((d, d)))
+    native.sums(
+        itemsize, x.data_ptr(), prepared, n, d, _address(weights), first.data_ptr(), second.data_ptr(), _address(squares), False,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return first, second

@@ -1,0 +1,243 @@
+// Rows x (n, d) of one dense Gaussian, d ≤ LARGEST: factor, log-density, totals and the n×p matrix.
+//
+// Rows are centred first and whitened by the explicit C = L⁻¹ within a block that stays in the cache: a product with an inverse
+// triangle is as accurate as solving with the triangle here, and sums are formed of whitened numbers of the size of 1.
+#pragma once
+#include "packed.h"
+
+namespace mvnjac {
+namespace MVNJAC_SPACE {
+
+constexpr index ROWS = 32;  // of a block: its three arrays fit into the first cache
+
+template <class T> static bool finite(const T *x, index count) {
+    constexpr int W = lanes<T>;
+    V<T> sum[4] = {};
+    index i = 0;
+    for (; i + 4 * W <= count; i += 4 * W)
+        for (int u = 0; u < 4; u++) sum[u] += load(x + i + u * W) * T(0);
+    T rest = 0;
+    for (; i < count; i++) rest += x[i] * T(0);
+    return summed<T>(sum[0] + sum[1] + sum[2] + sum[3]) + rest == T(0);
+}
+
+// To the last bit, in squares that stay in the cache with their mirror images.
+template <class T> static bool symmetric(const T *A, index d) {
+    constexpr index STEP = 32;
+    bool same = true;
+    for (index i = 0; i < d; i += STEP)
+        for (index j = 0; j <= i; j += STEP) {
+            for (index r = i; r < i + STEP && r < d; r++)
+                for (index c = j; c < j + STEP && c < r; c++) same &= A[r * d + c] == A[c * d + r];
+            if (!same) return false;
+        }
+    return true;
+}
+
+// U upper with A = Uᵀ U, in place of the upper triangle: row after row, so that everything is contiguous.
+template <class T> static bool cholesky(T *A, index ld, index d) {
+    for (index j = 0; j < d; j++) {
+        T *row = A + j * ld;
+        if (!(row[j] > T(0)) || !(row[j] < T(INFINITY))) return false;
+        const T pivot = sqrt(row[j]);
+        for (index k = j; k < d; k++) row[k] /= pivot;
+        row[j] = pivot;
+        for (index i = j + 1; i < d; i++) {
+            const T factor = row[i];
+            T *other = A + i * ld;
+            for (index k = i; k < d; k++) other[k] -= factor * row[k];
+        }
+    }
+    return true;
+}
+
+// What the kernels need of a Gaussian, from U upper with Σ = Uᵀ U, which lies where C comes, at the distance ld.
+template <class T> static bool completed(const T *mean, index d, T *prepared) {
+    const Layout at(d);
+    const index ld = stride_of<T>(d);
+    T *C = prepared + at.inverse, *Ct = prepared + at.transposed;
+    const T *U = C;
+    T logs = 0;
+    for (index j = 0; j < d; j++) logs += log(U[j * ld + j]);
+    memset(Ct, 0, sizeof(T) * ld * ld);
+    for (index i = d - 1; i >= 0; i--) {  // U X = I, row after row from the last
+        T *row = Ct + i * ld;
+        for (index k = i + 1; k < d; k++) {
+            const T factor = U[i * ld + k], *below = Ct + k * ld;
+            for (index c = k; c < d; c++) row[c] -= factor * below[c];
+        }
+        const T pivot = U[i * ld + i];
+        row[i] = T(1);
+        for (index c = i; c < d; c++) row[c] /= pivot;
+    }
+    memset(C, 0, sizeof(T) * ld * ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j <= i; j++) C[i * ld + j] = Ct[j * ld + i];
+    memset(prepared + at.mean, 0, sizeof(T) * ld);
+    memcpy(prepared + at.mean, mean, sizeof(T) * d);
+    prepared[0] = T(2) * logs + T(d) * T(1.8378770664093454835606594728112352797);
+    return prepared[0] - prepared[0] == T(0);
+}
+
+template <class T> static int prepare(const T *mean, const T *covariance, index d, T tolerance, T *prepared) {
+    const index ld = stride_of<T>(d);
+    if (!finite(mean, d) || !finite(covariance, d * d)) return 1;
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < i; j++) {
+            const T difference = covariance[i * d + j] - covariance[j * d + i];
+            if (difference != T(0)) {
+                const T scale = sqrt(fabs(covariance[i * d + i])) * sqrt(fabs(covariance[j * d + j]));
+                if (!(fabs(difference) <= tolerance * scale)) return 2;
+            }
+        }
+    T *U = prepared + Layout(d).inverse;
+    for (index j = 0; j < d; j++)
+        for (index i = j; i < d; i++) U[j * ld + i] = covariance[i * d + j];
+    return cholesky(U, ld, d) && completed(mean, d, prepared) ? 0 : 3;
+}
+
+// From L that is known already; row stride and column stride of it.
+template <class T> static void prepare_triangle(const T *mean, const T *L, index row, index column, index d, T *prepared) {
+    const index ld = stride_of<T>(d);
+    T *U = prepared + Layout(d).inverse;
+    for (index j = 0; j < d; j++)
+        for (index i = j; i < d; i++) U[j * ld + i] = L[i * row + j * column];
+    completed(mean, d, prepared);
+}
+
+// Working arrays of a block of rows, at the distance `ld`.
+template <class T> struct Block {
+    alignas(64) T r[ROWS * LARGEST];
+    alignas(64) T z[ROWS * LARGEST];
+    index ld, rows, padded;
+
+    explicit Block(index d) : ld(stride_of<T>(d)), rows(0), padded(0) {}
+
+    // r = x − µ with zeros to whole tiles, z = C r
+    void whiten(const Dense<T> &of, index first, index count) {
+        const Layout at(of.d);
+        const T *mean = of.prepared + at.mean;
+        constexpr int W = lanes<T>;
+        rows = count;
+        padded = up(count, TALL);
+        const T *end = of.x + of.n * of.d;
+        const index whole = of.d / W * W, rest = of.d - whole;
+        const auto kept = first_lanes<T>(rest);
+        for (index i = 0; i < count; i++) {
+            const T *x = of.x + (first + i) * of.d;
+            T *row = r + i * ld;
+            for (index j = 0; j < whole; j += W) store(row + j, load(x + j) - load(mean + j));
+            for (index j = whole; j < ld; j += W) store(row + j, V<T>{});
+            if (rest && x + whole + W <= end)
+                store(row + whole, masked<T>(load(x + whole) - load(mean + whole), kept));
+            else
+                for (index j = whole; j < of.d; j++) row[j] = x[j] - mean[j];
+        }
+        memset(r + count * ld, 0, sizeof(T) * (padded - count) * ld);
+        product<T, Shape::upper>(z, ld, padded, of.d, of.d, r, ld, 1, of.prepared + at.transposed, ld);
+        for (index j = up(of.d, W); j < ld; j += W)
+            for (index i = 0; i < padded; i++) store(z + i * ld + j, V<T>{});
+    }
+
+    T square(index i) const {
+        V<T> sum = {};
+        for (index j = 0; j < ld; j += lanes<T>) {
+            const V<T> some = load(z + i * ld + j);
+            sum += some * some;
+        }
+        return summed<T>(sum);
+    }
+};
+
+template <class T> static void log_prob(const Dense<T> &of, T *out, index first, index last) {
+    Block<T> block(of.d);
+    for (index start = first; start < last; start += ROWS) {
+        block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
+        for (index i = 0; i < block.rows; i++) out[start + i] = T(-0.5) * (of.prepared[0] + block.square(i));
+    }
+}
+
+template <class T> static index sums_stride(index d) { return stride_of<T>(d); }
+
+template <class T>
+static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *squares, index first, index last) {
+    Block<T> block(of.d);
+    alignas(64) T weighted[ROWS * LARGEST];
+    T *by_mean = sums, *second = sums + ld;
+    memset(sums, 0, sizeof(T) * (ld + 1) * ld);
+    for (index start = first; start < last; start += ROWS) {
+        block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
+        const T *left = block.z;
+        if (weights) {
+            for (index i = 0; i < block.padded; i++) {
+                const T weight = i < block.rows ? weights[start + i] : T(0);
+                for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(block.z + i * ld + j));
+            }
+            left = weighted;
+        }
+        for (index j = 0; j < ld; j += lanes<T>) {
+            V<T> sum = load(by_mean + j);
+            for (index i = 0; i < block.rows; i++) sum += load(left + i * ld + j);
+            store(by_mean + j, sum);
+        }
+        product(second, ld, of.d, of.d, block.padded, left, 1, ld, block.z, ld, true, true);
+        if (squares)
+            for (index i = 0; i < block.rows; i++) squares[start + i] = block.square(i);
+    }
+}
+
+// Cᵀ s, and ½ Cᵀ (S − n I) C, symmetric to the last bit.
+template <class T>
+static void total(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix, T *memory) {
+    const Layout at(d);
+    const T *C = prepared + at.inverse, *s = sums;
+    T *S = memory, *half = S + ld * ld, *G = half + ld * ld;
+    memcpy(S, sums + ld, sizeof(T) * ld * ld);
+    for (index i = 0; i < d; i++) {
+        S[i * ld + i] -= count;
+        for (index j = 0; j < i; j++) S[j * ld + i] = S[i * ld + j];
+    }
+    for (index i = 0; i < d; i++) {
+        T sum = 0;
+        for (index k = i; k < d; k++) sum += C[k * ld + i] * s[k];
+        by_mean[i] = sum;
+    }
+    if (!by_matrix) return;
+    product<T, Shape::lower>(half, ld, d, d, d, S, ld, 1, C, ld);
+    product(G, ld, d, d, d, C, 1, ld, half, ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j <= i; j++) by_matrix[i * d + j] = by_matrix[j * d + i] = T(0.25) * (G[i * ld + j] + G[j * ld + i]);
+}
+
+// −½ P over the lower triangle, column after column, doubled off the diagonal.
+template <class T> static void offset(const T *prepared, index d, T *packed, T *memory) {
+    const Layout at(d);
+    const index ld = stride_of<T>(d);
+    const T *C = prepared + at.inverse;
+    T *P = memory;
+    product<T, Shape::lower>(P, ld, d, d, d, C, 1, ld, C, ld);
+    for (index j = 0; j < d; j++)
+        for (index i = j; i < d; i++) *packed++ = -(i == j ? T(0.5) : T(1)) * (i == j ? P[i * ld + i] : T(0.5) * (P[i * ld + j] + P[j * ld + i]));
+}
+
+// Each row: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal.
+template <class T> static void matrix(const Dense<T> &of, const T *offset, T *out, index first, index last) {
+    Block<T> block(of.d);
+    const Layout at(of.d);
+    const index d = of.d, ld = block.ld, p = d + d * (d + 1) / 2;
+    T *a = block.r;
+    const T *end = out + last * p;
+    for (index start = first; start < last; start += ROWS) {
+        block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
+        product<T, Shape::lower>(a, ld, block.padded, d, d, block.z, ld, 1, of.prepared + at.inverse, ld);
+        for (index i = 0; i < block.rows; i++) {
+            T *row = out + (start + i) * p;
+            const T *own = a + i * ld;
+            copied(row, own, d, end);
+            square_row(row + d, own, offset, d, end);
+        }
+    }
+}
+
+}  // namespace MVNJAC_SPACE
+}  // namespace mvnjac

@@ -1,0 +1,18 @@
+// The table of one instruction set.
+#pragma once
+#include "dense.h"
+#include "small.h"
+
+namespace mvnjac {
+namespace MVNJAC_SPACE {
+
+template <class T> constexpr Kernels<T> table() {
+    return {prepare<T>, prepare_triangle<T>, finite<T>, symmetric<T>, log_prob<T>, moments<T>, total<T>,          sums_stride<T>,
+            offset<T>,  matrix<T>, packed<T>,    small<T>,    small_workspace<T>};
+}
+
+}  // namespace MVNJAC_SPACE
+
+const Instructions MVNJAC_ISA = {MVNJAC_NAME, MVNJAC_SPACE::table<float>(), MVNJAC_SPACE::table<double>()};
+
+}  // namespace mvnjac

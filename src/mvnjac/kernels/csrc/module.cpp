@@ -1,0 +1,359 @@
+// The Python module: integers (addresses and sizes) in, nothing of torch or numpy. The caller has checked shapes, dtypes and layout.
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <string>
+
+#include "arguments.h"
+#include "threads.h"
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace {
+
+using namespace mvnjac;
+
+const Instructions *chosen = &plain;
+
+const Instructions *best(const char *wish) {
+    const Instructions *known[] = {
+#if defined(MVNJAC_AVX512)
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512bw")
+            ? &avx512
+            : nullptr,
+#endif
+#if defined(MVNJAC_AVX2)
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2 : nullptr,
+#endif
+        &plain,
+    };
+    for (const Instructions *one : known)
+        if (one && (!wish || std::string(wish) == one->name)) return one;
+    return nullptr;
+}
+
+template <class T> const Kernels<T> &kernels();
+template <> const Kernels<float> &kernels<float>() { return chosen->f32; }
+template <> const Kernels<double> &kernels<double>() { return chosen->f64; }
+
+// The arguments of a call, one after the other.
+struct Arguments {
+    PyObject *const *values;
+    Py_ssize_t count, next = 0;
+    bool failed = false;
+
+    PyObject *take() {
+        if (next < count) return values[next++];
+        if (!failed) PyErr_SetString(PyExc_TypeError, "too few arguments");
+        failed = true;
+        return nullptr;
+    }
+    // What `prepare` has made: bytes, whose numbers begin at a multiple of 64.
+    template <class T> T *prepared() {
+        PyObject *value = take();
+        char *memory = value ? PyBytes_AsString(value) : nullptr;
+        if (!memory) failed = true;
+        return reinterpret_cast<T *>((reinterpret_cast<size_t>(memory) + 63) / 64 * 64);
+    }
+    template <class P> P *address() { return reinterpret_cast<P *>(static_cast<size_t>(integer())); }
+    index integer() {
+        PyObject *value = take();
+        const long long number = value ? PyLong_AsLongLong(value) : 0;
+        if (number == -1 && PyErr_Occurred()) failed = true;
+        return number;
+    }
+    double real() {
+        PyObject *value = take();
+        const double number = value ? PyFloat_AsDouble(value) : 0;
+        if (number == -1 && PyErr_Occurred()) failed = true;
+        return number;
+    }
+};
+
+// Rows in parts whose number does not depend on the threads, so that sums do not either.
+struct Parts {
+    index rows, count;
+    Parts(index n, index work_per_row, index most = 64) {
+        const index enough = 1 + (index(1) << 18) / (work_per_row + 1);
+        rows = (n + most - 1) / most;
+        if (rows < enough) rows = enough;
+        rows = (rows + 31) / 32 * 32;
+        count = (n + rows - 1) / rows;
+    }
+    index first(index part) const { return part * rows; }
+    index last(index part, index n) const { return (part + 1) * rows < n ? (part + 1) * rows : n; }
+};
+
+template <class T> struct Scratch {
+    T *memory;
+    explicit Scratch(index size) : memory(static_cast<T *>(std::aligned_alloc(64, (sizeof(T) * size + 127) / 64 * 64))) {
+        if (!memory) throw std::bad_alloc();
+    }
+    ~Scratch() { std::free(memory); }
+};
+
+// Without the interpreter's lock: whatever is thrown comes back as an exception of Python.
+template <class Work> bool freely(const Work &work) {
+    bool failed = false;
+    PyThreadState *state = PyEval_SaveThread();
+    try {
+        work();
+    } catch (...) {
+        failed = true;
+    }
+    PyEval_RestoreThread(state);
+    if (failed) PyErr_NoMemory();
+    return !failed;
+}
+
+PyObject *room(index d, index itemsize) { return PyBytes_FromStringAndSize(nullptr, Layout(d).size * itemsize + 64); }
+
+// The prepared Gaussian, or what is wrong with the numbers of x (if given), the mean and Σ.
+template <class T> PyObject *prepare(Arguments in) {
+    const T *x = in.address<T>(), *mean = in.address<T>(), *covariance = in.address<T>();
+    const index n = in.integer(), d = in.integer();
+    const T tolerance = static_cast<T>(in.real());
+    PyObject *result = in.failed ? nullptr : room(d, sizeof(T));
+    if (!result) return nullptr;
+    T *prepared = Arguments{&result, 1}.prepared<T>();
+    int wrong = 0;
+    const auto work = [&] {
+        wrong = kernels<T>().prepare(mean, covariance, d, tolerance, prepared);
+        if (!wrong && x && !kernels<T>().finite(x, n * d)) wrong = 1;
+    };
+    if (n * d < 10000) work();
+    else if (!freely(work)) return Py_DECREF(result), nullptr;
+    if (!wrong) return result;
+    Py_DECREF(result);
+    return PyLong_FromLong(wrong);
+}
+
+template <class T> PyObject *prepare_triangle(Arguments in) {
+    const T *mean = in.address<T>(), *L = in.address<T>();
+    const index row = in.integer(), column = in.integer(), d = in.integer();
+    PyObject *result = in.failed ? nullptr : room(d, sizeof(T));
+    if (result) kernels<T>().prepare_triangle(mean, L, row, column, d, Arguments{&result, 1}.prepared<T>());
+    return result;
+}
+
+template <class T> PyObject *finite(Arguments in) {
+    const T *x = in.address<T>();
+    const index count = in.integer();
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    std::atomic<bool> all{true};
+    const Parts parts(count, 1);
+    const auto work = [&] {
+        divide(parts.count, threads, [&](index part) {
+            if (all && !kernels<T>().finite(x + parts.first(part), parts.last(part, count) - parts.first(part))) all = false;
+        });
+    };
+    if (count < 10000) all = kernels<T>().finite(x, count);
+    else if (!freely(work)) return nullptr;
+    return PyBool_FromLong(all);
+}
+
+template <class T> PyObject *symmetric(Arguments in) {
+    const T *A = in.address<T>();
+    const index d = in.integer();
+    if (in.failed) return nullptr;
+    bool same = true;
+    if (!freely([&] { same = kernels<T>().symmetric(A, d); })) return nullptr;
+    return PyBool_FromLong(same);
+}
+
+template <class T> PyObject *log_prob(Arguments in) {
+    Dense<T> of{};
+    of.x = in.address<T>(), of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    T *out = in.address<T>();
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
+    const auto work = [&] {
+        divide(parts.count, threads, [&](index part) { kernels<T>().log_prob(of, out, parts.first(part), parts.last(part, of.n)); });
+    };
+    if (of.n * of.d < 1000) work();
+    else if (!freely(work)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ. Their squares where wanted.
+template <class T> PyObject *sums(Arguments in) {
+    Dense<T> of{};
+    of.x = in.address<T>(), of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    const T *weights = in.address<T>();
+    T *first = in.address<T>(), *second = in.address<T>(), *squares = in.address<T>();
+    const bool complete = in.integer() != 0;
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    const Kernels<T> &k = kernels<T>();
+    const index ld = k.sums_stride(of.d), size = (ld + 1) * ld;
+    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
+    const auto work = [&] {
+        const index room = size * (parts.count ? parts.count : 1);
+        Scratch<T> scratch(room + 3 * ld * ld);
+        T *sums = scratch.memory, count = T(of.n);
+        divide(parts.count, threads, [&](index part) {
+            k.moments(of, weights, sums + part * size, ld, squares, parts.first(part), parts.last(part, of.n));
+        });
+        if (!parts.count) k.moments(of, weights, sums, ld, squares, 0, 0);
+        for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
+            for (index part = 0; part + step < parts.count; part += 2 * step)
+                for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
+        if (complete) {
+            if (weights) {
+                double all = 0;
+                for (index i = 0; i < of.n; i++) all += weights[i];
+                count = T(all);
+            }
+            k.total(of.prepared, sums, ld, count, of.d, first, second, scratch.memory + room);
+            return;
+        }
+        for (index i = 0; i < of.d; i++) {
+            first[i] = sums[i];
+            for (index j = 0; j <= i; j++) second[i * of.d + j] = second[j * of.d + i] = sums[(1 + i) * ld + j];
+        }
+    };
+    if (of.n * of.d < 1000) work();
+    else if (!freely(work)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+template <class T> PyObject *matrix(Arguments in) {
+    Dense<T> of{};
+    of.x = in.address<T>(), of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    T *out = in.address<T>();
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    const index size = of.d * (of.d + 1) / 2;
+    const Parts parts(of.n, of.d * of.d, 1024);
+    const auto work = [&] {
+        const index ld = kernels<T>().sums_stride(of.d);
+        Scratch<T> offset(size + 64 + ld * ld);
+        for (index i = size; i < size + 64; i++) offset.memory[i] = T(0);  // read past the end, and overwritten
+        kernels<T>().offset(of.prepared, of.d, offset.memory, offset.memory + (size + 63) / 16 * 16);
+        divide(parts.count, threads, [&](index part) {
+            kernels<T>().matrix(of, offset.memory, out, parts.first(part), parts.last(part, of.n));
+        });
+    };
+    if (of.n * of.d < 100) work();
+    else if (!freely(work)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+template <class T> PyObject *packed(Arguments in) {
+    Packed<T> of{};
+    of.out = in.address<T>(), of.ld = in.integer();
+    of.left = in.address<T>(), of.left_stride = in.integer();
+    of.right = in.address<T>(), of.right_stride = in.integer();
+    of.offset = in.address<T>(), of.diagonal = in.address<T>();
+    of.pattern = in.address<index>(), of.observed = in.address<unsigned char>();
+    of.n = in.integer(), of.d = in.integer();
+    of.below = static_cast<T>(in.real()), of.on = static_cast<T>(in.real());
+    of.both = in.integer() != 0, of.with_diagonal = in.integer() != 0;
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    of.size = of.with_diagonal ? of.d * (of.d + 1) / 2 : of.d * (of.d - 1) / 2;
+    const Parts parts(of.n, of.size, 1024);
+    if (!freely([&] {
+            divide(parts.count, threads, [&](index part) { kernels<T>().packed(of, parts.first(part), parts.last(part, of.n)); });
+        }))
+        return nullptr;
+    Py_RETURN_NONE;
+}
+
+template <class T> PyObject *small(Arguments in) {
+    Small<T> of{};
+    of.x = in.address<T>(), of.mean = in.address<T>(), of.covariance = in.address<T>();
+    of.log_prob = in.address<T>(), of.scaled = in.address<T>(), of.gradient = in.address<T>();
+    of.count = in.integer(), of.d = in.integer();
+    of.tolerance = static_cast<T>(in.real());
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    std::atomic<bool> good{true};
+    const Parts parts(of.count, of.d * of.d * of.d, 1024);
+    if (!freely([&] {
+            const Kernels<T> &k = kernels<T>();
+            divide(parts.count, threads, [&](index part) {
+                if (!good) return;
+                Scratch<T> workspace(k.small_workspace(of.d));
+                if (!k.small(of, parts.first(part), parts.last(part, of.count), workspace.memory)) good = false;
+            });
+        }))
+        return nullptr;
+    return PyBool_FromLong(good);
+}
+
+PyObject *instructions(PyObject *, PyObject *) { return PyUnicode_FromString(chosen->name); }
+
+PyObject *use_instructions(PyObject *, PyObject *name) {
+    PyObject *bytes = PyUnicode_AsUTF8String(name);
+    if (!bytes) return nullptr;
+    const Instructions *found = best(PyBytes_AsString(bytes));
+    Py_DECREF(bytes);
+    if (!found) {
+        PyErr_SetString(PyExc_ValueError, "these instructions are not known here, or not of this machine");
+        return nullptr;
+    }
+    chosen = found;
+    Py_RETURN_NONE;
+}
+
+PyObject *advise_huge(PyObject *, PyObject *const *values, Py_ssize_t count) {
+    Arguments in{values, count};
+    const size_t address = static_cast<size_t>(in.integer()), size = static_cast<size_t>(in.integer());
+    if (in.failed) return nullptr;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const size_t page = 4096, first = (address + page - 1) / page * page, last = (address + size) / page * page;
+    if (last > first && madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE) == 0) Py_RETURN_TRUE;
+#endif
+    Py_RETURN_FALSE;
+}
+
+template <PyObject *(*single)(Arguments), PyObject *(*twice)(Arguments)>
+PyObject *by_size(PyObject *, PyObject *const *values, Py_ssize_t count) {
+    Arguments in{values, count};
+    const index itemsize = in.integer();
+    if (in.failed) return nullptr;
+    return itemsize == 4 ? single(in) : twice(in);
+}
+
+#define BOTH(name) (PyCFunction)(void (*)(void))by_size<name<float>, name<double>>, METH_FASTCALL, nullptr
+
+PyMethodDef methods[] = {
+    {"prepare", BOTH(prepare)},
+    {"finite", BOTH(finite)},
+    {"symmetric", BOTH(symmetric)},
+    {"log_prob", BOTH(log_prob)},
+    {"prepare_triangle", BOTH(prepare_triangle)},
+    {"sums", BOTH(sums)},
+    {"matrix", BOTH(matrix)},
+    {"packed", BOTH(packed)},
+    {"small", BOTH(small)},
+    {"instructions", instructions, METH_NOARGS, nullptr},
+    {"use_instructions", use_instructions, METH_O, nullptr},
+    {"advise_huge", (PyCFunction)(void (*)(void))advise_huge, METH_FASTCALL, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__native(void) {
+    chosen = best(nullptr);
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddIntConstant(module, "LARGEST", LARGEST) == 0 && PyModule_AddIntConstant(module, "LARGEST_SMALL", LARGEST_SMALL) == 0)
+        return module;
+    Py_XDECREF(module);
+    return nullptr;
+}

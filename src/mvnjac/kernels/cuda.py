@@ -1,0 +1,64 @@
+"""Where the kernels for a GPU serve, and the way to them. They are written in Triton, which is imported when one is called."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from mvnjac.kernels.reference import Form, Gaussians, Patterns
+
+#: Triton's own setting: its kernels run on the CPU, step by step
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+#: "0" leaves everything to plain torch
+_WANTED = os.environ.get("MVNJAC_TRITON", "1") != "0"
+#: variables of a small Gaussian, which is held in registers
+SMALL = 64
+
+
+def available(*tensors: Tensor) -> bool:
+    """Whether Triton's kernels can serve these tensors: all on a GPU, or under Triton's interpreter, and it is installed."""
+    return (_INTERPRETED or all(t.is_cuda for t in tensors)) and _WANTED and _installed()
+
+
+def packed(
+    left: Tensor,
+    right: Tensor,
+    offset: Tensor,
+    out: Tensor,
+    form: Form,
+    diagonal: Tensor | None = None,
+    patterns: Patterns | None = None,
+) -> Tensor:
+    """`reference.packed`, where the tensors are `available`; whatever one row has that all share is broadcast at no cost."""
+    from mvnjac.kernels import triton_packed
+
+    right = right.expand(left.shape)
+    if offset.ndim == 2 and patterns is None:
+        offset = offset.expand(out.shape)
+    if diagonal is not None and diagonal.ndim == 2:
+        diagonal = diagonal.expand(left.shape)
+    with _on_device_of(out):
+        return triton_packed.packed(left, right, offset, out, form, diagonal, patterns)
+
+
+def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
+    """`reference.small_gaussians`, where the tensors are `available` and d is `SMALL` at most."""
+    from mvnjac.kernels import triton_small
+
+    with _on_device_of(x):
+        return triton_small.small_gaussians(x, mean, covariance)
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _on_device_of(t: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()

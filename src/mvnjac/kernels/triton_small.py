@@ -1,0 +1,123 @@
+"""Many small Gaussians, each with its own Σ, on a GPU: `reference.small_gaussians` in one pass over the memory.
+
+A program holds some Gaussians in registers, each as one square W and the sums that come of it. Step j of the elimination takes
+column j of what is left of Σ, which gives row j of C = L⁻¹ by forward substitution:
+
+    lᵢ = Wᵢⱼ / √Wⱼⱼ (i > j)    g = (Wⱼ₀, …, Wⱼ,ⱼ₋₁, 1, Wⱼ,ⱼ₊₁, …) / √Wⱼⱼ    Wᵢ ← Wᵢ − lᵢ g (i > j, with Wᵢⱼ ← 0 first)    Wⱼ ← g
+
+so that the columns up to j of W hold C, and the others what is left of Σ. With row j of C are known zⱼ, and the j-th terms of
+a = Cᵀ z and Σ⁻¹ = Cᵀ C: each number is computed as a triangular solve does it, and none is less accurate. Imported only where such a
+kernel runs: triton is optional.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mvnjac.kernels.reference import Gaussians
+
+#: entries of the squares that a program holds, together
+_ENTRIES = 1024
+
+
+@triton.jit
+def _root(t):
+    """√t, rounded as the standard says; so is the quotient below."""
+    return tl.sqrt(t) if t.dtype == tl.float64 else tl.sqrt_rn(t)
+
+
+@triton.jit
+def _over(t, u):
+    return t / u if t.dtype == tl.float64 else tl.div_rn(t, u)
+
+
+@triton.jit
+def _small_gaussians(
+    x, mean, covariance, log_prob, scaled, gradient, info,
+    count,
+    x_stride, mean_stride, covariance_stride, row_stride, column_stride,
+    LOG_TWO_PI: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    dtype = x.dtype.element_ty
+    b = tl.program_id(0).to(tl.int64) * EACH + tl.arange(0, EACH)
+    i = tl.arange(0, SIDE)
+    there = b < count
+    vector = there[:, None] & (i < D)[None, :]
+    square = vector[:, :, None] & (i < D)[None, None, :]
+    row, column = i[None, :, None], i[None, None, :]
+
+    lower, upper = tl.maximum(row, column), tl.minimum(row, column)
+    place = b[:, None, None] * covariance_stride + lower.to(tl.int64) * row_stride + upper.to(tl.int64) * column_stride
+    W = tl.load(covariance + place, mask=square, other=0)
+    W = tl.where(there[:, None, None], W, tl.where(row == column, 1, 0).to(dtype))
+    r = tl.load(x + b[:, None] * x_stride + i[None, :], mask=vector, other=0)
+    r -= tl.load(mean + b[:, None] * mean_stride + i[None, :], mask=vector, other=0)
+    P = tl.zeros((EACH, SIDE, SIDE), dtype)
+    a = tl.zeros((EACH, SIDE), dtype)
+    squares = tl.zeros((EACH,), dtype)
+    log_det = tl.zeros((EACH,), dtype)
+    failed = tl.zeros((EACH,), tl.int32)
+
+    for j in range(D):
+        at_column = tl.sum(tl.where(column == j, W, 0), 2)
+        at_row = tl.sum(tl.where(row == j, W, 0), 1)
+        pivot = tl.sum(tl.where((i == j)[None, :], at_column, 0), 1)
+        failed = tl.where((failed == 0) & ~(pivot > 0), j + 1, failed)
+        sound = failed == 0
+        root = _root(tl.where(sound, pivot, 1))
+        # A Gaussian that has failed goes on as one that has nothing to eliminate.
+        below = _over(tl.where((i > j)[None, :] & sound[:, None], at_column, 0), root[:, None])
+        g = tl.where((i == j)[None, :], 1, tl.where(sound[:, None], at_row, 0))
+        g = _over(g, root[:, None])
+        z = _over(tl.sum(tl.where((i == j)[None, :], r, 0), 1), root)
+        W = tl.where(row == j, g[:, None, :], tl.where(column == j, 0, W) - below[:, :, None] * g[:, None, :])
+        r -= below * z[:, None]
+        c = tl.where((i <= j)[None, :], g, 0)
+        P += c[:, :, None] * c[:, None, :]
+        a += c * z[:, None]
+        squares += z * z
+        log_det += tl.log(root)
+
+    nan = tl.full((), float("nan"), dtype)
+    value = -0.5 * (tl.full((), LOG_TWO_PI * D, dtype) + squares) - log_det
+    tl.store(info + b, failed, mask=there)
+    tl.store(log_prob + b, tl.where(failed == 0, value, nan), mask=there)
+    tl.store(scaled + b[:, None] * D + i[None, :], tl.where((failed == 0)[:, None], a, nan), mask=vector)
+    G = 0.5 * (a[:, :, None] * a[:, None, :] - P)
+    place = (b[:, None, None] * D + row) * D + column
+    tl.store(gradient + place, tl.where((failed == 0)[:, None, None], G, nan), mask=square)
+
+
+def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
+    """`reference.small_gaussians`, by one kernel: x (B, d), mean (B, d), covariance (B, d, d), expanded at no cost; d ≤ 64."""
+    count, d = x.shape
+    result = Gaussians(
+        _empty(count, like=x), _empty(count, d, like=x), _empty(count, d, d, like=x), _empty(count, like=x, dtype=torch.int32)
+    )
+    if count == 0:
+        return result
+    x, mean = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, mean))
+    chosen = settings(d, count)
+    _small_gaussians[(triton.cdiv(count, chosen["EACH"]),)](
+        x, mean, covariance, *result,
+        count,
+        x.stride(0), mean.stride(0), *covariance.stride(),
+        LOG_TWO_PI=math.log(2 * math.pi), D=d, **chosen,
+    )  # fmt: skip
+    return result
+
+
+def settings(d: int, count: int) -> dict[str, int]:
+    """How many Gaussians a program holds, the side of their squares, and the warps that share them."""
+    side = triton.next_power_of_2(d)
+    each = max(min(_ENTRIES // side**2, triton.next_power_of_2(count)), 1)
+    return {"EACH": each, "SIDE": side, "num_warps": 4 if side <= 32 else 8}
+
+
+def _empty(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)

@@ -1,0 +1,89 @@
+"""The information with missing entries of structures that keep their form: added up pattern by pattern, or group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.covariance import dense_parameters
+from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.curvature import Curvature, StructuredCurvature, solved
+from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.incomplete_curvature import IncompleteCurvature
+from mvnjac.model import Model
+from mvnjac.residuals import Residuals
+
+
+def suited(model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None) -> Curvature:
+    """Second order by these parameters, the way that suits them."""
+    own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
+    if own and (rows.keeps_form or rows.groups):
+        return MarginalCurvature(model, names, rows, weights)
+    owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
+    return IncompleteCurvature(names, owners, rows, model.reduced_batch, weights)
+
+
+class MarginalCurvature(StructuredCurvature):
+    """By the own parameters of a structure that is marginalised as it is: a structure a pattern, or group by group."""
+
+    def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None = None) -> None:
+        super().__init__(model, names)
+        self._rows, self._weights = rows, weights
+
+    def fisher(self, v: Values) -> dict[str, Tensor]:
+        result = _average_fisher(self._rows, self.model.covariance, v, self.model.reduced_batch, self._weights)
+        shapes = {name: self.model.coordinates(name).shape for name in self.names}
+        zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
+        return {name: result.get(name, zeros[name]) for name in self.names}
+
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        return {}
+
+
+def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size, weights: Tensor | None) -> dict[str, Tensor]:
+    """The information of the average row by the mean and a structure's own parameters, times v."""
+    by_mean, others = v.get("mean"), {name: value for name, value in v.items() if name != "mean"}
+    if not isinstance(rows, IncompleteResiduals):
+        result = covariance.fisher(rows.factor, others) if others else {}
+        return result if by_mean is None else {**result, "mean": solved(rows.factor, by_mean)}
+    if rows.groups:
+        return _by_groups(rows, covariance, by_mean, others, own, weights)
+    if rows.keeps_form and _common(rows, own, weights):
+        return rows.marginals.fisher(dict(v), rows.d, weights)
+    owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
+    return IncompleteCurvature(["mean", *covariance.fields], owners, rows, own, weights).fisher(v)
+
+
+def _by_groups(
+    rows: IncompleteResiduals,
+    covariance: Covariance,
+    by_mean: Tensor | None,
+    others: Values,
+    own: Size,
+    weights: Tensor | None,
+) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = {}
+    means: list[Tensor] = []
+    for i, (at, block, _) in enumerate(covariance.groups(rows.factor)):
+        inner = {name: covariance.in_group(name) for name in covariance.fields}
+        names = {own_name: name for name, (group, own_name) in inner.items() if group == i}
+        part = {own_name: others[name] for own_name, name in names.items() if name in others}
+        if by_mean is not None:
+            part["mean"] = by_mean[..., at]
+        image = _average_fisher(rows.groups[i], block, part, own, weights) if part else {}
+        if by_mean is not None:
+            means.append(image["mean"] if "mean" in image else torch.zeros_like(by_mean[..., at]))  # of what nobody observes
+        result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
+    if by_mean is not None:
+        batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in means))
+        result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1)
+    return result
+
+
+def _common(rows: IncompleteResiduals, own: Size, weights: Tensor | None) -> bool:
+    """Whether the average row is the same for all entries of `own`, but for their covariances: no mean has rows of its own."""
+    batch = rows.observed.shape[:-1]
+    return own == rows.layout.own or (weights is None and set(batch[max(len(batch) - len(own), 0) :]) <= {1})

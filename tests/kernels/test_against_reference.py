@@ -1,0 +1,172 @@
+"""Every output of every compiled kernel, in every instruction set of the machine, against plain torch in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mvnjac import kernels
+from mvnjac.blocks import Outer
+from mvnjac.coordinates import correlation, lower_triangular, symmetric
+from mvnjac.covariance.checks import SYMMETRY
+from mvnjac.everyday import Everyday, Many, everyday
+from mvnjac.kernels import compiled
+from mvnjac.kernels.reference import Form, Patterns, packed
+from tests.kernels.support import guarded, instruction_sets, reference, rows
+from tests.tolerance import assert_close, condition
+
+pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
+
+SIZES = [1, 2, 3, 5, 8, 9, 16, 17, 31, 50, 64, 65, 100, 256]
+COUNTS = [1, 7, 33, 100]
+DTYPES = [torch.float64, torch.float32]
+
+
+@pytest.fixture(params=instruction_sets(), autouse=True)
+def instructions(request):
+    with kernels.switched(on=True, instructions=request.param):
+        yield request.param
+
+
+def agree(got: Tensor, expected: Tensor, sigma: Tensor) -> None:
+    assert_close(got, expected, condition(sigma))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", SIZES)
+@pytest.mark.parametrize("n", COUNTS)
+def test_rows_of_one_gaussian(n, d, dtype) -> None:
+    x, mean, sigma = rows(n, d, dtype)
+    log_prob, a, P = reference(x, mean, sigma)
+    quick = everyday(x, mean, sigma)
+    assert isinstance(quick, Everyday)
+    agree(quick.log_prob(), log_prob, sigma)
+    total = quick.sum()
+    agree(total["mean"], a.sum(0), sigma)
+    agree(total["covariance_matrix"], 0.5 * (a.mT @ a - n * P), sigma)
+    assert torch.equal(total["covariance_matrix"], total["covariance_matrix"].mT)
+    out, behind = guarded((n, d + d * (d + 1) // 2), dtype)
+    assert quick.matrix(out)
+    packed = symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))
+    agree(out, torch.cat([a, packed], -1), sigma)
+    assert bool((behind == 7).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 3, 10, 50, 130])
+def test_weighted_sums_of_whitened_rows(d, dtype) -> None:
+    x, mean, sigma = rows(77, d, dtype)
+    weights = torch.randn(77, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    L = torch.linalg.cholesky(sigma.double())
+    z = torch.linalg.solve_triangular(L, (x.double() - mean.double()).mT, upper=False).mT
+    squares, behind = guarded((77,), dtype)
+    first, second = compiled.whitened_sums(x, mean, L.to(dtype), weights, squares)
+    agree(first, weights.double() @ z, sigma)
+    agree(second, z.mT @ (weights.double().unsqueeze(-1) * z), sigma)
+    agree(squares, z.square().sum(-1), sigma)
+    assert bool((behind == 7).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 33, 50, 64])
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 17, 40])
+def test_many_small_gaussians(n, d, dtype) -> None:
+    x, mean, sigma = rows(n, d, dtype, batch=True)
+    log_prob, a, P = reference(x, mean, sigma)
+    quick = everyday(x, mean, sigma)
+    assert isinstance(quick, Many)
+    agree(quick.log_prob(), log_prob, sigma)
+    total = quick.sum()
+    agree(total["mean"], a, sigma)
+    agree(total["covariance_matrix"], 0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P), sigma)
+    again = quick.sum()  # the first results were given away
+    assert torch.equal(again["mean"], total["mean"])
+    assert again["mean"].data_ptr() != total["mean"].data_ptr()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 9, 21])
+def test_nothing_is_written_behind_many_small_results(n, dtype) -> None:
+    x, mean, sigma = rows(n, 3, dtype, batch=True)
+    results = [guarded(shape, dtype) for shape in ((n,), (n, 3), (n, 3, 3))]
+    addresses = [t.data_ptr() for t in (x, mean, sigma, *(out for out, _ in results))]
+    assert kernels.native.small(dtype.itemsize, *addresses, n, 3, SYMMETRY[dtype], 1)
+    for out, behind in results:
+        assert bool(out.isfinite().all())
+        assert bool((behind == 7).all())
+
+
+FORMS = {
+    "symmetric": Form(0.5, mirrored=True),
+    "triangle": Form(1.0, mirrored=False),
+    "correlation": Form(0.5, mirrored=True, strict=True),
+    "both": Form(1.0, both=True, mirrored=True),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 3, 9, 17, 40, 300])
+@pytest.mark.parametrize("offsets", ["shared", "of each row", "of each pattern"])
+def test_packed_rows(d, dtype, kind, offsets) -> None:
+    form, n = FORMS[kind], 11
+    generator = torch.Generator().manual_seed(d)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    p = form.size(d)
+    left, right, diagonal = numbers(n, d), numbers(n, d), numbers(d)
+    offset = numbers({"shared": 1, "of each row": n, "of each pattern": 3}[offsets], p)
+    offset = offset[0] if offsets == "shared" else offset
+    observed = torch.rand(n, d, generator=generator) > 0.3
+    patterns = Patterns(torch.arange(n) % 3, observed, True, True) if offsets == "of each pattern" else None
+    memory = torch.full((n, p + 5), 7.0, dtype=dtype)
+    assert compiled.packed(left, right, offset, memory[:, 2 : 2 + p], form, diagonal, patterns)
+    wide = [t.double() for t in (left, right, offset)]
+    expected = packed(*wide, torch.empty(n, p, dtype=torch.float64), form, diagonal.double(), patterns)
+    assert_close(memory[:, 2 : 2 + p], expected, 1.0)
+    assert bool((memory[:, :2] == 7).all())
+    assert bool((memory[:, 2 + p :] == 7).all())
+
+
+@pytest.mark.parametrize("make", [symmetric, lower_triangular, correlation])
+def test_blocks_are_packed_by_the_kernel(make, monkeypatch) -> None:
+    """What a block asks of it is what the block is."""
+    a, coordinates = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64), make(5)
+    offset = torch.eye(5, dtype=torch.float64)
+    block = Outer(a, a, offset, coordinates, coefficient=0.5)
+    calls = []
+    monkeypatch.setattr(compiled, "packed", lambda *args: calls.append(args) or kernel(*args))
+    got = block.unique()
+    assert len(calls) == 1
+    with kernels.switched(on=False):
+        assert_close(got, block.unique(), 1.0)
+
+
+kernel = compiled.packed
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_that_are_none(dtype) -> None:
+    for count in (1, 7, 64, 1000):
+        for bad in (torch.nan, torch.inf, -torch.inf):
+            for at in {0, count // 2, count - 1}:
+                x = torch.ones(count, dtype=dtype)
+                assert compiled.finite(x) is True
+                x[at] = bad
+                assert compiled.finite(x) is False
+    assert compiled.finite(torch.full((3,), torch.finfo(dtype).max, dtype=dtype)) is True
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 33, 70])
+def test_symmetry_to_the_last_bit(d, dtype) -> None:
+    _, _, A = rows(1, d, dtype)
+    assert compiled.equals_transpose(A) is True
+    assert compiled.equals_transpose(torch.stack([A, A])) is True
+    if d > 1:
+        A[d - 1, 0] = torch.nextafter(A[d - 1, 0], torch.tensor(9.0, dtype=dtype))
+        assert compiled.equals_transpose(A) is False
+        assert compiled.equals_transpose(torch.stack([A.mT @ A @ A.new_zeros(d, d), A])) is False

@@ -1,0 +1,1 @@
+"""The Triton kernels, through their interpreter and their compiler; `make test-triton` runs them."""

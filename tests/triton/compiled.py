@@ -1,0 +1,103 @@
+"""Compiles the kernels to machine code, which needs no GPU; prints what the assembler says of each, as JSON.
+
+    python -m tests.triton.compiled 80 90
+
+Run without TRITON_INTERPRET. Each line: which kernel, at what, registers a thread, bytes a thread in memory, the width of the
+offsets, and what of float32 is in the code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mvnjac.kernels import triton_packed, triton_small
+
+POINTERS = {"pattern": "*i64", "observed": "*i1", "some": "*i1", "info": "*i32"}
+READER = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+def source(kernel: Any, dtype: str, constants: dict[str, object], absent: tuple[str, ...] = ()) -> ASTSource:
+    """A kernel over tensors of this dtype; what is absent is None, sizes are int32 and strides int64."""
+    signature, values = {}, {**constants, **dict.fromkeys(absent)}
+    for name in kernel.arg_names:
+        if name in values:
+            signature[name] = "constexpr"
+        elif name in POINTERS:
+            signature[name] = POINTERS[name]
+        elif name.endswith("stride"):
+            signature[name] = "i64"
+        elif name in ("n", "d", "p", "blocks", "count"):
+            signature[name] = "i32"
+        else:
+            signature[name] = f"*{dtype}"
+    return ASTSource(kernel, signature, constexprs=values)
+
+
+def cases() -> Iterator[tuple[str, ASTSource, int]]:
+    """Each kernel in its forms: what it is, its source, warps."""
+    none = ("diagonal", "pattern", "observed", "some")
+    for dtype in ("fp32", "fp64"):
+        for elements in (8, 512):
+            shape = {"ROWS": 512 // elements, "ELEMENTS": elements, "STEPS": 16}
+            plain = dict.fromkeys(("BOTH", "STRICT", "HAS_DIAGONAL", "HAS_PATTERNS", "BY_ROW", "BY_COLUMN"), False)
+            first = {"COEFFICIENT": 0.5, "MIRRORED": True, "SHARED": True, **plain, **shape}
+            yield f"packed {dtype} {elements}", source(triton_packed._packed, dtype, first, none), 4
+            every = dict.fromkeys(plain, True) | {"COEFFICIENT": 1.0, "MIRRORED": True, "SHARED": False, **shape}
+            yield f"packed, all of it, {dtype} {elements}", source(triton_packed._packed, dtype, every), 4
+        for d in (3, 10, 32, 50, 64):
+            side = triton.next_power_of_2(d)
+            settings = triton_small.settings(d, 10**6)
+            constants = {"D": d, "SIDE": side, "LOG_TWO_PI": 1.8378770664093453, "EACH": settings["EACH"]}
+            yield f"small {dtype} {d}", source(triton_small._small_gaussians, dtype, constants), settings["num_warps"]
+
+
+def assembled(machine_code: bytes) -> dict[str, int]:
+    """Registers a thread, and bytes a thread that lie in memory because there were none left."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(machine_code)
+        command = [str(READER), "-res-usage", str(path)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", said)
+    if found is None:
+        raise RuntimeError(said)
+    return {"registers": int(found[1]), "spilled": int(found[2]) + int(found[3])}
+
+
+def main(architectures: list[int]) -> None:
+    for architecture in architectures:
+        for name, kernel, warps in cases():
+            binary = triton.compile(kernel, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
+            ptx = binary.asm["ptx"]
+            # conversions, arithmetic and tensor cores in float32
+            single = sorted(
+                set(
+                    re.findall(
+                        r"(?:cvt\.\w*f64\.f32|(?:add|mul|fma|div|sqrt|rsqrt|rcp|lg2|ex2)[\w.]*\.f32|\w+[\w.]*tf32[\w.]*)", ptx
+                    )
+                )
+            )
+            offsets = sorted(set(re.findall(r"tt\.addptr .*, tensor<\d+x(i\d+)>", binary.asm["ttir"])))
+            line = {
+                "offsets": offsets,
+                "architecture": architecture,
+                "kernel": name,
+                "warps": warps,
+                "shared": binary.metadata.shared,
+            }
+            print(json.dumps({**line, **assembled(binary.asm["cubin"]), "float32": single}), flush=True)
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]])

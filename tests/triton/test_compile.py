@@ -1,0 +1,47 @@
+"""The kernels become machine code for real architectures, GPU or not: in registers, and in the precision of their arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, Any]]:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.triton.compiled", "80", "90"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_everything_stays_in_registers(lines: list[dict[str, Any]]) -> None:
+    """But for some numbers of the largest squares, under some versions of the compiler."""
+    assert {line["architecture"] for line in lines} == {80, 90}
+    assert [line for line in lines if line["spilled"] > (64 if "small fp64" in line["kernel"] else 0)] == []
+
+
+def test_packed_needs_no_shared_memory_and_leaves_room_for_many_threads(lines: list[dict[str, Any]]) -> None:
+    packed = [line for line in lines if line["kernel"].startswith("packed")]
+    assert packed
+    assert all(line["shared"] == 0 for line in packed)
+    assert all(line["registers"] <= 64 for line in packed if "all of it" not in line["kernel"])
+
+
+def test_offsets_are_64_bits(lines: list[dict[str, Any]]) -> None:
+    assert all(line["offsets"] == ["i64"] for line in lines if line["kernel"].startswith("packed"))
+
+
+def test_float64_is_float64_throughout(lines: list[dict[str, Any]]) -> None:
+    assert [line for line in lines if "fp64" in line["kernel"] and line["float32"]] == []
+
+
+def test_float32_is_rounded_as_the_standard_says(lines: list[dict[str, Any]]) -> None:
+    """No approximate division, square root or logarithm, no TF32."""
+    rough = [word for line in lines for word in line["float32"] if any(bad in word for bad in ("approx", "full", "tf32"))]
+    assert rough == []

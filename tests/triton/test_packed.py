@@ -1,0 +1,151 @@
+"""The packed Jacobian's kernel against its reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mvnjac.kernels import reference, triton_packed
+from mvnjac.kernels.reference import Form, Patterns
+from tests.test_kernel_references import FORMS, normal
+from tests.tolerance import assert_close
+
+DTYPES = [torch.float64, torch.float32]
+GUARD = 7.0  # what lies around `out`, and must stay
+
+
+class Guarded:
+    """An `out` in the middle of memory that nobody may write to: before and after it, and between its rows."""
+
+    def __init__(self, n: int, p: int, beside: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.memory = torch.full(((n + 2) * (p + beside) + 2 * beside,), GUARD, dtype=dtype, device=device)
+        self.out = self.memory.as_strided((n, p), (p + beside, 1), p + 2 * beside)
+
+    def require_untouched(self) -> None:
+        self.out.fill_(GUARD)
+        assert bool((self.memory == GUARD).all())
+
+
+def compared(
+    left: Tensor,
+    right: Tensor,
+    offset: Tensor,
+    form: Form,
+    diagonal: Tensor | None = None,
+    patterns: Patterns | None = None,
+    beside: int = 3,
+    result: torch.dtype | None = None,
+) -> None:
+    n, d = left.shape
+    guarded = Guarded(n, form.size(d), beside, result or left.dtype, left.device)
+    actual = triton_packed.packed(left, right, offset, guarded.out, form, diagonal, patterns)
+    assert actual is guarded.out
+    expected = reference.packed(left, right, offset, torch.empty_like(guarded.out), form, diagonal, patterns)
+    assert_close(actual, expected, 1.0)
+    guarded.require_untouched()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("n", "d"),
+    [
+        *((n, d) for d in (1, 2, 3, 10, 31, 33) for n in (0, 1, 2, 17, 130)),
+        *((n, d) for d in (64, 65, 100) for n in (0, 1, 7)),
+    ],
+)
+def test_symmetric(n: int, d: int, dtype: torch.dtype, device: torch.device) -> None:
+    a, offset = normal(n, d, seed=1, dtype=dtype).to(device), normal(d * (d + 1) // 2, seed=2, dtype=dtype).to(device)
+    compared(a, a, offset, Form(0.5))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("n", "d"), [(5, 1), (7, 2), (33, 3), (9, 33)])
+def test_forms(n: int, d: int, form: Form, dtype: torch.dtype, device: torch.device) -> None:
+    p = form.size(d)
+    left, right, diagonal, offset, offsets = (
+        normal(*shape, seed=seed, dtype=dtype).to(device) for seed, shape in enumerate([(n, d), (n, d), (n, d), (p,), (n, p)])
+    )
+    compared(left, right, offset, form)
+    compared(left, right, offset, form, diagonal[0])
+    compared(left, right, offsets, form, diagonal)
+    compared(left, right, offset.expand(n, p), form, diagonal[:1].expand(n, d), beside=0)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 1023, 1025, 20_000])
+def test_rows_beyond_one_program(n: int, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short rows, several in a tile; many of them, so that a program goes through more than one tile."""
+    monkeypatch.setattr(triton_packed, "_MANY", 10)
+    left, right, offset = normal(n, 3, seed=1).to(device), normal(n, 3, seed=2).to(device), normal(6, seed=3).to(device)
+    compared(left, right, offset, Form(0.5))
+
+
+def test_long_rows_in_many_steps(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one row, and so many that a program goes through several tiles, the last ones past the end."""
+    monkeypatch.setattr(triton_packed, "_MANY", 1)
+    a, offset = normal(17, 50, seed=1, dtype=torch.float32).to(device), normal(1275, seed=2, dtype=torch.float32).to(device)
+    compared(a, a, offset, Form(0.5))
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_patterns(form: Form, by_row: bool, by_column: bool, device: torch.device) -> None:
+    n, d = 37, 5
+    generator = torch.Generator().manual_seed(1)
+    observed = (torch.rand(n, d, generator=generator) < 0.6).to(device)
+    observed[3] = False
+    pattern = torch.randint(4, (n,), generator=generator).to(device)
+    left, right, offset = (normal(*shape, seed=4).to(device) for shape in [(n, d), (n, d), (4, form.size(d))])
+    compared(left, right, offset, form, normal(d, seed=5).to(device), Patterns(pattern, observed, by_row, by_column))
+
+
+def test_any_strides(device: torch.device) -> None:
+    n, d = 9, 4
+    wide, columns = normal(n, 3 * d, seed=1).to(device), normal(d, n, seed=2).to(device)
+    offset = normal(20, seed=3).to(device)[::2]
+    compared(wide[:, 2 : 2 + d], columns.mT, offset, Form(0.5))
+    compared(wide[:1, :d].expand(n, d), wide[:, d : 2 * d], offset, Form(0.5))
+    transposed = torch.empty(10, n, dtype=torch.float64, device=device).mT
+    given = wide[:, :d], wide[:, :d], offset
+    actual = triton_packed.packed(*given, transposed, Form(0.5))
+    assert actual is transposed
+    assert_close(actual, reference.packed(*given, torch.empty_like(transposed), Form(0.5)), 1.0)
+
+
+def test_float64_rounded_once(device: torch.device) -> None:
+    """Arithmetic in float64, results in float32."""
+    a, offset = normal(11, 6, seed=1).to(device), normal(21, seed=2).to(device)
+    out = torch.empty(11, 21, dtype=torch.float32, device=device)
+    triton_packed.packed(a, a, offset, out, Form(0.5))
+    exact = reference.packed(a, a, offset, torch.empty_like(out, dtype=torch.float64), Form(0.5))
+    assert bool(((out.double() - exact).abs() <= torch.finfo(torch.float32).eps / 2 * exact.abs()).all())
+
+
+@triton.jit
+def _places(k, rows, columns, d, count, STRICT: tl.constexpr, SIZE: tl.constexpr):
+    lane = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    i, j = triton_packed._place(tl.load(k + lane, mask=lane < count, other=0), d, STRICT)
+    tl.store(rows + lane, i, mask=lane < count)
+    tl.store(columns + lane, j, mask=lane < count)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("d", [2, 3, 64, 65, 1000, 70_000, 2_000_000, 2**30])
+def test_places_are_exact(d: int, strict: bool, device: torch.device) -> None:
+    """Around the ends of columns, also where the packed elements are more than 32 bits count (d = 70 000)."""
+    length = d - 1 if strict else d
+    some = [c for c in (*range(7), length // 3, length // 2, length - 2, length - 1) if 0 <= c < length]
+    expected = []
+    for column in sorted(set(some)):
+        first = column * length - column * (column - 1) // 2
+        for below in sorted({b for b in (0, 1, 2, length - column - 2, length - column - 1) if 0 <= b < length - column}):
+            expected.append((first + below, column + below + strict, column))
+    k, i, j = torch.tensor(expected, device=device).mT.contiguous()
+    rows, columns = torch.empty_like(k), torch.empty_like(k)
+    _places[(triton.cdiv(len(k), 64),)](k, rows, columns, d, len(k), STRICT=strict, SIZE=64)
+    assert rows.tolist() == i.tolist()
+    assert columns.tolist() == j.tolist()
