@@ -116,6 +116,7 @@ def _about(
     import torch
 
     import mvnjac
+    from mvnjac import kernels
 
     return {
         "command": "jacobian",
@@ -135,6 +136,7 @@ def _about(
             "torch": torch.__version__,
             "numpy": numpy.__version__,
             "pyarrow": pyarrow.__version__,
+            "kernels": kernels.why_not() or "compiled",
         },
     }
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mvnjac import memory
+from mvnjac import planner
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.derivatives import Derivatives
 from mvnjac.selection import Part
@@ -69,7 +69,7 @@ def outer_squares(
 def _of_columns(derivatives: Derivatives, part: Part) -> Tensor:
     """The columns of a few rows at a time."""
     rows = derivatives.rows.batch[0]
-    step = max(1, memory.CHUNK_BYTES // (8 * max(part.size, 1)))
+    step = planner.rows_in(planner.CHUNK_BYTES, max(part.size, 1), 8)
     total = derivatives.model.mean.new_zeros(part.size, dtype=derivatives.model.working)
     for first in range(0, rows, step):
         columns = derivatives.narrow(0, slice(first, first + step)).columns(part)
