@@ -9,11 +9,13 @@ RATES := examples/data/ecb_reference_rates.csv.gz
 COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
 
-.PHONY: setup demo test test-triton lint mutate bench bench-quick clean
+.PHONY: setup demo test test-triton sanitize lint mutate bench bench-quick clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+KERNELS := setup.py $(wildcard src/mvnjac/kernels/csrc/*)
+
+$(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
@@ -37,6 +39,15 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The kernels' tests with every access and every undefined operation watched: a build of its own, beside the installed one.
+sanitize: setup
+	rm -rf build/sanitize
+	MVNJAC_SANITIZE="-fsanitize=address,undefined -fno-omit-frame-pointer -g -O1" \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/sanitize .
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
+		PYTHONPATH=build/sanitize:. $(BIN)/python -m pytest tests/kernels
 
 mutate: setup
 	$(BIN)/python tools/mutate.py

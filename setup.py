@@ -27,6 +27,7 @@ class Build(build_ext):
         if self.compiler.compiler_type != "unix":
             self.warn("the kernels need gcc or clang; plain torch serves")
             return
+        self.force = True  # objects of other options may lie about
         options = OPTIONS + os.environ.get("MVNJAC_SANITIZE", "").split()
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         extra = INSTRUCTIONS if x86 else {}

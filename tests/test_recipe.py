@@ -95,6 +95,8 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
         "docs/transforms.md",
         "docs/missing.md",
         "docs/fit.md",
+        "docs/inference.md",
+        "docs/performance.md",
     ],
 )
 def test_the_pages_run(page: str) -> None:

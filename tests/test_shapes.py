@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPT = """
@@ -52,6 +54,42 @@ else:
 """
 
 
-def test_shapes_are_true() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True)
+INFERENCE = """
+from jaxtyping import install_import_hook
+
+files = ["estimates", "delta", "hac", "score_tests", "information_matrix", "influential_rows", "structural_change"]
+with install_import_hook(["mvnjac.frames", *(f"mvnjac.inference.{name}" for name in files)], "beartype.beartype"):
+    import mvnjac
+    from mvnjac import inference
+    inference.score_process, inference.score_test, inference.influence, inference.information_matrix_test, inference.delta_method
+
+import pandas as pd
+import torch
+
+x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)).double()
+weights = torch.ones(60).double()
+rows = mvnjac.from_table(pd.DataFrame(x.numpy(), columns=["a", "b"]))
+J = mvnjac.fit(rows.x, names=rows.names).gaussian.jacobian(rows.x)
+rows.table(J.matrix(), J.columns())
+for kind in ("expected", "observed", "opg", "sandwich", "hac"):
+    V = inference.covariance_of_estimates(J, kind, weights=weights)
+    V.standard_errors, V.z, V.p_values, V.correlation, V.interval(), repr(V)
+inference.covariance_of_estimates(J, "clustered", clusters=torch.arange(60) // 3)
+inference.delta_method(V, lambda theta: theta["correlation_matrix"])
+process = inference.score_process(J, scores_covariance=inference.scores_covariance(J))
+process.double_max(), process.nyblom_hansen(), process.sup_lm(), process.lm_statistics(), process.by_variable(), repr(process)
+inference.influence(J, weights=weights).top(3), inference.information_matrix_test(J)
+inference.score_test(mvnjac.fit(x, "diagonal").gaussian.jacobian(x), weights=weights)
+try:
+    inference.covariance_of_estimates(J, weights=torch.ones(60, 2))
+except Exception as error:
+    assert type(error).__name__ == "TypeCheckError", error
+else:
+    raise SystemExit("the checker was not at work")
+"""
+
+
+@pytest.mark.parametrize("script", [SCRIPT, INFERENCE], ids=["core", "inference"])
+def test_shapes_are_true(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mvnjac import distributed as distributed
     from mvnjac import distributions as distributions
     from mvnjac import errors as errors
+    from mvnjac import inference as inference
     from mvnjac.config import show_config as show_config
     from mvnjac.coordinates import unvech as unvech
     from mvnjac.coordinates import vech as vech
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
     from mvnjac.covariance.toeplitz import Toeplitz as Toeplitz
     from mvnjac.errors import MvnjacError as MvnjacError
+    from mvnjac.frames import Observations as Observations
+    from mvnjac.frames import from_table as from_table
     from mvnjac.gaussian import Gaussian as Gaussian
     from mvnjac.inference.fit import fit as fit
     from mvnjac.inference.result import Fit as Fit
@@ -63,6 +66,8 @@ _HOMES = {
     "load": "model_file",
     "vech": "coordinates",
     "unvech": "coordinates",
+    "from_table": "frames",
+    "Observations": "frames",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",
     "show_config": "config",
@@ -70,7 +75,7 @@ _HOMES = {
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
-_SUBMODULES = ("distributed", "distributions", "errors")
+_SUBMODULES = ("distributed", "distributions", "errors", "inference")
 
 
 def __getattr__(name: str) -> Any:

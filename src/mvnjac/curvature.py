@@ -121,7 +121,9 @@ class DenseCurvature(Curvature):
         return self.whitening.inverse_change(g, M + M.mT)
 
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> Sums:
-        return Sums.of([(derivatives.rows.densely(), weights)], own)
+        rows = derivatives.rows.densely()
+        at_once = None if own else Sums.at_once(rows, weights)
+        return Sums.of([(rows, weights)], own) if at_once is None else at_once
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, Sums)

@@ -6,19 +6,16 @@ has the entries ¼ m_ij m_kl (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import tracked
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance.factor import DenseFactor
+from mvnjac.kernels import compiled
 from mvnjac.whitened import Sums
 
 Pair = tuple[Tensor, Tensor]
-#: (rows, columns, weights) → that block of the part by Σ
-ByMatrix = Callable[[Pair, Pair, Tensor], Tensor]
-
 #: rows of the p×p matrix that are formed at a time: the temporaries stay small beside it
 _ROWS = 512
 
@@ -27,7 +24,7 @@ def fisher_matrix(factor: DenseFactor, batch: Size) -> Tensor:
     """(*batch, p, p) P, and ½ Dᵀ (P ⊗ P) D."""
     P = factor.precision_matrix
     P = P.expand((*batch, *P.shape[-2:]))
-    return _assembled(P, None, lambda rows, columns, weight: 0.5 * weight * (_pair(P, P, rows, columns)))
+    return _assembled(P, None, (P, P), 0.5)
 
 
 def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
@@ -41,6 +38,13 @@ def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
 
 def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
     """(*own, p, p) −n P, −Dᵀ (s ⊗ P), and −½ Dᵀ (P ⊗ Q) D with s and Q summed over the rows."""
+    whole = (
+        None
+        if tracked(*factor.tensors(), sums.second)
+        else compiled.hessian(factor.scale_tril, sums.first, sums.second, sums.count)
+    )
+    if whole is not None:
+        return whole
     P = factor.precision_matrix
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     n = sums.count[..., None, None]
@@ -48,20 +52,11 @@ def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
     Q = 0.5 * (Q + Q.mT)
     P = P.expand(Q.shape)
     s = factor.up(sums.first.unsqueeze(-1)).squeeze(-1)
-    return _assembled(
-        -n * P,
-        (s, P),
-        lambda rows, columns, weight: -0.25 * weight * (_pair(P, Q, rows, columns) + _pair(Q, P, rows, columns)),
-    )
+    return _assembled(-n * P, (s, P), (P, Q), -0.5)
 
 
-def _pair(A: Tensor, B: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
-    """½ (A_ik B_jl + A_il B_jk), by rows (i, j) and columns (k, l)."""
-    (i, j), (k, l) = rows, columns  # noqa: E741
-    return 0.5 * (A[..., i[:, None], k] * B[..., j[:, None], l] + A[..., i[:, None], l] * B[..., j[:, None], k])
-
-
-def _assembled(by_mean: Tensor, cross: tuple[Tensor, Tensor] | None, by_matrix: ByMatrix) -> Tensor:
+def _assembled(by_mean: Tensor, cross: Pair | None, by_matrix: Pair, coefficient: float) -> Tensor:
+    """The block by the mean, that by both, −½ m (s_i P_jk + s_j P_ik), and coefficient · Dᵀ (A ⊗ B) D made symmetric."""
     d = by_mean.shape[-1]
     kind = symmetric(d)
     positions = kind.positions(by_mean.device)
@@ -77,7 +72,18 @@ def _assembled(by_mean: Tensor, cross: tuple[Tensor, Tensor] | None, by_matrix: 
         block = -0.5 * weight[:, None] * (s[..., i, None] * P[..., j, :] + s[..., j, None] * P[..., i, :])
         full[..., d:, :d] = block
         full[..., :d, d:] = block.mT
-    for first in range(0, kind.size, _ROWS):
-        at = slice(first, first + _ROWS)
-        full[..., d + first : d + first + len(i[at]), d:] = by_matrix((i[at], j[at]), (i, j), weight[at, None] * weight)
+    A, B = by_matrix
+    if not compiled.pairs(A, B, coefficient, full[..., d:, d:]):
+        _write_pairs(A, B, coefficient * weight, (i, j), weight, full[..., d:, d:])
     return full
+
+
+def _write_pairs(A: Tensor, B: Tensor, factor: Tensor, at: Pair, weight: Tensor, out: Tensor) -> None:
+    """factor_ij m_kl ¼ (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik), some rows (i, j) at a time."""
+    for first in range(0, len(weight), _ROWS):
+        some = slice(first, first + _ROWS)
+        i, j = at[0][some, None], at[1][some, None]
+        k, l = at  # noqa: E741
+        total = A[..., i, k] * B[..., j, l] + A[..., i, l] * B[..., j, k]
+        total = 2 * total if A is B else total + B[..., i, k] * A[..., j, l] + B[..., i, l] * A[..., j, k]
+        out[..., some, :] = 0.25 * factor[some, None] * weight * total

@@ -36,8 +36,9 @@ class StandardErrors:
 
     def __init__(self, gaussian: Gaussian, columns: Sequence[str]) -> None:
         self._model, self._columns = gaussian._model, list(columns)
-        kind = _Incomplete if self._model.missing else _Dense if self._is_dense else _Structured
-        self._parts = [kind(self._model, names) for names in self._complete()]
+        dense = isinstance(self._model.covariance, DenseParametrisation)
+        kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
+        self._parts = [kind(self._model, names) for names in complete_parametrisations(self._model, self._columns)]
 
     def sums(self, derivatives: Derivatives) -> Bundle:
         """What the errors need of some rows; that of all rows is merged. Of complete rows all parametrisations need the same."""
@@ -51,10 +52,6 @@ class StandardErrors:
         """From minus the Hessian at these rows; NaN where it is no information: away from a maximum it can be indefinite, and
         beyond `MOST_INVERTED` parameters it is not inverted."""
         return self._errors(sums, lambda part, own: part.observed(own))
-
-    @property
-    def _is_dense(self) -> bool:
-        return isinstance(self._model.covariance, DenseParametrisation)
 
     def _errors(self, sums: Bundle | None, variances_of: Callable[[Any, Any], Tensor | None]) -> list[float]:
         variances: dict[str, float] = {}
@@ -70,18 +67,19 @@ class StandardErrors:
         known = {name: v for name, v in variances.items() if v > 0 and not name.startswith(left_out)}
         return [math.sqrt(known[name]) if name in known else math.nan for name in self._columns]
 
-    def _complete(self) -> list[list[str]]:
-        """The complete parametrisations that the columns belong to. A structure that is no dense parametrisation has its own
-        only: as elements of an unrestricted Σ its estimates are not."""
-        known = sorted(self._model.parameter_names(), key=len, reverse=True)
-        asked = dict.fromkeys(next(name for name in known if column.startswith(name)) for column in self._columns)
-        if not self._is_dense:
-            own = {"mean", *self._model.covariance.fields}
-            return [self._model.default_names()] if own & set(asked) else []
-        owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
-        if not owners:
-            return [self._model.default_names()]
-        return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
+
+def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list[str]]:
+    """The complete parametrisations that the columns belong to. A structure that is no dense parametrisation has its own
+    only: as elements of an unrestricted Σ its estimates are not."""
+    known = sorted(model.parameter_names(), key=len, reverse=True)
+    asked = dict.fromkeys(next(name for name in known if column.startswith(name)) for column in columns)
+    if not isinstance(model.covariance, DenseParametrisation):
+        own = {"mean", *model.covariance.fields}
+        return [model.default_names()] if own & set(asked) else []
+    owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
+    if not owners:
+        return [model.default_names()]
+    return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
 
 
 class _Information(ABC):

@@ -1,1 +1,52 @@
-"""What scores are for: estimation by maximum likelihood."""
+"""What scores are for: estimation by maximum likelihood, and what is known of the estimates.
+
+The public names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvnjac.inference.delta import delta_method as delta_method
+    from mvnjac.inference.estimates import Estimates as Estimates
+    from mvnjac.inference.estimates import covariance_of_estimates as covariance_of_estimates
+    from mvnjac.inference.hac import scores_covariance as scores_covariance
+    from mvnjac.inference.influential_rows import Influence as Influence
+    from mvnjac.inference.influential_rows import influence as influence
+    from mvnjac.inference.information_matrix import InformationMatrixTest as InformationMatrixTest
+    from mvnjac.inference.information_matrix import information_matrix_test as information_matrix_test
+    from mvnjac.inference.score_tests import ScoreTest as ScoreTest
+    from mvnjac.inference.score_tests import score_test as score_test
+    from mvnjac.inference.structural_change import BreakTest as BreakTest
+    from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
+    from mvnjac.inference.structural_change import score_process as score_process
+
+_HOMES = {
+    "covariance_of_estimates": "estimates",
+    "Estimates": "estimates",
+    "delta_method": "delta",
+    "scores_covariance": "hac",
+    "score_test": "score_tests",
+    "ScoreTest": "score_tests",
+    "information_matrix_test": "information_matrix",
+    "InformationMatrixTest": "information_matrix",
+    "influence": "influential_rows",
+    "Influence": "influential_rows",
+    "score_process": "structural_change",
+    "ScoreProcess": "structural_change",
+    "BreakTest": "structural_change",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mvnjac.inference' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mvnjac.inference.{_HOMES[name]}"), name)
+    globals()[name] = value  # the next access is a plain one
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

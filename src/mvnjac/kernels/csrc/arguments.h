@@ -10,6 +10,8 @@ typedef long long index;
 constexpr index LARGEST = 256;
 // The same for many Gaussians in step, of which as many as a vector has lanes are at work.
 constexpr index LARGEST_SMALL = 64;
+// The same for JᵀJ, which stays in the cache with a block of rows.
+constexpr index LARGEST_GRAM = 30;
 
 // One Gaussian, factorised by `prepare`, in memory that the caller owns: element positions in it.
 struct Layout {
@@ -52,6 +54,14 @@ template <class T> struct Small {
     T tolerance;
 };
 
+// c Dᵀ (A ⊗ B) D made symmetric: A and B symmetric (d, d); out has d(d+1)/2 rows at the distance ld.
+template <class T> struct Pairs {
+    const T *A, *B;
+    T *out;
+    index d, ld;
+    T coefficient;
+};
+
 template <class T> struct Kernels {
     // 0, or the first thing found wrong: 1 numbers that are not finite, 2 asymmetry, 3 not positive definite
     int (*prepare)(const T *mean, const T *covariance, index d, T tolerance, T *prepared);
@@ -69,6 +79,13 @@ template <class T> struct Kernels {
     void (*packed)(const Packed<T> &, index first, index last);
     bool (*small)(const Small<T> &, index first, index last, T *workspace);  // false: something is wrong with one of them
     index (*small_workspace)(index d);
+    void (*pairs)(const Pairs<T> &, index first, index last);  // the lower triangle
+    void (*mirror)(T *A, index ld, index p);
+    // the lower triangle of Σ w J Jᵀ (p, p), rows ld apart; workspace: two blocks of 32 rows
+    void (*gram)(const Dense<T> &, const T *weights, const T *offset, T *sums, index ld, T *workspace, index first, index last);
+    void (*hessian)(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *workspace);  // 5 ld²
+    // the same of rows A (n, p)
+    void (*outer_products)(const T *A, index lda, const T *weights, T *sums, index ld, index p, T *workspace, index first, index last);
 };
 
 struct Instructions {

@@ -1,0 +1,88 @@
+"""Results with named columns: how they print, and the tables that they become."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from mvnjac.errors import ShapeError, UnknownNameError
+
+#: as many rows are printed
+_PRINTED = 24
+
+
+class NamedTable(ABC):
+    """Something that is a table: labelled rows, named columns."""
+
+    @abstractmethod
+    def _title(self) -> str:
+        """One line that says what it is."""
+
+    @abstractmethod
+    def _labels(self) -> Sequence[Any]:
+        """One a row."""
+
+    @abstractmethod
+    def _table(self) -> dict[str, Any]:
+        """The columns: tensors (rows,), or sequences."""
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas.DataFrame (needs pandas)."""
+        import pandas as pd
+
+        return pd.DataFrame({name: _plain(values) for name, values in self._table().items()}, index=list(self._labels()))
+
+    def to_arrow(self) -> Any:
+        """The table as a pyarrow.Table, the labels in its first column, "name"."""
+        import pyarrow as pa
+
+        columns = {"name": [_scalar(label) for label in self._labels()]}
+        return pa.table(columns | {name: _plain(values) for name, values in self._table().items()})
+
+    def __repr__(self) -> str:
+        table = self._table()
+        labels = [str(label) for label in self._labels()]
+        shown = range(len(labels)) if len(labels) <= _PRINTED else [*range(_PRINTED // 2), *range(-(_PRINTED // 2), 0)]
+        cells = [["", *table]]
+        plain = {name: _plain(values) for name, values in table.items()}
+        cells += [[labels[i], *(_cell(values[i]) for values in plain.values())] for i in shown]
+        if len(labels) > _PRINTED:
+            cells.insert(1 + _PRINTED // 2, ["…"] * len(cells[0]))
+        widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
+        lines = [
+            "  ".join(cell.ljust(w) if j == 0 else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            for row in cells
+        ]
+        return "\n".join([self._title(), *(line.rstrip() for line in lines)])
+
+
+def row_labels(function: str, argument: str, labels: Iterable[Any] | None, n: int) -> list[Any]:
+    """One label a row, from any sequence of them (an index, dates, an array); numbers where none are given."""
+    if labels is None:
+        return list(range(n))
+    found = list(labels.tolist() if isinstance(labels, Tensor) else labels)
+    if len(found) != n:
+        raise ShapeError(f"{function}: {argument} has {len(found)} entries; expected one a row: {n}.")
+    return found
+
+
+def place(function: str, columns: Sequence[str], name: str) -> int:
+    """Where a column is."""
+    if name not in columns:
+        raise UnknownNameError(f"{function}: there is no column {name!r}; there are {', '.join(columns[:6])}, ….")
+    return list(columns).index(name)
+
+
+def _plain(values: Any) -> list[Any]:
+    return [_scalar(v) for v in (values.tolist() if isinstance(values, Tensor) else values)]
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

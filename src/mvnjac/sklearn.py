@@ -1,0 +1,132 @@
+"""A scikit-learn estimator (needs scikit-learn): a Gaussian as a density, its scores as features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
+
+from mvnjac.inference.fit import fit
+from mvnjac.inference.maximum import fit_sample
+from mvnjac.inference.structure import choose
+from mvnjac.jacobian import Jacobian
+from mvnjac.sample import Gathering
+
+
+class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
+    """The multivariate normal distribution, estimated by maximum likelihood; `transform` gives each row's scores (Fisher vectors).
+
+    Args:
+        structure: as in `mvnjac.fit`: "dense", "diagonal", "low-rank:5", …
+        missing: "marginalise": NaN is a missing entry.
+        wrt: the columns of `transform`, as in `Jacobian.matrix`; None: the mean and the covariance's parameters.
+        max_iterations: of the search, where there is no closed form.
+
+    Attributes:
+        fit_: the `mvnjac.Fit`. mean_, covariance_: arrays. n_iter_, converged_: of the search.
+
+    Example:
+        >>> import numpy as np
+        >>> from mvnjac.sklearn import GaussianModel
+        >>> X = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 6.0], [0.0, 3.0]])
+        >>> model = GaussianModel().fit(X)
+        >>> model.transform(X).shape, model.mean_
+        ((4, 5), array([1.5, 3. ]))
+    """
+
+    _gathering: Gathering
+
+    def __init__(
+        self, structure: Any = "dense", *, missing: str | None = None, wrt: Any = None, max_iterations: int = 1000
+    ) -> None:
+        self.structure = structure
+        self.missing = missing
+        self.wrt = wrt
+        self.max_iterations = max_iterations
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> GaussianModel:
+        """The estimate from these rows alone. sample_weight: a weight of 2 is a row that occurred twice."""
+        rows = self._rows(X, reset=True)
+        self.__dict__.pop("_gathering", None)
+        weights = None
+        if sample_weight is not None:
+            weights = torch.tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        found = fit(
+            rows, self.structure, missing=self.missing, weights=weights, names=self._names(), max_iterations=self.max_iterations
+        )
+        return self._fitted(found)
+
+    def partial_fit(self, X: Any, y: None = None) -> GaussianModel:
+        """The estimate from these rows and those of the calls before; of each pattern 2d rows, or d×d numbers, are held."""
+        first = not hasattr(self, "_gathering")
+        rows = self._rows(X, reset=first)
+        gathering = Gathering(rows.shape[1]) if first else self._gathering
+        gathering.add(rows[~rows.isnan().all(-1)])
+        names = self._names()
+        sample = gathering.sample(lambda i: f"variable {i}" if names is None else repr(names[i]), "partial_fit")
+        if sample is None:
+            raise ValueError("partial_fit: X has no entry that is not missing.")
+        found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations)
+        self._gathering = gathering
+        return self._fitted(found)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """(n,) the log-density of each row."""
+        return self._jacobian(X).log_prob.numpy()
+
+    def score(self, X: Any, y: None = None) -> float:
+        """The average log-density."""
+        return float(self.score_samples(X).mean())
+
+    def transform(self, X: Any) -> np.ndarray:
+        """(n, p) each row's scores."""
+        return self._jacobian(X).matrix(self.wrt).numpy()
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """The names of the columns of `transform`."""
+        check_is_fitted(self, "fit_")
+        given = getattr(self, "feature_names_in_", None)
+        if input_features is not None:
+            if given is not None and list(input_features) != list(given):
+                raise ValueError("input_features is not equal to feature_names_in_")
+            if len(input_features) != self.n_features_in_:
+                raise ValueError(f"input_features should have length equal to number of features ({self.n_features_in_}).")
+        nothing = torch.zeros(1, self.n_features_in_, dtype=torch.float64)
+        return np.array(self.fit_.gaussian.jacobian(nothing).columns(self.wrt), dtype=object)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """(n_samples, d) rows drawn from the estimate."""
+        check_is_fitted(self, "fit_")
+        normal = check_random_state(random_state).standard_normal((n_samples, self.n_features_in_))
+        return self.mean_ + normal @ np.linalg.cholesky(self.covariance_).T
+
+    def _rows(self, X: Any, reset: bool) -> Tensor:
+        finite = "allow-nan" if self.missing else True
+        array = validate_data(
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite=finite, ensure_min_samples=2 if reset else 1
+        )
+        return torch.tensor(array)  # a copy: numpy's may be read-only
+
+    def _jacobian(self, X: Any) -> Jacobian:
+        check_is_fitted(self, "fit_")
+        return self.fit_.gaussian.jacobian(self._rows(X, reset=False))
+
+    def _names(self) -> list[str] | None:
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else [str(name) for name in names]
+
+    def _fitted(self, found: Any) -> GaussianModel:
+        self.fit_ = found
+        self.mean_, self.covariance_ = found.mean.numpy(), found.covariance.dense().numpy()
+        self.n_iter_, self.converged_ = max(found.iterations, 1), found.converged
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing is not None
+        return tags

@@ -1,0 +1,208 @@
+"""Tables in and out, statsmodels, scikit-learn, xarray: the same numbers by their ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+from statsmodels.base.model import GenericLikelihoodModel
+from statsmodels.stats import sandwich_covariance
+
+import mvnjac
+from mvnjac import inference
+from mvnjac.errors import DtypeError, ShapeError, UnknownNameError
+from mvnjac.sklearn import GaussianModel
+
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 3)) + 2
+NAMES = ["a", "b", "c"]
+
+
+def jacobian() -> mvnjac.Jacobian:
+    x = torch.from_numpy(X)
+    return mvnjac.fit(x, names=NAMES).gaussian.jacobian(x)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_pandas_in_pandas_out() -> None:
+    frame = pd.DataFrame(X, columns=NAMES, index=pd.date_range("2020-01-01", periods=150)).assign(note="text", flag=True)
+    frame.loc[frame.index[3], "b"] = np.nan
+    rows = mvnjac.from_table(frame)
+    assert rows.names == NAMES
+    J = mvnjac.fit(rows.x, names=rows.names, missing="marginalise").gaussian.jacobian(rows.x)
+    scores = rows.table(J.matrix(), J.columns())
+    assert list(scores.columns) == J.columns()
+    assert scores.index.equals(frame.index)
+    assert scores.loc["2020-01-04", "mean[b]"] == 0
+    influence = inference.influence(J, labels=rows.index)
+    assert influence.top(1).labels[0] in frame.index
+
+
+def test_arrow_in_arrow_out() -> None:
+    table = pa.table({"day": [f"d{i}" for i in range(150)], **{name: X[:, j] for j, name in enumerate(NAMES)}})
+    rows = mvnjac.from_table(table, columns=["c", "a"], index="day")
+    np.testing.assert_array_equal(rows.x.numpy(), X[:, [2, 0]])
+    out = rows.table(rows.x, rows.names)
+    assert out.column_names == ["index", "c", "a"]
+    assert out["index"].to_pylist()[:2] == ["d0", "d1"]
+
+    class Stream:
+        """What any library offers that speaks Arrow."""
+
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return table.__arrow_c_stream__(requested_schema)
+
+    np.testing.assert_array_equal(mvnjac.from_table(Stream()).x.numpy(), X)
+    holes = mvnjac.from_table(pa.table({"a": pa.array([1, None, 3])}))
+    np.testing.assert_array_equal(holes.x.numpy(), [[1.0], [np.nan], [3.0]])
+
+
+def test_tables_that_are_none() -> None:
+    frame = pd.DataFrame({"a": [1.0], "b": ["text"]})
+    for table in (frame, pa.Table.from_pandas(frame)):
+        with pytest.raises(DtypeError, match=r"column 'b' is .*expected numbers"):
+            mvnjac.from_table(table, columns=["b"])
+        with pytest.raises(UnknownNameError, match="no column 'z'"):
+            mvnjac.from_table(table, columns=["z"])
+    with pytest.raises(DtypeError, match="got a list"):
+        mvnjac.from_table([1, 2])
+    with pytest.raises(ShapeError, match="expected 1 rows and 2 columns"):
+        mvnjac.from_table(frame).table(torch.zeros(1, 1), ["a", "b"])
+
+
+def test_xarray_out() -> None:
+    J = jacobian()
+    V = inference.covariance_of_estimates(J)
+    assert float(V.to_xarray().sel(parameter="mean[a]")["standard_error"]) == V.standard_error("mean[a]")
+    process = inference.score_process(J).to_xarray()
+    assert process.dims == ("row", "parameter")
+    assert process.shape == (150, 9)
+    assert inference.influence(J).to_xarray()["change"].shape == (150, 9)
+    rows = mvnjac.from_table(pd.DataFrame(X, columns=NAMES))
+    assert float(rows.to_xarray(J.matrix(), J.columns()).sel(row=3, column="mean[b]")) == float(J["mean"][3, 1])
+
+
+# --- statsmodels -----------------------------------------------------------------------------------------------------
+
+
+def test_statsmodels_sandwich_of_our_scores() -> None:
+    """Its functions take (scores, inverse Hessian) and give the same covariances."""
+    J = jacobian()
+    scores, inverse = J.matrix().numpy(), inference.covariance_of_estimates(J, "observed").covariance.numpy()
+    groups = np.arange(150) // 10
+    pairs = {
+        "sandwich": (sandwich_covariance.cov_white_simple((scores, inverse), use_correction=False), {}),
+        "clustered": (
+            sandwich_covariance.cov_cluster((scores, inverse), groups, use_correction=False),
+            {"clusters": groups.tolist()},
+        ),
+        "hac": (
+            sandwich_covariance.cov_hac_simple((scores, inverse), nlags=4, use_correction=False),
+            {"lag": 4, "prewhite": False},
+        ),
+    }
+    for kind, (expected, arguments) in pairs.items():
+        if kind == "clustered":
+            arguments["cluster_adjust"] = False
+        ours = inference.covariance_of_estimates(J, kind, **arguments).covariance.numpy()
+        scale = np.sqrt(np.diag(expected))
+        assert np.abs((ours - expected) / np.outer(scale, scale)).max() < 1e-10, kind
+
+
+def test_generic_likelihood_model_takes_our_scores() -> None:
+    """Its robust standard errors come of our `score_obs` and `hessian`, and are ours."""
+
+    class Saturated(GenericLikelihoodModel):
+        def _at(self, params: np.ndarray) -> mvnjac.Jacobian:
+            theta = torch.from_numpy(np.asarray(params))
+            return mvnjac.jacobian(torch.from_numpy(self.endog), theta[:3], mvnjac.LogCholesky(mvnjac.unvech(theta[3:]).tril()))
+
+        def loglikeobs(self, params: np.ndarray) -> np.ndarray:
+            return self._at(params).log_prob.numpy()
+
+        def score_obs(self, params: np.ndarray) -> np.ndarray:
+            return self._at(params).matrix().numpy()
+
+        def score(self, params: np.ndarray) -> np.ndarray:
+            return self.score_obs(params).sum(0)
+
+        def hessian(self, params: np.ndarray) -> np.ndarray:
+            theta = torch.from_numpy(np.asarray(params))
+            covariance = mvnjac.LogCholesky(mvnjac.unvech(theta[3:]).tril())
+            return mvnjac.hessian(torch.from_numpy(self.endog), theta[:3], covariance).matrix().numpy()
+
+    start = np.concatenate([X.mean(0), np.zeros(6)])
+    model = Saturated(X, exog=np.ones((150, 1)), extra_params_names=[])
+    model.exog_names[:] = [f"t{i}" for i in range(9)]
+    result = model.fit(start_params=start, method="newton", disp=False, cov_type="HC0")
+    estimate = mvnjac.fit(torch.from_numpy(X), "log-cholesky")
+    ours = inference.covariance_of_estimates(estimate.gaussian.jacobian(torch.from_numpy(X)))
+    np.testing.assert_allclose(result.params, ours.values.numpy(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(result.bse, ours.standard_errors.numpy(), rtol=1e-5)
+
+
+# --- scikit-learn ----------------------------------------------------------------------------------------------------
+
+
+#: its rows are fewer than their variables, 27 of 30: there is no maximum with a dense Σ
+SINGULAR = {"check_sample_weight_equivalence_on_dense_data": "27 rows for 30 variables"}
+
+
+def test_scikit_learns_own_checks() -> None:
+    check_estimator(GaussianModel("diagonal"))
+
+
+@pytest.mark.parametrize("missing", [None, "marginalise"])
+def test_scikit_learns_own_checks_of_a_dense_covariance(missing: str | None) -> None:
+    results = check_estimator(GaussianModel(missing=missing), expected_failed_checks=SINGULAR, on_skip=None)
+    failed = [result for result in results if result["status"] == "xfail"]
+    assert [result["check_name"] for result in failed] == list(SINGULAR)
+    assert "27 rows for 30 variables" in str(failed[0]["exception"])
+
+
+def test_weights_are_counts() -> None:
+    twice = GaussianModel().fit(np.concatenate([X, X[:40]]))
+    weighted = GaussianModel().fit(X, sample_weight=np.where(np.arange(150) < 40, 2, 1))
+    np.testing.assert_allclose(weighted.covariance_, twice.covariance_, rtol=1e-10)
+
+
+def test_the_estimator() -> None:
+    frame = pd.DataFrame(X, columns=NAMES)
+    model = GaussianModel().set_output(transform="pandas").fit(frame)
+    scores, J = model.transform(frame), jacobian()
+    assert list(scores.columns) == J.columns()
+    np.testing.assert_allclose(scores.to_numpy(), J.matrix().numpy(), atol=1e-10)
+    np.testing.assert_allclose(model.score_samples(frame), J.log_prob.numpy(), rtol=1e-12)
+    assert model.score(frame) == pytest.approx(model.fit_.log_likelihood / 150, rel=1e-12)
+    drawn = model.sample(4000, random_state=0)
+    np.testing.assert_allclose(drawn.mean(0), model.mean_, atol=0.2)
+    selected = GaussianModel(wrt="covariance_matrix").fit(X)
+    assert list(selected.get_feature_names_out()[:2]) == ["covariance_matrix[0,0]", "covariance_matrix[1,0]"]
+
+
+def test_partial_fits_are_a_fit() -> None:
+    holes = X.copy()
+    holes[::7, 1] = np.nan
+    for data, arguments in ((X, {}), (X, {"structure": "toeplitz"}), (holes, {"missing": "marginalise"})):
+        model, whole = GaussianModel(**arguments), GaussianModel(**arguments).fit(data)
+        for part in np.array_split(data, 3):
+            model.partial_fit(part)
+        np.testing.assert_allclose(model.mean_, whole.mean_, rtol=1e-7)
+        np.testing.assert_allclose(model.covariance_, whole.covariance_, rtol=1e-6, atol=1e-9)
+        assert not hasattr(clone(model), "fit_")
+    again = model.fit(X[:50])  # a fit forgets
+    np.testing.assert_allclose(again.mean_, X[:50].mean(0))
+
+
+def test_in_a_pipeline() -> None:
+    pipeline = make_pipeline(StandardScaler(), GaussianModel("diagonal"))
+    assert pipeline.fit_transform(X).shape == (150, 6)
+    assert np.isfinite(pipeline.score_samples(X)).all()
