@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.covariance.factor import DenseFactor
+from mvnjac.kernels import compiled
 from mvnjac.memory import Workspace
 from mvnjac.products import symmetrised
 from mvnjac.selection import Part
@@ -37,7 +38,18 @@ class WhitenedRows:
         """n, Σ z and Σ z zᵀ of rows x (n, d); and (p,) the sums of the squared scores by these parts, None where they would be the
         difference of larger numbers."""
         d = x.shape[1]
-        first, second, fourth = x.new_zeros(d), x.new_zeros(d, d), x.new_zeros(d, d)
+        fourth = x.new_zeros(d, d)
+        quick = compiled.whitened_sums(
+            x, self._mean.squeeze(-1), self._factor.scale_tril, None, fourth=fourth if parts else None
+        )
+        first, second = quick or self._in_chunks(x, fourth if parts else None)
+        sums = Sums(x.new_tensor(float(len(x))), first, symmetrised(second))
+        return sums, self._squares(sums, symmetrised(fourth), len(x), parts) if parts else None
+
+    def _in_chunks(self, x: Tensor, fourth: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Σ z and Σ z zᵀ by plain torch; fourth (d, d) += Σ a² a²ᵀ."""
+        d = x.shape[1]
+        first, second = x.new_zeros(d), x.new_zeros(d, d)
         step = max(d, _CHUNK_BYTES // (8 * d))
         for rows in x.split(step):
             r, z = (self._workspace.take(name, x, (d, len(rows))) for name in ("r", "z"))
@@ -45,12 +57,11 @@ class WhitenedRows:
             torch.linalg.solve_triangular(self._factor.scale_tril, r, upper=False, out=z)
             first += z.sum(-1)
             second.addmm_(z, z.mT)
-            if parts:
+            if fourth is not None:
                 torch.mm(self._factor.precision_matrix, r, out=z)  # a
                 torch.mul(z, z, out=r)
                 fourth.addmm_(r, r.mT)
-        sums = Sums(x.new_tensor(float(len(x))), first, symmetrised(second))
-        return sums, self._squares(sums, symmetrised(fourth), len(x), parts) if parts else None
+        return first, second
 
     def _squares(self, sums: Sums, fourth: Tensor, count: int, parts: Sequence[Part]) -> Tensor | None:
         """From Σ z zᵀ and Σ a² a²ᵀ, entry by entry."""

@@ -70,6 +70,35 @@ def test_weighted_sums_of_whitened_rows(d, dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 5, 8, 20, 33, 130, 256])
+@pytest.mark.parametrize("n", [1, 7, 32, 77])
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fourth_moments_of_rows_in_either_order(d, n, dtype, by_column, weighted) -> None:
+    x, mean, sigma = rows(n, d, dtype)
+    weights = torch.linspace(-1, 2, n, dtype=dtype) if weighted else None
+    L = torch.linalg.cholesky(sigma.double())
+    z = torch.linalg.solve_triangular(L, (x.double() - mean.double()).mT, upper=False)
+    squares = torch.linalg.solve_triangular(L.mT, z, upper=True).square()
+    wide = torch.full((d, n + 5), torch.nan, dtype=dtype)  # columns that do not follow at once upon each other
+    wide[:, 2 : 2 + n] = x.mT
+    held = wide[:, 2 : 2 + n].mT if by_column else x
+    memory, behind = guarded((d, d), dtype)
+    own = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
+    first, second = compiled.whitened_sums(held, mean, L.to(dtype), weights, fourth=memory)
+    agree(first, z @ own, sigma)
+    agree(second, (z * own) @ z.mT, sigma)
+    agree(memory, (squares * own) @ squares.mT, sigma)
+    assert torch.equal(memory, memory.mT)
+    assert bool((behind == 7).all())
+
+
+def test_one_column_for_all_variables_is_left_to_torch() -> None:
+    x, mean, sigma = torch.ones(9, 1).expand(9, 3), torch.zeros(3), torch.eye(3)
+    assert compiled.whitened_sums(x, mean, sigma, None) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 33, 50, 64])
 @pytest.mark.parametrize("n", [1, 3, 8, 9, 17, 40])
 def test_many_small_gaussians(n, d, dtype) -> None:

@@ -121,27 +121,36 @@ def pairs(A: Tensor, B: Tensor, coefficient: float, out: Tensor) -> bool:
 
 
 def whitened_sums(
-    x: Tensor, mean: Tensor, scale_tril: Tensor, weights: Tensor | None, squares: Tensor | None = None
+    x: Tensor,
+    mean: Tensor,
+    scale_tril: Tensor,
+    weights: Tensor | None,
+    squares: Tensor | None = None,
+    fourth: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Σ w z (d,) and Σ w z zᵀ (d, d) of z = L⁻¹(x − µ): x (n, d), mean (d,), scale_tril (d, d), weights (n,).
 
-    squares: (n,) memory for ‖z‖². None where the kernel cannot do it.
+    x lies in memory row after row, or column after column. squares: (n,) memory for ‖z‖²; fourth: (d, d) memory for Σ w a² a²ᵀ of
+    a = L⁻ᵀ z. None where the kernel cannot do it.
     """
     n, d = x.shape
     if n == 0 or not planner.kernel_sums(d):
         return None
+    by_row = x.is_contiguous()
+    if not by_row and x.stride(1) < n:  # columns that are one and the same
+        return None
     triangle = scale_tril if scale_tril.stride(-1) == 1 else scale_tril.mT
     if (
-        not _in_reach(x, mean, triangle, weights)
-        or not x.is_contiguous()
+        not _in_reach(x if by_row else x.mT, mean, triangle, weights, fourth)
         or (weights is not None and not weights.is_contiguous())
+        or (fourth is not None and not fourth.is_contiguous())
     ):
         return None
     native, itemsize = kernels.native, ITEMSIZE[x.dtype]
     prepared = native.prepare_triangle(itemsize, mean.data_ptr(), scale_tril.data_ptr(), *scale_tril.stride(), d)
     first, second = x.new_empty(d), x.new_empty(Size((d, d)))
     native.sums(
-        itemsize, x.data_ptr(), prepared, n, d, _address(weights), first.data_ptr(), second.data_ptr(), _address(squares), False,
-        torch.get_num_threads(),
+        itemsize, x.data_ptr(), 0 if by_row else x.stride(1), prepared, n, d, _address(weights), first.data_ptr(), second.data_ptr(),
+        _address(squares), _address(fourth), False, torch.get_num_threads(),
     )  # fmt: skip
     return first, second

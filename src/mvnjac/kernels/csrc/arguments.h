@@ -30,6 +30,7 @@ template <class T> struct Dense {
     const T *x;
     const T *prepared;
     index n, d;
+    index column;  // the distance between columns where x lies column after column, 0 where it lies row after row
 };
 
 // The packed derivative by a matrix: out[row, k(i,j)] = c_ij left_i right_j (+ c_ij right_i left_j) + offset_k over the lower
@@ -69,8 +70,8 @@ template <class T> struct Kernels {
     bool (*finite)(const T *x, index count);
     bool (*symmetric)(const T *A, index d);
     void (*log_prob)(const Dense<T> &, T *out, index first, index last);
-    // sums (d + 1, d): Σ w z, then Σ w z zᵀ; over rows first … last; squares may be null
-    void (*moments)(const Dense<T> &, const T *weights, T *sums, index ld, T *squares, index first, index last);
+    // sums (d + 1, d): Σ w z, then Σ w z zᵀ, then, if `fourth`, (d, d) Σ w a² a²ᵀ; over rows first … last; squares may be null
+    void (*moments)(const Dense<T> &, const T *weights, T *sums, index ld, T *squares, bool fourth, index first, index last);
     // from these sums and Σ w: the totals by the mean (d) and by Σ (d, d)
     void (*total)(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix, T *workspace);  // 3 ld²
     index (*sums_stride)(index d);

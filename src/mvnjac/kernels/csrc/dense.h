@@ -114,17 +114,27 @@ template <class T> struct Block {
 
     explicit Block(index d) : ld(stride_of<T>(d)), rows(0), padded(0) {}
 
-    // r = x − µ with zeros to whole tiles, z = C r
+    // z = C (x − µ) with zeros to whole tiles
     void whiten(const Dense<T> &of, index first, index count) {
         const Layout at(of.d);
-        const T *mean = of.prepared + at.mean;
         constexpr int W = lanes<T>;
         rows = count;
         padded = up(count, TALL);
+        if (of.column) centre_columns(of, first, of.prepared + at.mean);
+        else centre_rows(of, first, of.prepared + at.mean);
+        const index across = of.column ? 1 : ld, along = of.column ? ROWS : 1;
+        product<T, Shape::upper>(z, ld, padded, of.d, of.d, r, across, along, of.prepared + at.transposed, ld);
+        for (index j = up(of.d, W); j < ld; j += W)
+            for (index i = 0; i < padded; i++) store(z + i * ld + j, V<T>{});
+    }
+
+    // r = x − µ, row after row
+    void centre_rows(const Dense<T> &of, index first, const T *mean) {
+        constexpr int W = lanes<T>;
         const T *end = of.x + of.n * of.d;
         const index whole = of.d / W * W, rest = of.d - whole;
         const auto kept = first_lanes<T>(rest);
-        for (index i = 0; i < count; i++) {
+        for (index i = 0; i < rows; i++) {
             const T *x = of.x + (first + i) * of.d;
             T *row = r + i * ld;
             for (index j = 0; j < whole; j += W) store(row + j, load(x + j) - load(mean + j));
@@ -134,10 +144,24 @@ template <class T> struct Block {
             else
                 for (index j = whole; j < of.d; j++) row[j] = x[j] - mean[j];
         }
-        memset(r + count * ld, 0, sizeof(T) * (padded - count) * ld);
-        product<T, Shape::upper>(z, ld, padded, of.d, of.d, r, ld, 1, of.prepared + at.transposed, ld);
-        for (index j = up(of.d, W); j < ld; j += W)
-            for (index i = 0; i < padded; i++) store(z + i * ld + j, V<T>{});
+        memset(r + rows * ld, 0, sizeof(T) * (padded - rows) * ld);
+    }
+
+    // The same column after column, ROWS apart: a product reads r number by number, in any order.
+    void centre_columns(const Dense<T> &of, index first, const T *mean) {
+        for (index j = 0; j < of.d; j++) {
+            const T *x = of.x + j * of.column + first, own = mean[j];
+            T *column = r + j * ROWS;
+            for (index i = 0; i < rows; i++) column[i] = x[i] - own;
+            for (index i = rows; i < padded; i++) column[i] = T(0);
+        }
+    }
+
+    // r = a = Cᵀ z
+    void scale(const Dense<T> &of) {
+        product<T, Shape::lower>(r, ld, padded, of.d, of.d, z, ld, 1, of.prepared + Layout(of.d).inverse, ld);
+        for (index j = up(of.d, lanes<T>); j < ld; j += lanes<T>)
+            for (index i = 0; i < padded; i++) store(r + i * ld + j, V<T>{});
     }
 
     T square(index i) const {
@@ -192,14 +216,15 @@ static void outer_products(const T *A, index lda, const T *weights, T *sums, ind
 template <class T> static index sums_stride(index d) { return stride_of<T>(d); }
 
 template <class T>
-static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *squares, index first, index last) {
+static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *squares, bool fourth, index first, index last) {
     Block<T> block(of.d);
     alignas(64) T weighted[ROWS * LARGEST];
     T *by_mean = sums, *second = sums + ld;
-    memset(sums, 0, sizeof(T) * (ld + 1) * ld);
+    memset(sums, 0, sizeof(T) * ((fourth ? 2 : 1) * ld + 1) * ld);
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        const T *left = add_outer_products(second, block.z, weights ? weights + start : nullptr, weighted, ld, of.d, block.rows, block.padded);
+        const T *own = weights ? weights + start : nullptr;
+        const T *left = add_outer_products(second, block.z, own, weighted, ld, of.d, block.rows, block.padded);
         for (index j = 0; j < ld; j += lanes<T>) {
             V<T> sum = load(by_mean + j);
             for (index i = 0; i < block.rows; i++) sum += load(left + i * ld + j);
@@ -207,6 +232,14 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
         }
         if (squares)
             for (index i = 0; i < block.rows; i++) squares[start + i] = block.square(i);
+        if (fourth) {
+            block.scale(of);
+            for (index i = 0; i < block.padded * ld; i += lanes<T>) {
+                const V<T> some = load(block.r + i);
+                store(block.r + i, some * some);
+            }
+            add_outer_products(second + ld * ld, block.r, own, weighted, ld, of.d, block.rows, block.padded);
+        }
     }
 }
 
@@ -246,9 +279,8 @@ template <class T> static void offset(const T *prepared, index d, T *packed, T *
 
 // The rows of the matrix of a block: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal; ld apart.
 template <class T> static inline void write_rows(Block<T> &block, const Dense<T> &of, const T *offset, T *out, index ld, const T *end) {
-    const Layout at(of.d);
-    T *a = block.r;
-    product<T, Shape::lower>(a, block.ld, block.padded, of.d, of.d, block.z, block.ld, 1, of.prepared + at.inverse, block.ld);
+    const T *a = block.r;
+    block.scale(of);
     for (index i = 0; i < block.rows; i++) {
         T *row = out + i * ld;
         const T *own = a + i * block.ld;

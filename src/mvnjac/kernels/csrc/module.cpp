@@ -185,27 +185,28 @@ template <class T> PyObject *log_prob(Arguments in) {
     Py_RETURN_NONE;
 }
 
-// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ. Their squares where wanted.
+// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ. Where wanted ‖z‖² of each row,
+// and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
 template <class T> PyObject *sums(Arguments in) {
     Dense<T> of{};
-    of.x = in.address<T>(), of.prepared = in.prepared<T>();
+    of.x = in.address<T>(), of.column = in.integer(), of.prepared = in.prepared<T>();
     of.n = in.integer(), of.d = in.integer();
     const T *weights = in.address<T>();
-    T *first = in.address<T>(), *second = in.address<T>(), *squares = in.address<T>();
+    T *first = in.address<T>(), *second = in.address<T>(), *squares = in.address<T>(), *fourth = in.address<T>();
     const bool complete = in.integer() != 0;
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const Kernels<T> &k = kernels<T>();
-    const index ld = k.sums_stride(of.d), size = (ld + 1) * ld;
+    const index ld = k.sums_stride(of.d), size = ((fourth ? 2 : 1) * ld + 1) * ld;
     const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
     const auto work = [&] {
         const index room = size * (parts.count ? parts.count : 1);
         Scratch<T> scratch(room + 3 * ld * ld);
         T *sums = scratch.memory, count = T(of.n);
         divide(parts.count, threads, [&](index part) {
-            k.moments(of, weights, sums + part * size, ld, squares, parts.first(part), parts.last(part, of.n));
+            k.moments(of, weights, sums + part * size, ld, squares, fourth != nullptr, parts.first(part), parts.last(part, of.n));
         });
-        if (!parts.count) k.moments(of, weights, sums, ld, squares, 0, 0);
+        if (!parts.count) k.moments(of, weights, sums, ld, squares, fourth != nullptr, 0, 0);
         for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
             for (index part = 0; part + step < parts.count; part += 2 * step)
                 for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
@@ -222,6 +223,8 @@ template <class T> PyObject *sums(Arguments in) {
             first[i] = sums[i];
             for (index j = 0; j <= i; j++) second[i * of.d + j] = second[j * of.d + i] = sums[(1 + i) * ld + j];
         }
+        for (index i = 0; fourth && i < of.d; i++)
+            for (index j = 0; j <= i; j++) fourth[i * of.d + j] = fourth[j * of.d + i] = sums[(1 + ld + i) * ld + j];
     };
     if (of.n * of.d < 1000) work();
     else if (!freely(work)) return nullptr;
