@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mvnjac import model_file
+from mvnjac import model_file, passes
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import refuse_extreme
 from mvnjac.engines.run import Run
@@ -132,8 +133,7 @@ def fitted(data: Data, structure: str, max_iterations: int, run: Run) -> Fit:
 
 def _fitted(data: Data, source: Source, names: list[str], structure: str, max_iterations: int, run: Run) -> Fit:
     choice = _choice(structure)
-    gathering = run.over(Gather(data, tuple(names)), source.slices(rows_of(len(names))), "estimating").sums
-    sample = None if gathering is None else gathering.sample(lambda i: repr(names[i]), str(data.path))
+    sample = _sample(data, source, names, run)
     if sample is None:
         raise TableError(f"{data.path}: there are no rows to estimate from.")
     with warnings.catch_warnings():
@@ -142,6 +142,26 @@ def _fitted(data: Data, source: Source, names: list[str], structure: str, max_it
             return fit_sample(sample, choice, names, data.missing, max_iterations, run.search)
         except NotConvergedWarning as warning:
             raise MvnjacError(str(warning)) from None
+
+
+def _sample(data: Data, source: Source, names: list[str], run: Run) -> Sample | None:
+    """What stands for the table's rows; None of none."""
+    slices, columns = source.slices(rows_of(len(names))), tuple(names)
+
+    def namer(i: int) -> str:
+        return repr(names[i])
+
+    if data.missing is None:
+        gathering = run.over(Gather(data, columns), slices, "estimating").sums
+        return None if gathering is None else gathering.sample(namer, str(data.path))
+    survey, passed = run.over(passes.Look(data, columns, passes.MOST_HELD), slices, "estimating").sums, itertools.count(1)
+
+    def over_rows(gaussian: Gaussian, wrt: Sequence[str], origin: Tensor, units: Tensor) -> tuple[float, dict[str, Tensor]]:
+        job = passes.Expect(data, columns, gaussian.mean, gaussian.covariance, tuple(wrt), origin, units)
+        totals = run.over(job, slices, f"pass {next(passed)}").sums
+        return float(totals[passes.VALUE]), {name: totals[name] for name in wrt}
+
+    return None if survey is None else survey.sample(namer, str(data.path), over_rows)
 
 
 def _choice(structure: str) -> Choice:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,8 +20,13 @@ from torch import Tensor
 from mvnjac.moments import Moments
 from mvnjac.patterns import rows_of_patterns
 
+if TYPE_CHECKING:
+    from mvnjac.gaussian import Gaussian
+
 #: rows that are looked at together
 _ROWS = 8192
+#: what a pattern costs beside its numbers, in numbers
+_EACH = 256
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,20 @@ class Sample:
         """The sum of the weights."""
         return float(self.weights.sum())
 
+    @property
+    def together(self) -> Tensor:
+        """(d, d) the weight of the observations of which two variables are observed."""
+        seen = self.observed.to(self.rows)
+        return seen.mT @ (self.multiplicity.unsqueeze(-1) * seen)
+
+    def totals(self, gaussian: Gaussian, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
+        """The log-likelihood of all observations about the origin, and its gradients by these parameters."""
+        J = gaussian.jacobian(self.rows)
+        return float((self.weights * J.log_prob).sum()), J.sum(weights=self.weights, wrt=names)
+
+    def require_rows(self, wanted: str) -> None:
+        """Raise where the rows stand for observations only roughly."""
+
     @functools.cached_property
     def scaled_rows(self) -> Tensor:
         """(m, d) rows whose Gram matrix is the covariance; where entries are missing, each column has the variance of those that
@@ -163,6 +183,11 @@ class Gathering:
             return
         for rows, observed in rows_of_patterns(~missing):
             self._pattern(observed.tolist()).add(x[rows][:, observed], None if weights is None else weights[rows])
+
+    @property
+    def held(self) -> int:
+        """About how many numbers this holds."""
+        return sum(_EACH + len(observed) * pattern.held for observed, pattern in self._patterns.items())
 
     def moments(self, moments: Moments) -> None:
         self._pattern(range(self._d)).moments = moments
@@ -239,6 +264,11 @@ class _Pattern:
     @property
     def count(self) -> int:
         return sum(len(x) for x, _ in self._rows) if self.moments is None else self.moments.count
+
+    @property
+    def held(self) -> int:
+        """How many rows of numbers."""
+        return self.count if self.moments is None else len(self.moments.origin)
 
     @property
     def total(self) -> float:

@@ -141,8 +141,7 @@ def refuse_strangers(sample: Sample, bandwidth: int | None = None) -> None:
 
     bandwidth: only of variables that are not further apart.
     """
-    seen = sample.observed.to(sample.rows)
-    never = ((seen.mT @ seen) == 0).tril(-1)
+    never = (sample.together == 0).tril(-1)
     apart = (never if bandwidth is None else never.triu(-bandwidth)).nonzero().tolist()
     if apart:
         shown = "; ".join(f"{sample.namer(j)} and {sample.namer(i)}" for i, j in apart[:_SHOWN])

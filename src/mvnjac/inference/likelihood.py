@@ -102,9 +102,7 @@ class Point:
     def __init__(self, likelihood: Likelihood, theta: Tensor, gaussian: Gaussian) -> None:
         sample = likelihood.sample
         self._likelihood, self.theta, self.gaussian = likelihood, theta, gaussian
-        J = gaussian.jacobian(sample.rows)
-        self.value = float((sample.weights * J.log_prob).sum())
-        totals = J.sum(weights=sample.weights, wrt=likelihood.names)
+        self.value, totals = sample.totals(gaussian, likelihood.names)
         self._stretch = likelihood.stretch(theta)
         self.score = likelihood.packed(totals) * self._stretch
 

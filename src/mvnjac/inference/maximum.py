@@ -52,7 +52,7 @@ def fit_sample(
         units = torch.ones_like(units)
     sample_there = sample if rescaled is None else sample.in_units(units)
     likelihood = _likelihood(sample_there, rescaled or start)
-    shift = -float((sample.multiplicity.unsqueeze(-1) * sample.observed * units.log()).sum())
+    shift = -float(sample.together.diagonal() @ units.log())
 
     def watch(iteration: int, point: Point) -> None:
         point.structure.refuse_edge(sample_there, point.scores)

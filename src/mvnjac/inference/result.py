@@ -67,6 +67,7 @@ class Fit:
             MemoryLimitError: the information has no closed inverse and its matrix cannot fit.
         """
         model, sample = self.gaussian._model, self._sample
+        sample.require_rows("standard errors")
         if sample.complete:
             variances = self.gaussian.fisher_information().inverse_diagonal() / sample.total
         else:

@@ -1,0 +1,163 @@
+"""Missing entries of more patterns than can be held: some rows stand in for the table, and the likelihood is that of all of it.
+
+The first rows, as many as fit into a bound, say where a search starts and in which metric it moves; value and score at each point of
+it, which decide where it ends, are sums over all rows of the table: a pass over its slices, merged like any others (`merging.py`). The
+score of a row by mean and covariance is what EM's expectation step has of it (`inference/expectation_maximisation.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mvnjac.covariance.base import Covariance
+from mvnjac.engines.unit import Job, Result, Unit
+from mvnjac.errors import MvnjacError
+from mvnjac.gaussian import Gaussian
+from mvnjac.merging import Totals, Tree
+from mvnjac.sample import Gathering, Sample
+
+if TYPE_CHECKING:
+    from mvnjac.estimates import Data
+
+#: numbers that are held of the rows of all patterns together, in a unit or in what was merged: 64 MB
+MOST_HELD = 2**23
+#: under which name the log-likelihood stands beside the gradients
+VALUE = "log_likelihood"
+#: (density, its parameters, origin, units) → the log-likelihood of all rows (x − origin) / units, and its gradients
+Pass = Callable[[Gaussian, Sequence[str], Tensor, Tensor], tuple[float, dict[str, Tensor]]]
+
+
+class Survey:
+    """Rows as they come: the first ones, pattern by pattern, and a few numbers about all of them.
+
+    Attributes:
+        gathering: the rows that are held.
+        full: whether there were more, after `most` numbers.
+        count: rows with any entry; together (d, d): in how many of them two variables are observed; smallest, largest: (d,) values.
+    """
+
+    def __init__(self, d: int, most: int) -> None:
+        self.gathering, self.full, self.count, self._most = Gathering(d), False, 0, most
+        self.together = torch.zeros(d, d, dtype=torch.float64)
+        self.smallest, self.largest = (torch.full((d,), sign * torch.inf, dtype=torch.float64) for sign in (1, -1))
+
+    def add(self, x: Tensor) -> None:
+        """Rows x (n, d), NaN where an entry is missing."""
+        missing = x.isnan()
+        seen = (~missing).to(x)
+        self.count += int((~missing).any(-1).sum())
+        self.together = self.together + seen.mT @ seen
+        self.smallest = torch.minimum(self.smallest, x.masked_fill(missing, torch.inf).amin(0))
+        self.largest = torch.maximum(self.largest, x.masked_fill(missing, -torch.inf).amax(0))
+        self._hold(lambda: self.gathering.add(x))
+
+    def merge(self, other: Survey) -> Survey:
+        """Of both sets of rows, these first."""
+        both = Survey(len(self.smallest), self._most)
+        both.gathering, both.full, both.count = self.gathering, self.full, self.count + other.count
+        both.together = self.together + other.together
+        both.smallest = torch.minimum(self.smallest, other.smallest)
+        both.largest = torch.maximum(self.largest, other.largest)
+
+        def join() -> None:
+            both.gathering = self.gathering.merge(other.gathering)
+
+        both._hold(join)
+        both.full = both.full or other.full
+        return both
+
+    def _hold(self, more: Callable[[], None]) -> None:
+        """More rows, unless there are enough."""
+        if not self.full:
+            self.full = self.gathering.held > self._most
+        if not self.full:
+            more()
+
+    def sample(self, namer: Callable[[int], str], name: str, over_rows: Pass) -> Sample | None:
+        """The rows, where they are all held; else what stands for them. None where nothing is observed."""
+        held = self.gathering.sample(namer, name)
+        if held is None or not self.full:
+            return held
+        share = self.count / held.total
+        fields = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)} | {
+            "count": self.count,
+            "weights": held.weights * share,
+            "multiplicity": held.multiplicity * share,
+            "constant": (self.smallest == self.largest).nonzero().squeeze(-1).tolist(),
+            "unobserved": (self.smallest > self.largest).nonzero().squeeze(-1).tolist(),
+        }
+        return StandIn(**fields, survey=self, over_rows=over_rows, units=torch.ones_like(held.origin))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn(Sample):
+    """Rows that stand for more of them, with weights that add up to the number of all.
+
+    Attributes:
+        survey: what is known of all; over_rows: their likelihood; units: (d,) those of the variables here.
+    """
+
+    survey: Survey
+    over_rows: Pass
+    units: Tensor
+
+    def in_units(self, units: Tensor) -> Sample:
+        return dataclasses.replace(self, rows=self.rows / units, units=self.units * units)
+
+    @property
+    def together(self) -> Tensor:
+        return self.survey.together
+
+    def totals(self, gaussian: Gaussian, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
+        return self.over_rows(gaussian, names, self.origin, self.units)
+
+    def require_rows(self, wanted: str) -> None:
+        raise MvnjacError(
+            f"{self.name}: {wanted} need all rows again, more than are held; ask for them by `mvnjac score --model`."
+        )
+
+
+@dataclass(frozen=True)
+class Look(Job):
+    """The survey of a unit's rows, of which `most` numbers are held."""
+
+    data: Data
+    names: tuple[str, ...]
+    most: int
+
+    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+        survey, count = Survey(len(self.names), self.most), 0
+        for rows in self.data.rows(self.names, unit.at):
+            survey.add(rows.x)
+            count += len(rows.x)
+            told(len(rows.x))
+        return Result(unit.number, count, survey if count else None)
+
+
+@dataclass(frozen=True)
+class Expect(Job):
+    """The log-likelihood of a unit's rows (x − origin) / units, each the marginal of what it observes, and its gradients."""
+
+    data: Data
+    names: tuple[str, ...]
+    mean: Tensor
+    covariance: Covariance
+    wrt: tuple[str, ...]
+    origin: Tensor
+    units: Tensor
+
+    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+        gaussian = Gaussian(self.mean, self.covariance, missing="marginalise")
+        tree, count = Tree[Totals](), 0
+        for i, rows in enumerate(self.data.rows(self.names, unit.at)):
+            J = gaussian.jacobian((rows.x - self.origin) / self.units)
+            tree.add(i, Totals({VALUE: J.log_prob.sum(), **J.sum(wrt=self.wrt)}))
+            count += len(rows.x)
+            told(len(rows.x))
+        return Result(unit.number, count, tree.total())
