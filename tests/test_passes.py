@@ -17,7 +17,6 @@ from mvnjac.engines.local import Local
 from mvnjac.engines.run import Run
 from mvnjac.errors import MvnjacError
 from mvnjac.estimates import Data
-from mvnjac.sample import Gathering
 from mvnjac.tables import slices
 from tests.test_cli import run
 
@@ -39,7 +38,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, torch.
     return path, torch.from_numpy(x)
 
 
-@pytest.mark.parametrize("structure", ["dense", "cholesky", "diagonal", "low-rank:1", "compound-symmetric"])
+@pytest.mark.parametrize("structure", ["dense", "diagonal", "low-rank:1"])
 def test_the_estimate_is_that_of_the_library(table, tmp_path: Path, capsys, structure: str) -> None:
     path, x = table
     out = tmp_path / "m.safetensors"
@@ -75,11 +74,14 @@ def test_every_pass_is_told_and_counted(table) -> None:
 
 def test_two_processes_give_the_same_bits(table) -> None:
     path, _ = table
-    data = Data(path, missing="marginalise")
-    one, two = (estimates.fitted(data, "diagonal", 1000, Run(Local(workers))) for workers in (1, 2))
-    assert one.iterations == two.iterations
-    assert torch.equal(one.mean, two.mean)
-    assert torch.equal(one.covariance.parameters["cov_diag"], two.covariance.parameters["cov_diag"])
+    data, found = Data(path, missing="marginalise"), []
+    gaussian = mvnjac.Gaussian(torch.zeros(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64))
+    for workers in (1, 2):
+        sample = estimates._sample(data, *data.open(), Run(Local(workers)))
+        value, totals = sample.totals(gaussian, ["mean", "covariance_matrix"])
+        found.append([sample.rows.nan_to_num(), sample.weights, torch.tensor(value), *totals.values()])
+    assert len(found[0]) == 5
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_no_more_is_held_than_was_said(table) -> None:
@@ -90,13 +92,13 @@ def test_no_more_is_held_than_was_said(table) -> None:
         surveys.append(passes.Survey(6, 3000))
         for at in range(first, first + 100, 10):
             surveys[-1].add(x[at : at + 10])
-        assert surveys[-1].gathering.held < 3000 + 10 * (256 + 6)
+            assert surveys[-1].gathering.held <= 3000 or len(surveys[-1].gathering) <= 6
     whole = surveys[0]
     for survey in surveys[1:]:
         whole = whole.merge(survey)
     assert whole.full
-    assert whole.gathering.held < 2 * 3000 + 10 * (256 + 6)
-    every = Gathering(6)
+    assert 1000 < whole.gathering.held <= 3000
+    every = passes.Some(6)
     every.add(x)
     assert every.held > 4 * 3000
     observed = (~x.isnan()).double()
@@ -104,19 +106,27 @@ def test_no_more_is_held_than_was_said(table) -> None:
     assert torch.equal(whole.together, observed.mT @ observed)
 
 
-def test_what_no_row_says_is_refused_by_all_rows(table, tmp_path: Path, capsys) -> None:
-    """The stand-in may lack a pair that later rows have; a pair that no row has is named."""
+def test_a_variable_that_begins_late(table, tmp_path: Path, capsys) -> None:
+    """The rows that are held come from all of the table. A pair that no row has is named, and so is what is too rare to be held."""
     path, x = table
-    x = x.clone()
-    x[:1200, 1] = torch.nan
     late = pd.DataFrame(x.numpy(), columns=NAMES)
-    pq.write_table(pa.Table.from_pandas(late), path, row_group_size=300)
+    late.loc[:1199, "v1"] = np.nan
     arguments = ("fit", path, "--missing", "marginalise", "-o", tmp_path / "m.safetensors", "--force")
-    late["v0"] = late["v0"].where(late["v1"].isna())
-    code, _, err = run(*arguments, capsys=capsys)
+    expected = mvnjac.fit(torch.tensor(late.to_numpy()), missing="marginalise")
     pq.write_table(pa.Table.from_pandas(late), path, row_group_size=300)
-    assert code == 0, err
+    assert run(*arguments)[0] == 0
+    found = mvnjac.load(tmp_path / "m.safetensors")
+    scale = expected.covariance.dense(6).diagonal().sqrt()
+    assert float(((found.mean - expected.mean) / scale).abs().max()) < 1e-6
+    apart = late.assign(v0=late["v0"].where(late["v1"].isna()))
+    pq.write_table(pa.Table.from_pandas(apart), path, row_group_size=300)
     code, _, err = run(*arguments, capsys=capsys)
     assert code == 1
     assert "never observed in the same row" in err
     assert "'v0' and 'v1'" in err
+    late.loc[:1497, "v1"] = np.nan
+    late.loc[1498:, "v1"] = [1.0, 2.0]
+    pq.write_table(pa.Table.from_pandas(late), path, row_group_size=300)
+    code, _, err = run(*arguments, capsys=capsys)
+    assert code == 1
+    assert "'v1': observed too rarely" in err

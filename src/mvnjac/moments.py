@@ -82,3 +82,15 @@ class Moments:
     def constant(self) -> list[int]:
         """The columns whose values are all the same."""
         return (self.smallest == self.largest).nonzero().squeeze(-1).tolist()
+
+
+def root(scatter: Tensor) -> Tensor:
+    """(r, d) R with RᵀR = scatter, each variable seen in its own units; r its rank, at least 1."""
+    if not bool(torch.isfinite(scatter).all()):
+        return torch.diag(scatter.diagonal().sqrt())  # no root: `refuse_extreme` says of which variables
+    scale = scatter.diagonal().sqrt()
+    scale = torch.where(scale > 0, scale, 1)
+    values, vectors = torch.linalg.eigh(scatter / torch.outer(scale, scale))
+    kept = values > 0
+    kept[-1] = True  # of no scatter at all a row of zeros is left
+    return values[kept].clamp(min=0).sqrt().unsqueeze(-1) * vectors[:, kept].mT * scale

@@ -12,12 +12,12 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
-from mvnjac.moments import Moments
+from mvnjac.moments import Moments, root
 from mvnjac.patterns import rows_of_patterns
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: rows that are looked at together
 _ROWS = 8192
-#: what a pattern costs beside its numbers, in numbers
-_EACH = 256
 
 
 @dataclass(frozen=True)
@@ -167,9 +165,9 @@ class Gathering:
         self._patterns: dict[tuple[int, ...], _Pattern] = {}
         self._d = d
 
-    def merge(self, other: Gathering) -> Gathering:
+    def merge(self, other: Gathering) -> Self:
         """The rows of both."""
-        both = Gathering(self._d)
+        both = type(self)(self._d)
         both._patterns = dict(self._patterns)
         for observed, pattern in other._patterns.items():
             own = both._patterns.get(observed)
@@ -183,11 +181,6 @@ class Gathering:
             return
         for rows, observed in rows_of_patterns(~missing):
             self._pattern(observed.tolist()).add(x[rows][:, observed], None if weights is None else weights[rows])
-
-    @property
-    def held(self) -> int:
-        """About how many numbers this holds."""
-        return sum(_EACH + len(observed) * pattern.held for observed, pattern in self._patterns.items())
 
     def moments(self, moments: Moments) -> None:
         self._pattern(range(self._d)).moments = moments
@@ -266,11 +259,6 @@ class _Pattern:
         return sum(len(x) for x, _ in self._rows) if self.moments is None else self.moments.count
 
     @property
-    def held(self) -> int:
-        """How many rows of numbers."""
-        return self.count if self.moments is None else len(self.moments.origin)
-
-    @property
     def total(self) -> float:
         return float(self.count) if self.moments is not None else float(self._together[1].sum())
 
@@ -300,19 +288,7 @@ class _Pattern:
         if self.moments is None:
             x, w = self._together
             return (x - x[0]) - centre, w
-        root = _root(self.moments.scatter)
-        half = root * (len(root) / self.moments.count) ** 0.5
+        half = root(self.moments.scatter)
+        half = half * (len(half) / self.moments.count) ** 0.5
         rows = torch.cat([half, -half])
         return rows + (self.moments.shift - centre), rows.new_full((len(rows),), self.moments.count / len(rows))
-
-
-def _root(scatter: Tensor) -> Tensor:
-    """(r, d) R with RᵀR = scatter, each variable seen in its own units; r its rank, at least 1."""
-    if not bool(torch.isfinite(scatter).all()):
-        return torch.diag(scatter.diagonal().sqrt())  # no root: `refuse_extreme` says of which variables
-    scale = scatter.diagonal().sqrt()
-    scale = torch.where(scale > 0, scale, 1)
-    values, vectors = torch.linalg.eigh(scatter / torch.outer(scale, scale))
-    kept = values > 0
-    kept[-1] = True  # of no scatter at all a row of zeros is left
-    return values[kept].clamp(min=0).sqrt().unsqueeze(-1) * vectors[:, kept].mT * scale
