@@ -223,7 +223,7 @@ def test_hessian(d, dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "d"), [(20_000, 9), (2500, 33), (80, 160)])
+@pytest.mark.parametrize(("n", "d"), [(20_000, 9), (2500, 33), (90, 160)])
 def test_large_results_into_used_memory(n, d, dtype) -> None:
     """They are written past the cache, line by line; wherever in a line the memory begins."""
     x, mean, sigma = rows(n, d, dtype)
