@@ -1,0 +1,153 @@
+"""Panels over time: influential rows, and breaks."""
+
+from __future__ import annotations
+
+from mvnjac.report import charts
+from mvnjac.report.attempts import Unavailable
+from mvnjac.report.content import Content
+from mvnjac.report.course import LEVEL, TOP, Break, Cusum, InfluentialRow
+from mvnjac.report.markup import Markup, tag
+from mvnjac.report.numbers import probability, short
+from mvnjac.report.tables import Number, sortable_table
+
+#: as many rows are named in the chart, and as many variables are drawn
+_NAMED, _DRAWN = 8, 24
+
+
+def unavailable(found: Unavailable) -> list[Markup]:
+    """Why a panel is empty."""
+    return [tag("p", found.reason, class_="why")]
+
+
+def influence(content: Content) -> list[Markup]:
+    """A stem a row, and the largest in a table."""
+    found = content.influence
+    if isinstance(found, Unavailable):
+        return unavailable(found)
+    at = sorted(range(content.rows), key=lambda i: -found.distances[i])[:_NAMED]
+    marked = [(row, str(content.labels[row])) for row in at]
+    caption = f"Influence of each row over time; the largest: {', '.join(text for _, text in marked)}"
+    chart = charts.both(lambda width: charts.stems(found.distances, content.labels, marked, caption, width))
+    names = ", ".join(str(row.label) for row in found.top[:3])
+    rows = [
+        [
+            row.label,
+            Number(row.distance, short(row.distance)),
+            row.most_changed,
+            Number(row.standard_errors, short(row.standard_errors)),
+        ]
+        for row in found.top
+    ]
+    return [
+        tag(
+            "p",
+            f"How far would all estimates together move if a row were left out? Furthest: {names}. " + _in_words(found.top[0]),
+        ),
+        tag(
+            "figure",
+            chart,
+            tag(
+                "figcaption",
+                "Generalised Cook distance sᵀ I⁻¹ s of each row (logarithmic scale; of the rows behind one pixel the largest is "
+                "drawn). At ",
+                tag("span", "1", class_="dash"),
+                " the estimates move by one standard error in some direction. Rows below the median are not drawn.",
+            ),
+        ),
+        sortable_table(
+            f"the-{TOP}-most-influential-rows",
+            [content.data.index or "row", "distance", "most moved estimate", "by standard errors"],
+            rows,
+        ),
+    ]
+
+
+def _in_words(row: InfluentialRow) -> str:
+    direction = "rise" if row.standard_errors > 0 else "fall"
+    return f"Without {row.label}, {row.most_changed} would {direction} by {short(abs(row.standard_errors))} of its standard errors."
+
+
+def breaks(content: Content) -> list[Markup]:
+    """The cumulated scores, and a test a variable."""
+    found = content.cusum
+    if isinstance(found, Unavailable):
+        return unavailable(found)
+    caption = f"Largest cumulated score over time with its line at 5%; largest on {found.date}"
+    mark = (found.row, str(found.date))
+    chart = charts.both(lambda width: charts.curve(found.path, content.labels, found.critical, mark, caption, width))
+    most = sorted(found.breaks, key=lambda test: test.p_value)
+    rows = [
+        [
+            test.variable,
+            test.date,
+            Number(test.statistic, short(test.statistic)),
+            Number(test.p_value, probability(test.p_value)),
+            Number(test.parameters, str(test.parameters)),
+            test.independent_date,
+            Number(test.independent_p_value, probability(test.independent_p_value)),
+        ]
+        for test in most
+    ]
+    headings = [
+        "variable",
+        "break after",
+        "supLM",
+        "p-value",
+        "parameters",
+        "if independent: break after",
+        "p-value if independent",
+    ]
+    return [
+        tag("p", _verdict(found)),
+        tag(
+            "figure",
+            chart,
+            tag(
+                "figcaption",
+                "Score CUSUM: at each row the largest of the cumulated, decorrelated scores. If no parameter changes it stays "
+                "below the ",
+                tag("span", "dashed line", class_="dash"),
+                f" at {short(found.critical)} all the time with probability 95%.{_left_out(found)}",
+            ),
+        ),
+        tag("h3", "Variable by variable"),
+        tag("p", _explained(found), class_="soft"),
+        tag("div", *(_small(test) for test in most[:_DRAWN]), class_="smalls"),
+        sortable_table("breaks-by-variable", headings, rows),
+    ]
+
+
+def _verdict(found: Cusum) -> str:
+    changed = [test for test in found.breaks if test.p_value < LEVEL]
+    names = ", ".join(f"{test.variable} ({test.date})" for test in sorted(changed, key=lambda test: test.p_value))
+    first = (
+        f"The cumulated score of {found.column} is the largest, {short(found.statistic)} after {found.date} "
+        f"(p {'' if found.p_value < 1e-15 else '= '}{probability(found.p_value)})."
+    )
+    if not changed:
+        return f"{first} Variable by variable no break is found at 5%."
+    return f"{first} Variable by variable, a break is found at 5% in {names}."
+
+
+def _explained(found: Cusum) -> str:
+    return (
+        "The Lagrange multiplier statistic of a single break after each row, of all parameters that a variable stands in (between "
+        "15% and 85% of the rows: supLM), with its line at 5%; p-values are those of the exact limiting law, one test at a time. Covariance "
+        f"of the scores: {found.covariance}. The last two columns take rows as independent: where volatility comes and goes, as in "
+        "returns, that finds breaks everywhere."
+    )
+
+
+def _left_out(found: Cusum) -> str:
+    return f" Without {', '.join(found.left_out)}, known up to a convention only." if found.left_out else ""
+
+
+def _small(test: Break) -> Markup:
+    caption = f"{test.variable}: statistic of a break over time, largest after {test.date}"
+    p = probability(test.p_value)
+    return tag(
+        "div",
+        tag("h3", test.variable),
+        tag("p", f"{test.date}, p {p if p.startswith('<') else '= ' + p}"),
+        charts.small_curve(test.path, test.critical, test.row, caption),
+    )
