@@ -23,8 +23,11 @@ def number_ticks(highest: float, count: int = 5) -> list[float]:
 
 
 def decades(lowest: float, highest: float) -> list[float]:
-    """The powers of ten from one to the other."""
-    return [10.0**k for k in range(math.ceil(math.log10(lowest)), math.floor(math.log10(highest)) + 1)]
+    """The powers of ten from one to the other; where there are hardly any, 2 and 5 of each too."""
+    first, last = math.floor(math.log10(lowest)), math.floor(math.log10(highest))
+    ticks = [factor * 10.0**k for k in range(first, last + 1) for factor in (1, 2, 5)]
+    inside = [tick for tick in ticks if lowest <= tick <= highest]
+    return inside if len(inside) <= 6 else [10.0**k for k in range(first, last + 1) if lowest <= 10.0**k]
 
 
 def row_ticks(labels: Sequence[Any], width: float) -> list[tuple[int, str]]:

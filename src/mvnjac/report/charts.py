@@ -93,7 +93,7 @@ def heat_map(heat: HeatMap, names: Sequence[str], caption: str, width: int) -> M
     """The lower triangle of Σ, darker where the number is larger; of a diverging scale each sign has its colour."""
     longest = max(map(len, names))
     left = min(11 + 7 * longest, width // 4)
-    cell = min((width - left) / len(names), 46.0)
+    cell = min((width - left) / len(names), 40.0)
     labelled = cell >= _READABLE
     finite = [v for row in heat.values for v in row if math.isfinite(v)]
     strength = _strength(heat.diverging, finite)
@@ -195,21 +195,17 @@ def _anchor(x: float, half: float, plot: int) -> str:
 
 def _marks(marks: Sequence[tuple[float, float, str]], width: int) -> list[Markup]:
     """A dot and a label each, the most important first; labels that would cover another are left out (the table has them)."""
-    taken: list[tuple[float, float]] = []
-    parts = []
+    taken: list[tuple[float, float, float]] = [(x - 4, x + 4, y + 4) for x, y, _ in marks]
+    parts = [tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="mark") for x, y, _ in marks]
     for x, y, text in marks:
-        parts.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="mark"))
-        room = 6.6 * len(text)
-        at = min(max(x - room / 2, _LEFT), width - _RIGHT - room)
-        up = next((y - 8 - lift for lift in (0, 13, 26) if y - 8 - lift > 10 and _free(taken, at, y - 8 - lift, room)), None)
-        if up is not None:
-            taken.append((at, up))
-            parts.append(tag("text", text, x=f"{at:.1f}", y=f"{up:.1f}", class_="mark-text"))
+        room = 6.9 * len(text)
+        left = min(max(x - room / 2, _LEFT), width - _RIGHT - room)
+        for up in (y - 8, y - 21, y - 34):
+            if up > 10 and not any(left < right and start < left + room and abs(up - at) < 12 for start, right, at in taken):
+                taken.append((left, left + room, up))
+                parts.append(tag("text", text, x=f"{left:.1f}", y=f"{up:.1f}", class_="mark-text"))
+                break
     return parts
-
-
-def _free(taken: Sequence[tuple[float, float]], x: float, y: float, room: float) -> bool:
-    return all(abs(x - other) > room + 4 or abs(y - height) > 12 for other, height in taken)
 
 
 def _strength(diverging: bool, finite: Sequence[float]) -> Callable[[float], float]:
@@ -235,7 +231,7 @@ def _cell(value: float, says: str, x: float, y: float, size: float, strength: fl
 
 
 def _brief(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}"
+    return (f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}").replace("-", "−")
 
 
 def _clipped(name: str, room: float) -> str:

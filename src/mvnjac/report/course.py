@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from mvnjac.report.attempts import Unavailable, attempt
 #: as many influential rows are listed
 TOP = 15
 LEVEL = 0.05
+#: of the rows at either end, where a break is not looked for
+TRIM = 0.15
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Break:
     Attributes:
         date: the last row before the break, if there is one; row: its number.
         independent_date, independent_p_value: the same if rows were independent.
-        path: (n + 1,) the statistic of a break after each row; critical: its line at 5%.
+        path: (n + 1,) the statistic of a break after each row, NaN where none is looked for; critical: its line at 5%.
     """
 
     variable: str
@@ -121,8 +124,10 @@ def _breaks(process: ScoreProcess, independent: ScoreProcess, labels: Sequence[A
     for variable, test in process.by_variable("sup_lm").items():
         own = process.select(process.variables[variable])
         if test.components not in critical:
-            critical[test.components] = own.critical_value(LEVEL, "sup_lm")
+            critical[test.components] = own.critical_value(LEVEL, "sup_lm", TRIM)
         path = own.lm_statistics().tolist()
+        margin = int(TRIM * own.rows)
+        path = [value if margin <= i <= own.rows - margin else math.nan for i, value in enumerate(path)]
         other = beside[variable]
         found.append(
             Break(

@@ -19,4 +19,6 @@ def probability(p_value: float) -> str:
 
 
 def _written(value: float, count: int) -> str:
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}".replace("-", "−")
     return "–" if value != value else f"{value:.{count}g}".replace("-", "−").replace("e+0", "e").replace("e−0", "e−")

@@ -13,6 +13,9 @@ from mvnjac.report.panels_of_time import unavailable
 from mvnjac.report.parameters import HeatMap
 from mvnjac.report.tables import Number, sortable_table
 
+#: from this condition on it is worth saying which variables depend on each other
+_DEPENDENT = 10
+
 
 def heat(content: Content) -> list[Markup]:
     """The map of Σ, and what its colours mean."""
@@ -84,8 +87,9 @@ def missing(content: Content) -> list[Markup]:
 def conditioning(content: Content) -> list[Markup]:
     """κ, the digits that it leaves, and the combination of variables that is nearly constant."""
     found = content.conditioning
+    named = found.correlation > _DEPENDENT
     terms = " ".join(
-        f"{'−' if weight < 0 else '+'} {abs(weight):.2f} {name}" for name, weight in found.combination
+        f"{'−' if weight < 0 else '+'} {abs(weight):.2f} {name}" for name, weight in found.combination if abs(weight) >= 0.05
     ).removeprefix("+ ")
     caption = "Eigenvalues of the correlation matrix, the largest first"
     drawn = charts.both(lambda width: charts.bars(found.eigenvalues, caption, width))
@@ -97,7 +101,11 @@ def conditioning(content: Content) -> list[Markup]:
             f"about {found.digits64:.0f} of 16 decimal digits in float64, as here, and would be to "
             f"{found.digits32:.0f} of 7 in float32.",
         ),
-        tag("p", f"The combination of standardised variables that varies least (largest terms): {terms}."),
+        *(
+            [tag("p", f"The combination of standardised variables that varies least (largest terms): {terms}.")]
+            if named
+            else []
+        ),
         tag("figure", drawn, tag("figcaption", caption + " (logarithmic scale).")),
     ]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from mvnjac.report import charts
 from mvnjac.report.attempts import Unavailable
 from mvnjac.report.content import Content
-from mvnjac.report.course import LEVEL, TOP, Break, Cusum, InfluentialRow
+from mvnjac.report.course import LEVEL, TOP, Break, Cusum, Influences
 from mvnjac.report.markup import Markup, tag
 from mvnjac.report.numbers import probability, short
 from mvnjac.report.tables import Number, sortable_table
 
 #: as many rows are named in the chart, and as many variables are drawn
-_NAMED, _DRAWN = 8, 24
+_NAMED, _DRAWN = 7, 24
+#: an estimate that moves by fewer of its standard errors than this hardly moves by itself
+_ALONE = 0.5
 
 
 def unavailable(found: Unavailable) -> list[Markup]:
@@ -28,7 +30,6 @@ def influence(content: Content) -> list[Markup]:
     marked = [(row, str(content.labels[row])) for row in at]
     caption = f"Influence of each row over time; the largest: {', '.join(text for _, text in marked)}"
     chart = charts.both(lambda width: charts.stems(found.distances, content.labels, marked, caption, width))
-    names = ", ".join(str(row.label) for row in found.top[:3])
     rows = [
         [
             row.label,
@@ -39,10 +40,7 @@ def influence(content: Content) -> list[Markup]:
         for row in found.top
     ]
     return [
-        tag(
-            "p",
-            f"How far would all estimates together move if a row were left out? Furthest: {names}. " + _in_words(found.top[0]),
-        ),
+        tag("p", _who(found, content.estimate)),
         tag(
             "figure",
             chart,
@@ -51,7 +49,7 @@ def influence(content: Content) -> list[Markup]:
                 "Generalised Cook distance sᵀ I⁻¹ s of each row (logarithmic scale; of the rows behind one pixel the largest is "
                 "drawn). At ",
                 tag("span", "1", class_="dash"),
-                " the estimates move by one standard error in some direction. Rows below the median are not drawn.",
+                " the estimates move by one standard error in some direction. The smaller half of all is below the axis.",
             ),
         ),
         sortable_table(
@@ -62,9 +60,21 @@ def influence(content: Content) -> list[Markup]:
     ]
 
 
-def _in_words(row: InfluentialRow) -> str:
-    direction = "rise" if row.standard_errors > 0 else "fall"
-    return f"Without {row.label}, {row.most_changed} would {direction} by {short(abs(row.standard_errors))} of its standard errors."
+def _who(found: Influences, estimate: bool) -> str:
+    first, names = found.top[0], ", ".join(str(row.label) for row in found.top[:3])
+    size = short(abs(first.standard_errors))
+    if not estimate:
+        return (
+            f"How far would one step of estimation, from the given parameters, move for a row's sake? Furthest: {names}. That of "
+            f"{first.label} is mostly {first.most_changed}, {size} of its standard errors."
+        )
+    direction = "rise" if first.standard_errors > 0 else "fall"
+    together = any(row.distance > 1 and abs(row.standard_errors) < _ALONE for row in found.top)
+    combined = " Where all move far and none does by itself, they move along a combination of variables." if together else ""
+    return (
+        f"How far would all estimates together move if a row were left out? Furthest: {names}. Without {first.label}, "
+        f"{first.most_changed} would {direction} by {size} of its standard errors.{combined}"
+    )
 
 
 def breaks(content: Content) -> list[Markup]:
@@ -94,8 +104,8 @@ def breaks(content: Content) -> list[Markup]:
         "supLM",
         "p-value",
         "parameters",
-        "if independent: break after",
-        "p-value if independent",
+        "break, if independent",
+        "p-value, if independent",
     ]
     return [
         tag("p", _verdict(found)),
@@ -131,10 +141,10 @@ def _verdict(found: Cusum) -> str:
 
 def _explained(found: Cusum) -> str:
     return (
-        "The Lagrange multiplier statistic of a single break after each row, of all parameters that a variable stands in (between "
-        "15% and 85% of the rows: supLM), with its line at 5%; p-values are those of the exact limiting law, one test at a time. Covariance "
-        f"of the scores: {found.covariance}. The last two columns take rows as independent: where volatility comes and goes, as in "
-        "returns, that finds breaks everywhere."
+        "The Lagrange multiplier statistic of a single break after each row (between 15% and 85% of them: supLM), of all parameters "
+        "that a variable stands in, with its line at 5%; p-values are those of the exact limiting law, one test at a time. "
+        f"Covariance of the scores: {found.covariance}. The last two columns take rows as independent: where volatility comes and "
+        "goes, as in returns, that finds breaks everywhere."
     )
 
 

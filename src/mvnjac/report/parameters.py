@@ -84,6 +84,8 @@ def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap |
     classical = inference.covariance_of_estimates(J, model_errors)
     robust = inference.covariance_of_estimates(J, "sandwich")
     serial = attempt(lambda: inference.covariance_of_estimates(J, "hac"))
+    if isinstance(serial, Unavailable):  # dependent scores, as of a factor model's rotations, can be summed all the same
+        serial = attempt(lambda: inference.covariance_of_estimates(J, "hac", prewhite=False))
     columns = {
         "estimate": classical.values.tolist(),
         "classical error": classical.standard_errors.tolist(),

@@ -30,11 +30,12 @@ def lead(content: Content) -> Markup:
     what = "log returns (differences of the logarithms of consecutive rows)" if data.log_returns else "rows"
     span = f", {content.labels[0]} to {content.labels[-1]}" if data.index else ""
     gaps = "; missing entries are marginalised: each row counts with what it observes" if data.missing else ""
+    likelihood = f"{content.log_likelihood:,.2f}".replace("-", "−")
     first = tag(
         "p",
         f"The scores (derivatives of the log-density of each row by the parameters) of a multivariate normal distribution of {d} "
         f"variables over {content.rows:,} {what}{span}{gaps}. {_origin(content)} The log-likelihood is "
-        f"{content.log_likelihood:,.2f}.",
+        f"{likelihood}.",
         class_="lead",
     )
     order = (
@@ -42,11 +43,11 @@ def lead(content: Content) -> Markup:
         if content.sorted
         else "Rows are in the order of the file, which is taken for that of time."
     )
+    divisor = "The covariance is the maximum-likelihood one (divisor n, not n − 1). " if content.estimate else ""
     second = tag(
         "p",
         f"Conventions: {p} parameters, of Σ its unique elements (column after column of the lower triangle; a derivative by an "
-        "off-diagonal element changes both of its entries). The covariance is the maximum-likelihood one (divisor n, not n − 1). "
-        f"{order} Arithmetic is in float64.",
+        f"off-diagonal element changes both of its entries). {divisor}{order} Arithmetic is in float64.",
         class_="soft",
     )
     return join([first, second])
@@ -95,7 +96,7 @@ def _score_fact(content: Content) -> tuple[str, object, str]:
         return "Change of the parameters", "–", "see below"
     cusum = content.cusum
     if cusum.p_value < LEVEL:
-        return "Parameters changed", f"about {cusum.date}", f"{cusum.column}, p {_equals(cusum.p_value)}"
+        return "Parameters changed about", cusum.date, f"{cusum.column}, p {_equals(cusum.p_value)}"
     return "Change of the parameters", "not found", f"largest about {cusum.date}, p {_equals(cusum.p_value)}"
 
 
@@ -121,7 +122,7 @@ def _missing_fact(content: Content) -> tuple[str, object, str]:
 
 
 def _heat_heading(content: Content) -> str:
-    return "Where normality is trusted too much" if content.estimate else "The scaled score over Σ"
+    return "The errors of Σ: robust over classical variance" if content.estimate else "The scaled score over Σ"
 
 
 def _parameters_heading(content: Content) -> str:
