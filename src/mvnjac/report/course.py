@@ -43,7 +43,7 @@ class Break:
 
     Attributes:
         date: the last row before the break, if there is one; row: its number.
-        independent_date, independent_p_value: the same if rows were independent.
+        independent_date, independent_statistic, independent_p_value: the same if rows were independent.
         path: (n + 1,) the statistic of a break after each row, NaN where none is looked for; critical: its line at 5%.
     """
 
@@ -54,6 +54,7 @@ class Break:
     p_value: float
     parameters: int
     independent_date: Any
+    independent_statistic: float
     independent_p_value: float
     path: list[float]
     critical: float
@@ -138,6 +139,7 @@ def _breaks(process: ScoreProcess, independent: ScoreProcess, labels: Sequence[A
                 test.p_value,
                 test.components,
                 labels[other.row],
+                other.statistic,
                 other.p_value,
                 path,
                 critical[test.components],

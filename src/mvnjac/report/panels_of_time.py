@@ -134,17 +134,18 @@ def _verdict(found: Cusum) -> str:
         f"The cumulated score of {found.column} is the largest, {short(found.statistic)} after {found.date} "
         f"(p {'' if found.p_value < 1e-15 else '= '}{probability(found.p_value)})."
     )
-    if not changed:
-        return f"{first} Variable by variable no break is found at 5%."
-    return f"{first} Variable by variable, a break is found at 5% in {names}."
+    where = f"a break is found at 5% in {names}" if changed else "no break is found at 5%"
+    independent = sum(test.independent_p_value < LEVEL for test in found.breaks)
+    return f"{first} Variable by variable, {where}; if the rows were independent, it would be in {independent} of {len(found.breaks)}."
 
 
 def _explained(found: Cusum) -> str:
     return (
         "The Lagrange multiplier statistic of a single break after each row (between 15% and 85% of them: supLM), of all parameters "
         "that a variable stands in, with its line at 5%; p-values are those of the exact limiting law, one test at a time. "
-        f"Covariance of the scores: {found.covariance}. The last two columns take rows as independent: where volatility comes and "
-        "goes, as in returns, that finds breaks everywhere."
+        f"Covariance of the scores: {found.covariance}. The last two columns take rows as independent. Where volatility comes and "
+        "goes, as in returns, that finds breaks everywhere; Newey and West's is cautious, for a break that is there inflates it. What "
+        "both find is a break; what only the last columns find may be either."
     )
 
 
