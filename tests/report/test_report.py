@@ -42,7 +42,7 @@ class Structure(HTMLParser):
     def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
         self.seen.add(name)
         self.ids += [value or "" for key, value in attributes if key == "id"]
-        if name not in ("meta", "link", "br"):
+        if name not in ("meta", "link", "wbr"):
             self.open.append(name)
 
     def handle_endtag(self, name: str) -> None:
@@ -330,15 +330,16 @@ def test_the_line_of_sup_lm_has_its_level() -> None:
 
 
 def test_the_same_report_from_python(tmp_path: Path) -> None:
+    from mvnjac.engines.run import Run
     from mvnjac.estimates import Data, Request
     from mvnjac.report import write_report
 
     told = SimpleNamespace(rows=0)
 
-    def progress(phase: str, rows: int) -> None:
+    def progress(phase: str, rows: int, total: int | None) -> None:
         told.rows += rows
 
     table = nasty_table(tmp_path / "x.csv", gaps=False)
-    says = write_report(Data(table, progress=progress), Request(), tmp_path / "x.html")
+    says = write_report(Data(table), Request(), tmp_path / "x.html", Run(progress=progress))
     assert says == "300 rows of 3 variables, 9 parameters."
     assert told.rows == 600

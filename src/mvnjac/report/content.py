@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import torch
 
+from mvnjac.engines.run import Run
 from mvnjac.errors import UsageError
 from mvnjac.estimates import Data, Request, prepared
 from mvnjac.gaussian import Gaussian
@@ -51,20 +53,25 @@ class Content:
     conditioning: Conditioning
 
     @property
+    def file(self) -> str:
+        """The name of the table."""
+        return PurePath(self.data.path).name
+
+    @property
     def rows(self) -> int:
         """n."""
         return len(self.labels)
 
 
-def content(data: Data, request: Request) -> Content:
+def content(data: Data, request: Request, run: Run) -> Content:
     """Read the table, estimate what was not given, and compute what the report shows.
 
     Raises:
         UsageError: more parameters than a report can hold.
     """
-    source, names, gaussian = prepared(data, request)
+    source, names, gaussian = prepared(data, request, run)
     _require_few(gaussian)
-    rows = observations(data, source, names)
+    rows = observations(data, source, names, run)
     J = gaussian.jacobian(rows.x)
     total = total_score(J)
     errors = "observed" if bool(rows.x.isnan().any()) else "expected"

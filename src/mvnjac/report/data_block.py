@@ -31,7 +31,7 @@ def _record(content: Content) -> dict[str, Any]:
     return {
         "mvnjac": __version__,
         "data": {
-            "file": data.path.name,
+            "file": content.file,
             "rows": content.rows,
             "first": content.labels[0],
             "last": content.labels[-1],

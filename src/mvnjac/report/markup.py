@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 
 #: elements without an end tag
-_VOID = ("meta", "link", "br")
+_VOID = ("meta", "link", "wbr")
 
 
 class Markup(str):

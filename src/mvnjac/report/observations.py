@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.engines.run import Run
 from mvnjac.errors import TableError
 from mvnjac.estimates import Data
 from mvnjac.tables.base import Source
-from mvnjac.tables.rows import Rows
+from mvnjac.tables.rows import Rows, tensor_batches
 
 _YEAR_FIRST = re.compile(r"\d{4}")
 
@@ -34,13 +35,16 @@ class Observations:
     sorted: bool
 
 
-def observations(data: Data, source: Source, names: Sequence[str]) -> Observations:
+def observations(data: Data, source: Source, names: Sequence[str], run: Run) -> Observations:
     """All rows of the table.
 
     Raises:
         TableError: there are none.
     """
-    batches = list(data.rows(source, names, "reading"))
+    batches = []
+    for rows in tensor_batches(source, names, data.index, data.missing is not None):
+        batches.append(rows)
+        run.progress("reading", len(rows.x), None)
     if not batches:
         raise TableError(f"{data.path}: there are no rows to report on.")
     x = torch.cat([rows.x for rows in batches])

@@ -15,7 +15,7 @@ from mvnjac.report.markup import Markup, join, tag
 def page(content: Content) -> str:
     """The whole file."""
     style, script = _asset("report.css"), _asset("report.js")
-    title = f"{content.data.path.name}: the scores of a multivariate normal distribution"
+    title = f"{content.file}: the scores of a multivariate normal distribution"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

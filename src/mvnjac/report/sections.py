@@ -73,8 +73,16 @@ def facts(content: Content) -> Markup:
     """The findings in numbers."""
     found = [_influence_fact(content), _score_fact(content), _condition_fact(content), _missing_fact(content)]
     return tag(
-        "dl", *(tag("div", tag("dt", name), tag("dd", big, tag("small", more))) for name, big, more in found), class_="facts"
+        "dl",
+        *(tag("div", tag("dt", name), tag("dd", big, tag("small", _breakable(more)))) for name, big, more in found),
+        class_="facts",
     )
+
+
+def _breakable(words: str) -> Markup:
+    """A narrow column may break a name before its brackets."""
+    first, *rest = words.split("[")
+    return join([first, *(join([tag("wbr"), "[", part]) for part in rest)])
 
 
 def _influence_fact(content: Content) -> tuple[str, object, str]:

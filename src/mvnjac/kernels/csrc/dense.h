@@ -4,6 +4,7 @@
 // triangle is as accurate as solving with the triangle here, and sums are formed of whitened numbers of the size of 1.
 #pragma once
 #include "packed.h"
+#include "pairs.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
@@ -157,6 +158,37 @@ template <class T> static void log_prob(const Dense<T> &of, T *out, index first,
     }
 }
 
+// The lower triangle of sums += Σ w row rowᵀ over a block of rows, which are 0 beyond `count`; gives w row, which lies in `weighted`
+// if there are weights.
+template <class T>
+static inline const T *add_outer_products(T *sums, const T *rows, const T *weights, T *weighted, index ld, index p, index count,
+                                          index padded) {
+    const T *left = rows;
+    if (weights) {
+        for (index i = 0; i < padded; i++) {
+            const T weight = i < count ? weights[i] : T(0);
+            for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(rows + i * ld + j));
+        }
+        left = weighted;
+    }
+    product(sums, ld, p, p, padded, left, 1, ld, rows, ld, true, true);
+    return left;
+}
+
+// The same of rows of a matrix (n, p), whatever they are.
+template <class T>
+static void outer_products(const T *A, index lda, const T *weights, T *sums, index ld, index p, T *memory, index first, index last) {
+    T *rows = memory, *weighted = rows + ROWS * ld;
+    memset(sums, 0, sizeof(T) * ld * ld);
+    memset(rows, 0, sizeof(T) * ROWS * ld);
+    for (index start = first; start < last; start += ROWS) {
+        const index count = last - start < ROWS ? last - start : ROWS, padded = up(count, TALL);
+        for (index i = 0; i < count; i++) memcpy(rows + i * ld, A + (start + i) * lda, sizeof(T) * p);
+        memset(rows + count * ld, 0, sizeof(T) * (padded - count) * ld);
+        add_outer_products(sums, rows, weights ? weights + start : nullptr, weighted, ld, p, count, padded);
+    }
+}
+
 template <class T> static index sums_stride(index d) { return stride_of<T>(d); }
 
 template <class T>
@@ -167,20 +199,12 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
     memset(sums, 0, sizeof(T) * (ld + 1) * ld);
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        const T *left = block.z;
-        if (weights) {
-            for (index i = 0; i < block.padded; i++) {
-                const T weight = i < block.rows ? weights[start + i] : T(0);
-                for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(block.z + i * ld + j));
-            }
-            left = weighted;
-        }
+        const T *left = add_outer_products(second, block.z, weights ? weights + start : nullptr, weighted, ld, of.d, block.rows, block.padded);
         for (index j = 0; j < ld; j += lanes<T>) {
             V<T> sum = load(by_mean + j);
             for (index i = 0; i < block.rows; i++) sum += load(left + i * ld + j);
             store(by_mean + j, sum);
         }
-        product(second, ld, of.d, of.d, block.padded, left, 1, ld, block.z, ld, true, true);
         if (squares)
             for (index i = 0; i < block.rows; i++) squares[start + i] = block.square(i);
     }
@@ -220,23 +244,75 @@ template <class T> static void offset(const T *prepared, index d, T *packed, T *
         for (index i = j; i < d; i++) *packed++ = -(i == j ? T(0.5) : T(1)) * (i == j ? P[i * ld + i] : T(0.5) * (P[i * ld + j] + P[j * ld + i]));
 }
 
-// Each row: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal.
+// The rows of the matrix of a block: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal; ld apart.
+template <class T> static inline void write_rows(Block<T> &block, const Dense<T> &of, const T *offset, T *out, index ld, const T *end) {
+    const Layout at(of.d);
+    T *a = block.r;
+    product<T, Shape::lower>(a, block.ld, block.padded, of.d, of.d, block.z, block.ld, 1, of.prepared + at.inverse, block.ld);
+    for (index i = 0; i < block.rows; i++) {
+        T *row = out + i * ld;
+        const T *own = a + i * block.ld;
+        copied(row, own, of.d, end);
+        square_row(row + of.d, own, offset, of.d, end);
+    }
+}
+
 template <class T> static void matrix(const Dense<T> &of, const T *offset, T *out, index first, index last) {
     Block<T> block(of.d);
-    const Layout at(of.d);
-    const index d = of.d, ld = block.ld, p = d + d * (d + 1) / 2;
-    T *a = block.r;
-    const T *end = out + last * p;
+    const index p = of.d + of.d * (of.d + 1) / 2;
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        product<T, Shape::lower>(a, ld, block.padded, d, d, block.z, ld, 1, of.prepared + at.inverse, ld);
-        for (index i = 0; i < block.rows; i++) {
-            T *row = out + (start + i) * p;
-            const T *own = a + i * ld;
-            copied(row, own, d, end);
-            square_row(row + d, own, offset, d, end);
-        }
+        write_rows(block, of, offset, out + start * p, p, out + last * p);
     }
+}
+
+// Σ w J Jᵀ of some rows in the lower triangle of sums (p, p), rows ld apart: the matrix exists for one block at a time.
+template <class T>
+static void gram(const Dense<T> &of, const T *weights, const T *offset, T *sums, index ld, T *memory, index first, index last) {
+    Block<T> block(of.d);
+    const index p = of.d + of.d * (of.d + 1) / 2;
+    T *rows = memory, *weighted = rows + ROWS * ld;
+    memset(sums, 0, sizeof(T) * ld * ld);
+    for (index start = first; start < last; start += ROWS) {
+        block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
+        write_rows(block, of, offset, rows, ld, rows + ROWS * ld);
+        memset(rows + block.rows * ld, 0, sizeof(T) * (block.padded - block.rows) * ld);
+        add_outer_products(sums, rows, weights ? weights + start : nullptr, weighted, ld, p, block.rows, block.padded);
+    }
+}
+
+// From Σ z and Σ z zᵀ of n rows the Hessian by the mean and the unique elements of Σ, (p, p): −n P; −½ m (s_i P_jk + s_j P_ik); and
+// pairs of P and Q, with s = Σ a and Q = Cᵀ (2 Σ z zᵀ − n I) C.
+template <class T>
+static void hessian(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *memory) {
+    const Layout at(d);
+    const index ld = stride_of<T>(d), p = d + d * (d + 1) / 2;
+    const T *C = prepared + at.inverse;
+    T *P = memory, *Q = P + ld * ld, *S = Q + ld * ld, *half = S + ld * ld, *s = half + ld * ld;
+    product<T, Shape::lower>(half, ld, d, d, d, C, 1, ld, C, ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < d; j++) P[i * d + j] = T(0.5) * (half[i * ld + j] + half[j * ld + i]);
+    memset(S, 0, sizeof(T) * ld * ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < d; j++) S[i * ld + j] = T(2) * second[i * d + j] - (i == j ? n : T(0));
+    product<T, Shape::lower>(half, ld, d, d, d, S, ld, 1, C, ld);
+    product(S, ld, d, d, d, C, 1, ld, half, ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < d; j++) Q[i * d + j] = T(0.5) * (S[i * ld + j] + S[j * ld + i]);
+    for (index i = 0; i < d; i++) {
+        s[i] = T(0);
+        for (index k = i; k < d; k++) s[i] += C[k * ld + i] * first[k];
+        for (index j = 0; j < d; j++) out[i * p + j] = -n * P[i * d + j];
+    }
+    index row = d;
+    for (index j = 0; j < d; j++)
+        for (index i = j; i < d; i++, row++)
+            for (index k = 0; k < d; k++) {
+                const T value = -(i == j ? T(0.5) : T(1)) * (s[i] * P[j * d + k] + s[j] * P[i * d + k]);
+                out[row * p + k] = out[k * p + row] = value;
+            }
+    pairs(Pairs<T>{P, Q, out + d * p + d, d, p, T(-0.5)}, 0, d * (d + 1) / 2);
+    mirror(out + d * p + d, p, d * (d + 1) / 2);
 }
 
 }  // namespace MVNJAC_SPACE
