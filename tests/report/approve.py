@@ -16,7 +16,7 @@ def main(report: Path) -> None:
     with browser() as opened:
         for scheme in SCHEMES:
             target = screenshot(opened.new_page(), report, scheme, IMAGES / f"report-{scheme}.png")
-            Image.open(target).convert("RGB").quantize(96).save(target, optimize=True)
+            Image.open(target).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

@@ -102,10 +102,10 @@ def breaks(content: Content) -> list[Markup]:
         "variable",
         "break after",
         "supLM",
-        "p-value",
+        "p‑value",
         "parameters",
         "break, if independent",
-        "p-value, if independent",
+        "p‑value, if independent",
     ]
     return [
         tag("p", _verdict(found)),
