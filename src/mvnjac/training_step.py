@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from mvnjac import planner
+from mvnjac.arithmetic import tracked
 from mvnjac.everyday import Everyday, Prepared, factorised, plain, watched
 
 #: (which of x, mean and Σ, weights, x, mean, Σ) → the gradients by these
@@ -53,7 +54,7 @@ class Step(Function):
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, covariance = ctx.saved_tensors
         needed = tuple(ctx.needs_input_grad[:3])
-        if torch.is_grad_enabled() or watched() or not planner.kernel_sums(x.shape[1]):
+        if torch.is_grad_enabled() or watched() or tracked(weights) or not planner.kernel_sums(x.shape[1]):
             return (*ctx.general(needed, weights, x, mean, covariance), None, None)
         same = weights.stride() == (0,) or len(weights) == 1
         rows = Everyday(x, Prepared(mean, covariance, ctx.data))
