@@ -97,6 +97,7 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
         "docs/fit.md",
         "docs/inference.md",
         "docs/performance.md",
+        "docs/report.md",
     ],
 )
 def test_the_pages_run(page: str) -> None:
