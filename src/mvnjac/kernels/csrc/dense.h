@@ -317,13 +317,13 @@ static void hessian(const T *prepared, const T *first, const T *second, T n, ind
     for (index i = 0; i < d; i++) {
         s[i] = T(0);
         for (index k = i; k < d; k++) s[i] += C[k * ld + i] * first[k];
-        for (index j = 0; j < d; j++) out[i * p + j] = -n * P[i * d + j];
+        for (index j = 0; j < d; j++) out[i * p + j] = T(0) - n * P[i * d + j];
     }
     index row = d;
     for (index j = 0; j < d; j++)
         for (index i = j; i < d; i++, row++)
             for (index k = 0; k < d; k++) {
-                const T value = -(i == j ? T(0.5) : T(1)) * (s[i] * P[j * d + k] + s[j] * P[i * d + k]);
+                const T value = T(0) - (i == j ? T(0.5) : T(1)) * (s[i] * P[j * d + k] + s[j] * P[i * d + k]);
                 out[row * p + k] = out[k * p + row] = value;
             }
     pairs(Pairs<T>{P, Q, out + d * p + d, d, p, T(-0.5)}, 0, d * (d + 1) / 2);
