@@ -96,6 +96,7 @@ def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
         "docs/missing.md",
         "docs/fit.md",
         "docs/inference.md",
+        "docs/performance.md",
     ],
 )
 def test_the_pages_run(page: str) -> None:

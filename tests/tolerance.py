@@ -9,6 +9,7 @@ from torch import Tensor
 FACTOR = {
     "oracle": 10,  # against numbers good to the last digit (mpmath)
     "twin": 40,  # against another floating-point computation, which errs itself
+    "kernels": 4,  # with the compiled kernels, against without them
 }
 
 

@@ -166,6 +166,19 @@ class Everyday:
         )  # fmt: skip
         return {"mean": by_mean, "covariance_matrix": by_matrix}
 
+    def gram(self, weights: Tensor | None) -> Tensor | None:
+        """(p, p) JᵀWJ over all columns, weights (n,)."""
+        own, x = self.prepared, self.x
+        if self.changed() or not planner.kernel_gram(own.d) or (weights is not None and not _plain(weights, own.dtype)):
+            return None
+        p = own.d + own.d * (own.d + 1) // 2
+        result = torch.empty((p, p), dtype=own.dtype)
+        own.native.gram(
+            own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, 0 if weights is None else weights.data_ptr(),
+            result.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return result
+
     def matrix(self, out: Tensor) -> bool:
         """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be."""
         if self.changed() or not out.is_contiguous():

@@ -316,6 +316,10 @@ class Jacobian:
         Raises:
             MemoryLimitError: if p×p cannot fit.
         """
+        if isinstance(self._quick, Everyday) and wrt is None:
+            quick = self._quick.gram(None if weights is None else self._weights(weights))
+            if quick is not None:
+                return quick
         selection, own = self._select(wrt, "unique"), self._model.reduced_batch
         shape = (*own, selection.size, selection.size)
         memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import tracked
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.kernels import compiled
@@ -37,6 +38,13 @@ def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
 
 def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
     """(*own, p, p) −n P, −Dᵀ (s ⊗ P), and −½ Dᵀ (P ⊗ Q) D with s and Q summed over the rows."""
+    whole = (
+        None
+        if tracked(*factor.tensors(), sums.second)
+        else compiled.hessian(factor.scale_tril, sums.first, sums.second, sums.count)
+    )
+    if whole is not None:
+        return whole
     P = factor.precision_matrix
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     n = sums.count[..., None, None]

@@ -40,6 +40,11 @@ def kernel_many(d: int) -> bool:
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_SMALL
 
 
+def kernel_gram(d: int) -> bool:
+    """Whether the compiled kernel forms JᵀJ: where that stays in the cache beside a block of rows; else BLAS does, chunk by chunk."""
+    return kernels.native is not None and 0 < d <= kernels.native.LARGEST_GRAM
+
+
 def keeps_form(patterns: int, d: int) -> bool:
     """Whether each pattern of missing entries has a structure of its own; else they are marginals of the dense Σ, along chains.
 

@@ -80,6 +80,21 @@ def packed(
     return True
 
 
+def hessian(scale_tril: Tensor, first: Tensor, second: Tensor, count: Tensor) -> Tensor | None:
+    """(p, p) by the mean and the unique elements of Σ, from Σ w z (d,), Σ w z zᵀ (d, d) and Σ w; None where the kernel cannot do it."""
+    d = scale_tril.shape[-1]
+    if scale_tril.ndim != 2 or first.ndim != 1 or not planner.kernel_sums(d) or not _in_reach(first, second) or count.ndim:
+        return None
+    triangle = scale_tril if scale_tril.stride(-1) == 1 else scale_tril.mT
+    if not _in_reach(first, triangle) or not second.is_contiguous() or first.requires_grad or second.requires_grad:
+        return None
+    native, itemsize, p = kernels.native, ITEMSIZE[first.dtype], d + d * (d + 1) // 2
+    prepared = native.prepare_triangle(itemsize, first.data_ptr(), scale_tril.data_ptr(), *scale_tril.stride(), d)
+    out = first.new_empty((p, p))
+    native.hessian(itemsize, prepared, first.data_ptr(), second.data_ptr(), float(count), d, out.data_ptr())
+    return out
+
+
 def pairs(A: Tensor, B: Tensor, coefficient: float, out: Tensor) -> bool:
     """coefficient · Dᵀ (A ⊗ B) D made symmetric, over pairs of unique elements, into out: A, B (d, d) symmetric, d(d+1)/2 pairs."""
     d = A.shape[-1]

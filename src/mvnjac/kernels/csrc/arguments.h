@@ -10,6 +10,8 @@ typedef long long index;
 constexpr index LARGEST = 256;
 // The same for many Gaussians in step, of which as many as a vector has lanes are at work.
 constexpr index LARGEST_SMALL = 64;
+// The same for JᵀJ, which stays in the cache with a block of rows.
+constexpr index LARGEST_GRAM = 30;
 
 // One Gaussian, factorised by `prepare`, in memory that the caller owns: element positions in it.
 struct Layout {
@@ -78,6 +80,9 @@ template <class T> struct Kernels {
     bool (*small)(const Small<T> &, index first, index last, T *workspace);  // false: something is wrong with one of them
     index (*small_workspace)(index d);
     void (*pairs)(const Pairs<T> &, index first, index last);
+    // the lower triangle of Σ w J Jᵀ (p, p), rows ld apart; workspace: two blocks of 32 rows
+    void (*gram)(const Dense<T> &, const T *weights, const T *offset, T *sums, index ld, T *workspace, index first, index last);
+    void (*hessian)(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *workspace);  // 5 ld²
 };
 
 struct Instructions {

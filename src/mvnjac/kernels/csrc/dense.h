@@ -4,6 +4,7 @@
 // triangle is as accurate as solving with the triangle here, and sums are formed of whitened numbers of the size of 1.
 #pragma once
 #include "packed.h"
+#include "pairs.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
@@ -220,23 +221,82 @@ template <class T> static void offset(const T *prepared, index d, T *packed, T *
         for (index i = j; i < d; i++) *packed++ = -(i == j ? T(0.5) : T(1)) * (i == j ? P[i * ld + i] : T(0.5) * (P[i * ld + j] + P[j * ld + i]));
 }
 
-// Each row: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal.
+// The rows of the matrix of a block: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal; ld apart.
+template <class T> static inline void write_rows(Block<T> &block, const Dense<T> &of, const T *offset, T *out, index ld, const T *end) {
+    const Layout at(of.d);
+    T *a = block.r;
+    product<T, Shape::lower>(a, block.ld, block.padded, of.d, of.d, block.z, block.ld, 1, of.prepared + at.inverse, block.ld);
+    for (index i = 0; i < block.rows; i++) {
+        T *row = out + i * ld;
+        const T *own = a + i * block.ld;
+        copied(row, own, of.d, end);
+        square_row(row + of.d, own, offset, of.d, end);
+    }
+}
+
 template <class T> static void matrix(const Dense<T> &of, const T *offset, T *out, index first, index last) {
     Block<T> block(of.d);
-    const Layout at(of.d);
-    const index d = of.d, ld = block.ld, p = d + d * (d + 1) / 2;
-    T *a = block.r;
-    const T *end = out + last * p;
+    const index p = of.d + of.d * (of.d + 1) / 2;
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        product<T, Shape::lower>(a, ld, block.padded, d, d, block.z, ld, 1, of.prepared + at.inverse, ld);
-        for (index i = 0; i < block.rows; i++) {
-            T *row = out + (start + i) * p;
-            const T *own = a + i * ld;
-            copied(row, own, d, end);
-            square_row(row + d, own, offset, d, end);
-        }
+        write_rows(block, of, offset, out + start * p, p, out + last * p);
     }
+}
+
+// Σ w J Jᵀ of some rows in the lower triangle of sums (p, p), rows ld apart: the matrix exists for one block at a time.
+template <class T>
+static void gram(const Dense<T> &of, const T *weights, const T *offset, T *sums, index ld, T *memory, index first, index last) {
+    Block<T> block(of.d);
+    const index p = of.d + of.d * (of.d + 1) / 2;
+    T *rows = memory, *weighted = rows + ROWS * ld;
+    memset(sums, 0, sizeof(T) * ld * ld);
+    for (index start = first; start < last; start += ROWS) {
+        block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
+        write_rows(block, of, offset, rows, ld, rows + ROWS * ld);
+        memset(rows + block.rows * ld, 0, sizeof(T) * (block.padded - block.rows) * ld);
+        const T *left = rows;
+        if (weights) {
+            for (index i = 0; i < block.padded; i++) {
+                const T weight = i < block.rows ? weights[start + i] : T(0);
+                for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(rows + i * ld + j));
+            }
+            left = weighted;
+        }
+        product(sums, ld, p, p, block.padded, left, 1, ld, rows, ld, true, true);
+    }
+}
+
+// From Σ z and Σ z zᵀ of n rows the Hessian by the mean and the unique elements of Σ, (p, p): −n P; −½ m (s_i P_jk + s_j P_ik); and
+// pairs of P and Q, with s = Σ a and Q = Cᵀ (2 Σ z zᵀ − n I) C.
+template <class T>
+static void hessian(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *memory) {
+    const Layout at(d);
+    const index ld = stride_of<T>(d), p = d + d * (d + 1) / 2;
+    const T *C = prepared + at.inverse;
+    T *P = memory, *Q = P + ld * ld, *S = Q + ld * ld, *half = S + ld * ld, *s = half + ld * ld;
+    product<T, Shape::lower>(half, ld, d, d, d, C, 1, ld, C, ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < d; j++) P[i * d + j] = T(0.5) * (half[i * ld + j] + half[j * ld + i]);
+    memset(S, 0, sizeof(T) * ld * ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < d; j++) S[i * ld + j] = T(2) * second[i * d + j] - (i == j ? n : T(0));
+    product<T, Shape::lower>(half, ld, d, d, d, S, ld, 1, C, ld);
+    product(S, ld, d, d, d, C, 1, ld, half, ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j < d; j++) Q[i * d + j] = T(0.5) * (S[i * ld + j] + S[j * ld + i]);
+    for (index i = 0; i < d; i++) {
+        s[i] = T(0);
+        for (index k = i; k < d; k++) s[i] += C[k * ld + i] * first[k];
+        for (index j = 0; j < d; j++) out[i * p + j] = -n * P[i * d + j];
+    }
+    index row = d;
+    for (index j = 0; j < d; j++)
+        for (index i = j; i < d; i++, row++)
+            for (index k = 0; k < d; k++) {
+                const T value = -(i == j ? T(0.5) : T(1)) * (s[i] * P[j * d + k] + s[j] * P[i * d + k]);
+                out[row * p + k] = out[k * p + row] = value;
+            }
+    pairs(Pairs<T>{P, Q, out + d * p + d, d, p, T(-0.5)}, 0, d * (d + 1) / 2);
 }
 
 }  // namespace MVNJAC_SPACE

@@ -1,7 +1,6 @@
 // The table of one instruction set.
 #pragma once
 #include "dense.h"
-#include "pairs.h"
 #include "small.h"
 
 namespace mvnjac {
@@ -10,7 +9,7 @@ namespace MVNJAC_SPACE {
 template <class T> constexpr Kernels<T> table() {
     return {prepare<T>, prepare_triangle<T>, finite<T>, symmetric<T>, log_prob<T>, moments<T>, total<T>,          sums_stride<T>,
             offset<T>,  matrix<T>, packed<T>,    small<T>,    small_workspace<T>,
-            pairs<T>};
+            pairs<T>,  gram<T>,   hessian<T>};
 }
 
 }  // namespace MVNJAC_SPACE

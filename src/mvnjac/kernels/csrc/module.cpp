@@ -250,6 +250,56 @@ template <class T> PyObject *matrix(Arguments in) {
     Py_RETURN_NONE;
 }
 
+// JᵀWJ (p, p) over all columns.
+template <class T> PyObject *gram(Arguments in) {
+    Dense<T> of{};
+    of.x = in.address<T>(), of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    const T *weights = in.address<T>();
+    T *out = in.address<T>();
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    const Kernels<T> &k = kernels<T>();
+    const index size = of.d * (of.d + 1) / 2, p = of.d + size, ld = k.sums_stride(p), own = k.sums_stride(of.d);
+    const Parts parts(of.n, p * p, 8);
+    const auto work = [&] {
+        const index count = parts.count ? parts.count : 1, each = ld * ld + 2 * 32 * ld + 64;
+        Scratch<T> scratch(count * each + size + 64 + own * own);
+        T *sums = scratch.memory, *offset = sums + count * each;
+        for (index i = size; i < size + 64; i++) offset[i] = T(0);  // read past the end, and overwritten
+        k.offset(of.prepared, of.d, offset, offset + (size + 63) / 16 * 16);
+        const auto part_of = [&](index part) {
+            T *own_sums = sums + part * each;
+            const index last = parts.count ? parts.last(part, of.n) : 0;
+            k.gram(of, weights, offset, own_sums, ld, own_sums + ld * ld, parts.count ? parts.first(part) : 0, last);
+        };
+        divide(count, threads, part_of);
+        for (index step = 1; step < count; step *= 2)
+            for (index part = 0; part + step < count; part += 2 * step)
+                for (index i = 0; i < ld * ld; i++) sums[part * each + i] += sums[(part + step) * each + i];
+        for (index i = 0; i < p; i++)
+            for (index j = 0; j <= i; j++) out[i * p + j] = out[j * p + i] = sums[i * ld + j];
+    };
+    if (!freely(work)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+// The Hessian (p, p) from the sums of n whitened rows (or weights).
+template <class T> PyObject *hessian(Arguments in) {
+    const T *prepared = in.prepared<T>(), *first = in.address<T>(), *second = in.address<T>();
+    const T n = static_cast<T>(in.real());
+    const index d = in.integer();
+    T *out = in.address<T>();
+    if (in.failed) return nullptr;
+    const index ld = kernels<T>().sums_stride(d);
+    const auto work = [&] {
+        Scratch<T> scratch(5 * ld * ld);
+        kernels<T>().hessian(prepared, first, second, n, d, out, scratch.memory);
+    };
+    if (!freely(work)) return nullptr;
+    Py_RETURN_NONE;
+}
+
 template <class T> PyObject *packed(Arguments in) {
     Packed<T> of{};
     of.out = in.address<T>(), of.ld = in.integer();
@@ -353,6 +403,8 @@ PyMethodDef methods[] = {
     {"prepare_triangle", BOTH(prepare_triangle)},
     {"sums", BOTH(sums)},
     {"matrix", BOTH(matrix)},
+    {"gram", BOTH(gram)},
+    {"hessian", BOTH(hessian)},
     {"packed", BOTH(packed)},
     {"pairs", BOTH(pairs)},
     {"small", BOTH(small)},
@@ -369,7 +421,8 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods
 PyMODINIT_FUNC PyInit__native(void) {
     chosen = best(nullptr);
     PyObject *module = PyModule_Create(&definition);
-    if (module && PyModule_AddIntConstant(module, "LARGEST", LARGEST) == 0 && PyModule_AddIntConstant(module, "LARGEST_SMALL", LARGEST_SMALL) == 0)
+    if (module && PyModule_AddIntConstant(module, "LARGEST", LARGEST) == 0 && PyModule_AddIntConstant(module, "LARGEST_SMALL", LARGEST_SMALL) == 0 &&
+        PyModule_AddIntConstant(module, "LARGEST_GRAM", LARGEST_GRAM) == 0)
         return module;
     Py_XDECREF(module);
     return nullptr;

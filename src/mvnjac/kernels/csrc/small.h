@@ -11,7 +11,7 @@
 namespace mvnjac {
 namespace MVNJAC_SPACE {
 
-constexpr int B = 4;
+constexpr int B = 4, FEW = 2;
 
 #if defined(__AVX512F__)
 static inline V<double> root(V<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
@@ -56,14 +56,25 @@ template <class T> static inline void transpose(V<T> *row) {
     if constexpr (lanes<T> > 8) exchange<T, 8>(row, all);
 }
 
-// Of `lanes` consecutive matrices (or vectors) of `size` elements, those from e on, to and from to[row * ld + column]. The last
-// ones of a matrix come together with some that have been already; a matrix smaller than a vector is read and written as
-// far as the next ones, where these lie before `end`.
-template <class T> static inline void gathered(V<T> *to, index ld, const T *from, index size, index columns, const T *end) {
+// One element of each matrix, one by one.
+template <class T> static inline V<T> picked(const T *from, index size) {
+    V<T> v;
+    for (int l = 0; l < lanes<T>; l++) v[l] = from[l * size];
+    return v;
+}
+
+// The elements of `lanes` consecutive matrices (or vectors) of `size` elements, to and from to[row * ld + column], a square of them
+// at a time. The last ones of a matrix come together with some that have been already, or one by one if they are few; a matrix
+// smaller than a vector is read and written as far as the next ones, where these lie before `end`.
+template <class T> static inline __attribute__((always_inline)) void gathered(V<T> *to, index ld, const T *from, index size, index columns, const T *end) {
     constexpr int W = lanes<T>;
     for (index block = 0; block < size; block += W) {
         const index e = block + W <= size || size < W ? block : size - W, count = size < W ? size : W;
         index i = e / columns, j = e % columns;
+        if (block > e && block + FEW >= size) {
+            for (index last = block; last < size; last++) to[last / columns * ld + last % columns] = picked(from + last, size);
+            return;
+        }
         V<T> part[W];
         if (from + (W - 1) * size + e + W <= end)
             for (int l = 0; l < W; l++) part[l] = load(from + l * size + e);
@@ -81,11 +92,18 @@ template <class T> static inline void gathered(V<T> *to, index ld, const T *from
     }
 }
 
-template <class T> static inline void scattered(T *to, const V<T> *from, index ld, index size, index columns, const T *end) {
+template <class T> static inline __attribute__((always_inline)) void scattered(T *to, const V<T> *from, index ld, index size, index columns, const T *end) {
     constexpr int W = lanes<T>;
     for (index block = 0; block < size; block += W) {
         const index e = block + W <= size || size < W ? block : size - W, count = size < W ? size : W;
         index i = e / columns, j = e % columns;
+        if (block > e && block + FEW >= size) {
+            for (index last = block; last < size; last++) {
+                const V<T> v = from[last / columns * ld + last % columns];
+                for (int l = 0; l < W; l++) to[l * size + last] = v[l];
+            }
+            return;
+        }
         V<T> part[W];
         for (index k = 0; k < W; k++) {
             part[k] = from[i * ld + j];
@@ -101,13 +119,24 @@ template <class T> static inline void scattered(T *to, const V<T> *from, index l
     }
 }
 
-template <class T> struct Group {
+// The number of variables, and with what it is filled up to: known when this is compiled (D), or not (0).
+template <int D> struct Size {
+    static constexpr index d = D, ld = (D + B - 1) / B * B;
+    explicit Size(index) {}
+};
+template <> struct Size<0> {
     index d, ld;
+    explicit Size(index variables) : d(variables), ld(up(variables, B)) {}
+};
+
+template <class T, int D> struct Group : Size<D> {
+    using Size<D>::d;
+    using Size<D>::ld;
     bool stages;  // matrices are copied as they lie in memory: over some pages, from front to back is faster than side by side
     T *staged;
     V<T> *A, *C, *r, *z, *a, *pivots;  // Σ, then L, then the gradient; L⁻¹; x − µ; C r; Cᵀ z; 1 / L_ii
 
-    Group(index d, V<T> *memory) : d(d), ld(up(d, B)) {
+    Group(index variables, V<T> *memory) : Size<D>(variables) {
         A = memory;
         C = A + ld * ld;
         r = C + ld * ld;
@@ -149,7 +178,9 @@ template <class T> struct Group {
                     for (int r = 0; r < B; r++)
                         for (int c = 0; c < B; c++) s[r][c] -= A[(i + r) * ld + k] * A[(j + c) * ld + k];
                 for (int c = 0; c < B; c++) {
-                    if (i == j) {
+                    if (j + c >= d) {  // filled up
+                        pivots[j + c] = filled(T(1));
+                    } else if (i == j) {
                         for (int k = 0; k < c; k++) s[c][c] -= s[c][k] * s[c][k];
                         bad |= ~((s[c][c] > V<T>{}) & (s[c][c] < filled(T(INFINITY))));
                         s[c][c] = root(s[c][c]);
@@ -254,9 +285,9 @@ template <class T> struct Group {
     }
 };
 
-template <class T> static index small_workspace(index d) { return Group<T>::size(d) + lanes<T> * (2 * d * d + 3 * d + 1); }
+template <class T> static index small_workspace(index d) { return Group<T, 0>::size(d) + lanes<T> * (2 * d * d + 3 * d + 1); }
 
-template <class T> static bool one_group(Group<T> &group, const Small<T> &of, index n, index last) {
+template <class T, int D> static bool one_group(Group<T, D> &group, const Small<T> &of, index n, index last) {
     const index d = of.d;
     V<T> log_prob;
     if (!group.work(of, n, last, log_prob)) return false;
@@ -274,7 +305,7 @@ template <class T> static bool one_group(Group<T> &group, const Small<T> &of, in
 }
 
 // Fewer than one group: filled up with repetitions of the last one, in memory of its own.
-template <class T> static bool less_than_group(Group<T> &group, const Small<T> &of, index first, index last, T *memory) {
+template <class T, int D> static bool less_than_group(Group<T, D> &group, const Small<T> &of, index first, index last, T *memory) {
     constexpr index W = lanes<T>;
     const index d = of.d, dd = d * d;
     T *x = memory, *mean = x + W * d, *scaled = mean + W * d, *covariance = scaled + W * d, *gradient = covariance + W * dd;
@@ -293,13 +324,20 @@ template <class T> static bool less_than_group(Group<T> &group, const Small<T> &
     return true;
 }
 
-template <class T> static bool small(const Small<T> &of, index first, index last, T *memory) {
+template <class T, int D> static bool some(const Small<T> &of, index first, index last, T *memory) {
     constexpr index W = lanes<T>;
-    Group<T> group(of.d, reinterpret_cast<V<T> *>(memory));
-    if (last - first < W) return less_than_group(group, of, first, last, memory + Group<T>::size(of.d));
+    Group<T, D> group(of.d, reinterpret_cast<V<T> *>(memory));
+    if (last - first < W) return less_than_group(group, of, first, last, memory + group.size(of.d));
     for (index n = first; n + W <= last; n += W)
         if (!one_group(group, of, n, last)) return false;
     return (last - first) % W == 0 || one_group(group, of, last - W, last);  // the last ones together with some that are done
+}
+
+template <class T> static bool small(const Small<T> &of, index first, index last, T *memory) {
+    if (of.d == 2) return some<T, 2>(of, first, last, memory);
+    if (of.d == 3) return some<T, 3>(of, first, last, memory);
+    if (of.d == 4) return some<T, 4>(of, first, last, memory);
+    return some<T, 0>(of, first, last, memory);
 }
 
 }  // namespace MVNJAC_SPACE
