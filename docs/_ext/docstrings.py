@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes|Example|Source):")
 
@@ -43,6 +45,7 @@ def escaped(line: str) -> str:
     if line.startswith("    >>>") or ">>>" in line:
         return line
     parts = re.split(r"(``.*?``|`.*?`)", line)
+    parts[1::2] = [re.sub(r"^`(\..*)`$", r"``\1``", part) for part in parts[1::2]]  # `.solve(v)` is a call, not a reference
     parts[::2] = [re.sub(r"([|*]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
     return "".join(parts)
 
@@ -60,6 +63,12 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
             lines[i] = escaped(line)
 
 
+def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options: object) -> bool | None:
+    """scikit-learn gives every estimator its methods for metadata routing, with links into its own documentation."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process, priority=400)  # before Napoleon
+    app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

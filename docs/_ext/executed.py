@@ -36,12 +36,7 @@ mystnb:
 
 
 def notebook(text: str) -> NotebookNode:
-    """The page as a notebook that runs at the root of the repository, as a reader's session would.
-
-    Example:
-        >>> [cell.cell_type for cell in notebook("# Title\\n\\n```python\\n1 + 1\\n```\\n").cells]
-        ['code', 'markdown', 'code']
-    """
+    """The page as a notebook that runs at the root of the repository, as a reader's session would."""
     cells = re.sub(r"^```python$", "```{code-cell} python", text, flags=re.MULTILINE)
     if cells == text:
         return read_myst_markdown_notebook(NOTHING_TO_RUN + text, add_source_map=True)
