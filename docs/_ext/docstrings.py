@@ -36,7 +36,7 @@ def literal_formulas(lines: list[str]) -> list[str]:
 
 
 def escaped(line: str) -> str:
-    """Outside of code, bars, stars and a trailing underscore are themselves.
+    """Outside of code, bars, stars and a trailing underscore are themselves, but for the stars around the title of a book.
 
     Example:
         >>> print(escaped("the lag |i − j| of `a_` and Σ_ here, *args"))
@@ -46,8 +46,13 @@ def escaped(line: str) -> str:
         return line
     parts = re.split(r"(``.*?``|`.*?`)", line)
     parts[1::2] = [re.sub(r"^`(\..*)`$", r"``\1``", part) for part in parts[1::2]]  # `.solve(v)` is a call, not a reference
-    parts[::2] = [re.sub(r"([|*]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"(\*[A-Z][\w ,-]*\w\*)|([|*]|_(?=\W|$))", _escape, part) for part in parts[::2]]
     return "".join(parts)
+
+
+def _escape(found: re.Match[str]) -> str:
+    title, mark = found.groups()
+    return title or f"\\{mark}"
 
 
 def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
