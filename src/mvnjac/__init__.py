@@ -11,6 +11,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvnjac import distributed as distributed
     from mvnjac import distributions as distributions
     from mvnjac import errors as errors
     from mvnjac import inference as inference
@@ -74,7 +75,7 @@ _HOMES = {
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
-_SUBMODULES = ("distributions", "errors", "inference")
+_SUBMODULES = ("distributed", "distributions", "errors", "inference")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,17 +13,21 @@ from torch import Tensor
 from mvnjac import model_file
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import refuse_extreme
+from mvnjac.engines.run import Run
+from mvnjac.engines.unit import Job, Result, Unit
 from mvnjac.errors import ArgumentError, MvnjacError, NotConvergedWarning, TableError, UsageError
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.maximum import fit_sample
 from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice, choose
+from mvnjac.merging import Tree
 from mvnjac.moments import Moments
-from mvnjac.sample import Sample
+from mvnjac.sample import Gathering, Sample
 from mvnjac.tables.base import Source, open_source
 from mvnjac.tables.parameters import read_covariance, read_mean
 from mvnjac.tables.returns import LogReturns
 from mvnjac.tables.rows import Rows, tensor_batches
+from mvnjac.tables.slices import Slice, rows_of
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,14 @@ class Data:
     """The observations: which columns of which table, kept how.
 
     index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. missing: "marginalise", or
-    None: a gap is an error. progress: (phase, rows); search: (phase, iteration, log-likelihood).
+    None: a gap is an error.
     """
 
-    path: Path
+    path: str | Path
     columns: Sequence[str] | None = None
     index: str | None = None
     log_returns: bool = False
     missing: str | None = None
-    progress: Callable[[str, int], None] = lambda phase, rows: None
-    search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
 
     def open(self) -> tuple[Source, list[str]]:
         """The table, and the names of its variables."""
@@ -48,11 +50,42 @@ class Data:
         names = source.variables(self.columns, self.index)
         return (LogReturns(source, self.index) if self.log_returns else source), names
 
-    def rows(self, source: Source, names: Sequence[str], phase: str) -> Iterator[Rows]:
-        """All rows, once; the progress is told."""
-        for rows in tensor_batches(source, names, self.index, self.missing is not None):
-            yield rows
-            self.progress(phase, len(rows.x))
+    def rows(self, names: Sequence[str], at: Slice) -> Iterator[Rows]:
+        """The rows of a slice: of its file alone, where a row is a row of the file."""
+        source = self.open()[0] if self.log_returns else open_source(at.path, self.index)
+        yield from tensor_batches(source, names, self.index, self.missing is not None, at)
+
+
+@dataclass(frozen=True)
+class Gather(Job):
+    """A unit's rows, condensed to what a likelihood depends on."""
+
+    data: Data
+    names: tuple[str, ...]
+
+    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+        gathering, count = Gathering(len(self.names)), 0
+        for rows in self.data.rows(self.names, unit.at):
+            gathering.add(rows.x)
+            count += len(rows.x)
+            told(len(rows.x))
+        return Result(unit.number, count, gathering if count else None)
+
+
+@dataclass(frozen=True)
+class Moment(Job):
+    """The moments of a unit's rows."""
+
+    data: Data
+    names: tuple[str, ...]
+
+    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+        tree, count = Tree[Moments](), 0
+        for i, rows in enumerate(self.data.rows(self.names, unit.at)):
+            tree.add(i, Moments.of(rows.x))
+            count += len(rows.x)
+            told(len(rows.x))
+        return Result(unit.number, count, tree.total())
 
 
 @dataclass(frozen=True)
@@ -78,7 +111,7 @@ class Request:
         return [self.mean, self.covariance, self.model]
 
 
-def prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]:
+def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str], Gaussian]:
     """The table, its variables, and the mean and covariance for them.
 
     Raises:
@@ -88,25 +121,25 @@ def prepared(data: Data, request: Request) -> tuple[Source, list[str], Gaussian]
         return _with_model(data, request.model)
     source, names = data.open()
     if request.mean is None and request.covariance is None:
-        return source, names, _fitted(data, source, names, request.structure or "dense", 1000).gaussian
-    return source, names, _given(data, source, names, request.mean, request.covariance)
+        return source, names, _fitted(data, source, names, request.structure or "dense", 1000, run).gaussian
+    return source, names, _given(data, source, names, request.mean, request.covariance, run)
 
 
-def fitted(data: Data, structure: str, max_iterations: int) -> Fit:
+def fitted(data: Data, structure: str, max_iterations: int, run: Run) -> Fit:
     """The estimate of a structure from the table."""
-    return _fitted(data, *data.open(), structure, max_iterations)
+    return _fitted(data, *data.open(), structure, max_iterations, run)
 
 
-def _fitted(data: Data, source: Source, names: list[str], structure: str, max_iterations: int) -> Fit:
+def _fitted(data: Data, source: Source, names: list[str], structure: str, max_iterations: int, run: Run) -> Fit:
     choice = _choice(structure)
-    batches = (rows.x for rows in data.rows(source, names, "estimating"))
-    sample = Sample.of_batches(batches, lambda i: repr(names[i]), str(data.path))
+    gathering = run.over(Gather(data, tuple(names)), source.slices(rows_of(len(names))), "estimating").sums
+    sample = None if gathering is None else gathering.sample(lambda i: repr(names[i]), str(data.path))
     if sample is None:
         raise TableError(f"{data.path}: there are no rows to estimate from.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotConvergedWarning)  # half a maximum is none: nothing is made from it
         try:
-            return fit_sample(sample, choice, names, data.missing, max_iterations, data.search)
+            return fit_sample(sample, choice, names, data.missing, max_iterations, run.search)
         except NotConvergedWarning as warning:
             raise MvnjacError(str(warning)) from None
 
@@ -118,14 +151,14 @@ def _choice(structure: str) -> Choice:
         raise UsageError(f"--structure: {error}") from None
 
 
-def _given(data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None) -> Gaussian:
+def _given(data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None, run: Run) -> Gaussian:
     """A given mean or covariance; the other, where it is not given, estimated at it."""
     mu = None if mean is None else read_mean(mean, names)
     sigma = None if covariance is None else read_covariance(covariance, names)
     if mu is None or sigma is None:
         if data.missing is not None:
             raise UsageError("--missing: mean and covariance are estimated together then; give both or neither.")
-        moments = Moments.of_batches(rows.x for rows in data.rows(source, names, "estimating"))
+        moments = run.over(Moment(data, tuple(names)), source.slices(rows_of(len(names))), "estimating").sums
         if moments is None:
             raise TableError(f"{data.path}: there are no rows to estimate from.")
         sigma = _about(mu, moments, names, data.path) if sigma is None else sigma
@@ -133,7 +166,7 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
     return Gaussian(mu, sigma, names=names, missing=data.missing)
 
 
-def _about(mean: Tensor | None, moments: Moments, names: list[str], path: Path) -> Tensor:
+def _about(mean: Tensor | None, moments: Moments, names: list[str], path: str | Path) -> Tensor:
     covariance = moments.covariance(mean)
     sample = Sample.of_moments(moments, lambda i: repr(names[i]), str(path))
     refuse_extreme(sample)

@@ -9,8 +9,6 @@ is no density) `everyday` gives None, and the general way does it, or says what 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
@@ -35,15 +33,16 @@ def watched() -> bool:
     )
 
 
-def _plain(t: Tensor, dtype: torch.dtype) -> bool:
+def plain(t: Tensor, dtype: torch.dtype, graph: bool = False) -> bool:
+    """Whether these are contiguous numbers in CPU memory, wrapped by nothing; `graph`: they may carry one."""
     return (
-        type(t) is Tensor
+        (type(t) is Tensor or (graph and type(t) is torch.nn.Parameter))
         and t.dtype is dtype
         and t.is_cpu
         and t.layout is torch.strided
         and t.is_contiguous()
         and not t.is_neg()
-        and not t.requires_grad
+        and (graph or not t.requires_grad)
         and not t.is_inference()
     )
 
@@ -65,7 +64,7 @@ class Prepared:
 
     def rows(self, x: Tensor) -> Everyday | None:
         """Rows x (n, d), if they are plain and finite."""
-        if type(x) is not Tensor or watched() or not _plain(x, self.dtype) or x.ndim != 2 or not self.unchanged():
+        if type(x) is not Tensor or watched() or not plain(x, self.dtype) or x.ndim != 2 or not self.unchanged():
             return None
         n, d = x.shape
         if d != self.d or not self.native.finite(self.itemsize, x.data_ptr(), n * d, torch.get_num_threads()):
@@ -78,10 +77,10 @@ def prepared(mean: object, covariance: object) -> Prepared | None:
     found = _parameters(mean, covariance)
     if found is None:
         return None
-    mean, covariance, native = found
+    mean, covariance = found
     if mean.ndim != 1 or covariance.ndim != 2:
         return None
-    data = _factorised(native, None, mean, covariance)
+    data = factorised(None, mean, covariance)
     return None if data is None else Prepared(mean, covariance, data)
 
 
@@ -92,11 +91,11 @@ def everyday(x: object, mean: object, covariance: object, gradients: bool = True
     found = _parameters(mean, covariance)
     if found is None:
         return None
-    mean, covariance, native = found
-    if x.ndim != 2 or not _plain(x, mean.dtype):
+    mean, covariance = found
+    if x.ndim != 2 or not plain(x, mean.dtype):
         return None
     if mean.ndim == 1 and covariance.ndim == 2:
-        data = _factorised(native, x, mean, covariance)
+        data = factorised(x, mean, covariance)
         return None if data is None else Everyday(x, Prepared(mean, covariance, data))
     if mean.ndim == 2 and covariance.ndim == 3:
         many = Many(x, mean, covariance)
@@ -104,18 +103,18 @@ def everyday(x: object, mean: object, covariance: object, gradients: bool = True
     return None
 
 
-def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor, Any] | None:
-    native = kernels.native
-    if native is None or type(mean) is not Tensor or type(covariance) is not Tensor or watched():
+def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor] | None:
+    if kernels.native is None or type(mean) is not Tensor or type(covariance) is not Tensor or watched():
         return None
     dtype = mean.dtype
-    if dtype not in ITEMSIZE or not _plain(mean, dtype) or not _plain(covariance, dtype):
+    if dtype not in ITEMSIZE or not plain(mean, dtype) or not plain(covariance, dtype):
         return None
-    return mean, covariance, native
+    return mean, covariance
 
 
-def _factorised(native: Any, x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
-    (d,) = mean.shape
+def factorised(x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | None:
+    """What the kernels need of mean (d,) and Σ (d, d); None where they, or the rows x (n, d), do not fit or are no density."""
+    (d,), native = mean.shape, kernels.native
     if covariance.shape != (d, d) or not planner.kernel_sums(d):
         return None
     address, n = 0, 0
@@ -169,7 +168,7 @@ class Everyday:
     def gram(self, weights: Tensor | None) -> Tensor | None:
         """(p, p) JᵀWJ over all columns, weights (n,)."""
         own, x = self.prepared, self.x
-        if self.changed() or not planner.kernel_gram(own.d) or (weights is not None and not _plain(weights, own.dtype)):
+        if self.changed() or not planner.kernel_gram(own.d) or (weights is not None and not plain(weights, own.dtype)):
             return None
         p = own.d + own.d * (own.d + 1) // 2
         result = torch.empty((p, p), dtype=own.dtype)

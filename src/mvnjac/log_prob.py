@@ -32,6 +32,7 @@ from mvnjac.directional import argument_names, directional, event_dimensions, gr
 from mvnjac.everyday import everyday
 from mvnjac.model import Model
 from mvnjac.residuals import Residuals
+from mvnjac.training_step import training_step
 
 
 def log_prob(
@@ -75,10 +76,11 @@ def log_prob(
         tensor([[0.0000, 1.5000],
                 [1.5000, 0.0000]])
     """
-    quick = everyday(x, mean, covariance, gradients=False) if missing is None and precision is None else None
-    result = quick.log_prob() if quick is not None else None
-    if result is not None:
-        return result
+    if missing is None and precision is None:
+        quick = everyday(x, mean, covariance, gradients=False)
+        result = training_step(x, mean, covariance, _general_gradients) if quick is None else quick.log_prob()
+        if result is not None:
+            return result
     return evaluate(Model("log_prob", mean, covariance, None, precision, check, missing=missing), x)
 
 
@@ -115,6 +117,15 @@ def foreseeing(model: Model, x: Tensor, rows: Residuals) -> Tensor:
         squares, sums = both
         model.foreseen = Snapshot([x, *model.given()]), sums
         return rows.log_prob_of(squares).to(model.dtype)
+
+
+def _general_gradients(
+    needed: tuple[bool, ...], weights: Tensor, x: Tensor, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor | None, ...]:
+    """What `LogProb` gives backwards, of plain mean and Σ that have been looked at."""
+    model = Model("log_prob", mean, covariance, None, None, check=False)
+    owns = own_batches(model, (x, mean, covariance))
+    return tuple(spread(Score.apply(model, needed, owns, weights, x, mean, covariance), needed))
 
 
 class TracedLogProb(Function):

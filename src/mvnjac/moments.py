@@ -1,8 +1,7 @@
 """Mean and covariance of rows that arrive in batches, without ever forming raw moments.
 
 Each batch is centred at its own mean; two batches are merged by Chan, Golub & LeVeque (1979, *Updating formulae and a pairwise
-algorithm for computing sample variances*). Batches are merged pairwise, like the digits of a binary counter, so that the rounding
-error grows with the logarithm of their number.
+algorithm for computing sample variances*), pairwise (`merging.Tree`).
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mvnjac.merging import Tree
+
 
 @dataclass(frozen=True)
 class Moments:
-    """The moments of rows, seen from an origin that they all share.
+    """The moments of rows, seen from an origin.
 
     count; shift (d,): the mean less the origin; scatter (d, d): Σ (x − x̄)(x − x̄)ᵀ; smallest and largest value of each column.
     The origin, one of the rows, takes a common offset out before anything is summed.
@@ -43,25 +44,18 @@ class Moments:
     @staticmethod
     def of_batches(batches: Iterable[Tensor]) -> Moments | None:
         """The moments of all rows of all batches; None without rows."""
-        counter: list[tuple[int, Moments]] = []  # (rank, moments of 2^rank batches), ranks descending
+        tree, i = Tree[Moments](), 0
         for x in batches:
-            if not len(x):
-                continue
-            rank, moments = 0, Moments.of(x, counter[0][1].origin if counter else None)
-            while counter and counter[-1][0] == rank:
-                moments, rank = counter.pop()[1].merge(moments), rank + 1
-            counter.append((rank, moments))
-        merged: Moments | None = None
-        for _, moments in reversed(counter):
-            merged = moments if merged is None else moments.merge(merged)
-        return merged
+            if len(x):
+                tree.add(i, Moments.of(x))
+                i += 1
+        return tree.total()
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of rows, which have the same origin."""
-        if not torch.equal(self.origin, other.origin):
-            raise ValueError("moments of different origins cannot be merged")
+        """The moments of both sets of rows, seen from this one's origin; the difference of two origins, both of them rows, is exact
+        where an offset is what they have in common."""
         count = self.count + other.count
-        step = other.shift - self.shift
+        step = ((other.origin - self.origin) + other.shift) - self.shift
         scatter = self.scatter + other.scatter + torch.outer(step, step) * (self.count * other.count / count)
         return Moments(
             count,

@@ -40,6 +40,11 @@ def kernel_many(d: int) -> bool:
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_SMALL
 
 
+def kernel_products(p: int) -> bool:
+    """Whether the compiled kernel forms Aᵀ A of rows with p columns: where that stays in the cache, since BLAS has no half product."""
+    return kernels.native is not None and 0 < p <= 2 * kernels.native.LARGEST
+
+
 def kernel_gram(d: int) -> bool:
     """Whether the compiled kernel forms JᵀJ: where that stays in the cache beside a block of rows; else BLAS does, chunk by chunk."""
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_GRAM

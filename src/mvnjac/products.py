@@ -17,9 +17,12 @@ def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = Non
     Only the blocks on and below the diagonal are computed; the rest is mirrored. Where nothing watches, `total` is changed in
     place, and no second p×p is needed.
     """
-    B = A if weights is None else A * weights.unsqueeze(-1)
     p = A.shape[-1]
-    if tracked(total, A, B):
+    watched = tracked(total, A) or (weights is not None and tracked(weights))
+    if not watched and compiled.outer_products(A, weights, total):
+        return total
+    B = A if weights is None else A * weights.unsqueeze(-1)
+    if watched:
         product = A.mT @ B
         return total + 0.5 * (product + product.mT)
     block = _BLOCK if p > 2 * _BLOCK else _BLOCK // 2

@@ -64,7 +64,7 @@ class Sample:
         gathering: Gathering | None = None
         for x in batches:
             gathering = gathering or Gathering(x.shape[1])
-            gathering.add(x, None)
+            gathering.add(x)
         return None if gathering is None else gathering.sample(namer, name)
 
     @classmethod
@@ -141,14 +141,22 @@ class Sample:
 
 
 class Gathering:
-    """Rows as they come, pattern by pattern: of each no more than 2d rows, or d×d numbers, are held (of weighted rows all)."""
+    """Rows as they come, pattern by pattern; what was gathered elsewhere is merged."""
 
     def __init__(self, d: int) -> None:
         self._patterns: dict[tuple[int, ...], _Pattern] = {}
         self._d = d
 
+    def merge(self, other: Gathering) -> Gathering:
+        """The rows of both."""
+        both = Gathering(self._d)
+        both._patterns = dict(self._patterns)
+        for observed, pattern in other._patterns.items():
+            own = both._patterns.get(observed)
+            both._patterns[observed] = pattern if own is None else own.merge(pattern)
+        return both
+
     def add(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """More rows (n, d), NaN where an entry is missing, and their weights."""
         missing = x.isnan()
         if not bool(missing.any()):
             self._pattern(range(self._d)).add(x, weights)
@@ -213,8 +221,20 @@ class _Pattern:
             if self.count <= 2 * x.shape[1] or weights is not None:
                 return
             x = self._together[0]
-        more = Moments.of(x, None if self.moments is None else self.moments.origin)
+        more = Moments.of(x)
         self.moments, self._rows = more if self.moments is None else self.moments.merge(more), []
+
+    def merge(self, other: _Pattern) -> _Pattern:
+        """The rows of both, none of which have weights."""
+        both = _Pattern()
+        if self.moments is None and other.moments is None:
+            both._rows = list(self._rows)
+            for x, _ in other._rows:
+                both.add(x, None)
+            return both
+        mine, theirs = (p.moments or Moments.of(p._together[0]) for p in (self, other))
+        both.moments = mine.merge(theirs)
+        return both
 
     @property
     def count(self) -> int:

@@ -1,7 +1,7 @@
 """The jobs of the command line: a table of observations in, its scores or their totals out, in one or two passes.
 
-The first pass estimates what was not given by maximum likelihood (`estimates.py`); the second forms the Jacobian batch by batch.
-Memory holds one batch of rows and one chunk of the output.
+The first pass estimates what was not given by maximum likelihood (`estimates.py`); the second goes over the slices of the table, each
+a unit of work (`engines/`). Memory holds one batch of rows and one chunk of the output.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
+from mvnjac.engines.local import Local
+from mvnjac.engines.run import Run
 from mvnjac.errors import UsageError
 from mvnjac.estimates import Data, Request, prepared
 from mvnjac.inference.structure import kebab
-from mvnjac.jacobian import Jacobian
-from mvnjac.standard_errors import StandardErrors
+from mvnjac.score_jobs import Density, Stream, Sum, schema_of
 from mvnjac.tables.output import open_sink
-
-#: A chunk of the output in memory, in bytes; wide outputs take fewer rows a chunk.
-_CHUNK = 32 * 2**20
+from mvnjac.tables.slices import rows_of
 
 
 def parameters(parametrisation: str | None) -> list[str] | None:
@@ -54,26 +51,30 @@ def parametrisations() -> list[str]:
     return sorted({kebab(cls.__name__) for cls in dense_parameters().values()})
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a command has written: rows, columns of scores, parts, bytes, seconds."""
+
+    rows: int
+    columns: int
+    parts: int
+    size: int
+    seconds: float
+
+
 def write_jacobian(
-    data: Data, request: Request, wrt: Sequence[str] | None, layout: str, output: Path | None
-) -> tuple[int, int]:
-    """Write a row of scores an observation: the index, then the columns of `J.matrix(wrt, layout)`. Returns (rows, columns)."""
-    source, names, gaussian = prepared(data, request)
-    columns = gaussian.jacobian(torch.zeros(0, len(names), dtype=torch.float64)).columns(wrt, layout)
-    fields = [(name, pa.float64()) for name in columns]
-    if data.index:
-        fields.insert(0, (data.index, source.schema.field(data.index).type))
-    schema, written = pa.schema(fields), 0
+    data: Data, request: Request, wrt: Sequence[str] | None, layout: str, output: Path | None, run: Run
+) -> Written:
+    """Write a row of scores an observation, as one stream: the index, then the columns of `J.matrix(wrt, layout)`."""
+    source, names, gaussian = prepared(data, request, run)
+    density = Density.of(gaussian, run.device)
+    schema = schema_of(data, source, density, wrt, layout)
+    slices = source.slices(rows_of(len(names)))
     with open_sink(output, schema) as sink:
-        for rows in data.rows(source, names, "writing"):
-            J = gaussian.jacobian(rows.x)
-            for first, matrix in _chunks(J, wrt, layout, len(columns)):
-                arrays = [pa.array(column) for column in matrix.mT.numpy()]  # each contiguous, none copied
-                if rows.index is not None:
-                    arrays.insert(0, rows.index.slice(first, len(matrix)))
-                sink.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
-                written += len(matrix)
-    return written, len(columns)
+        job = Stream(data, tuple(names), density, _tuple(wrt), layout, schema, sink)
+        outcome = run.over(job, slices, "writing", engine=Local(1))
+    size = 0 if output is None or output.is_dir() else output.stat().st_size
+    return Written(outcome.rows, len(schema) - bool(data.index), 1, size, outcome.seconds)
 
 
 @dataclass(frozen=True)
@@ -107,29 +108,40 @@ class ScoreTable:
             yield name, numbers
 
 
-def total_scores(data: Data, request: Request, wrt: Sequence[str] | None) -> ScoreTable:
+def total_scores(data: Data, request: Request, wrt: Sequence[str] | None, run: Run) -> ScoreTable:
     """The total score and its standard deviation from JᵀJ, parameter by parameter."""
-    source, names, gaussian = prepared(data, request)
-    empty = gaussian.jacobian(torch.zeros(0, len(names), dtype=torch.float64))
-    columns, estimates = empty.columns(wrt), empty.values(wrt).tolist()
-    sums, squares = torch.zeros(2, len(columns), dtype=torch.float64)
-    count, likelihood, errors = 0, 0.0, StandardErrors(gaussian, columns)
-    for rows in data.rows(source, names, "summing"):
-        J = gaussian.jacobian(rows.x)
-        errors.add(rows.x)
-        likelihood += float(J.log_prob.sum())
-        for _, matrix in _chunks(J, wrt, "unique", len(columns)):
-            sums += matrix.sum(0)
-            squares += (matrix * matrix).sum(0)
-            count += len(matrix)
-    deviations = squares.sqrt().tolist()
-    return ScoreTable(count, likelihood, columns, estimates, sums.tolist(), deviations, errors.expected(), errors.observed())
+    source, names, gaussian = prepared(data, request, run)
+    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=True)
+    sums, own = run.over(job, source.slices(rows_of(len(names))), "summing").sums, job.kernel
+    expected, observed = own.standard_errors(sums)
+    scores, deviations = own.scores(sums).tolist(), own.deviations(sums).tolist()
+    return ScoreTable(
+        own.rows(sums), own.log_likelihood(sums), own.columns, own.estimates, scores, deviations, expected, observed
+    )
 
 
-def _chunks(J: Jacobian, wrt: Sequence[str] | None, layout: str, columns: int) -> Iterator[tuple[int, Tensor]]:
-    """(first row, matrix) for slices of rows; a matrix lies in memory column after column, as tables are written."""
-    step = max(1, _CHUNK // (8 * max(columns, 1)))
-    for first in range(0, J.batch[0], step):
-        part = J[first : first + step]
-        out = torch.empty(columns, part.batch[0], dtype=J.dtype).mT
-        yield first, part.matrix(wrt, layout, out=out)
+def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
+    """Write the sum of each column of the Jacobian: a table of parameters and sums."""
+    source, names, gaussian = prepared(data, request, run)
+    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt))
+    outcome = run.over(job, source.slices(rows_of(len(names))), "summing")
+    columns = [pa.array(job.kernel.columns), pa.array(job.kernel.scores(outcome.sums).numpy())]
+    schema = pa.schema([("parameter", pa.string()), ("sum", pa.float64())])
+    with open_sink(output, schema) as sink:
+        sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return Written(outcome.rows, len(columns[0]), 1, 0 if output is None else output.stat().st_size, outcome.seconds)
+
+
+def write_gram(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
+    """Write JᵀJ: a header of parameters, and a row a parameter."""
+    source, names, gaussian = prepared(data, request, run)
+    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), gram=True)
+    outcome = run.over(job, source.slices(rows_of(len(names))), "summing")
+    gram, schema = job.kernel.gram(outcome.sums).numpy(), pa.schema([(name, pa.float64()) for name in job.kernel.columns])
+    with open_sink(output, schema) as sink:
+        sink.write_rows(None, gram, schema)  # symmetric: its rows are its columns
+    return Written(outcome.rows, len(gram), 1, 0 if output is None else output.stat().st_size, outcome.seconds)
+
+
+def _tuple(wrt: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if wrt is None else tuple(wrt)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvnjac.batches import batch_shape
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import SingularError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import fisher_of, hessian_from, hessian_of
+from mvnjac.merging import Bundle, Totals
 from mvnjac.model import Model
 from mvnjac.moments import Moments
 from mvnjac.sample import Sample
@@ -39,25 +40,25 @@ class StandardErrors:
         kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
         self._parts = [kind(self._model, names) for names in complete_parametrisations(self._model, self._columns)]
 
-    def add(self, x: Tensor) -> None:
-        """More rows."""
-        for part in self._parts:
-            part.add(x)
+    def sums(self, derivatives: Derivatives) -> Bundle:
+        """What the errors need of some rows; that of all rows is merged. Of complete rows all parametrisations need the same."""
+        return Bundle([part.sums(derivatives) for part in (self._parts if self._model.missing else self._parts[:1])])
 
-    def expected(self) -> list[float]:
+    def expected(self, sums: Bundle | None) -> list[float]:
         """From the Fisher information of all rows; NaN where there are no rows, or no such number."""
-        return self._errors(lambda part: part.expected())
+        return self._errors(sums, lambda part, own: part.expected(own))
 
-    def observed(self) -> list[float]:
+    def observed(self, sums: Bundle | None) -> list[float]:
         """From minus the Hessian at these rows; NaN where it is no information: away from a maximum it can be indefinite, and
         beyond `MOST_INVERTED` parameters it is not inverted."""
-        return self._errors(lambda part: part.observed())
+        return self._errors(sums, lambda part, own: part.observed(own))
 
-    def _errors(self, variances_of: Callable[[_Information], Tensor | None]) -> list[float]:
+    def _errors(self, sums: Bundle | None, variances_of: Callable[[Any, Any], Tensor | None]) -> list[float]:
         variances: dict[str, float] = {}
-        for part in self._parts:
+        of_parts = [] if sums is None else sums.parts if self._model.missing else [*sums.parts] * len(self._parts)
+        for part, own in zip(self._parts, of_parts, strict=sums is not None):
             try:
-                found = variances_of(part)
+                found = variances_of(part, own)
             except SingularError:
                 continue
             if found is not None:
@@ -90,54 +91,48 @@ class _Information(ABC):
         self.columns, self._size = self._once.columns(), self._once.shape[-1]
 
     @abstractmethod
-    def add(self, x: Tensor) -> None:
-        """More rows."""
+    def sums(self, derivatives: Derivatives) -> Any:
+        """What is needed of some rows."""
 
     @abstractmethod
-    def expected(self) -> Tensor | None:
+    def expected(self, sums: Any) -> Tensor | None:
         """The diagonal of the inverse expected information; None where there is none."""
 
     @abstractmethod
-    def observed(self) -> Tensor | None:
+    def observed(self, sums: Any) -> Tensor | None:
         """The diagonal of the inverse observed information; None where there is none."""
 
 
 class _Dense(_Information):
     """Of complete rows, by a dense parametrisation: n, s and S of the whitened residuals."""
 
-    _sums: Sums | None = None
+    def sums(self, derivatives: Derivatives) -> Sums:
+        return Sums.of([(derivatives.rows, None)], self._model.batch)
 
-    def add(self, x: Tensor) -> None:
-        derivatives = Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1))
-        more = Sums.of([(derivatives.rows, None)], self._model.batch)
-        self._sums = more if self._sums is None else self._sums + more
+    def expected(self, sums: Sums) -> Tensor | None:
+        return self._once.inverse_diagonal() / sums.count
 
-    def expected(self) -> Tensor | None:
-        return None if self._sums is None else self._once.inverse_diagonal() / self._sums.count
-
-    def observed(self) -> Tensor | None:
-        if self._sums is None or self._size > MOST_INVERTED:
+    def observed(self, sums: Sums) -> Tensor | None:
+        if self._size > MOST_INVERTED:
             return None
-        return -hessian_from(self._model, self._names, self._sums).inverse_diagonal()
+        return -hessian_from(self._model, self._names, sums).inverse_diagonal()
 
 
 class _Structured(_Information):
     """Of complete rows, by a structure's own parameters: mean and scatter, and rows that stand for all of that scatter."""
 
-    _moments: Moments | None = None
+    def sums(self, derivatives: Derivatives) -> Moments:
+        return Moments.of(derivatives.rows.x)
 
-    def add(self, x: Tensor) -> None:
-        self._moments = Moments.of(x) if self._moments is None else self._moments.merge(Moments.of(x, self._moments.origin))
-
-    def expected(self) -> Tensor | None:
-        if self._moments is None or self._size > MOST_INVERTED:
+    def expected(self, sums: Moments) -> Tensor | None:
+        if self._size > MOST_INVERTED:
             return None
-        return self._once.inverse_diagonal() / self._moments.count
+        return self._once.inverse_diagonal() / sums.count
 
-    def observed(self) -> Tensor | None:
-        if self._moments is None or self._size > MOST_INVERTED:
+    def observed(self, sums: Moments) -> Tensor | None:
+        if self._size > MOST_INVERTED:
             return None
-        sample = Sample.of_moments(self._moments, self._model.naming)
+        sample = Sample.of_moments(sums, self._model.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
         return -hessian.inverse_diagonal()
 
@@ -145,22 +140,18 @@ class _Structured(_Information):
 class _Incomplete(_Information):
     """Of rows with missing entries: the two informations themselves."""
 
-    _fisher: Tensor | None = None
-    _hessian: Tensor | None = None
-
-    def add(self, x: Tensor) -> None:
+    def sums(self, derivatives: Derivatives) -> Totals:
         if self._size > MOST_INVERTED:
-            return
+            return Totals({})
+        x = derivatives.rows.x
         fisher = len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix()
-        hessian = hessian_of(self._model, x, self._names, None, True).matrix()
-        self._fisher = fisher if self._fisher is None else self._fisher + fisher
-        self._hessian = hessian if self._hessian is None else self._hessian + hessian
+        return Totals({"expected": fisher, "observed": -hessian_of(self._model, x, self._names, None, True).matrix()})
 
-    def expected(self) -> Tensor | None:
-        return None if self._fisher is None else self._inverted(self._fisher)
+    def expected(self, sums: Totals) -> Tensor | None:
+        return self._inverted(sums["expected"]) if sums.tensors else None
 
-    def observed(self) -> Tensor | None:
-        return None if self._hessian is None else self._inverted(-self._hessian)
+    def observed(self, sums: Totals) -> Tensor | None:
+        return self._inverted(sums["observed"]) if sums.tensors else None
 
     def _inverted(self, A: Tensor) -> Tensor:
         identity = torch.eye(self._size, dtype=A.dtype, device=A.device)

@@ -57,7 +57,8 @@ class Sums:
         count = rows.mean.new_tensor(rows.batch[0]) if weights is None else weights.sum()
         return cls(count, *sums)
 
-    def __add__(self, other: Sums) -> Sums:
+    def merge(self, other: Sums) -> Sums:
+        """The sums over both sets of rows."""
         return Sums(self.count + other.count, self.first + other.first, self.second + other.second)
 
     @property

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import mvnjac
 from mvnjac import kernels
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import correlation, lower_triangular, symmetric
@@ -170,3 +171,52 @@ def test_symmetry_to_the_last_bit(d, dtype) -> None:
         A[d - 1, 0] = torch.nextafter(A[d - 1, 0], torch.tensor(9.0, dtype=dtype))
         assert compiled.equals_transpose(A) is False
         assert compiled.equals_transpose(torch.stack([A.mT @ A @ A.new_zeros(d, d), A])) is False
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [1, 5, 24, 130])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_products_of_rows_with_themselves(p, dtype, weighted) -> None:
+    generator = torch.Generator().manual_seed(p)
+    wide = torch.randn(45, p + 3, generator=generator, dtype=torch.float64).to(dtype)
+    A, start = wide[:, 1 : p + 1], torch.ones(p, p, dtype=dtype)
+    weights = torch.randn(45, generator=generator, dtype=torch.float64).to(dtype) if weighted else None
+    total = start.clone()
+    assert compiled.outer_products(A, weights, total)
+    left = A.double() if weights is None else A.double() * weights.double().unsqueeze(-1)
+    assert_close(total, start.double() + left.mT @ A.double(), 1.0)
+    assert torch.equal(total, total.mT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 5, 20, 30])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gram(d, dtype, weighted) -> None:
+    x, mean, sigma = rows(50, d, dtype)
+    weights = torch.linspace(-1, 2, 50, dtype=dtype) if weighted else None
+    _, a, P = reference(x, mean, sigma)
+    full = torch.cat([a, symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))], -1)
+    left = full if weights is None else full * weights.double().unsqueeze(-1)
+    quick = everyday(x, mean, sigma)
+    assert isinstance(quick, Everyday)
+    got = quick.gram(weights)
+    agree(got, left.mT @ full, sigma)
+    assert torch.equal(got, got.mT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 5, 20])
+def test_hessian(d, dtype) -> None:
+    x, mean, sigma = rows(50, d, dtype)
+    wide = [t.double() for t in (mean, sigma)]
+
+    def total(mean: Tensor, elements: Tensor) -> Tensor:
+        L = torch.linalg.cholesky(symmetric(d).unpack(elements))
+        z = torch.linalg.solve_triangular(L, (x.double() - mean).mT, upper=False)
+        return -0.5 * (z * z).sum() - 50 * L.diagonal().log().sum()
+
+    blocks = torch.func.hessian(total, (0, 1))(wide[0], symmetric(d).pack(wide[1]))
+    expected = torch.cat([torch.cat(row, -1) for row in blocks], 0)
+    got = mvnjac.hessian(x, mean, sigma).matrix()
+    agree(got, expected, sigma)
+    assert torch.equal(got, got.mT)

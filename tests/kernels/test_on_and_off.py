@@ -153,3 +153,47 @@ def test_a_gaussian_is_prepared_anew() -> None:
         expected = mvnjac.log_prob(x, mean, sigma)
     assert_close(gaussian.log_prob(x), expected, condition(sigma))
     assert_close(gaussian.jacobian(x).log_prob, expected, condition(sigma))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parameter", [False, True])
+def test_training_steps(dtype, parameter) -> None:
+    """Weighted, partial, repeated and differentiated again: a loop gets what the general rule gives."""
+    x, mean, sigma = rows(30, D, dtype)
+    weights = torch.linspace(-1, 2, 30, dtype=dtype)
+
+    def leaf(t: torch.Tensor) -> torch.Tensor:
+        return torch.nn.Parameter(t.clone()) if parameter else t.clone().requires_grad_()
+
+    def results() -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for name, loss in {"sum": lambda v: v.sum(), "mean": lambda v: -v.mean(), "weighted": lambda v: v @ weights}.items():
+            mu, S = leaf(mean), leaf(sigma)
+            value = loss(mvnjac.log_prob(x, mu, S))
+            value.backward(retain_graph=True)
+            value.backward()
+            found |= {f"{name} value": value.detach(), f"{name} by mean": mu.grad, f"{name} by Σ": S.grad}
+        S = leaf(sigma)
+        (alone,) = torch.autograd.grad(mvnjac.log_prob(x, mean, S).sum(), S)
+        S = leaf(sigma)
+        (first,) = torch.autograd.grad(mvnjac.log_prob(x, mean, S).sum(), S, create_graph=True)
+        (second,) = torch.autograd.grad((first * first).sum(), S)
+        S = leaf(sigma)
+        batched = torch.autograd.grad(mvnjac.log_prob(x[:3], mean, S), S, torch.eye(3, dtype=dtype), is_grads_batched=True)[0]
+        return found | {"alone": alone, "first": first.detach(), "second": second, "batched": batched}
+
+    ours = results()
+    with kernels.switched(on=False):
+        theirs = results()
+    for key, value in ours.items():
+        assert_close(value, theirs[key], condition(sigma), "kernels", key)
+
+
+def test_a_parameter_changed_before_the_backward_pass_is_noticed() -> None:
+    x, mean, sigma = rows(30, D, torch.float64)
+    sigma.requires_grad_()
+    value = mvnjac.log_prob(x, mean, sigma).sum()
+    with torch.no_grad():
+        sigma.mul_(2)
+    with pytest.raises(RuntimeError, match="inplace"):
+        value.backward()

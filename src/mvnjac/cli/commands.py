@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +12,15 @@ import typer
 
 from mvnjac.cli import options, printing
 from mvnjac.cli.options import (
+    Address,
     Columns,
     CovarianceFile,
     DataArgument,
+    Engine,
+    EngineOption,
     Force,
     Format,
+    Gpus,
     Index,
     Layout,
     Mean,
@@ -23,13 +29,17 @@ from mvnjac.cli.options import (
     ModelFile,
     Output,
     Parametrisation,
+    PartFormat,
+    Resume,
     Returns,
     Structure,
+    Workers,
     Wrt,
 )
-from mvnjac.cli.progress import Report, reporting
+from mvnjac.cli.progress import reporting
 
 if TYPE_CHECKING:
+    from mvnjac.engines.run import Run
     from mvnjac.estimates import Data
 
 app = typer.Typer(
@@ -67,7 +77,15 @@ def root(
 @app.command()
 def jacobian(
     data: DataArgument,
-    output: Output = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="A file, by its suffix; or a folder of parts (a name without a suffix, or s3://…, gs://…). Complete or absent.",
+        ),
+    ] = None,
     columns: Columns = None,
     index: Index = None,
     log_returns: Returns = False,
@@ -81,26 +99,44 @@ def jacobian(
     layout: Annotated[
         Layout, typer.Option("--layout", help="unique: vech, off-diagonals doubled; full: every entry of the full gradients.")
     ] = Layout.unique,
+    sum_only: Annotated[bool, typer.Option("--sum-only", help="Only the sum of each column.")] = False,
+    gram: Annotated[bool, typer.Option("--gram", help="Only JᵀJ.")] = False,
+    form: Annotated[PartFormat, typer.Option("--format", help="Of the parts of a folder.")] = PartFormat.parquet,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    gpus: Gpus = 0,
+    address: Address = None,
+    resume: Resume = False,
     force: Force = False,
 ) -> None:
-    """Write the scores: one row an observation, one column a parameter (.parquet, .csv, .csv.gz, .arrow, .feather, .npy)."""
-    from mvnjac import scores
+    """Write the scores: one row an observation, one column a parameter (.parquet, .csv, .csv.gz, .arrow, .feather, .npy, .zarr).
+
+    A folder gets a part for each slice of DATA, written by all workers, and a manifest that `mvnjac verify` checks.
+    """
+    from mvnjac import parts, scores
     from mvnjac.estimates import Request
-    from mvnjac.tables.base import sink_format
-    from mvnjac.tables.output import check_output, sink_companions
+    from mvnjac.tables.output import check_output, is_folder
 
     request = Request(mean, covariance, model, structure)
-    check_output(output, force, [data, *request.files()])
-    form = sink_format(output) if output is not None else None  # an unknown suffix is refused before any work is done
-    with reporting() as report:
+    folder = output is not None and is_folder(output)
+    printing.check_choice({"--sum-only": sum_only, "--gram": gram, "--resume": resume and not folder}, output, folder)
+    file = None if output is None or folder else Path(output)
+    check_output(file, force, [data, *request.files()])
+    table = _data(data, columns, index, log_returns, missing)
+    with _running(engine, workers, gpus, address, resumable=folder) as run:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
-        rows, width = scores.write_jacobian(
-            _data(data, columns, index, log_returns, missing, report), request, names, layout.value, output
-        )
+        if output is not None and folder:
+            written = parts.write_parts(
+                table, request, names, layout.value, output, f".{form.value}", run, resume=resume, force=force
+            )
+        elif sum_only:
+            written = scores.sum_scores(table, request, names, file, run)
+        elif gram:
+            written = scores.write_gram(table, request, names, file, run)
+        else:
+            written = scores.write_jacobian(table, request, names, layout.value, file, run)
     if output is not None:
-        beside = [str(path) for path in sink_companions(form, output) if path.exists()]
-        more = f" Beside it: {', '.join(beside)}." if beside else ""
-        print(f"{output}: {rows} rows, {width} columns each.{more}", file=sys.stderr)
+        print(printing.written(output, file, written), file=sys.stderr)
 
 
 @app.command()
@@ -123,6 +159,10 @@ def score(
             "--format", help="table, json or csv; default: by OUT's suffix (.txt, .json, .csv), else table.", show_default=False
         ),
     ] = None,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    gpus: Gpus = 0,
+    address: Address = None,
     force: Force = False,
 ) -> None:
     """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio; and its
@@ -138,9 +178,9 @@ def score(
     request = Request(mean, covariance, model, structure)
     check_output(output, force, [data, *request.files()])
     form = form or printing.format_of(output)
-    with reporting() as report:
+    with _running(engine, workers, gpus, address) as run:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
-        table = scores.total_scores(_data(data, columns, index, log_returns, missing, report), request, names)
+        table = scores.total_scores(_data(data, columns, index, log_returns, missing), request, names, run)
     if output is not None:
         write_text(output, printing.formatted(table, form))
         print(f"{output}: the totals of {table.rows} rows by {len(table.names)} parameters.", file=sys.stderr)
@@ -164,6 +204,9 @@ def fit(
     log_returns: Returns = False,
     missing: MissingOption = None,
     max_iterations: Annotated[int, typer.Option("--max-iterations", min=0, help="Of the search.")] = 1000,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    address: Address = None,
     force: Force = False,
 ) -> None:
     """Estimate mean and covariance by maximum likelihood, and write them as a model for `jacobian --model` and `score --model`.
@@ -175,16 +218,39 @@ def fit(
 
     model_file.check_suffix(output)
     check_output(output, force, [data])
-    with reporting() as report:
-        estimate = estimates.fitted(_data(data, columns, index, log_returns, missing, report), structure, max_iterations)
+    with _running(engine, workers, 0, address) as run:
+        estimate = estimates.fitted(_data(data, columns, index, log_returns, missing), structure, max_iterations, run)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 
 
-def _data(
-    path: Path, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None, report: Report
-) -> Data:
+@app.command()
+def verify(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written.")],
+) -> None:
+    """Check a folder of parts against its manifest: what is missing, truncated, changed, or does not belong there is named."""
+    from mvnjac.engines import manifest
+
+    held, wrong = manifest.verify(output)
+    for problem in wrong:
+        print(f"mvnjac: {output}: {problem}", file=sys.stderr)
+    if wrong:
+        raise typer.Exit(1)
+    print(f"{output}: complete and unchanged: {held['units']} parts, {held['rows']:,} rows.")
+
+
+def _data(path: str, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None) -> Data:
     from mvnjac.estimates import Data
 
-    way = None if missing is None else missing.value
-    return Data(path, options.names(columns), index, log_returns, way, report.rows, report.iteration)
+    return Data(path, options.names(columns), index, log_returns, None if missing is None else missing.value)
+
+
+@contextlib.contextmanager
+def _running(engine: Engine, workers: int | None, gpus: float, address: str | None, resumable: bool = False) -> Iterator[Run]:
+    """The engine that was asked for, and the progress of what it does."""
+    from mvnjac.engines.engine import Resources
+    from mvnjac.engines.run import Run
+
+    resources = Resources(engine.value, workers, gpus, address)
+    with reporting(resumable) as report, resources.open() as opened:
+        yield Run(opened, report.rows, report.iteration, resources.device)

@@ -31,7 +31,23 @@ class Missing(StrEnum):
     marginalise = "marginalise"
 
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
+class Engine(StrEnum):
+    """Who does the work."""
+
+    local = "local"
+    ray = "ray"
+
+
+class PartFormat(StrEnum):
+    """The format of the parts of a folder."""
+
+    parquet = "parquet"
+    arrow = "arrow"
+    csv = "csv"
+    npy = "npy"
+
+
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -106,6 +122,28 @@ Output = Annotated[
     typer.Option("--output", "-o", metavar="OUT", help="The file to write, by its suffix; complete or absent."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
+
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        "--engine", help="local: this machine; ray: a Ray cluster (pip install 'mvnjac\\[ray]'). The numbers are the same."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes; default: as the work demands, at most one a core.", show_default=False),
+]
+Gpus = Annotated[
+    float, typer.Option("--gpus-per-worker", min=0, help="Graphics processors each worker has; below 1, they share one.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="Of a running Ray cluster; default: one of its own, here."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a folder of parts that is not complete: only what is missing is done.")
+]
 
 
 def names(columns: list[str] | None) -> list[str] | None:

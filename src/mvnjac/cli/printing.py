@@ -7,9 +7,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvnjac.cli.options import Format
+from mvnjac.cli.progress import amount, duration
 
 if TYPE_CHECKING:
-    from mvnjac.scores import ScoreTable
+    from mvnjac.scores import ScoreTable, Written
+
+
+def check_choice(chosen: dict[str, bool], output: str | None, folder: bool) -> None:
+    """Options that exclude each other, or the output.
+
+    Raises:
+        UsageError: which.
+    """
+    from mvnjac.errors import UsageError
+
+    asked = [name for name, given in chosen.items() if given]
+    if asked == ["--resume"]:
+        raise UsageError("--resume: only a folder of parts can be resumed; name one by -o, without a suffix.")
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} exclude each other.")
+    if folder and asked:
+        raise UsageError(f"{asked[0]}: is one table; {output} is a folder: name a file, by its suffix.")
+
+
+def written(output: str, file: Path | None, what: Written) -> str:
+    """What there is now."""
+    from mvnjac.tables.output import companions_of
+
+    beside = [str(path) for path in companions_of(file) if path.exists()] if file is not None else []
+    more = f" Beside it: {', '.join(beside)}." if beside else ""
+    parts = "" if what.parts == 1 and file is not None else f", {what.parts} parts"
+    return f"{output}: {what.rows} rows, {what.columns} columns each{parts}, {amount(what.size)}, in {duration(what.seconds)}.{more}"
 
 
 def format_of(output: Path | None) -> Format:

@@ -19,8 +19,8 @@ class Report(ABC):
     """What a job tells, phase by phase."""
 
     @abstractmethod
-    def rows(self, phase: str, rows: int) -> None:
-        """So many rows more."""
+    def rows(self, phase: str, rows: int, total: int | None = None) -> None:
+        """So many rows more, of so many in all where that is known."""
 
     @abstractmethod
     def iteration(self, phase: str, iteration: int, log_likelihood: float) -> None:
@@ -28,13 +28,14 @@ class Report(ABC):
 
 
 @contextlib.contextmanager
-def reporting() -> Iterator[Report]:
-    """A report for the block; an interruption ends the command."""
+def reporting(resumable: bool = False) -> Iterator[Report]:
+    """A report for the block; an interruption ends the command. resumable: what is complete stays."""
     try:
         with _drawn() if sys.stderr.isatty() else contextlib.nullcontext(_Said()) as report:
             yield report
     except KeyboardInterrupt:
-        print("mvnjac: interrupted; nothing was written.", file=sys.stderr)
+        kept = "what is complete stays; --resume goes on from there" if resumable else "nothing was written"
+        print(f"mvnjac: interrupted; {kept}.", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
@@ -48,13 +49,45 @@ def _drawn() -> Iterator[Report]:
         yield _Drawn(bar)
 
 
+class _Pace:
+    """How many rows a phase has done, how fast, and how long the rest will take."""
+
+    def __init__(self) -> None:
+        self._begun, self._done = dict[str, float](), dict[str, int]()
+
+    def after(self, phase: str, rows: int, total: int | None) -> str:
+        """In words, after so many rows more."""
+        begun = self._begun.setdefault(phase, time.monotonic())
+        done = self._done[phase] = self._done.get(phase, 0) + rows
+        speed = done / max(time.monotonic() - begun, 1e-3)
+        if total is None:
+            return f"{done:,} rows, {speed:,.0f} rows/s"
+        return f"{done:,} of {total:,} rows, {speed:,.0f} rows/s, {duration((total - done) / max(speed, 1e-3))} left"
+
+
+def duration(seconds: float) -> str:
+    """1.2 s, 3 min 20 s, 5 h 7 min."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min {int(seconds % 60)} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def amount(size: float) -> str:
+    """Bytes: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
 class _Drawn(Report):
     def __init__(self, bar: Any) -> None:
-        self._bar, self._tasks, self._done = bar, dict[str, Any](), dict[str, int]()
+        self._bar, self._tasks, self._pace = bar, dict[str, Any](), _Pace()
 
-    def rows(self, phase: str, rows: int) -> None:
-        self._done[phase] = self._done.get(phase, 0) + rows
-        self._draw(phase, f"{self._done[phase]:,} rows")
+    def rows(self, phase: str, rows: int, total: int | None = None) -> None:
+        self._draw(phase, self._pace.after(phase, rows, total))
 
     def iteration(self, phase: str, iteration: int, log_likelihood: float) -> None:
         self._draw(phase, f"iteration {iteration}, log-likelihood {log_likelihood:.10g}")
@@ -67,12 +100,10 @@ class _Drawn(Report):
 
 class _Said(Report):
     def __init__(self) -> None:
-        self._done: dict[str, int] = {}
-        self._last = time.monotonic()
+        self._pace, self._last = _Pace(), time.monotonic()
 
-    def rows(self, phase: str, rows: int) -> None:
-        self._done[phase] = self._done.get(phase, 0) + rows
-        self._say(f"{phase}: {self._done[phase]:,} rows")
+    def rows(self, phase: str, rows: int, total: int | None = None) -> None:
+        self._say(f"{phase}: {self._pace.after(phase, rows, total)}")
 
     def iteration(self, phase: str, iteration: int, log_likelihood: float) -> None:
         self._say(f"{phase}: iteration {iteration}, log-likelihood {log_likelihood:.10g}")

@@ -80,6 +80,20 @@ def packed(
     return True
 
 
+def outer_products(A: Tensor, weights: Tensor | None, total: Tensor) -> bool:
+    """total (p, p) += Aᵀ diag(w) A: A (n, p), weights (n,); False where the kernel cannot do it, or BLAS is better."""
+    n, p = A.shape[-2:]
+    if A.ndim != 2 or n == 0 or not planner.kernel_products(p) or not _in_reach(A, weights, total):
+        return False
+    if weights is not None and not weights.is_contiguous():
+        return False
+    kernels.native.outer_products(
+        ITEMSIZE[A.dtype], A.data_ptr(), A.stride(0), _address(weights), n, p, total.data_ptr(), total.stride(0),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return True
+
+
 def hessian(scale_tril: Tensor, first: Tensor, second: Tensor, count: Tensor) -> Tensor | None:
     """(p, p) by the mean and the unique elements of Σ, from Σ w z (d,), Σ w z zᵀ (d, d) and Σ w; None where the kernel cannot do it."""
     d = scale_tril.shape[-1]

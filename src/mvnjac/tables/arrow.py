@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mvnjac.tables.base import Sink, Source, as_float64, batch_rows, unreadable
+from mvnjac.tables.slices import Slice, of_blocks
 
 SUFFIXES = (".arrow", ".feather")
 
@@ -20,13 +21,19 @@ class ArrowSource(Source):
         with pa.memory_map(str(path)) as source:
             self.schema = pa.ipc.open_file(source).schema
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        rows = batch_rows(len(columns))
+    def slices(self, rows: int) -> list[Slice]:
+        with pa.memory_map(str(self.path)) as source:
+            reader = pa.ipc.open_file(source)
+            blocks = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+        return list(of_blocks(str(self.path), blocks, rows, 0))
+
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
+        rows, at = batch_rows(len(columns)), at or Slice(str(self.path))
         try:
             with pa.memory_map(str(self.path)) as source:
                 reader = pa.ipc.open_file(source)
-                for i in range(reader.num_record_batches):
-                    batch = reader.get_batch(i).select(list(columns))
+                for i in range(at.first, reader.num_record_batches if at.last is None else at.last):
+                    batch = reader.get_batch(i).select(list(columns)).slice(at.skip, at.take)
                     for first in range(0, batch.num_rows, rows):
                         yield as_float64(batch.slice(first, rows), self.index)
         except (pa.ArrowException, OSError) as error:

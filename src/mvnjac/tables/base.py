@@ -16,12 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
+from mvnjac.tables.slices import Slice
+from mvnjac.tables.storage import entry, is_remote
 
-#: About how much one batch may hold, however wide the table is.
-BATCH_BYTES = 64 * 2**20
+#: A batch of rows stays near the cores while it is worked on; of wide tables it has so many rows at least that products are fast.
+BATCH_BYTES, BATCH_ROWS = 5 * 2**19, 512
 
 
 class Source(ABC):
@@ -33,13 +36,25 @@ class Source(ABC):
         index: the column that labels the rows; it keeps its own type, for an identifier may be no float64.
     """
 
-    path: Path
+    path: str | Path
     schema: pa.Schema
     index: str | None = None
 
     @abstractmethod
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The asked columns in the asked order, from the first row on; numeric ones as float64, missing as null."""
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
+        """The asked columns in the asked order, all rows or those of a slice; numeric ones as float64, missing as null."""
+
+    def slices(self, rows: int) -> list[Slice]:
+        """The table in slices of about so many rows: here one, of a table whose rows must be read one after the other."""
+        return [Slice(str(self.path))]
+
+    def rows_before(self, at: Slice) -> int:
+        """How many rows of the table come before a slice, for messages."""
+        return at.row or 0
+
+    def inputs(self) -> list[str]:
+        """The files that the table is read from."""
+        return [str(self.path)]
 
     @property
     def names(self) -> list[str]:
@@ -86,11 +101,22 @@ class Source(ABC):
 
 
 class Sink(ABC):
-    """A table being written. `close` completes it; a sink that is never closed is no table."""
+    """A table being written. `close` completes it; a sink that is never closed is no table.
+
+    Attributes:
+        row_major: whether numbers are stored row after row; else column after column.
+    """
+
+    row_major = False
 
     @abstractmethod
     def write(self, batch: pa.RecordBatch) -> None:
         """Append these rows."""
+
+    def write_rows(self, keys: pa.Array | None, numbers: np.ndarray, schema: pa.Schema) -> None:
+        """Append rows of numbers (n, p), in either order in memory, after the index that they have, if they have one."""
+        arrays = [pa.array(column) for column in numbers.T]  # contiguous column by column, none is copied
+        self.write(pa.RecordBatch.from_arrays(arrays if keys is None else [keys, *arrays], schema=schema))
 
     @abstractmethod
     def close(self) -> None:
@@ -109,6 +135,8 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 def as_float64(batch: pa.RecordBatch, keep: str | None = None) -> pa.RecordBatch:
     """The numeric columns as float64; the others, and the one to keep, as they are."""
+    if all(pa.types.is_float64(kind) for kind in batch.schema.types):
+        return batch
     arrays = [
         column.cast(pa.float64()) if is_numeric(column.type) and name != keep else column
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -117,8 +145,8 @@ def as_float64(batch: pa.RecordBatch, keep: str | None = None) -> pa.RecordBatch
 
 
 def batch_rows(columns: int, most: int = 65_536) -> int:
-    """How many rows of so many float64 columns make a batch: it stays at about 64 MB."""
-    return max(1, min(most, BATCH_BYTES // (8 * max(columns, 1))))
+    """How many rows of so many float64 columns make a batch."""
+    return max(BATCH_ROWS, min(most, BATCH_BYTES // (8 * max(columns, 1))))
 
 
 def open_source(path: str | Path, index: str | None = None) -> Source:
@@ -128,10 +156,14 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
         UsageError: a suffix that no format has.
         TableError: a file that is missing or cannot be read.
     """
-    path = Path(path)
-    if not path.exists():
+    there = entry(path)
+    if there is None:
         raise TableError(f"{path}: no such file.")
-    module = _formats()[".parquet"] if path.is_dir() else _format(path)
+    path = str(path) if is_remote(path) else Path(path)
+    array = there.folder and there.name.lower().endswith(".zarr")
+    module = _formats()[".parquet"] if there.folder and not array else _format(path)
+    if is_remote(path) and module is not _formats()[".parquet"]:
+        raise UsageError(f"{path}: of tables in an object storage only Parquet can be read; copy the file here first.")
     try:
         source: Source = module.open_source(path)
     except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError, ValueError) as error:
@@ -145,16 +177,16 @@ def sink_format(path: Path) -> ModuleType:
     return _format(path)
 
 
-def unreadable(path: Path, error: Exception) -> TableError:
+def unreadable(path: str | Path, error: Exception) -> TableError:
     """The file is damaged, or not what its suffix says."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return TableError(f"{path}: cannot be read ({first}). Is the file complete, and of the format that its suffix says?")
 
 
-def _format(path: Path) -> ModuleType:
-    formats = _formats()
+def _format(path: str | Path) -> ModuleType:
+    formats, name = _formats(), str(path).partition("?")[0] if is_remote(path) else Path(path).name
     for suffix in sorted(formats, key=len, reverse=True):
-        if path.name.lower().endswith(suffix):
+        if name.lower().endswith(suffix):
             return formats[suffix]
     raise UsageError(f"{path}: unknown suffix; expected one of {', '.join(sorted(formats))}.")
 
@@ -166,7 +198,7 @@ def _formats() -> dict[str, ModuleType]:
     return {suffix: module for module in modules for suffix in getattr(module, "SUFFIXES", ())}
 
 
-def _unknown(path: Path, name: str, names: Sequence[str]) -> UsageError:
+def _unknown(path: str | Path, name: str, names: Sequence[str]) -> UsageError:
     close = difflib.get_close_matches(name, names, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     shown = ", ".join(names[:50]) + (", …" if len(names) > 50 else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +14,14 @@ from pyarrow import csv
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Sink, Source, is_numeric, unreadable
+from mvnjac.tables.slices import Slice
 
 SUFFIXES = (".csv", ".csv.gz")
 
 #: pyarrow reads about 32 blocks ahead
 _BLOCK = 2**20
+#: about how many bytes a number takes, for slices: they depend on the file alone
+_NUMBER_BYTES = 12
 _VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+): invalid value '(.*)'", re.DOTALL)
 _WIDTH = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
 
@@ -31,9 +36,11 @@ class CsvSource(Source):
     Columns without a name that are empty (from a trailing comma) are left out.
     """
 
+    path: Path
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._header_lines, self._block = _layout(path)
+        self._header_lines, self._header_bytes, self._block = _layout(path)
         with self._reader({}, csv.ConvertOptions(null_values=_MISSING)) as reader:
             found = reader.schema
         if found.names and all(_DECIMAL.fullmatch(name) for name in found.names):
@@ -46,17 +53,45 @@ class CsvSource(Source):
         self._nameless = [self._physical[i] for i in sorted(nameless)]
         self.schema = pa.schema([field for i, field in enumerate(found) if i not in nameless])
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def slices(self, rows: int) -> list[Slice]:
+        """Ranges of bytes that begin and end with a line; what is compressed is read from its start, as one."""
+        size = os.path.getsize(self.path)
+        step = max(rows * len(self.schema) * _NUMBER_BYTES, self._block)
+        if self.path.name.lower().endswith(".gz") or size < self._header_bytes + step:
+            return super().slices(rows)
+        bounds = [self._header_bytes]
+        with self.path.open("rb") as file:
+            while bounds[-1] + 1.5 * step < size:  # the last one is no stub
+                file.seek(bounds[-1] + step)
+                file.readline()
+                bounds.append(file.tell())
+        bounds.append(size)
+        return [Slice(str(self.path), a, b, None) for a, b in itertools.pairwise(bounds)]
+
+    def rows_before(self, at: Slice) -> int:
+        """The lines before it are counted: this is asked for once, for a message."""
+        if at.last is None:
+            return 0
+        with self.path.open("rb") as file:
+            file.seek(self._header_bytes)
+            left, lines = at.first - self._header_bytes, 0
+            while left > 0 and (text := file.read(min(left, _BLOCK))):
+                lines, left = lines + text.count(b"\n"), left - len(text)
+        return lines
+
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         # The first block may miss a column's values altogether: its type is said, not inferred.
         kinds = {name: self._kind(name) for name in columns} | dict.fromkeys(self._nameless, pa.string())
         options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=_MISSING)
+        at = None if at is None or at.last is None else at
+        reading = {"column_names": self._physical, "skip_rows": 0 if at else self._header_lines}
         try:
-            with self._reader({"column_names": self._physical, "skip_rows": self._header_lines}, options) as reader:
+            with self._reader(reading, options, at) as reader:
                 for batch in reader:
                     self._require_empty(batch)
                     yield batch.select(list(columns))
         except (pa.ArrowException, OSError, EOFError) as error:
-            raise self._explained(error) from error
+            raise self._explained(error, at) from error
 
     def _kind(self, name: str) -> pa.DataType:
         kind = self.schema.field(name).type
@@ -64,10 +99,14 @@ class CsvSource(Source):
             return pa.string() if pa.types.is_null(kind) else kind
         return pa.float64() if is_numeric(kind) else kind
 
-    def _reader(self, reading: dict[str, Any], options: csv.ConvertOptions) -> Any:
+    def _reader(self, reading: dict[str, Any], options: csv.ConvertOptions, at: Slice | None = None) -> Any:
         # One thread is as fast as several here, and only then a message says which row is meant.
         how = csv.ReadOptions(use_threads=False, block_size=self._block, **reading)
-        return csv.open_csv(_stream(self.path), read_options=how, convert_options=options)
+        if at is None or at.last is None:
+            stream = _stream(self.path)
+        else:
+            stream = pa.OSFile(str(self.path)).get_stream(at.first, at.last - at.first)
+        return csv.open_csv(stream, read_options=how, convert_options=options)
 
     def _require_empty(self, batch: pa.RecordBatch) -> None:
         for name in self._nameless:
@@ -75,16 +114,17 @@ class CsvSource(Source):
             if values:
                 raise TableError(f"{self.path}: column {int(name[1:]) + 1} has no name in the header, but holds {values[0]!r}.")
 
-    def _explained(self, error: Exception) -> TableError:
+    def _explained(self, error: Exception, at: Slice | None) -> TableError:
+        before = -self._header_lines if at is None else self.rows_before(at)
         value, width = _VALUE.search(str(error)), _WIDTH.search(str(error))
         if value:
             column, line, kind, text = value.groups()
             return TableError(
-                f"{self.path}: {self._physical[int(column)]!r} is {text!r} at row {int(line) - self._header_lines}, which is no {kind} "
+                f"{self.path}: {self._physical[int(column)]!r} is {text!r} at row {int(line) + before}, which is no {kind} "
                 "as in the first rows; correct it, or choose the other columns by --columns."
             )
         if width:
-            row, expected, got = int(width[1]) - self._header_lines, width[2], width[3]
+            row, expected, got = int(width[1]) + before, width[2], width[3]
             return TableError(f"{self.path}: row {row} has {got} fields, but the header has {expected}.")
         return unreadable(self.path, error)
 
@@ -93,8 +133,8 @@ def _stream(path: Path) -> pa.NativeFile:
     return pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None)
 
 
-def _layout(path: Path) -> tuple[int, int]:
-    """How many lines come before the data, and a block size that holds a row, however wide the table is."""
+def _layout(path: Path) -> tuple[int, int, int]:
+    """How many lines and bytes come before the data, and a block size that holds a row, however wide the table is."""
     start = b""
     with _stream(path) as stream:
         while start.lstrip(b"\r\n").count(b"\n") < 2 and (more := stream.read(2**20)):
@@ -111,7 +151,8 @@ def _layout(path: Path) -> tuple[int, int]:
         shown = lines[0][:60].decode(errors="replace").strip()
         raise TableError(f"{path}: the header {shown!r} is not separated by commas.")
     widest = max(8 * max(map(len, lines[:2])), 64 * (lines[0].count(b",") + 1))  # a float64 has up to 25 characters
-    return start[: len(start) - len(body)].count(b"\n") + 1, max(_BLOCK, widest)
+    blank = len(start) - len(body)
+    return start[:blank].count(b"\n") + 1, blank + len(lines[0]) + 1, max(_BLOCK, widest)
 
 
 class CsvSink(Sink):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Sink, Source, batch_rows
 from mvnjac.tables.delimited import CsvSink
+from mvnjac.tables.slices import Slice
 
 SUFFIXES = (".npy",)
 
@@ -33,17 +35,23 @@ class NpySource(Source):
             raise TableError(f"{names}: {len(labels)} names for the {self._array.shape[1]} columns of {path.name}.")
         self.schema = pa.schema([(label, pa.float64()) for label in labels])
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def slices(self, rows: int) -> list[Slice]:
+        bounds = [*range(0, len(self._array), rows), len(self._array)]
+        return [Slice(str(self.path), a, b, a, b - a) for a, b in itertools.pairwise(bounds)]
+
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         positions = [self.schema.get_field_index(name) for name in columns]
-        rows = batch_rows(self._array.shape[1])
-        for first in range(0, self._array.shape[0], rows):
-            block = np.asarray(self._array[first : first + rows], dtype=np.float64)
+        rows, array = batch_rows(self._array.shape[1]), self._array if at is None else self._array[at.first : at.last]
+        for first in range(0, len(array), rows):
+            block = np.asarray(array[first : first + rows], dtype=np.float64)
             arrays = [pa.array(np.ascontiguousarray(block[:, i])) for i in positions]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 class NpySink(Sink):
     """Rows are appended as they come; the header, which says how many, is written again at the end."""
+
+    row_major = True
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path, self._rows = path, 0
@@ -59,10 +67,17 @@ class NpySink(Sink):
         block = np.empty((batch.num_rows, len(self._names)))
         for j, name in enumerate(self._names):
             block[:, j] = batch.column(batch.schema.get_field_index(name)).to_numpy(zero_copy_only=False)
-        block.tofile(self._file)
+        self.write_rows(None, block, batch.schema)
         if self._index is not None:
             self._index.write(batch.select(self._other_names))
-        self._rows += batch.num_rows
+
+    def write_rows(self, keys: pa.Array | None, numbers: np.ndarray, schema: pa.Schema) -> None:
+        if keys is not None and self._index is not None:
+            self._index.write(pa.RecordBatch.from_arrays([keys], names=self._other_names))
+        elif keys is not None:  # an index of numbers is one of the columns
+            numbers = np.column_stack([keys.to_numpy(zero_copy_only=False), numbers])
+        self._file.write(np.ascontiguousarray(numbers).data)
+        self._rows += len(numbers)
 
     def close(self) -> None:
         self._file.seek(0)

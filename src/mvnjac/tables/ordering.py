@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from mvnjac.errors import TableError
 from mvnjac.tables.arrow import ArrowSink
 from mvnjac.tables.base import Source, batch_rows
+from mvnjac.tables.slices import Slice
 
 #: Text of which the order letter by letter is that of time: years first, all of one length.
 _YEAR_FIRST = r"^\d{4}"
@@ -40,7 +41,10 @@ class Ordered(Source):
             self._require_sortable(values)
         self._order = None if ascending else order
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def inputs(self) -> list[str]:
+        return self._source.inputs()
+
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         if self._order is None:
             yield from self._source.batches(columns)
             return

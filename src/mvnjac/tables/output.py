@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,21 @@ import pyarrow as pa
 from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.base import Sink, sink_format
 from mvnjac.tables.delimited import CsvSink
+from mvnjac.tables.storage import is_remote
+
+#: suffixes of formats that are folders themselves
+_FOLDERS = (".zarr",)
 
 
-def check_output(path: Path | None, force: bool, inputs: Sequence[Path | None] = ()) -> None:
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder of parts: an address, a name without a suffix, or what is a folder already and no array."""
+    path = Path(output)
+    if is_remote(output):
+        return True
+    return path.suffix == "" or output.endswith("/") or (path.is_dir() and path.suffix not in _FOLDERS)
+
+
+def check_output(path: Path | None, force: bool, inputs: Sequence[str | Path | None] = ()) -> None:
     """Before any work is done: can this output be written, and may it? Never over one of the inputs, forced or not.
 
     Raises:
@@ -25,14 +38,15 @@ def check_output(path: Path | None, force: bool, inputs: Sequence[Path | None] =
     """
     if path is None:
         return
-    for given in inputs:
+    for each in inputs:
+        given = None if each is None or is_remote(each) else Path(each)
         if given is not None and given.exists() and path.resolve() in (given.resolve(), *map(Path.resolve, _parts_of(given))):
             raise UsageError(f"{path}: is an input of this very command; name another output.")
-    if path.is_dir():
+    if path.is_dir() and path.suffix not in _FOLDERS:
         raise TableError(f"{path}: is a folder; name a file.")
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already; pass --force to replace it.")
-    for companion in _companions_of(path):
+    for companion in companions_of(path):
         if companion.exists() and not force:
             raise UsageError(f"{companion}: exists already, and belongs to {path.name}; pass --force to replace it.")
     folder = path.parent
@@ -62,7 +76,7 @@ def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
             raise TableError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         for leftover in [temporary, *sink_companions(form, temporary)]:
-            leftover.unlink(missing_ok=True)
+            _remove(leftover)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,19 +104,31 @@ def _replace(kind: type[Sink], temporary: Path, path: Path) -> None:
     """Everything reaches the disk before it gets its name; the table itself gets it last."""
     pairs = [*zip(kind.companions(temporary), kind.companions(path), strict=True), (temporary, path)]
     for old, new in pairs:
-        if old.exists():
-            with old.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(old, new)
-        else:
-            new.unlink(missing_ok=True)  # a companion of the table that is being replaced
+        if not old.exists():
+            _remove(new)  # a companion of the table that is being replaced
+            continue
+        for file in [old] if old.is_file() else old.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        if new.is_dir():  # a folder is replaced by nothing that is not one
+            _remove(new)
+        os.replace(old, new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _parts_of(path: Path) -> list[Path]:
     return list(path.iterdir()) if path.is_dir() else []
 
 
-def _companions_of(path: Path) -> list[Path]:
+def companions_of(path: Path) -> list[Path]:
+    """The files that belong to a table, beside it."""
     try:
         return sink_companions(sink_format(path), path)
     except UsageError:  # no table: a report, say

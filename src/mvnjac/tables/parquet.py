@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Sink, Source, as_float64, batch_rows, unreadable
+from mvnjac.tables.slices import Slice, of_blocks
+from mvnjac.tables.storage import entries, entry, is_remote, open_file
 
 SUFFIXES = (".parquet",)
 
@@ -20,25 +22,36 @@ _GROUP_ROWS, _GROUP_BYTES = 5_000, 64 * 2**20
 class ParquetSource(Source):
     """One file or all `*.parquet` files of a folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = path
         self._parts = _parts(path)
-        self.schema = _schema(self._parts[0])
-        for part in self._parts[1:]:
-            schema = _schema(part)
-            if not schema.equals(self.schema):
-                raise TableError(
-                    f"{part}: {_difference(schema, self.schema)} in {self._parts[0].name}; all parts need one schema."
-                )
+        self._groups: list[list[int]] = []  # the rows of each group of each part
+        for i, part in enumerate(self._parts):
+            schema, groups = _footer(part)
+            self._groups.append(groups)
+            if i == 0:
+                self.schema = schema
+            elif not schema.equals(self.schema):
+                first = PurePosixPath(self._parts[0]).name
+                raise TableError(f"{part}: {_difference(schema, self.schema)} in {first}; all parts need one schema.")
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for part in self._parts:
+    def slices(self, rows: int) -> list[Slice]:
+        found, row = list[Slice](), 0
+        for part, groups in zip(self._parts, self._groups, strict=True):
+            found += of_blocks(part, groups, rows, row)
+            row += sum(groups)
+        return found
+
+    def inputs(self) -> list[str]:
+        return self._parts
+
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
+        for whole in [Slice(part) for part in self._parts] if at is None else [at]:
             try:
-                with pq.ParquetFile(part, memory_map=True) as file:  # else a row group is read whole
-                    for batch in file.iter_batches(batch_size=batch_rows(len(columns)), columns=list(columns)):
-                        yield as_float64(batch.select(list(columns)), self.index)
+                for batch in _read(whole, columns):
+                    yield as_float64(batch.select(list(columns)), self.index)
             except (pa.ArrowException, OSError) as error:
-                raise unreadable(part, error) from error
+                raise unreadable(whole.path, error) from error
 
 
 class ParquetSink(Sink):
@@ -66,22 +79,42 @@ class ParquetSink(Sink):
             self._pending = []
 
 
-def _parts(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    shown = [each for each in sorted(path.iterdir()) if not each.name.startswith((".", "_"))]  # no temporaries, no markers
-    nested = [each.name for each in shown if each.is_dir()]
+def _read(at: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a slice: a group that is cut is read from its start."""
+    with pq.ParquetFile(open_file(at.path), memory_map=not is_remote(at.path)) as file:  # else a row group is read whole
+        groups = range(at.first, file.num_row_groups if at.last is None else at.last)
+        skip, left = at.skip, at.take
+        for batch in file.iter_batches(batch_rows(len(columns)), list(groups), list(columns)):
+            batch, skip = batch.slice(skip), max(0, skip - batch.num_rows)
+            if left is not None:
+                batch = batch.slice(0, left)
+                left -= batch.num_rows
+            if batch.num_rows:
+                yield batch
+            if left == 0:
+                return
+
+
+def _parts(path: str | Path) -> list[str]:
+    there = entry(path)
+    if there is None or not there.folder:
+        return [str(path)]
+    shown = [each for each in entries(path) if not each.name.startswith((".", "_"))]  # no temporaries, no markers
+    nested = [each.name for each in shown if each.folder]
     if nested:
         raise TableError(f"{path}: holds the folder {nested[0]!r}; the parts must lie in one folder, not in further ones.")
-    parts = [each for each in shown if each.name.lower().endswith(SUFFIXES)]
+    parts = [each.path for each in shown if each.name.lower().endswith(SUFFIXES)]
     if not parts:
         raise TableError(f"{path}: the folder has no .parquet files.")
     return parts
 
 
-def _schema(part: Path) -> pa.Schema:
+def _footer(part: str) -> tuple[pa.Schema, list[int]]:
+    """The schema of a part, and how many rows each of its groups has."""
     try:
-        return pq.read_schema(part)
+        with pq.ParquetFile(open_file(part)) as file:
+            metadata = file.metadata
+            return file.schema_arrow, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         raise unreadable(part, error) from error  # the part, not the folder
 
@@ -94,7 +127,7 @@ def _difference(here: pa.Schema, there: pa.Schema) -> str:
     return "the columns stand in another order than"
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: str | Path) -> Source:
     return ParquetSource(path)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Source
 from mvnjac.tables.ordering import Ordered
+from mvnjac.tables.slices import Slice
 
 
 class LogReturns(Source):
@@ -27,7 +28,10 @@ class LogReturns(Source):
         self._source = source if index is None else Ordered(source, index)
         self.path, self.schema, self.index, self._index = source.path, source.schema, index, index
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def inputs(self) -> list[str]:
+        return self._source.inputs()
+
+    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         before: np.ndarray | None = None  # the logarithms of the last row of the batch before
         variables = [name for name in columns if name != self._index]
         row = 0

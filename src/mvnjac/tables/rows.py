@@ -11,6 +11,7 @@ import torch
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Source
+from mvnjac.tables.slices import Slice
 
 
 @dataclass(frozen=True)
@@ -21,28 +22,47 @@ class Rows:
     index: pa.Array | None
 
 
-def tensor_batches(source: Source, variables: Sequence[str], index: str | None, gaps: bool = False) -> Iterator[Rows]:
-    """The rows of a table as tensors; gaps: a missing value is NaN.
+def tensor_batches(
+    source: Source, variables: Sequence[str], index: str | None, gaps: bool = False, at: Slice | None = None
+) -> Iterator[Rows]:
+    """The rows of a table, or of a slice of it, as tensors; gaps: a missing value is NaN.
+
+    x lies in memory column after column, as tables are read.
 
     Raises:
         TableError: a value that is infinite or, without gaps, missing: its file, row (from 1) or index, and column.
     """
     columns = [*variables, index] if index else list(variables)
     first = 0
-    for batch in source.batches(columns):
-        x = np.empty((batch.num_rows, len(variables)))
+    for batch in source.batches(columns, at):
+        x = torch.empty(len(variables), batch.num_rows, dtype=torch.float64).mT  # torch's memory is aligned: so are sums
+        numbers = x.numpy()
         for j in range(len(variables)):
-            x[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
+            numbers[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
         keys = batch.column(len(variables)) if index else None
-        bad = np.isinf(x) if gaps else ~np.isfinite(x)
-        if bad.any():
-            i, j = np.argwhere(bad)[0]
-            place = f"row {first + i + 1}" if keys is None else f"{index} {keys[int(i)]}"
-            what = "missing" if np.isnan(x[i, j]) else f"{x[i, j]}"
-            raise TableError(
-                f"{source.path}: {variables[j]!r} is {what} at {place}; choose complete columns by --columns, take the rows "
-                "that have gaps out of the table, or say --missing marginalise."
-            )
+        if not bool(torch.isfinite(x.sum())):  # a sum that overflows is looked at, too
+            bad = np.isinf(numbers) if gaps else ~np.isfinite(numbers)
+            if bad.any():
+                before = first + (0 if at is None else source.rows_before(at))
+                raise _not_usable(source, variables, index, numbers, np.argwhere(bad)[0], keys, before)
         first += batch.num_rows
         if batch.num_rows:
-            yield Rows(torch.from_numpy(x), keys)
+            yield Rows(x, keys)
+
+
+def _not_usable(
+    source: Source,
+    variables: Sequence[str],
+    index: str | None,
+    numbers: np.ndarray,
+    where: np.ndarray,
+    keys: pa.Array | None,
+    before: int,
+) -> TableError:
+    i, j = where
+    place = f"row {before + i + 1}" if keys is None else f"{index} {keys[int(i)]}"
+    what = "missing" if np.isnan(numbers[i, j]) else f"{numbers[i, j]}"
+    return TableError(
+        f"{source.path}: {variables[j]!r} is {what} at {place}; choose complete columns by --columns, take the rows "
+        "that have gaps out of the table, or say --missing marginalise."
+    )

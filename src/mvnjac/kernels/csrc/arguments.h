@@ -79,10 +79,13 @@ template <class T> struct Kernels {
     void (*packed)(const Packed<T> &, index first, index last);
     bool (*small)(const Small<T> &, index first, index last, T *workspace);  // false: something is wrong with one of them
     index (*small_workspace)(index d);
-    void (*pairs)(const Pairs<T> &, index first, index last);
+    void (*pairs)(const Pairs<T> &, index first, index last);  // the lower triangle
+    void (*mirror)(T *A, index ld, index p);
     // the lower triangle of Σ w J Jᵀ (p, p), rows ld apart; workspace: two blocks of 32 rows
     void (*gram)(const Dense<T> &, const T *weights, const T *offset, T *sums, index ld, T *workspace, index first, index last);
     void (*hessian)(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *workspace);  // 5 ld²
+    // the same of rows A (n, p)
+    void (*outer_products)(const T *A, index lda, const T *weights, T *sums, index ld, index p, T *workspace, index first, index last);
 };
 
 struct Instructions {

@@ -158,6 +158,37 @@ template <class T> static void log_prob(const Dense<T> &of, T *out, index first,
     }
 }
 
+// The lower triangle of sums += Σ w row rowᵀ over a block of rows, which are 0 beyond `count`; gives w row, which lies in `weighted`
+// if there are weights.
+template <class T>
+static inline const T *add_outer_products(T *sums, const T *rows, const T *weights, T *weighted, index ld, index p, index count,
+                                          index padded) {
+    const T *left = rows;
+    if (weights) {
+        for (index i = 0; i < padded; i++) {
+            const T weight = i < count ? weights[i] : T(0);
+            for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(rows + i * ld + j));
+        }
+        left = weighted;
+    }
+    product(sums, ld, p, p, padded, left, 1, ld, rows, ld, true, true);
+    return left;
+}
+
+// The same of rows of a matrix (n, p), whatever they are.
+template <class T>
+static void outer_products(const T *A, index lda, const T *weights, T *sums, index ld, index p, T *memory, index first, index last) {
+    T *rows = memory, *weighted = rows + ROWS * ld;
+    memset(sums, 0, sizeof(T) * ld * ld);
+    memset(rows, 0, sizeof(T) * ROWS * ld);
+    for (index start = first; start < last; start += ROWS) {
+        const index count = last - start < ROWS ? last - start : ROWS, padded = up(count, TALL);
+        for (index i = 0; i < count; i++) memcpy(rows + i * ld, A + (start + i) * lda, sizeof(T) * p);
+        memset(rows + count * ld, 0, sizeof(T) * (padded - count) * ld);
+        add_outer_products(sums, rows, weights ? weights + start : nullptr, weighted, ld, p, count, padded);
+    }
+}
+
 template <class T> static index sums_stride(index d) { return stride_of<T>(d); }
 
 template <class T>
@@ -168,20 +199,12 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
     memset(sums, 0, sizeof(T) * (ld + 1) * ld);
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        const T *left = block.z;
-        if (weights) {
-            for (index i = 0; i < block.padded; i++) {
-                const T weight = i < block.rows ? weights[start + i] : T(0);
-                for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(block.z + i * ld + j));
-            }
-            left = weighted;
-        }
+        const T *left = add_outer_products(second, block.z, weights ? weights + start : nullptr, weighted, ld, of.d, block.rows, block.padded);
         for (index j = 0; j < ld; j += lanes<T>) {
             V<T> sum = load(by_mean + j);
             for (index i = 0; i < block.rows; i++) sum += load(left + i * ld + j);
             store(by_mean + j, sum);
         }
-        product(second, ld, of.d, of.d, block.padded, left, 1, ld, block.z, ld, true, true);
         if (squares)
             for (index i = 0; i < block.rows; i++) squares[start + i] = block.square(i);
     }
@@ -254,15 +277,7 @@ static void gram(const Dense<T> &of, const T *weights, const T *offset, T *sums,
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
         write_rows(block, of, offset, rows, ld, rows + ROWS * ld);
         memset(rows + block.rows * ld, 0, sizeof(T) * (block.padded - block.rows) * ld);
-        const T *left = rows;
-        if (weights) {
-            for (index i = 0; i < block.padded; i++) {
-                const T weight = i < block.rows ? weights[start + i] : T(0);
-                for (index j = 0; j < ld; j += lanes<T>) store(weighted + i * ld + j, weight * load(rows + i * ld + j));
-            }
-            left = weighted;
-        }
-        product(sums, ld, p, p, block.padded, left, 1, ld, rows, ld, true, true);
+        add_outer_products(sums, rows, weights ? weights + start : nullptr, weighted, ld, p, block.rows, block.padded);
     }
 }
 
@@ -297,6 +312,7 @@ static void hessian(const T *prepared, const T *first, const T *second, T n, ind
                 out[row * p + k] = out[k * p + row] = value;
             }
     pairs(Pairs<T>{P, Q, out + d * p + d, d, p, T(-0.5)}, 0, d * (d + 1) / 2);
+    mirror(out + d * p + d, p, d * (d + 1) / 2);
 }
 
 }  // namespace MVNJAC_SPACE

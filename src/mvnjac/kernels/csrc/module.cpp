@@ -79,10 +79,11 @@ struct Arguments {
 // Rows in parts whose number does not depend on the threads, so that sums do not either.
 struct Parts {
     index rows, count;
-    Parts(index n, index work_per_row, index most = 64) {
+    Parts(index n, index work_per_row, index most = 64, index least = 0) {
         const index enough = 1 + (index(1) << 18) / (work_per_row + 1);
         rows = (n + most - 1) / most;
         if (rows < enough) rows = enough;
+        if (rows < least) rows = least;
         rows = (rows + 31) / 32 * 32;
         count = (n + rows - 1) / rows;
     }
@@ -250,6 +251,22 @@ template <class T> PyObject *matrix(Arguments in) {
     Py_RETURN_NONE;
 }
 
+// Lower triangles of p×p sums over rows, formed part by part and added in pairs: work(part, sums, workspace of two blocks of rows).
+template <class T> struct Squares {
+    index p, ld, each, count;
+    Scratch<T> memory;
+    Squares(index p, index parts)
+        : p(p), ld(kernels<T>().sums_stride(p)), each(ld * ld + 2 * 32 * ld + 64), count(parts ? parts : 1), memory(count * each) {}
+
+    template <class Work> void form(int threads, const Work &work) {
+        divide(count, threads, [&](index part) { work(part, memory.memory + part * each, memory.memory + part * each + ld * ld); });
+        for (index step = 1; step < count; step *= 2)
+            for (index part = 0; part + step < count; part += 2 * step)
+                for (index i = 0; i < ld * ld; i++) memory.memory[part * each + i] += memory.memory[(part + step) * each + i];
+    }
+    T at(index i, index j) const { return memory.memory[i * ld + j]; }
+};
+
 // JᵀWJ (p, p) over all columns.
 template <class T> PyObject *gram(Arguments in) {
     Dense<T> of{};
@@ -260,27 +277,46 @@ template <class T> PyObject *gram(Arguments in) {
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const Kernels<T> &k = kernels<T>();
-    const index size = of.d * (of.d + 1) / 2, p = of.d + size, ld = k.sums_stride(p), own = k.sums_stride(of.d);
-    const Parts parts(of.n, p * p, 8);
-    const auto work = [&] {
-        const index count = parts.count ? parts.count : 1, each = ld * ld + 2 * 32 * ld + 64;
-        Scratch<T> scratch(count * each + size + 64 + own * own);
-        T *sums = scratch.memory, *offset = sums + count * each;
-        for (index i = size; i < size + 64; i++) offset[i] = T(0);  // read past the end, and overwritten
-        k.offset(of.prepared, of.d, offset, offset + (size + 63) / 16 * 16);
-        const auto part_of = [&](index part) {
-            T *own_sums = sums + part * each;
-            const index last = parts.count ? parts.last(part, of.n) : 0;
-            k.gram(of, weights, offset, own_sums, ld, own_sums + ld * ld, parts.count ? parts.first(part) : 0, last);
-        };
-        divide(count, threads, part_of);
-        for (index step = 1; step < count; step *= 2)
-            for (index part = 0; part + step < count; part += 2 * step)
-                for (index i = 0; i < ld * ld; i++) sums[part * each + i] += sums[(part + step) * each + i];
-        for (index i = 0; i < p; i++)
-            for (index j = 0; j <= i; j++) out[i * p + j] = out[j * p + i] = sums[i * ld + j];
-    };
-    if (!freely(work)) return nullptr;
+    const index size = of.d * (of.d + 1) / 2, p = of.d + size, own = k.sums_stride(of.d);
+    const Parts parts(of.n, p * p, 8, p);
+    if (!freely([&] {
+            Squares<T> sums(p, parts.count);
+            Scratch<T> offset(size + 64 + own * own);
+            for (index i = size; i < size + 64; i++) offset.memory[i] = T(0);  // read past the end, and overwritten
+            k.offset(of.prepared, of.d, offset.memory, offset.memory + (size + 63) / 16 * 16);
+            sums.form(threads, [&](index part, T *own_sums, T *workspace) {
+                k.gram(of, weights, offset.memory, own_sums, sums.ld, workspace, parts.first(part), parts.last(part, of.n));
+            });
+            for (index i = 0; i < p; i++)
+                for (index j = 0; j <= i; j++) out[i * p + j] = out[j * p + i] = sums.at(i, j);
+        }))
+        return nullptr;
+    Py_RETURN_NONE;
+}
+
+// out (p, p) += Aᵀ diag(w) A for A (n, p).
+template <class T> PyObject *outer_products(Arguments in) {
+    const T *A = in.address<T>();
+    const index lda = in.integer();
+    const T *weights = in.address<T>();
+    const index n = in.integer(), p = in.integer();
+    T *out = in.address<T>();
+    const index ldo = in.integer();
+    const int threads = static_cast<int>(in.integer());
+    if (in.failed) return nullptr;
+    const Parts parts(n, p * p, p > 64 ? 8 : 64, p);
+    if (!freely([&] {
+            Squares<T> sums(p, parts.count);
+            sums.form(threads, [&](index part, T *own, T *workspace) {
+                kernels<T>().outer_products(A, lda, weights, own, sums.ld, p, workspace, parts.first(part), parts.last(part, n));
+            });
+            for (index i = 0; i < p; i++)
+                for (index j = 0; j <= i; j++) {
+                    out[i * ldo + j] += sums.at(i, j);
+                    if (i != j) out[j * ldo + i] += sums.at(i, j);
+                }
+        }))
+        return nullptr;
     Py_RETURN_NONE;
 }
 
@@ -332,6 +368,7 @@ template <class T> PyObject *pairs(Arguments in) {
     const Parts parts(size, 4 * size, 1024);
     if (!freely([&] {
             divide(parts.count, threads, [&](index part) { kernels<T>().pairs(of, parts.first(part), parts.last(part, size)); });
+            kernels<T>().mirror(of.out, of.ld, size);
         }))
         return nullptr;
     Py_RETURN_NONE;
@@ -404,6 +441,7 @@ PyMethodDef methods[] = {
     {"sums", BOTH(sums)},
     {"matrix", BOTH(matrix)},
     {"gram", BOTH(gram)},
+    {"outer_products", BOTH(outer_products)},
     {"hessian", BOTH(hessian)},
     {"packed", BOTH(packed)},
     {"pairs", BOTH(pairs)},

@@ -1,0 +1,66 @@
+"""The driver: units go to an engine, results come back in any order, and are merged in the order of the units."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mvnjac.engines.engine import Engine
+from mvnjac.engines.unit import Job, Result, Unit
+from mvnjac.merging import Tree
+from mvnjac.tables.slices import Slice
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has done, with what was done before: rows, parts, bytes written, seconds of this run; the merged sums."""
+
+    rows: int
+    parts: int
+    size: int
+    seconds: float
+    sums: Any
+
+
+def drive(
+    engine: Engine,
+    job: Job,
+    slices: Sequence[Slice],
+    told: Callable[[int], None] = lambda rows: None,
+    record: Callable[[Result], None] = lambda result: None,
+    known: Iterable[Result] = (),
+) -> Outcome:
+    """Run a job over all slices but those whose results are known; each new result is recorded as it comes."""
+    start, tree = time.monotonic(), Tree[_Sums]()
+    rows = parts = size = 0
+    done = set[int]()
+
+    def take(result: Result) -> None:
+        nonlocal rows, parts, size
+        done.add(result.number)
+        rows, parts, size = rows + result.rows, parts + bool(result.files), size + result.size
+        tree.add(result.number, _Sums(result.sums))
+
+    for result in known:
+        take(result)
+        told(result.rows)
+    units = [Unit(number, at) for number, at in enumerate(slices) if number not in done]
+    for result in engine.results(job, units, told):
+        record(result)
+        take(result)
+    total = tree.total()
+    return Outcome(rows, parts, size, time.monotonic() - start, None if total is None else total.sums)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The sums of a unit; None of one without rows."""
+
+    sums: Any
+
+    def merge(self, other: _Sums) -> _Sums:
+        if self.sums is None or other.sums is None:
+            return other if self.sums is None else self
+        return _Sums(self.sums.merge(other.sums))

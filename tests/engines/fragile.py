@@ -1,0 +1,26 @@
+"""A job that kills those who do it; it imports little, so that its workers start fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from mvnjac.engines.unit import Job, Result, Unit
+from mvnjac.errors import MvnjacError
+
+
+class Fragile(Job):
+    """Each unit kills the process that does it so many times, before it succeeds."""
+
+    def __init__(self, folder: Path, deaths: dict[int, int]) -> None:
+        self.folder, self.deaths = folder, deaths
+
+    def run(self, unit: Unit, told) -> Result:
+        marks = len(list(self.folder.glob(f"{unit.number}-*")))
+        if marks < self.deaths.get(unit.number, 0):
+            (self.folder / f"{unit.number}-{marks}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit.number == 99:
+            raise MvnjacError("unit 99 is wrong")
+        return Result(unit.number, 1, None)

@@ -1,0 +1,98 @@
+"""A table of several files and row groups, with a mean and a covariance to score it at; and the command in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mvnjac.tables import slices
+
+ROOT = Path(__file__).resolve().parents[2]
+D = 4
+NAMES = [f"v{i}" for i in range(D)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The folder of parts, its rows, and the options that say the density."""
+
+    folder: Path
+    x: np.ndarray
+    given: list[str]
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+
+def write(folder: Path, rows: int = 12_000, files: int = 3, group: int = 500, seed: int = 0) -> Table:
+    """Rows with a number of their own, so that none can be lost or doubled unseen."""
+    generator = np.random.default_rng(seed)
+    root = np.eye(D) + 0.4 * generator.normal(size=(D, D))
+    x = generator.normal(size=(rows, D)) @ root.T + 1
+    (folder / "data").mkdir(parents=True)
+    frame = pd.DataFrame(x, columns=NAMES)
+    frame.insert(0, "id", np.arange(rows))
+    for i, part in enumerate(np.array_split(np.arange(rows), files)):
+        table = pa.Table.from_pandas(frame.iloc[part], preserve_index=False)
+        pq.write_table(table, folder / "data" / f"p{i}.parquet", row_group_size=group)
+    pd.DataFrame([np.ones(D)], columns=NAMES).to_csv(folder / "mean.csv", index=False)
+    pd.DataFrame(1.1 * root @ root.T, columns=NAMES).to_csv(folder / "covariance.csv", index=False)
+    given = ["--mean", str(folder / "mean.csv"), "--covariance", str(folder / "covariance.csv"), "--index", "id"]
+    return Table(folder, x, given)
+
+
+#: Units of a few hundred rows, so that a small table has many.
+READ_BYTES, WRITTEN_BYTES = 8 * D * 500, 8 * 14 * 500
+
+#: The same in a process of its own; `SLOW` seconds pass in each unit.
+SMALL_UNITS = f"""
+import os, sys, time
+from mvnjac.tables import slices
+slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
+from mvnjac import score_jobs
+run = score_jobs.Part.run
+def slowly(self, unit, told):
+    with open(os.environ["PIDS"], "a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    time.sleep(float(os.environ["SLOW"]))
+    return run(self, unit, told)
+score_jobs.Part.run = slowly
+"""
+MAIN = """
+from mvnjac import cli
+if __name__ == "__main__":
+    sys.argv = ["mvnjac", *sys.argv[1:]]
+    cli.main()
+"""
+
+
+def small_units(patch: pytest.MonkeyPatch) -> None:
+    """In this process."""
+    patch.setattr(slices, "READ_BYTES", READ_BYTES)
+    patch.setattr(slices, "WRITTEN_BYTES", WRITTEN_BYTES)
+
+
+def begin(folder: Path, *arguments: object, slow: float = 0.0) -> subprocess.Popen[str]:
+    """The command with small units; the workers write their numbers to `folder`/pids."""
+    script = folder / "command.py"
+    script.write_text(SMALL_UNITS + MAIN)  # a spawned worker imports it, too
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "PIDS": str(folder / "pids"), "SLOW": str(slow), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit code and what it said."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err

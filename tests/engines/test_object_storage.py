@@ -1,0 +1,89 @@
+"""Inputs and outputs in an S3-compatible storage: moto's, on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
+
+from mvnjac.tables.storage import child
+from tests.engines.tables import Table, small_units
+from tests.test_cli import run
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The options behind an address, which say where the storage is."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "any")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        system, _ = fs.FileSystem.from_uri(f"s3://bucket{options}")
+        system.create_dir("bucket")
+        yield options
+    server.stop()
+
+
+def test_a_folder_of_parts(
+    table: Table, undisturbed: tuple[Path, str], bucket: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Data are read from there and scores written there; resumed, verified, spoilt, refused."""
+    small_units(monkeypatch)
+    system, _ = fs.FileSystem.from_uri(f"s3://bucket{bucket}")
+    for path in table.data.iterdir():
+        with system.open_output_stream(f"bucket/data/{path.name}") as stream:
+            stream.write(path.read_bytes())
+    data, out = f"s3://bucket/data{bucket}", f"s3://bucket/out{bucket}"
+    command = ["jacobian", data, *table.given, "-o", out, "--workers", 1]
+    code, _, err = run(*command, capsys=capsys)
+    assert code == 0, err
+    assert "12000 rows, 14 columns each, 24 parts" in err
+    expected = pd.read_parquet(undisturbed[0])
+    pd.testing.assert_frame_equal(pd.read_parquet("bucket/out", filesystem=system), expected)
+    assert json.loads(system.open_input_stream("bucket/out/_totals.json").read()) == json.loads(undisturbed[1])
+    assert run("verify", out)[0] == 0
+    assert run(*command, capsys=capsys)[0] == 2
+    assert run(*command, "--resume", capsys=capsys)[0] == 0
+    with system.open_output_stream("bucket/out/part-00007.parquet") as stream:
+        stream.write(b"spoilt")
+    code, _, err = run("verify", out, capsys=capsys)
+    assert code == 1
+    assert "part-00007.parquet: has 6 bytes" in err
+    assert run(*command, "--resume")[0] == 0
+    assert run("verify", out)[0] == 0
+
+
+def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: str) -> None:
+    """One file, by its address."""
+    system, _ = fs.FileSystem.from_uri(f"s3://bucket{bucket}")
+    with system.open_output_stream("bucket/one.parquet") as stream:
+        stream.write((table.data / "p0.parquet").read_bytes())
+    for i, source in enumerate([table.data / "p0.parquet", f"s3://bucket/one.parquet{bucket}"]):
+        assert run("score", source, *table.given, "-o", tmp_path / f"{i}.csv")[0] == 0
+    assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+
+
+def test_what_is_not_there(table: Table, bucket: str, capsys) -> None:
+    for address, code, says in [
+        (f"s3://bucket/absent.parquet{bucket}", 1, "no such file"),
+        (f"s3://bucket/out{bucket.replace('us-east', 'x')}&what=1", 1, "cannot be reached"),
+        ("s4://bucket/x.parquet", 1, "cannot be reached"),
+    ]:
+        got, _, err = run("score", address, *table.given, capsys=capsys)
+        assert got == code
+        assert says in err
+
+
+def test_addresses_keep_their_options() -> None:
+    assert child("s3://bucket/folder?region=x", "part") == "s3://bucket/folder/part?region=x"
+    assert child("gs://bucket/folder/", "part") == "gs://bucket/folder/part"
+    assert child("/some/folder", "part") == "/some/folder/part"
