@@ -58,7 +58,7 @@ docs: $(DOCS_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 docs build/docs
 
 $(DOCS_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "mvnjac[docs]"
 	touch $(DOCS_STAMP)
 
 # The sdist, and from it alone a wheel with the kernels (under the tag for the oldest glibc that it runs on) and one without; each is then tried in an environment of its own that finds no compiler.
