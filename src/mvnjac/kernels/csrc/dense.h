@@ -244,26 +244,40 @@ template <class T> static void offset(const T *prepared, index d, T *packed, T *
         for (index i = j; i < d; i++) *packed++ = -(i == j ? T(0.5) : T(1)) * (i == j ? P[i * ld + i] : T(0.5) * (P[i * ld + j] + P[j * ld + i]));
 }
 
-// The rows of the matrix of a block: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal; ld apart.
-template <class T> static inline void write_rows(Block<T> &block, const Dense<T> &of, const T *offset, T *out, index ld, const T *end) {
-    const Layout at(of.d);
-    T *a = block.r;
-    product<T, Shape::lower>(a, block.ld, block.padded, of.d, of.d, block.z, block.ld, 1, of.prepared + at.inverse, block.ld);
-    for (index i = 0; i < block.rows; i++) {
-        T *row = out + i * ld;
-        const T *own = a + i * block.ld;
-        copied(row, own, of.d, end);
-        square_row(row + of.d, own, offset, of.d, end);
-    }
+// Of a block that is whitened: a, in the place of r.
+template <class T> static inline const T *scale(Block<T> &block, const Dense<T> &of) {
+    const T *C = of.prepared + Layout(of.d).inverse;
+    product<T, Shape::lower>(block.r, block.ld, block.padded, of.d, of.d, block.z, block.ld, 1, C, block.ld);
+    return block.r;
 }
 
-template <class T> static void matrix(const Dense<T> &of, const T *offset, T *out, index first, index last) {
+// A row of the matrix: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal.
+template <class T> static inline void write_row(T *row, const T *a, const T *offset, index d, const T *end) {
+    copied(row, a, d, end);
+    square_row(row + d, a, offset, d, end);
+}
+
+// `stage`: memory for `staged` rows and a vector more, from where they are written past the caches; or null: they are written
+// where they belong.
+template <class T>
+static void matrix(const Dense<T> &of, const T *offset, T *out, T *stage, index staged, index first, index last) {
     Block<T> block(of.d);
-    const index p = of.d + of.d * (of.d + 1) / 2;
+    const index d = of.d, p = d + d * (d + 1) / 2;
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        write_rows(block, of, offset, out + start * p, p, out + last * p);
+        const T *a = scale(block, of);
+        if (!stage) {
+            for (index i = 0; i < block.rows; i++) write_row(out + (start + i) * p, a + i * block.ld, offset, d, out + last * p);
+            continue;
+        }
+        for (index i = 0; i < block.rows; i += staged) {
+            const index count = i + staged < block.rows ? staged : block.rows - i;
+            for (index r = 0; r < count; r++)
+                write_row(stage + r * p, a + (i + r) * block.ld, offset, d, stage + staged * p + lanes<T>);
+            streamed_copy(out + (start + i) * p, stage, count * p);
+        }
     }
+    streamed();
 }
 
 // Σ w J Jᵀ of some rows in the lower triangle of sums (p, p), rows ld apart: the matrix exists for one block at a time.
@@ -275,7 +289,8 @@ static void gram(const Dense<T> &of, const T *weights, const T *offset, T *sums,
     memset(sums, 0, sizeof(T) * ld * ld);
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        write_rows(block, of, offset, rows, ld, rows + ROWS * ld);
+        const T *a = scale(block, of);
+        for (index i = 0; i < block.rows; i++) write_row(rows + i * ld, a + i * block.ld, offset, of.d, rows + ROWS * ld);
         memset(rows + block.rows * ld, 0, sizeof(T) * (block.padded - block.rows) * ld);
         add_outer_products(sums, rows, weights ? weights + start : nullptr, weighted, ld, p, block.rows, block.padded);
     }
