@@ -9,6 +9,7 @@ BENCH_STAMP := $(VENV)/.installed-for-benchmarks
 RATES := examples/data/ecb_reference_rates.csv.gz
 COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
+REPORT := build/demo/ecb_report.html
 
 .PHONY: setup demo test test-triton sanitize lint mutate docs wheels bench bench-quick clean
 
@@ -26,6 +27,7 @@ demo: setup
 	mkdir -p build/demo
 	$(BIN)/mvnjac jacobian $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(SCORES) --force
 	$(BIN)/python examples/largest_days.py $(SCORES)
+	$(BIN)/mvnjac report $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(REPORT) --force
 
 test: setup
 	$(BIN)/python -m pytest -n 2
