@@ -57,6 +57,23 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from mvnjac import __version__
+
+        print(f"mvnjac {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and do nothing else.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def jacobian(
     data: DataArgument,
