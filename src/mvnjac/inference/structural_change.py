@@ -124,9 +124,15 @@ class ScoreProcess(NamedTable):
         statistics[0], statistics[-1] = torch.nan, torch.nan
         return statistics
 
-    def critical_value(self, level: float = 0.05) -> float:
-        """The line that the largest cumulated score crosses with this probability under constancy (`double_max`)."""
-        return bridges.critical_value(lambda x: bridges.double_max_p_value(x, self.process.shape[1]), level)
+    def critical_value(self, level: float = 0.05, test: str = "double_max", trim: float = 0.15) -> float:
+        """The line that a statistic crosses with this probability under constancy: the largest cumulated score (`double_max`), or
+        the Lagrange multiplier statistics ("sup_lm") between the fractions `trim` and 1 − trim of the rows.
+        """
+        require("critical_value", "test", test, ("double_max", "sup_lm"))
+        k = self.process.shape[1]
+        if test == "double_max":
+            return bridges.critical_value(lambda x: bridges.double_max_p_value(x, k), level)
+        return bridges.critical_value(lambda x: bridges.supremum_p_value(x, k, (trim, 1 - trim)), level)
 
     def select(self, columns: str | Sequence[str]) -> ScoreProcess:
         """The process of some columns: whether these parameters changed, the others being whatever they are."""

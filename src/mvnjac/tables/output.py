@@ -82,7 +82,7 @@ def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
 def write_text(path: Path, text: str) -> None:
     """A small text output, likewise."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

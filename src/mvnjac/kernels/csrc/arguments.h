@@ -76,7 +76,7 @@ template <class T> struct Kernels {
     void (*total)(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix, T *workspace);  // 3 ld²
     index (*sums_stride)(index d);
     void (*offset)(const T *prepared, index d, T *packed, T *workspace);  // ld²
-    void (*matrix)(const Dense<T> &, const T *offset, T *out, index first, index last);
+    void (*matrix)(const Dense<T> &, const T *offset, T *out, T *stage, index staged, index first, index last);
     void (*packed)(const Packed<T> &, index first, index last);
     bool (*small)(const Small<T> &, index first, index last, T *workspace);  // false: something is wrong with one of them
     index (*small_workspace)(index d);

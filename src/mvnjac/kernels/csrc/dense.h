@@ -157,13 +157,6 @@ template <class T> struct Block {
         }
     }
 
-    // r = a = Cᵀ z
-    void scale(const Dense<T> &of) {
-        product<T, Shape::lower>(r, ld, padded, of.d, of.d, z, ld, 1, of.prepared + Layout(of.d).inverse, ld);
-        for (index j = up(of.d, lanes<T>); j < ld; j += lanes<T>)
-            for (index i = 0; i < padded; i++) store(r + i * ld + j, V<T>{});
-    }
-
     T square(index i) const {
         V<T> sum = {};
         for (index j = 0; j < ld; j += lanes<T>) {
@@ -213,6 +206,13 @@ static void outer_products(const T *A, index lda, const T *weights, T *sums, ind
     }
 }
 
+// Of a block that is whitened: a, in the place of r.
+template <class T> static inline const T *scale(Block<T> &block, const Dense<T> &of) {
+    const T *C = of.prepared + Layout(of.d).inverse;
+    product<T, Shape::lower>(block.r, block.ld, block.padded, of.d, of.d, block.z, block.ld, 1, C, block.ld);
+    return block.r;
+}
+
 template <class T> static index sums_stride(index d) { return stride_of<T>(d); }
 
 template <class T>
@@ -233,7 +233,7 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
         if (squares)
             for (index i = 0; i < block.rows; i++) squares[start + i] = block.square(i);
         if (fourth) {
-            block.scale(of);
+            scale(block, of);
             for (index i = 0; i < block.padded * ld; i += lanes<T>) {
                 const V<T> some = load(block.r + i);
                 store(block.r + i, some * some);
@@ -277,25 +277,33 @@ template <class T> static void offset(const T *prepared, index d, T *packed, T *
         for (index i = j; i < d; i++) *packed++ = -(i == j ? T(0.5) : T(1)) * (i == j ? P[i * ld + i] : T(0.5) * (P[i * ld + j] + P[j * ld + i]));
 }
 
-// The rows of the matrix of a block: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal; ld apart.
-template <class T> static inline void write_rows(Block<T> &block, const Dense<T> &of, const T *offset, T *out, index ld, const T *end) {
-    const T *a = block.r;
-    block.scale(of);
-    for (index i = 0; i < block.rows; i++) {
-        T *row = out + i * ld;
-        const T *own = a + i * block.ld;
-        copied(row, own, of.d, end);
-        square_row(row + of.d, own, offset, of.d, end);
-    }
+// A row of the matrix: a, then a_i a_j − P_ij over the lower triangle, half of it on the diagonal.
+template <class T> static inline void write_row(T *row, const T *a, const T *offset, index d, const T *end) {
+    copied(row, a, d, end);
+    square_row(row + d, a, offset, d, end);
 }
 
-template <class T> static void matrix(const Dense<T> &of, const T *offset, T *out, index first, index last) {
+// `stage`: memory for `staged` rows and a vector more, from where they are written past the caches; or null: they are written
+// where they belong.
+template <class T>
+static void matrix(const Dense<T> &of, const T *offset, T *out, T *stage, index staged, index first, index last) {
     Block<T> block(of.d);
-    const index p = of.d + of.d * (of.d + 1) / 2;
+    const index d = of.d, p = d + d * (d + 1) / 2;
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        write_rows(block, of, offset, out + start * p, p, out + last * p);
+        const T *a = scale(block, of);
+        if (!stage) {
+            for (index i = 0; i < block.rows; i++) write_row(out + (start + i) * p, a + i * block.ld, offset, d, out + last * p);
+            continue;
+        }
+        for (index i = 0; i < block.rows; i += staged) {
+            const index count = i + staged < block.rows ? staged : block.rows - i;
+            for (index r = 0; r < count; r++)
+                write_row(stage + r * p, a + (i + r) * block.ld, offset, d, stage + staged * p + lanes<T>);
+            streamed_copy(out + (start + i) * p, stage, count * p);
+        }
     }
+    streamed();
 }
 
 // Σ w J Jᵀ of some rows in the lower triangle of sums (p, p), rows ld apart: the matrix exists for one block at a time.
@@ -307,7 +315,8 @@ static void gram(const Dense<T> &of, const T *weights, const T *offset, T *sums,
     memset(sums, 0, sizeof(T) * ld * ld);
     for (index start = first; start < last; start += ROWS) {
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
-        write_rows(block, of, offset, rows, ld, rows + ROWS * ld);
+        const T *a = scale(block, of);
+        for (index i = 0; i < block.rows; i++) write_row(rows + i * ld, a + i * block.ld, offset, of.d, rows + ROWS * ld);
         memset(rows + block.rows * ld, 0, sizeof(T) * (block.padded - block.rows) * ld);
         add_outer_products(sums, rows, weights ? weights + start : nullptr, weighted, ld, p, block.rows, block.padded);
     }
@@ -334,13 +343,13 @@ static void hessian(const T *prepared, const T *first, const T *second, T n, ind
     for (index i = 0; i < d; i++) {
         s[i] = T(0);
         for (index k = i; k < d; k++) s[i] += C[k * ld + i] * first[k];
-        for (index j = 0; j < d; j++) out[i * p + j] = -n * P[i * d + j];
+        for (index j = 0; j < d; j++) out[i * p + j] = T(0) - n * P[i * d + j];
     }
     index row = d;
     for (index j = 0; j < d; j++)
         for (index i = j; i < d; i++, row++)
             for (index k = 0; k < d; k++) {
-                const T value = -(i == j ? T(0.5) : T(1)) * (s[i] * P[j * d + k] + s[j] * P[i * d + k]);
+                const T value = T(0) - (i == j ? T(0.5) : T(1)) * (s[i] * P[j * d + k] + s[j] * P[i * d + k]);
                 out[row * p + k] = out[k * p + row] = value;
             }
     pairs(Pairs<T>{P, Q, out + d * p + d, d, p, T(-0.5)}, 0, d * (d + 1) / 2);

@@ -91,6 +91,10 @@ struct Parts {
     index last(index part, index n) const { return (part + 1) * rows < n ? (part + 1) * rows : n; }
 };
 
+// Results of so many bytes do not stay in a cache anyway: they are written past it, where their memory has been used before
+// (fresh pages have just been cleared by the system, in the cache: writing past it takes twice as long).
+constexpr index STREAMED = index(4) << 20;
+
 template <class T> struct Scratch {
     T *memory;
     explicit Scratch(index size) : memory(static_cast<T *>(std::aligned_alloc(64, (sizeof(T) * size + 127) / 64 * 64))) {
@@ -236,6 +240,7 @@ template <class T> PyObject *matrix(Arguments in) {
     of.x = in.address<T>(), of.prepared = in.prepared<T>();
     of.n = in.integer(), of.d = in.integer();
     T *out = in.address<T>();
+    const bool used_before = in.integer() != 0;
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const index size = of.d * (of.d + 1) / 2;
@@ -245,8 +250,12 @@ template <class T> PyObject *matrix(Arguments in) {
         Scratch<T> offset(size + 64 + ld * ld);
         for (index i = size; i < size + 64; i++) offset.memory[i] = T(0);  // read past the end, and overwritten
         kernels<T>().offset(of.prepared, of.d, offset.memory, offset.memory + (size + 63) / 16 * 16);
+        const index p = of.d + size, fit = (index(1) << 15) / (p * index(sizeof(T))), staged = fit < 1 ? 1 : fit < 32 ? fit : 32;
+        const bool streams = used_before && of.n * p * index(sizeof(T)) >= STREAMED;
         divide(parts.count, threads, [&](index part) {
-            kernels<T>().matrix(of, offset.memory, out, parts.first(part), parts.last(part, of.n));
+            const index first = parts.first(part), last = parts.last(part, of.n);
+            Scratch<T> stage(streams ? staged * p + 64 : 1);
+            kernels<T>().matrix(of, offset.memory, out, streams ? stage.memory : nullptr, staged, first, last);
         });
     };
     if (of.n * of.d < 100) work();

@@ -6,7 +6,7 @@
 namespace mvnjac {
 namespace MVNJAC_SPACE {
 
-// Row (i, j) of it as far as the diagonal and a little beyond: column l ≤ j of the triangle after column, k ≥ l.
+// Row (i, j) of it, without negative zeros, as far as the diagonal and a little beyond: column l ≤ j of the triangle after column, k ≥ l.
 template <class T> static inline void pair_row(const Pairs<T> &of, index i, index j, T *out) {
     constexpr int W = lanes<T>;
     const index d = of.d;
@@ -16,11 +16,11 @@ template <class T> static inline void pair_row(const Pairs<T> &of, index i, inde
         const T double_factor = T(2) * factor, ai = double_factor * Ai[l], aj = double_factor * Aj[l];
         const T bi = double_factor * Bi[l], bj = double_factor * Bj[l];
         const index count = d - l;
-        const auto value = [&](index k) { return Ai[k] * bj + ai * Bj[k] + Aj[k] * bi + aj * Bi[k]; };
+        const auto value = [&](index k) { return T(0) + (Ai[k] * bj + ai * Bj[k] + Aj[k] * bi + aj * Bi[k]); };
         index e = 0;
         for (; e + W <= count; e += W) {
             const index k = l + e;
-            store(out + e, load(Ai + k) * bj + ai * load(Bj + k) + load(Aj + k) * bi + aj * load(Bi + k));
+            store(out + e, V<T>{} + (load(Ai + k) * bj + ai * load(Bj + k) + load(Aj + k) * bi + aj * load(Bi + k)));
         }
         for (; e < count; e++) out[e] = value(l + e);
         out[0] = T(0.5) * value(l);

@@ -8,6 +8,9 @@
 #include <string.h>
 
 #include "arguments.h"
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
@@ -34,6 +37,36 @@ template <class T> constexpr int lanes = BYTES / sizeof(T);
 
 template <class T> static inline V<T> load(const T *p) { return *reinterpret_cast<const typename Vector<T>::loose *>(p); }
 template <class T> static inline void store(T *p, V<T> v) { *reinterpret_cast<typename Vector<T>::loose *>(p) = v; }
+// Past the caches: what is written is not read again soon, and the lines need not be fetched to be overwritten. Aligned.
+#if defined(__AVX512F__)
+static inline void stream(double *p, V<double> v) { _mm512_stream_pd(p, v); }
+static inline void stream(float *p, V<float> v) { _mm512_stream_ps(p, v); }
+#elif defined(__AVX2__)
+static inline void stream(double *p, V<double> v) { _mm256_stream_pd(p, v); }
+static inline void stream(float *p, V<float> v) { _mm256_stream_ps(p, v); }
+#elif defined(__SSE2__)
+static inline void stream(double *p, V<double> v) { _mm_stream_pd(p, v); }
+static inline void stream(float *p, V<float> v) { _mm_stream_ps(p, v); }
+#else
+template <class T> static inline void stream(T *p, V<T> v) { store(p, v); }
+#endif
+static inline void streamed() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+// A copy past the caches: whole lines, but for the first and the last.
+template <class T> static inline void streamed_copy(T *to, const T *from, index count) {
+    constexpr index LINE = 64 / sizeof(T);
+    const index before = (LINE - reinterpret_cast<size_t>(to) / sizeof(T) % LINE) % LINE;
+    index i = 0;
+    for (; i < before && i < count; i++) to[i] = from[i];
+    for (; i + LINE <= count; i += LINE)
+        for (index j = 0; j < LINE; j += lanes<T>) stream(to + i + j, load(from + i + j));
+    for (; i < count; i++) to[i] = from[i];
+}
+
 template <class T> static inline V<T> filled(T value) { return V<T>{} + value; }
 template <class T> static inline T summed(V<T> v) {
     T part[lanes<T>];

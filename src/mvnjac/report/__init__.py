@@ -1,0 +1,20 @@
+"""A report on a table: one HTML file that says what the scores say. `content.py` computes, `page.py` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvnjac.engines.run import Run
+from mvnjac.estimates import Data, Request
+from mvnjac.report.content import content
+from mvnjac.report.page import page
+from mvnjac.tables.output import write_text
+
+SUFFIXES = (".html", ".htm")
+
+
+def write_report(data: Data, request: Request, output: Path, run: Run) -> str:
+    """Write the report, complete or not at all. Returns a line that says what it is of."""
+    found = content(data, request, run)
+    write_text(output, page(found))
+    return f"{found.rows} rows of {len(found.names)} variables, {len(found.parameters.names)} parameters."

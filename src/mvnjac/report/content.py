@@ -1,0 +1,114 @@
+"""What a report says: computed once, from one `Jacobian`, before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import torch
+
+from mvnjac.engines.run import Run
+from mvnjac.errors import UsageError
+from mvnjac.estimates import Data, Request, prepared
+from mvnjac.gaussian import Gaussian
+from mvnjac.inference.structure import kebab
+from mvnjac.jacobian import Jacobian
+from mvnjac.report.attempts import Unavailable, attempt
+from mvnjac.report.course import Cusum, Influences, cusum, influences
+from mvnjac.report.observations import observations
+from mvnjac.report.parameters import HeatMap, ParameterTable, TotalScore, estimated, given, total_score
+from mvnjac.report.quality import Conditioning, Missing, conditioning, missing_entries
+
+#: the covariance of so many scores is still formed and inverted in seconds
+_PARAMETERS = 2000
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report shows.
+
+    Attributes:
+        data: where the rows are from; model_file: where the density is from, if it was given.
+        names: the d variables; labels: (n,) of the rows; sorted: whether these are ascending.
+        structure: of the covariance, as --structure calls it.
+        log_likelihood: Σ log p.
+        estimate: whether the parameters are the maximum of the likelihood of these rows.
+    """
+
+    data: Data
+    request: Request
+    names: list[str]
+    labels: list[Any]
+    sorted: bool
+    structure: str
+    log_likelihood: float
+    estimate: bool
+    total: TotalScore
+    parameters: ParameterTable
+    heat: HeatMap | Unavailable
+    influence: Influences | Unavailable
+    cusum: Cusum | Unavailable
+    missing: Missing
+    conditioning: Conditioning
+
+    @property
+    def file(self) -> str:
+        """The name of the table."""
+        return PurePath(self.data.path).name
+
+    @property
+    def rows(self) -> int:
+        """n."""
+        return len(self.labels)
+
+
+def content(data: Data, request: Request, run: Run) -> Content:
+    """Read the table, estimate what was not given, and compute what the report shows.
+
+    Raises:
+        UsageError: more parameters than a report can hold.
+    """
+    source, names, gaussian = prepared(data, request, run)
+    _require_few(gaussian)
+    rows = observations(data, source, names, run)
+    J = gaussian.jacobian(rows.x)
+    total = total_score(J)
+    errors = "observed" if bool(rows.x.isnan().any()) else "expected"
+    parameters, heat = estimated(J, errors) if total.at_maximum else given(J)
+    covariance = gaussian.covariance
+    return Content(
+        data,
+        request,
+        names,
+        rows.labels,
+        rows.sorted,
+        kebab(type(covariance).__name__),
+        float(J.log_prob.sum()),
+        total.at_maximum,
+        total,
+        parameters,
+        heat,
+        attempt(lambda: influences(J, rows.labels, "observed" if total.at_maximum else "expected")),
+        _cusum(J, rows.labels, total.at_maximum),
+        missing_entries(rows.x),
+        conditioning(J._model.parameter("covariance_matrix").detach(), names),
+    )
+
+
+def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailable:
+    if not estimate:
+        return Unavailable(
+            "The parameters are not the estimate from these rows, so that their scores do not sum to 0 and cannot be tested for a "
+            "change within them. Leave --mean, --covariance and --model out to estimate them first."
+        )
+    return attempt(lambda: cusum(J, labels))
+
+
+def _require_few(gaussian: Gaussian) -> None:
+    count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64)).columns())
+    if count > _PARAMETERS:
+        raise UsageError(
+            f"The model has {count} parameters, and a report is of at most {_PARAMETERS}: choose fewer variables by --columns, or a "
+            "--structure of fewer parameters."
+        )

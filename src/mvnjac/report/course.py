@@ -1,0 +1,148 @@
+"""What scores say in the course of time: which rows move the estimates, and whether the parameters have changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mvnjac import inference
+from mvnjac.inference.structural_change import ScoreProcess
+from mvnjac.jacobian import Jacobian
+from mvnjac.report.attempts import Unavailable, attempt
+
+#: as many influential rows are listed
+TOP = 15
+LEVEL = 0.05
+#: of the rows at either end, where a break is not looked for
+TRIM = 0.15
+
+
+@dataclass(frozen=True)
+class InfluentialRow:
+    """One of the most influential rows: standard_errors is by how many of these leaving it out would move `most_changed`."""
+
+    label: Any
+    distance: float
+    most_changed: str
+    standard_errors: float
+
+
+@dataclass(frozen=True)
+class Influences:
+    """(n,) distances sᵢᵀ I⁻¹ sᵢ in the order of time; the rows of the largest ones."""
+
+    distances: list[float]
+    top: list[InfluentialRow]
+
+
+@dataclass(frozen=True)
+class Break:
+    """Of the parameters of one variable: the supLM test of a single break, by both covariances of the scores.
+
+    Attributes:
+        date: the last row before the break, if there is one; row: its number.
+        independent_date, independent_statistic, independent_p_value: the same if rows were independent.
+        path: (n + 1,) the statistic of a break after each row, NaN where none is looked for; critical: its line at 5%.
+    """
+
+    variable: str
+    date: Any
+    row: int
+    statistic: float
+    p_value: float
+    parameters: int
+    independent_date: Any
+    independent_statistic: float
+    independent_p_value: float
+    path: list[float]
+    critical: float
+
+
+@dataclass(frozen=True)
+class Cusum:
+    """Cumulated scores.
+
+    Attributes:
+        path: (n + 1,) the largest over the parameters; critical: the line at 5%.
+        date, row, column, statistic, p_value: where it is largest, and of which parameter.
+        breaks: one a variable, as in the table.
+        covariance: of the scores, in words; left_out: parameters known only up to a convention.
+    """
+
+    path: list[float]
+    critical: float
+    date: Any
+    row: int
+    column: str
+    statistic: float
+    p_value: float
+    breaks: list[Break]
+    covariance: str
+    left_out: tuple[str, ...]
+
+
+def influences(J: Jacobian, labels: Sequence[Any], information: str) -> Influences:
+    """How far the estimates would move without each row."""
+    found = inference.influence(J, labels=labels, information=information)
+    top = found.top(TOP).to_arrow().to_pylist()
+    rows = [InfluentialRow(row["name"], row["distance"], row["most_changed"], row["standard_errors"]) for row in top]
+    return Influences(found.distances.tolist(), rows)
+
+
+def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
+    """The cumulated scores, and a test a variable. Scores of returns are not independent, since volatility clusters: their
+    covariance is Newey and West's where there are rows enough for it."""
+    left_out = tuple(J._model.covariance.unidentified)
+    known = left_out or None
+    independent = inference.score_process(J, known=known)
+    serial = attempt(
+        lambda: inference.score_process(J, known=known, scores_covariance=inference.scores_covariance(J, known=known))
+    )
+    if isinstance(serial, Unavailable):
+        process, words = independent, f"of independent rows (not Newey and West's: {serial.reason})"
+    else:
+        process, words = serial, "Newey and West's, of a series (prewhitened, automatic lag)"
+    largest = process.double_max()
+    return Cusum(
+        process.process.abs().amax(-1).tolist(),
+        process.critical_value(LEVEL),
+        labels[largest.row],
+        largest.row,
+        str(largest.column),
+        largest.statistic,
+        largest.p_value,
+        _breaks(process, independent, labels),
+        words,
+        left_out,
+    )
+
+
+def _breaks(process: ScoreProcess, independent: ScoreProcess, labels: Sequence[Any]) -> list[Break]:
+    beside, critical = independent.by_variable("sup_lm"), dict[int, float]()
+    found = []
+    for variable, test in process.by_variable("sup_lm").items():
+        own = process.select(process.variables[variable])
+        if test.components not in critical:
+            critical[test.components] = own.critical_value(LEVEL, "sup_lm", TRIM)
+        path = own.lm_statistics().tolist()
+        margin = int(TRIM * own.rows)
+        path = [value if margin <= i <= own.rows - margin else math.nan for i, value in enumerate(path)]
+        other = beside[variable]
+        found.append(
+            Break(
+                variable,
+                labels[test.row],
+                test.row,
+                test.statistic,
+                test.p_value,
+                test.components,
+                labels[other.row],
+                other.statistic,
+                other.p_value,
+                path,
+                critical[test.components],
+            )
+        )
+    return found

@@ -1,0 +1,24 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def short(value: float) -> str:
+    """Three digits."""
+    return _written(value, 3)
+
+
+def digits(value: float) -> str:
+    """Five digits."""
+    return _written(value, 5)
+
+
+def probability(p_value: float) -> str:
+    """A p-value; what no one can tell from 0 is said to be small."""
+    return "< 1e−15" if p_value < 1e-15 else short(p_value)
+
+
+def _written(value: float, count: int) -> str:
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}".replace("-", "−")
+    return "–" if value != value else f"{value:.{count}g}".replace("-", "−").replace("e+0", "e").replace("e−0", "e−")

@@ -1,0 +1,76 @@
+"""All rows of a table in memory, in the order of time where their index says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac.engines.run import Run
+from mvnjac.errors import TableError
+from mvnjac.estimates import Data
+from mvnjac.tables.base import Source
+from mvnjac.tables.rows import Rows, tensor_batches
+
+_YEAR_FIRST = re.compile(r"\d{4}")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The rows.
+
+    Attributes:
+        x: (n, d) float64, NaN where an entry is missing.
+        labels: (n,) the index; numbers from 1 where there is none.
+        sorted: whether the rows are in ascending order of the index; otherwise they are as in the file.
+    """
+
+    x: Float[Tensor, "n d"]
+    labels: list[Any]
+    sorted: bool
+
+
+def observations(data: Data, source: Source, names: Sequence[str], run: Run) -> Observations:
+    """All rows of the table.
+
+    Raises:
+        TableError: there are none.
+    """
+    batches = []
+    for rows in tensor_batches(source, names, data.index, data.missing is not None):
+        batches.append(rows)
+        run.progress("reading", len(rows.x), None)
+    if not batches:
+        raise TableError(f"{data.path}: there are no rows to report on.")
+    x = torch.cat([rows.x for rows in batches])
+    labels = _labels(batches)
+    if labels is None:
+        return Observations(x, list(range(1, len(x) + 1)), False)
+    if not sortable(labels):
+        return Observations(x, labels, False)
+    order = sorted(range(len(x)), key=lambda i: labels[i])
+    return Observations(x[order], [labels[i] for i in order], True)
+
+
+def sortable(labels: Iterable[Any]) -> bool:
+    """Whether ascending labels are the order of time: of text only years first, all of one length (30/12/2020 is not)."""
+    found = list(labels)
+    if any(label is None or label != label for label in found):
+        return False
+    if isinstance(found[0], str):
+        return len(set(map(len, found))) == 1 and all(_YEAR_FIRST.match(label) for label in found)
+    return True
+
+
+def _labels(batches: Sequence[Rows]) -> list[Any] | None:
+    labels: list[Any] = []
+    for rows in batches:
+        if rows.index is None:
+            return None
+        labels += rows.index.to_pylist()
+    return labels

@@ -1,0 +1,27 @@
+"""Reports that several tests read, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.report.pages import nasty_table
+from tests.test_cli import RETURNS, run
+
+
+@pytest.fixture(scope="session")
+def ecb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the reference rates, as `make demo` writes it."""
+    path = tmp_path_factory.mktemp("ecb") / "ecb_report.html"
+    assert run("report", *RETURNS, "-o", path)[0] == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a table whose names are markup, with gaps and a break."""
+    folder = tmp_path_factory.mktemp("nasty")
+    table = nasty_table(folder / "x.csv")
+    assert run("report", table, "--missing", "marginalise", "-o", folder / "x.html")[0] == 0
+    return folder / "x.html"
