@@ -29,8 +29,9 @@ demo: setup
 	$(BIN)/python examples/largest_days.py $(SCORES)
 	$(BIN)/mvnjac report $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(REPORT) --force
 
+# Two processes of one thread each, but for the tests of threads, which set their number themselves.
 test: setup
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Triton's kernels, through its interpreter on the CPU and its compiler; a torch for CUDA brings a Triton of its own, and that one serves
 test-triton: setup
