@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
 import torch
 from hypothesis import settings
+
+# A job in the background of a shell ignores Ctrl-C, and so would every command that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # Deterministic, and without deadlines: a shared machine is slow at times, which says nothing about the code.
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
