@@ -51,10 +51,10 @@ class Process:
             self.close()
             raise
 
-    def time(self, calls: int) -> tuple[float, float]:
-        """Seconds a call, the mean of so many, and seconds of processor time in it."""
+    def time(self, calls: int, untimed: int = 0) -> tuple[float, float]:
+        """Seconds a call, the mean of so many after some untimed ones, and seconds of processor time in it."""
         os.kill(self._pid, signal.SIGCONT)
-        self._pipe.send(calls)
+        self._pipe.send((calls, untimed))
         return self._reply()
 
     def close(self) -> None:
@@ -88,7 +88,9 @@ def _serve(pipe: Connection, workload: Workload, contestant: Contestant, dtype: 
         seconds = _timed(call)
         pipe.send((seconds, _memory("VmHWM") - before))
         while True:
-            calls = pipe.recv()
+            calls, untimed = pipe.recv()
+            for _ in range(untimed):
+                call()
             start = time.process_time()
             seconds = sum(_timed(call) for _ in range(calls))
             pipe.send((seconds / calls, (time.process_time() - start) / calls))
