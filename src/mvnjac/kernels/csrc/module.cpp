@@ -189,6 +189,17 @@ template <class T> PyObject *log_prob(Arguments in) {
     Py_RETURN_NONE;
 }
 
+// Whether half the arithmetic costs no digits, and the d³ of it are little beside that.
+template <class T> bool sums_before_whitening(const Dense<T> &of) { return of.n >= 4 * of.d && of.prepared[1] <= T(NARROW); }
+
+template <class T> PyObject *whitens_sums(Arguments in) {
+    Dense<T> of{};
+    of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    if (in.failed) return nullptr;
+    return PyBool_FromLong(sums_before_whitening(of));
+}
+
 // Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ. Where wanted ‖z‖² of each row,
 // and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
 template <class T> PyObject *sums(Arguments in) {
@@ -207,13 +218,21 @@ template <class T> PyObject *sums(Arguments in) {
         const index room = size * (parts.count ? parts.count : 1);
         Scratch<T> scratch(room + 3 * ld * ld);
         T *sums = scratch.memory, count = T(of.n);
-        divide(parts.count, threads, [&](index part) {
-            k.moments(of, weights, sums + part * size, ld, squares, fourth != nullptr, parts.first(part), parts.last(part, of.n));
-        });
-        if (!parts.count) k.moments(of, weights, sums, ld, squares, fourth != nullptr, 0, 0);
-        for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
-            for (index part = 0; part + step < parts.count; part += 2 * step)
-                for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
+        const auto form = [&](const auto &formed) {
+            divide(parts.count, threads, [&](index part) { formed(sums + part * size, parts.first(part), parts.last(part, of.n)); });
+            for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
+                for (index part = 0; part + step < parts.count; part += 2 * step)
+                    for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
+        };
+        bool done = false;
+        if (!weights && !squares && !fourth && !of.column && sums_before_whitening(of)) {
+            form([&](T *own, index first, index last) { k.products(of, own, ld, first, last); });
+            done = k.whitened(of.prepared, sums, ld, of.n, of.d, scratch.memory + room);
+        }
+        if (!done) {
+            if (!parts.count) k.moments(of, weights, sums, ld, squares, fourth != nullptr, 0, 0);
+            form([&](T *own, index first, index last) { k.moments(of, weights, own, ld, squares, fourth != nullptr, first, last); });
+        }
         if (complete) {
             if (weights) {
                 double all = 0;
@@ -451,6 +470,7 @@ PyMethodDef methods[] = {
     {"log_prob", BOTH(log_prob)},
     {"prepare_triangle", BOTH(prepare_triangle)},
     {"sums", BOTH(sums)},
+    {"whitens_sums", BOTH(whitens_sums)},
     {"matrix", BOTH(matrix)},
     {"gram", BOTH(gram)},
     {"outer_products", BOTH(outer_products)},
