@@ -49,6 +49,7 @@ template <class T> struct Packed {
     index n, d, ld, left_stride, right_stride, size;
     T below, on;            // c_ij below and on the diagonal
     bool both, with_diagonal;
+    bool past_caches;       // long columns are written past the caches
 };
 
 // Many Gaussians of one row each: x, mean (count, d), covariance (count, d, d).

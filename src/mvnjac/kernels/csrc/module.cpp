@@ -12,6 +12,7 @@
 #include "threads.h"
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace {
@@ -94,6 +95,23 @@ struct Parts {
 // Results of so many bytes do not stay in a cache anyway: they are written past it, where their memory has been used before
 // (fresh pages have just been cleared by the system, in the cache: writing past it takes twice as long).
 constexpr index STREAMED = index(4) << 20;
+
+// Whether some pages within are there already; not where rows are likely to begin, which other columns have then been written to.
+bool used_before([[maybe_unused]] const void *start, [[maybe_unused]] index bytes) {
+#if defined(__linux__)
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<size_t>(start);
+    for (size_t part : {137, 263, 389, 521, 641, 769, 887}) {
+        const size_t inside = (at + static_cast<size_t>(bytes) / 1009 * part) / page * page;
+        unsigned char there = 0;
+        if (mincore(reinterpret_cast<void *>(inside), page, &there) || !(there & 1)) return false;
+    }
+    return true;
+#else
+    return false;
+#endif
+}
+
+bool streams(const void *out, index bytes) { return bytes >= STREAMED && used_before(out, bytes); }
 
 template <class T> struct Scratch {
     T *memory;
@@ -259,7 +277,6 @@ template <class T> PyObject *matrix(Arguments in) {
     of.x = in.address<T>(), of.prepared = in.prepared<T>();
     of.n = in.integer(), of.d = in.integer();
     T *out = in.address<T>();
-    const bool used_before = in.integer() != 0;
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const index size = of.d * (of.d + 1) / 2;
@@ -270,11 +287,11 @@ template <class T> PyObject *matrix(Arguments in) {
         for (index i = size; i < size + 64; i++) offset.memory[i] = T(0);  // read past the end, and overwritten
         kernels<T>().offset(of.prepared, of.d, offset.memory, offset.memory + (size + 63) / 16 * 16);
         const index p = of.d + size, fit = (index(1) << 15) / (p * index(sizeof(T))), staged = fit < 1 ? 1 : fit < 32 ? fit : 32;
-        const bool streams = used_before && of.n * p * index(sizeof(T)) >= STREAMED;
+        const bool past = streams(out, of.n * p * index(sizeof(T)));
         divide(parts.count, threads, [&](index part) {
             const index first = parts.first(part), last = parts.last(part, of.n);
-            Scratch<T> stage(streams ? staged * p + 64 : 1);
-            kernels<T>().matrix(of, offset.memory, out, streams ? stage.memory : nullptr, staged, first, last);
+            Scratch<T> stage(past ? staged * p + 64 : 1);
+            kernels<T>().matrix(of, offset.memory, out, past ? stage.memory : nullptr, staged, first, last);
         });
     };
     if (of.n * of.d < 100) work();
@@ -380,6 +397,7 @@ template <class T> PyObject *packed(Arguments in) {
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     of.size = of.with_diagonal ? of.d * (of.d + 1) / 2 : of.d * (of.d - 1) / 2;
+    of.past_caches = of.d > LARGEST && streams(of.out, ((of.n - 1) * of.ld + of.size) * index(sizeof(T)));
     const Parts parts(of.n, of.size, 1024);
     if (!freely([&] {
             divide(parts.count, threads, [&](index part) { kernels<T>().packed(of, parts.first(part), parts.last(part, of.n)); });
