@@ -50,6 +50,11 @@ def kernel_gram(d: int) -> bool:
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_GRAM
 
 
+def kernel_factors(k: int) -> bool:
+    """Whether the compiled kernel goes through the rows of k common factors: where a cell of rows and variables stays in the cache."""
+    return kernels.native is not None and 0 < k <= kernels.native.LARGEST_RANK
+
+
 def keeps_form(patterns: int, d: int) -> bool:
     """Whether each pattern of missing entries has a structure of its own; else they are marginals of the dense Σ, along chains.
 
