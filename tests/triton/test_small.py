@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import cuda, reference, triton_small
 from mvnjac.kernels.reference import Gaussians
 from tests.test_kernel_references import definite, normal
@@ -116,6 +117,39 @@ def test_only_the_lower_triangle_is_read(device: torch.device) -> None:
     lower = covariance.tril() + torch.full_like(covariance, torch.nan).triu(1)
     whole, half = triton_small.small_gaussians(x, mean, covariance), triton_small.small_gaussians(x, mean, lower)
     assert all(torch.equal(a, b) for a, b in zip(whole, half, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gradient", [True, False])
+def test_looked_at(gradient: bool, dtype: torch.dtype, device: torch.device) -> None:
+    """Each kind of number that is no density, in a program with others that are, and at the ends of the squares."""
+    count, d = 23, 5
+    x, mean = normal(count, d, seed=1, dtype=dtype).to(device), normal(count, d, seed=2, dtype=dtype).to(device)
+    covariance = definite(count, d, dtype).to(device)
+    covariance = 0.5 * (covariance + covariance.mT)
+    for row, (i, j) in enumerate([(0, 1), (0, 4), (3, 4), (2, 3)]):
+        covariance[2 * row, i, j] += 0.01
+        covariance[2 * row + 8, i, j] = torch.nan
+    covariance[1, 4, 4] = -1
+    covariance[3, 1, 0] = torch.inf
+    covariance[5, 2, 2] = torch.inf
+    covariance[7, 0, 1] *= 1 + torch.finfo(dtype).eps
+    x[17, 4] = x[18, 0] = torch.nan
+    mean[19, 2], x[20, 1] = torch.inf, -torch.inf
+    given = x, mean, covariance
+    actual = triton_small.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
+    expected = reference.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
+    assert torch.equal(actual.info == 0, expected.info == 0)  # LAPACK may find another pivot where there is an infinity
+    assert actual.info.tolist() == [-1, 5, -1, 2, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, 0, -1, -1, -1, -1, 0, 0]
+    assert (actual.gradient is None) == (not gradient)
+    kept = VALUES if gradient else VALUES[:2]
+    sound = actual.info == 0
+    for name in kept:
+        value = getattr(actual, name)
+        assert bool(value[~sound].isnan().all()), name
+        assert_close(
+            value[sound], getattr(expected, name)[sound], condition(covariance[sound].tril() + covariance[sound].tril(-1).mT)
+        )
 
 
 def test_any_strides(device: torch.device) -> None:

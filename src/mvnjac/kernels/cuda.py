@@ -22,7 +22,16 @@ SMALL = 64
 
 def available(*tensors: Tensor) -> bool:
     """Whether Triton's kernels can serve these tensors: all on a GPU, or under Triton's interpreter, and it is installed."""
-    return (_INTERPRETED or all(t.is_cuda for t in tensors)) and _WANTED and _installed()
+    return all(t.is_cuda or (_INTERPRETED and t.is_cpu) for t in tensors) and _WANTED and _installed()
+
+
+def why_not() -> str | None:
+    """Why Triton's kernels serve no tensor; None where they serve some."""
+    if not _installed():
+        return "triton is not installed"
+    if not _WANTED:
+        return "switched off (MVNJAC_TRITON=0)"
+    return None if _INTERPRETED or torch.cuda.is_available() else "torch sees no GPU"
 
 
 def packed(
@@ -46,12 +55,14 @@ def packed(
         return triton_packed.packed(left, right, offset, out, form, diagonal, patterns)
 
 
-def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
+def small_gaussians(
+    x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
+) -> Gaussians:
     """`reference.small_gaussians`, where the tensors are `available` and d is `SMALL` at most."""
     from mvnjac.kernels import triton_small
 
     with _on_device_of(x):
-        return triton_small.small_gaussians(x, mean, covariance)
+        return triton_small.small_gaussians(x, mean, covariance, gradient=gradient, symmetry=symmetry)
 
 
 @functools.cache
