@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 import mvnjac
 from mvnjac import everyday
@@ -93,6 +94,16 @@ def test_any_strides(device: torch.device, calls: list[bool], monkeypatch: pytes
 def test_what_goes_the_general_way(given: Callable, device: torch.device, calls: list[bool]) -> None:
     everything(*given(*data(4, 2, device)))
     assert not calls
+
+
+def test_tensors_that_are_not_numbers_do_without(device: torch.device) -> None:
+    """A kernel would be given an address, and there is none."""
+    given = data(4, 2, device)
+    assert cuda.available(*given)
+    with FakeTensorMode() as mode:
+        fake = [mode.from_tensor(t) for t in given]
+    assert not any(cuda.available(t) for t in fake)
+    assert not cuda.available(given[0].to("meta"))
 
 
 def test_larger_ones_go_the_general_way(device: torch.device, calls: list[bool]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mvnjac.kernels import cuda, reference, triton_small
 from mvnjac.kernels.reference import Gaussians
 from tests.test_kernel_references import definite, normal
 from tests.tolerance import assert_close, condition
+from tests.triton.test_packed import far
 
 DTYPES = [torch.float64, torch.float32]
 VALUES = ("log_prob", "scaled", "gradient")
@@ -164,6 +166,19 @@ def test_any_strides(device: torch.device) -> None:
     shared = triton_small.small_gaussians(x, mean, covariance[0].expand(count, d, d))
     repeated = triton_small.small_gaussians(x, mean, covariance[:1].repeat(count, 1, 1))
     assert all(torch.equal(a, b) for a, b in zip(shared, repeated, strict=True))
+
+
+def test_far_apart(device: torch.device, tmp_path: Path) -> None:
+    """Each Σ, x and mean at distances that 32 bits do not count."""
+    apart, d = 2**31 + 8, 2
+    memory = far(apart + 16, tmp_path, device)
+    given = [normal(2, d, seed=1), normal(2, d, seed=2), definite(2, d)]
+    places = [memory.as_strided((2, *(d,) * size), (apart, *(d, 1)[-size:]), 4 * k) for k, size in enumerate((1, 1, 2))]
+    for place, numbers in zip(places, given, strict=True):
+        place.copy_(numbers)
+    near = [place.contiguous() for place in places]
+    actual = triton_small.small_gaussians(*places, symmetry=SYMMETRY[torch.float32])
+    require_close(actual, reference.small_gaussians(*near), condition(near[2]))
 
 
 def test_nothing_beyond_the_end_is_written(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import os
 import torch
 from torch import Tensor
 
+from mvnjac.kernels import PLAIN
 from mvnjac.kernels.reference import Form, Gaussians, Patterns
 
 #: Triton's own setting: its kernels run on the CPU, step by step
@@ -21,8 +22,9 @@ SMALL = 64
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels can serve these tensors: all on a GPU, or under Triton's interpreter, and it is installed."""
-    return all(t.is_cuda or (_INTERPRETED and t.is_cpu) for t in tensors) and _WANTED and _installed()
+    """Whether Triton's kernels can serve these tensors: numbers on a GPU, or under Triton's interpreter, and it is installed."""
+    there = all((t.is_cuda or (_INTERPRETED and t.is_cpu)) and type(t) in PLAIN for t in tensors)
+    return there and _WANTED and _installed()
 
 
 def why_not() -> str | None:

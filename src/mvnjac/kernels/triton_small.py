@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mvnjac.kernels.reference import Gaussians
 
-#: entries of the squares that a program holds, together
-_ENTRIES = 1024
+#: entries of the squares that a warp holds, 16 a thread: more would not all stay in registers; and how many squares at most
+_ENTRIES, _SQUARES = 512, 64
 
 
 @triton.jit
@@ -130,10 +130,13 @@ def small_gaussians(
 
 
 def settings(d: int, count: int) -> dict[str, int]:
-    """How many Gaussians a program holds, the side of their squares, and the warps that share them."""
+    """How many Gaussians a program holds, the side of their squares, and the warps that share them.
+
+    Up to d = 16 that is one warp, which waits for no other; beyond, as many as one square takes.
+    """
     side = triton.next_power_of_2(d)
-    each = max(min(_ENTRIES // side**2, triton.next_power_of_2(count)), 1)
-    return {"EACH": each, "SIDE": side, "num_warps": 4 if side <= 32 else 8}
+    each = max(min(_ENTRIES // side**2, _SQUARES, triton.next_power_of_2(count)), 1)
+    return {"EACH": each, "SIDE": side, "num_warps": max(side**2 // _ENTRIES, 1)}
 
 
 def _empty(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
