@@ -134,10 +134,10 @@ def test_numbers_that_are_only_marked_as_negated(device: torch.device) -> None:
 
 
 def test_far_apart(device: torch.device, tmp_path: Path) -> None:
-    """Rows at distances that 32 bits do not count."""
-    near, apart = normal(2, 3, seed=1, dtype=torch.float32), 2**31 + 8
-    memory = far(apart + 16, tmp_path, device)
-    a, out = memory.as_strided((2, 3), (apart, 1)), memory.as_strided((2, 6), (apart, 1), 4)
+    """Strides that 32 bits count, and a last row that they do not reach."""
+    near, apart = normal(3, 3, seed=1, dtype=torch.float32), 2**30 + 8
+    memory = far(2 * apart + 16, tmp_path, device)
+    a, out = memory.as_strided((3, 3), (apart, 1)), memory.as_strided((3, 6), (apart, 1), 4)
     a.copy_(near)
     offset = normal(6, seed=2, dtype=torch.float32).to(device)
     triton_packed.packed(a, a, offset, out, Form(0.5))

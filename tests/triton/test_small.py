@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
+import mvnjac
 from mvnjac.covariance.checks import SYMMETRY
-from mvnjac.kernels import cuda, reference, triton_small
+from mvnjac.kernels import cuda, reference, triton_small, triton_trial
 from mvnjac.kernels.reference import Gaussians
 from tests.test_kernel_references import definite, normal
 from tests.tolerance import assert_close, condition
@@ -169,11 +172,11 @@ def test_any_strides(device: torch.device) -> None:
 
 
 def test_far_apart(device: torch.device, tmp_path: Path) -> None:
-    """Each Σ, x and mean at distances that 32 bits do not count."""
-    apart, d = 2**31 + 8, 2
-    memory = far(apart + 16, tmp_path, device)
-    given = [normal(2, d, seed=1), normal(2, d, seed=2), definite(2, d)]
-    places = [memory.as_strided((2, *(d,) * size), (apart, *(d, 1)[-size:]), 4 * k) for k, size in enumerate((1, 1, 2))]
+    """Strides that 32 bits count, and a last Σ, x and mean that they do not reach."""
+    apart, d = 2**30 + 8, 2
+    memory = far(2 * apart + 16, tmp_path, device)
+    given = [normal(3, d, seed=1), normal(3, d, seed=2), definite(3, d)]
+    places = [memory.as_strided((3, *(d,) * size), (apart, *(d, 1)[-size:]), 4 * k) for k, size in enumerate((1, 1, 2))]
     for place, numbers in zip(places, given, strict=True):
         place.copy_(numbers)
     near = [place.contiguous() for place in places]
@@ -218,6 +221,40 @@ assert ("mvnjac.kernels.triton_packed" in sys.modules) is {serves}
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MVNJAC_TRITON": setting}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.fixture
+def _untried() -> Iterator[None]:
+    cuda._refusal.cache_clear()
+    yield
+    cuda._refusal.cache_clear()
+
+
+@pytest.mark.usefixtures("_untried")
+def test_where_triton_is_there_and_does_not_work(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a C compiler, which Triton needs where it runs: it is tried once, and plain torch serves."""
+    tried: list[torch.device] = []
+
+    def fails(device: torch.device) -> None:
+        tried.append(device)
+        raise RuntimeError("Failed to find C compiler.\nPlease specify")
+
+    monkeypatch.setattr(triton_trial, "run", fails)
+    t = torch.ones(2, 2, device=device)
+    assert not cuda.available(t)
+    assert not cuda.available(t)
+    assert tried == [t.device]
+    assert cuda.why_not() == f"Triton does not work on {t.device}: RuntimeError: Failed to find C compiler."
+    expected = torch.tensor([0.0, 1, 0], device=device).expand(2, 3)
+    assert torch.equal(mvnjac.jacobian(t, t[0] - 1, torch.eye(2, device=device)).unique("covariance_matrix"), expected)
+
+
+@pytest.mark.usefixtures("_untried")
+def test_it_is_tried_beneath_modes_of_torch(device: torch.device) -> None:
+    """What would fail is the mode's tensor, not Triton."""
+    t = torch.ones(2, device=device)
+    with FakeTensorMode():
+        assert cuda.available(t)
 
 
 def test_dispatch(device: torch.device) -> None:
