@@ -200,14 +200,11 @@ class Everyday:
         )  # fmt: skip
         return result
 
-    def matrix(self, out: Tensor, used_before: bool = False) -> bool:
-        """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be.
-
-        used_before: this memory is not fresh, and its lines need not be fetched to be overwritten.
-        """
+    def matrix(self, out: Tensor) -> bool:
+        """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be."""
         if self.changed() or not out.is_contiguous():
             return False
         own, x = self.prepared, self.x
         threads = torch.get_num_threads()
-        own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), used_before, threads)
+        own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), threads)
         return True
