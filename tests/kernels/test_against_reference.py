@@ -47,6 +47,10 @@ def test_rows_of_one_gaussian(n, d, dtype) -> None:
     agree(total["mean"], a.sum(0), sigma)
     agree(total["covariance_matrix"], 0.5 * (a.mT @ a - n * P), sigma)
     assert torch.equal(total["covariance_matrix"], total["covariance_matrix"].mT)
+    step, r = quick.natural_gradient(), x.double() - mean.double()
+    assert step is not None
+    agree(step["mean"], r.mean(0), torch.eye(d))
+    torch.testing.assert_close(step["covariance_matrix"].double(), r.mT @ r / n - sigma.double(), rtol=1e-5, atol=1e-5)
     out, behind = guarded((n, d + d * (d + 1) // 2), dtype)
     assert quick.matrix(out)
     packed = symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))

@@ -187,6 +187,14 @@ def test_one_look(call: Callable, device: torch.device, calls: list[bool], monke
     assert len(calls) == 2
 
 
+def test_a_natural_gradient_does_not_ask_for_others(
+    device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everyday, "watched", lambda: False)
+    mvnjac.natural_gradient(*data(5, 3, device))
+    assert not calls
+
+
 def test_asked_again_it_does_not_look_again(device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     J = mvnjac.jacobian(*data(5, 3, device))
     first = J.sum()["covariance_matrix"]

@@ -218,20 +218,22 @@ template <class T> PyObject *whitens_sums(Arguments in) {
     return PyBool_FromLong(sums_before_whitening(of));
 }
 
-// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ. Where wanted ‖z‖² of each row,
-// and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
+enum Sums { WHITENED, COMPLETED, CENTRED };
+
+// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ; or of centred rows, without
+// weights. Where wanted ‖z‖² of each row, and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
 template <class T> PyObject *sums(Arguments in) {
     Dense<T> of{};
     of.x = in.address<T>(), of.column = in.integer(), of.prepared = in.prepared<T>();
     of.n = in.integer(), of.d = in.integer();
     const T *weights = in.address<T>();
     T *first = in.address<T>(), *second = in.address<T>(), *squares = in.address<T>(), *fourth = in.address<T>();
-    const bool complete = in.integer() != 0;
+    const index what = in.integer();
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const Kernels<T> &k = kernels<T>();
     const index ld = k.sums_stride(of.d), size = ((fourth ? 2 : 1) * ld + 1) * ld;
-    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
+    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64, of.d);  // d rows at least, or adding the parts costs as much as forming them
     const auto work = [&] {
         const index room = size * (parts.count ? parts.count : 1);
         Scratch<T> scratch(room + 3 * ld * ld);
@@ -242,16 +244,16 @@ template <class T> PyObject *sums(Arguments in) {
                 for (index part = 0; part + step < parts.count; part += 2 * step)
                     for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
         };
-        bool done = false;
-        if (!weights && !squares && !fourth && !of.column && sums_before_whitening(of)) {
+        bool done = what == CENTRED;
+        if (done || (!weights && !squares && !fourth && !of.column && sums_before_whitening(of))) {
             form([&](T *own, index first, index last) { k.products(of, own, ld, first, last); });
-            done = k.whitened(of.prepared, sums, ld, of.n, of.d, scratch.memory + room);
+            done = done || k.whitened(of.prepared, sums, ld, of.n, of.d, scratch.memory + room);
         }
         if (!done) {
             if (!parts.count) k.moments(of, weights, sums, ld, squares, fourth != nullptr, 0, 0);
             form([&](T *own, index first, index last) { k.moments(of, weights, own, ld, squares, fourth != nullptr, first, last); });
         }
-        if (complete) {
+        if (what == COMPLETED) {
             if (weights) {
                 double all = 0;
                 for (index i = 0; i < of.n; i++) all += weights[i];
