@@ -6,6 +6,7 @@ The crossovers are measured (benchmarks/RESULTS.md); tests/test_planner.py times
 from __future__ import annotations
 
 from mvnjac import kernels
+from mvnjac.kernels import cuda
 
 #: A chunk of rows of the n×p matrix: large enough that one matrix product a chunk runs at full speed.
 CHUNK_BYTES = 8 * 2**20
@@ -38,6 +39,11 @@ def kernel_sums(d: int) -> bool:
 def kernel_many(d: int) -> bool:
     """Whether many Gaussians are factorised in step: as many matrices as a vector has lanes stay in the cache."""
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_SMALL
+
+
+def triton_many(d: int) -> bool:
+    """Whether many Gaussians on a GPU go through Triton's kernel: where one of them stays in the registers of a program."""
+    return 0 < d <= cuda.SMALL
 
 
 def kernel_products(p: int) -> bool:

@@ -7,10 +7,8 @@ from torch import Size, Tensor
 
 from mvnjac import kernels, planner
 from mvnjac.arithmetic import transforming
-from mvnjac.kernels import ITEMSIZE, WHITENED
+from mvnjac.kernels import ITEMSIZE, PLAIN, WHITENED
 from mvnjac.kernels.reference import Form, Patterns
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _in_reach(*tensors: Tensor | None) -> bool:
@@ -21,7 +19,7 @@ def _in_reach(*tensors: Tensor | None) -> bool:
         kernels.native is not None
         and dtype in ITEMSIZE
         and not (torch.compiler.is_compiling() or transforming())
-        and all(type(t) in _PLAIN for t in there)
+        and all(type(t) in PLAIN for t in there)
         and all(t.is_cpu and t.dtype == dtype and not t.is_neg() and t.ndim > 0 for t in there)
         and all(t.shape[-1] == 1 or t.stride(-1) == 1 for t in there)
     )
