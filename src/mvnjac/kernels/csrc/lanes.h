@@ -73,10 +73,6 @@ template <class T> static inline V<T> logarithm(V<T> v) {
     return k * high - ((half - (s * (half + series * square) + k * low)) - f);
 }
 
-template <int...> struct Lanes {};
-template <int N, int... K> struct UpTo : UpTo<N - 1, N - 1, K...> {};
-template <int... K> struct UpTo<0, K...> { typedef Lanes<K...> type; };
-
 // Rows of a square of lanes × lanes become columns: halves, quarters, … change places.
 template <class T, int STEP, int... K> static inline void exchange(V<T> *row, Lanes<K...>) {
     for (int i = 0; i < lanes<T>; i++) {

@@ -68,12 +68,20 @@ template <class T> static inline void streamed_copy(T *to, const T *from, index 
 }
 
 template <class T> static inline V<T> filled(T value) { return V<T>{} + value; }
+template <int...> struct Lanes {};
+template <int N, int... K> struct UpTo : UpTo<N - 1, N - 1, K...> {};
+template <int... K> struct UpTo<0, K...> { typedef Lanes<K...> type; };
+
+// Halves are added to each other.
+template <class T, int STEP, int... K> static inline V<T> folded(V<T> v, Lanes<K...>) {
+    return v + __builtin_shufflevector(v, v, (K ^ STEP)...);
+}
 template <class T> static inline T summed(V<T> v) {
-    T part[lanes<T>];
-    memcpy(part, &v, sizeof(v));
-    for (int half = lanes<T> / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) part[i] += part[i + half];
-    return part[0];
+    const typename UpTo<lanes<T>>::type all;
+    if constexpr (lanes<T> > 8) v = folded<T, 8>(v, all);
+    if constexpr (lanes<T> > 4) v = folded<T, 4>(v, all);
+    if constexpr (lanes<T> > 2) v = folded<T, 2>(v, all);
+    return v[0] + v[1];
 }
 
 template <class T> using Bits = decltype(V<T>{} < V<T>{});
