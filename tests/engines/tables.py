@@ -82,10 +82,10 @@ def small_units(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(slices, "WRITTEN_BYTES", WRITTEN_BYTES)
 
 
-def begin(folder: Path, *arguments: object, slow: float = 0.0) -> subprocess.Popen[str]:
-    """The command with small units; the workers write their numbers to `folder`/pids."""
+def begin(folder: Path, *arguments: object, slow: float = 0.0, more: str = "") -> subprocess.Popen[str]:
+    """The command with small units, and more lines before it; the workers write their numbers to `folder`/pids."""
     script = folder / "command.py"
-    script.write_text(SMALL_UNITS + MAIN)  # a spawned worker imports it, too
+    script.write_text(SMALL_UNITS + more + MAIN)  # a spawned worker imports it, too
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PIDS": str(folder / "pids"), "SLOW": str(slow), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), *map(str, arguments)]
