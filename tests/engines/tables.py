@@ -59,14 +59,17 @@ SMALL_UNITS = f"""
 import os, sys, time
 from mvnjac.tables import slices
 slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
-from mvnjac import score_jobs
-run = score_jobs.Part.run
-def slowly(self, unit, told):
-    with open(os.environ["PIDS"], "a") as file:
-        file.write(f"{{os.getpid()}}\\n")
-    time.sleep(float(os.environ["SLOW"]))
-    return run(self, unit, told)
-score_jobs.Part.run = slowly
+from mvnjac.estimates import Gather
+from mvnjac.score_jobs import Part, Sum
+def slowly(run):
+    def slow(self, unit, told):
+        with open(os.environ["PIDS"], "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        time.sleep(float(os.environ["SLOW"]))
+        return run(self, unit, told)
+    return slow
+for job in (Gather, Part, Sum):
+    job.run = slowly(job.run)
 """
 MAIN = """
 from mvnjac import cli

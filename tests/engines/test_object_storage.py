@@ -11,6 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from mvnjac.score_jobs import Sum
 from mvnjac.tables.storage import child
 from tests.engines.tables import Table, small_units
 from tests.test_cli import run
@@ -70,6 +71,35 @@ def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: str) 
     for i, source in enumerate([table.data / "p0.parquet", f"s3://bucket/one.parquet{bucket}"]):
         assert run("score", source, *table.given, "-o", tmp_path / f"{i}.csv")[0] == 0
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+
+
+def test_sums_are_kept_in_a_storage(tmp_path: Path, table: Table, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Interrupted in its tenth unit; of another question refused; done, it is read again and nothing is done."""
+    small_units(monkeypatch)
+    plain, units = Sum.run, list[int]()
+
+    def interrupted(self, unit, told):
+        units.append(unit.number)
+        if len(units) == 10:
+            raise KeyboardInterrupt
+        return plain(self, unit, told)
+
+    monkeypatch.setattr(Sum, "run", interrupted)
+    command = ["score", table.data, *table.given, "--workers", 1, "--keep", f"s3://bucket/kept{bucket}"]
+    assert run(*command)[0] == 130
+    assert run("verify", f"s3://bucket/kept{bucket}")[0] == 1
+    assert run(*command, "--wrt", "mean", "--resume", capsys=capsys)[0] == 2
+    for again in (range(9, 24), range(0)):
+        units[:] = [-1] * 10
+        assert run(*command, "-o", tmp_path / "kept.csv", "--resume", "--force")[0] == 0
+        assert units[10:] == list(again)
+    assert run("score", table.data, *table.given, "-o", tmp_path / "plain.csv")[0] == 0
+    assert (tmp_path / "kept.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
+    code, said, _ = run("verify", f"s3://bucket/kept{bucket}", capsys=capsys)
+    assert code == 0
+    assert "the sums of 24 units, 12,000 rows" in said
+    assert run(*command, capsys=capsys)[0] == 2
+    assert run(*command, "--force")[0] == 0
 
 
 def test_what_is_not_there(table: Table, bucket: str, capsys) -> None:
