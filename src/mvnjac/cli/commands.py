@@ -244,12 +244,16 @@ def report(
     covariance: CovarianceFile = None,
     model: ModelFile = None,
     structure: Structure = None,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    address: Address = None,
     force: Force = False,
 ) -> None:
     """Write a report as one HTML file that needs no network: influential rows, breaks, standard errors, missing entries, condition.
 
     Of an estimate by maximum likelihood it shows what the scores say of its errors and of changes in time; of a --mean and a
-    --covariance, or a --model of other rows, the scaled total scores, which test them.
+    --covariance, or a --model of other rows, the scaled total scores, which test them. The estimate is made by all workers, whatever
+    the number of rows; the report itself holds the scores of all rows in memory.
     """
     from mvnjac.errors import UsageError
     from mvnjac.estimates import Request
@@ -260,7 +264,7 @@ def report(
     if output.suffix not in SUFFIXES:
         raise UsageError(f"{output}: a report is an .html file; name it so.")
     check_output(output, force, [data, *request.files()])
-    with running(Engine.local, None, 0, None) as run:
+    with running(engine, workers, 0, address) as run:
         says = write_report(table_of(data, columns, index, log_returns, missing), request, output, run)
     print(f"{output}: {says}", file=sys.stderr)
 
