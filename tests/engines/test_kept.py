@@ -14,6 +14,7 @@ import torch
 
 import mvnjac
 from mvnjac import estimates, passes, score_jobs
+from mvnjac.engines import kept as kept_module
 from mvnjac.engines import manifest
 from tests.engines.tables import NAMES, Table, begin, finish, small_units, write
 from tests.test_cli import run
@@ -157,6 +158,29 @@ def test_verify_names_what_is_wrong(tmp_path: Path, kept, capsys, harm, says: st
     code, _, err = run("verify", tmp_path / "keep", capsys=capsys)
     assert code == 1
     assert says in err
+
+
+def test_what_another_command_has_left_is_not_taken(tmp_path: Path, kept, done) -> None:
+    """A pass of the same job over other rows, whose command's own manifest is gone."""
+    table, command = kept
+    before = (tmp_path / "keep" / "pass-001").rename(tmp_path / "left")
+    for path in (tmp_path / "keep").iterdir():
+        path.unlink()
+    part = table.data / "p2.parquet"
+    (table.data / "p1.parquet").write_bytes(part.read_bytes())
+    done.clear()
+    claimed = manifest.claimed
+
+    def left(*arguments):
+        found = claimed(*arguments)
+        before.rename(tmp_path / "keep" / "pass-001")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_module, "claimed", left)
+        patch.setattr(kept_module, "clear", lambda folder: None)
+        assert run(*command)[0] == 0
+    assert {number for _, number in done} == {0, 1, 2}
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, kept, capsys) -> None:

@@ -7,6 +7,8 @@ kind of machine) is begun anew. The manifest of the whole says what the command 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -32,6 +34,7 @@ class Kept:
     def __init__(self, path: str, about: Mapping[str, Any], resume: bool, force: bool) -> None:
         self._folder, self._passes, self._begun = claimed(path, resume, force), 0, resume
         self._journal = Journal(self._folder, {**about, PASSES: True}, 0)
+        self._of = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         if resume:
             self._journal.resume()
 
@@ -43,7 +46,9 @@ class Kept:
             self._begun = True
         self._passes += 1
         folder = Folder(child(self._folder.path, pass_name(self._passes)))
-        journal = Journal(folder, about, units)
+        journal = Journal(
+            folder, {**about}, units
+        )  # what another command may have left is never taken for its own
         known: Iterable[Result] = ()
         if journal.goes_on():
             known = journal.resume()

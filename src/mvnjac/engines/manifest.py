@@ -156,10 +156,12 @@ def pass_name(number: int) -> str:
 
 
 def _passes(folder: Folder) -> list[str]:
-    """The folders of passes that are there, in their order."""
-    found = [] if entry(folder.path) is None else [each.name for each in entries(folder.path) if each.folder]
-    inside = {name: Folder(child(folder.path, name)) for name in found if name.startswith("pass-")}
-    return sorted((name for name, each in inside.items() if is_output(each)), key=lambda name: (len(name), name))
+    """The folders of passes that are there, up to the first that is not. They are asked for by name: not every object storage lists
+    a folder in a folder."""
+    names = list[str]()
+    while is_output(Folder(child(folder.path, name := pass_name(len(names) + 1)))):
+        names.append(name)
+    return names
 
 
 def read_manifest(folder: Folder) -> dict[str, Any]:
@@ -210,16 +212,18 @@ def verify(path: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _verify_passes(folder: Folder, manifest: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    there, wrong, units, rows = _passes(folder), list[str](), 0, 0
-    for name in there:
+    there, units, rows = _passes(folder), 0, 0
+    asked = [pass_name(number + 1) for number in range(manifest.get("passes", len(there)))]
+    wrong = [f"{name}: is no part of this output." for name in there if name not in asked]
+    for name in asked:
+        if not is_output(Folder(child(folder.path, name))):
+            wrong.append(f"{name}: is missing.")
+            continue
         held, problems = verify(child(folder.path, name))
         wrong += [f"{name}: {problem}" for problem in problems]
         units, rows = units + held["units"], held.get("rows", 0)
-    if manifest["state"] != "complete":
-        return manifest, wrong or ["incomplete: --resume goes on from there."]
-    asked = [pass_name(number + 1) for number in range(manifest["passes"])]
-    wrong += [f"{name}: is missing." for name in asked if name not in there]
-    wrong += [f"{name}: is no part of this output." for name in there if name not in asked]
+    if manifest["state"] != "complete" and not wrong:
+        wrong.append("incomplete: --resume goes on from there.")
     return {**manifest, "units": units, "rows": rows}, wrong
 
 
