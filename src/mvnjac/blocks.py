@@ -217,7 +217,10 @@ class Outer(Block):
             return super().total(weights, own)
         left, right = layout.fold(self.left), layout.fold(self.right)
         count = self.offset_scale * layout.n_rows
-        product = torch.addmm(self.offset, left.mT, right, beta=count, alpha=self.coefficient)
+        offset = self.offset
+        if self.coordinates.mirrored and not offset.is_contiguous():
+            offset = offset.mT  # the same numbers, in the order in which they are written
+        product = torch.addmm(offset, left.mT, right, beta=count, alpha=self.coefficient)
         return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
 
     def _layout(self, own: Size) -> RowLayout:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mvnjac import kernels, planner
 from mvnjac.covariance.checks import SYMMETRY
-from mvnjac.kernels import ITEMSIZE
+from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE
 
 _functorch_level = torch._C._functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
@@ -154,14 +154,25 @@ class Everyday:
 
     def sum(self, weights: Tensor | None = None) -> dict[str, Tensor] | None:
         """The (weighted) totals by the mean and by Σ."""
-        if self.changed():
+        return None if self.changed() else self._sums(COMPLETED, weights)
+
+    def natural_gradient(self) -> dict[str, Tensor] | None:
+        """The mean of r = x − µ, and of r rᵀ − Σ."""
+        n = self.x.shape[0]
+        if self.changed() or n == 0:
             return None
+        sums = self._sums(CENTRED)
+        sums["mean"].div_(n)
+        sums["covariance_matrix"].div_(n).sub_(self.prepared.covariance)
+        return sums
+
+    def _sums(self, what: int, weights: Tensor | None = None) -> dict[str, Tensor]:
         own, x = self.prepared, self.x
         d = own.d
         by_mean, by_matrix = torch.empty(d, dtype=own.dtype), torch.empty((d, d), dtype=own.dtype)
         own.native.sums(
             own.itemsize, x.data_ptr(), 0, own.data, x.shape[0], d, 0 if weights is None else weights.data_ptr(),
-            by_mean.data_ptr(), by_matrix.data_ptr(), 0, 0, True, torch.get_num_threads(),
+            by_mean.data_ptr(), by_matrix.data_ptr(), 0, 0, what, torch.get_num_threads(),
         )  # fmt: skip
         return {"mean": by_mean, "covariance_matrix": by_matrix}
 
@@ -178,16 +189,13 @@ class Everyday:
         )  # fmt: skip
         return result
 
-    def matrix(self, out: Tensor, used_before: bool = False) -> bool:
-        """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be.
-
-        used_before: this memory is not fresh, and its lines need not be fetched to be overwritten.
-        """
+    def matrix(self, out: Tensor) -> bool:
+        """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be."""
         if self.changed() or not out.is_contiguous():
             return False
         own, x = self.prepared, self.x
         threads = torch.get_num_threads()
-        own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), used_before, threads)
+        own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), threads)
         return True
 
 

@@ -26,14 +26,17 @@ def _compiled(quick: Everyday | Many) -> dict[str, str]:
             "everything": f"compiled kernel ({name}): as many Gaussians at a time as a vector has lanes, factorised in step",
             "matrix, others": "plain torch, batched",
         }
-    d = quick.prepared.d
+    prepared, d = quick.prepared, quick.prepared.d
+    halved = kernels.native.whitens_sums(prepared.itemsize, prepared.data, quick.x.shape[0], d)
     return {
         "log_prob": f"compiled kernel ({name}): rows whitened by L⁻¹ in blocks that stay in the cache",
-        "sum": "the same; Σ z and Σ z zᵀ of whitened rows, brought to the mean and Σ once",
-        "matrix": "the same; each row's a and its packed outer product written once, without temporaries",
+        "sum": "Σ r and Σ r rᵀ of centred rows, whitened once: that costs no digits at this conditioning"
+        if halved
+        else "the same; Σ z and Σ z zᵀ of whitened rows, brought to the mean and Σ once",
+        "matrix": "whitened rows; each row's a and its packed outer product written once, without temporaries",
         "gram": "the same; rows of the matrix in blocks that stay in the cache"
         if planner.kernel_gram(d)
-        else _gram(d + d * (d + 1) // 2, quick.prepared.itemsize),
+        else _gram(d + d * (d + 1) // 2, prepared.itemsize),
     }
 
 

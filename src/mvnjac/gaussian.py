@@ -94,7 +94,9 @@ class Gaussian:
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None
     ) -> dict[str, Tensor]:
         """(n F)⁻¹ times the total score of these rows: `mvnjac.natural_gradient(x, mean, covariance)`."""
-        return natural_gradient_of(self._model, x, wrt, weights)
+        quick = self._rows(x) if wrt is None and weights is None else None
+        step = None if quick is None else quick.natural_gradient()
+        return natural_gradient_of(self._model, x, wrt, weights) if step is None else step
 
     def parameter(self, name: str) -> Tensor:
         """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.

@@ -19,6 +19,7 @@ from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.curvature import Curvature, DenseCurvature, StructuredCurvature
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
+from mvnjac.everyday import Everyday, everyday
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.marginal_curvature import suited
 from mvnjac.model import Model
@@ -149,6 +150,11 @@ def natural_gradient(
         >>> mvnjac.natural_gradient(x, torch.zeros(2), torch.eye(2))["mean"]
         tensor([2., 1.])
     """
+    plain = wrt is None and weights is None and missing is None and precision is None
+    quick = everyday(x, mean, covariance) if plain else None
+    step = quick.natural_gradient() if isinstance(quick, Everyday) else None
+    if step is not None:
+        return step
     model = Model("natural_gradient", mean, covariance, None, precision, check, missing=missing)
     return natural_gradient_of(model, x, wrt, weights)
 

@@ -217,12 +217,11 @@ class Jacobian:
         """All columns, by one kernel."""
         n, d = quick.x.shape
         shape = (n, d + d * (d + 1) // 2)
-        given = out is not None
         if out is None:
             out = self._fresh(shape)
         else:
             arguments.check_out(out, shape, self.dtype, self.device, False)
-        if not quick.matrix(out, used_before=given):
+        if not quick.matrix(out):
             for part, at in self._select(None, "unique").slices():
                 self._derivatives.columns(part, out[..., at])
         return out

@@ -47,8 +47,12 @@ def test_rows_of_one_gaussian(n, d, dtype) -> None:
     agree(total["mean"], a.sum(0), sigma)
     agree(total["covariance_matrix"], 0.5 * (a.mT @ a - n * P), sigma)
     assert torch.equal(total["covariance_matrix"], total["covariance_matrix"].mT)
+    step, r = quick.natural_gradient(), x.double() - mean.double()
+    assert step is not None
+    agree(step["mean"], r.mean(0), torch.eye(d))
+    torch.testing.assert_close(step["covariance_matrix"].double(), r.mT @ r / n - sigma.double(), rtol=1e-5, atol=1e-5)
     out, behind = guarded((n, d + d * (d + 1) // 2), dtype)
-    assert quick.matrix(out, used_before=n == 100)
+    assert quick.matrix(out)
     packed = symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))
     agree(out, torch.cat([a, packed], -1), sigma)
     assert bool((behind == 7).all())
@@ -257,15 +261,30 @@ def test_large_results_into_used_memory(n, d, dtype) -> None:
     """They are written past the cache, line by line; wherever in a line the memory begins."""
     x, mean, sigma = rows(n, d, dtype)
     p = d + d * (d + 1) // 2
-    expected = torch.empty(n, p, dtype=dtype)
+    expected = torch.cat([mvnjac.jacobian(some, mean, sigma).matrix() for some in x.split(32)])
     quick = everyday(x, mean, sigma)
     assert isinstance(quick, Everyday)
-    assert quick.matrix(expected)
     assert expected.numel() * dtype.itemsize > 4 * 2**20
     for shift in (0, 1, 7):
         memory = torch.full((n * p + 80,), 7.0, dtype=dtype)
         out = memory[shift : shift + n * p].view(n, p)
-        assert quick.matrix(out, used_before=True)
+        assert quick.matrix(out)
         assert torch.equal(out, expected)
         assert bool((memory[:shift] == 7).all())
         assert bool((memory[shift + n * p :] == 7).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("both", [False, True])
+def test_long_triangles_into_used_memory(both, dtype) -> None:
+    """The same of columns that are longer than the kernels of dense rows go: whole lines of them."""
+    n, d, shift = 40, 300, 3
+    left, right, offset = (torch.randn(*shape, dtype=dtype) for shape in ((n, d), (n, d), (d * (d + 1) // 2,)))
+    form = Form(1.0, both=both)
+    expected = packed(left, right, offset, torch.empty(n, offset.numel(), dtype=dtype), form)
+    memory = torch.full((n * offset.numel() + 80,), 7.0, dtype=dtype)
+    out = memory[shift : shift + expected.numel()].view(expected.shape)
+    assert compiled.packed(left, right, offset, out, form)
+    torch.testing.assert_close(out, expected)
+    assert bool((memory[:shift] == 7).all())
+    assert bool((memory[shift + expected.numel() :] == 7).all())

@@ -7,7 +7,7 @@ from torch import Size, Tensor
 
 from mvnjac import kernels, planner
 from mvnjac.arithmetic import transforming
-from mvnjac.kernels import ITEMSIZE
+from mvnjac.kernels import ITEMSIZE, WHITENED
 from mvnjac.kernels.reference import Form, Patterns
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -151,6 +151,6 @@ def whitened_sums(
     first, second = x.new_empty(d), x.new_empty(Size((d, d)))
     native.sums(
         itemsize, x.data_ptr(), 0 if by_row else x.stride(1), prepared, n, d, _address(weights), first.data_ptr(), second.data_ptr(),
-        _address(squares), _address(fourth), False, torch.get_num_threads(),
+        _address(squares), _address(fourth), WHITENED, torch.get_num_threads(),
     )  # fmt: skip
     return first, second

@@ -13,9 +13,13 @@ constexpr index LARGEST_SMALL = 64;
 // The same for JᵀJ, which stays in the cache with a block of rows.
 constexpr index LARGEST_GRAM = 30;
 
+// Rows may be summed before they are whitened where an error of the sums, of the size of eps √(Σ_ii Σ_jj), grows at most so many times:
+// to the spread, the largest Σ_i C_ki² Σ_ii.
+constexpr int NARROW = 8;
+
 // One Gaussian, factorised by `prepare`, in memory that the caller owns: element positions in it.
 struct Layout {
-    index mean, inverse, transposed, size;  // µ; C = L⁻¹ and Cᵀ row by row; position 0 holds log det Σ + d log 2π
+    index mean, inverse, transposed, size;  // µ; C = L⁻¹ and Cᵀ row by row; position 0 holds log det Σ + d log 2π, 1 the spread
     explicit Layout(index d) {
         const index row = (d + 15) / 16 * 16;
         mean = 16;
@@ -45,6 +49,7 @@ template <class T> struct Packed {
     index n, d, ld, left_stride, right_stride, size;
     T below, on;            // c_ij below and on the diagonal
     bool both, with_diagonal;
+    bool past_caches;       // long columns are written past the caches
 };
 
 // Many Gaussians of one row each: x, mean (count, d), covariance (count, d, d).
@@ -72,6 +77,9 @@ template <class T> struct Kernels {
     void (*log_prob)(const Dense<T> &, T *out, index first, index last);
     // sums (d + 1, d): Σ w z, then Σ w z zᵀ, then, if `fourth`, (d, d) Σ w a² a²ᵀ; over rows first … last; squares may be null
     void (*moments)(const Dense<T> &, const T *weights, T *sums, index ld, T *squares, bool fourth, index first, index last);
+    // the first two from Σ r and Σ r rᵀ, unweighted, which lie there already; false, and nothing done, where that would cost digits
+    void (*products)(const Dense<T> &, T *sums, index ld, index first, index last);
+    bool (*whitened)(const T *prepared, T *sums, index ld, index n, index d, T *workspace);  // 2 ld²
     // from these sums and Σ w: the totals by the mean (d) and by Σ (d, d)
     void (*total)(const T *prepared, const T *sums, index ld, T count, index d, T *by_mean, T *by_matrix, T *workspace);  // 3 ld²
     index (*sums_stride)(index d);

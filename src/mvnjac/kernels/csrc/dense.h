@@ -1,7 +1,8 @@
 // Rows x (n, d) of one dense Gaussian, d ≤ LARGEST: factor, log-density, totals and the n×p matrix.
 //
 // Rows are centred first and whitened by the explicit C = L⁻¹ within a block that stays in the cache: a product with an inverse
-// triangle is as accurate as solving with the triangle here, and sums are formed of whitened numbers of the size of 1.
+// triangle is as accurate as solving with the triangle here, and sums are formed of whitened numbers of the size of 1. Only where
+// that would gain no digits, at a good conditioning, totals are summed first and whitened then: half the arithmetic.
 #pragma once
 #include "packed.h"
 #include "pairs.h"
@@ -35,21 +36,68 @@ template <class T> static bool symmetric(const T *A, index d) {
     return true;
 }
 
-// U upper with A = Uᵀ U, in place of the upper triangle: row after row, so that everything is contiguous.
+constexpr index PANEL = 16;  // rows of a factor that are formed together: all that lies beyond is a product
+
+// U upper with A = Uᵀ U in the place of A, whose lower triangle is read, and lost; ld² of memory in whole tiles.
 template <class T> static bool cholesky(T *A, index ld, index d) {
-    for (index j = 0; j < d; j++) {
-        T *row = A + j * ld;
-        if (!(row[j] > T(0)) || !(row[j] < T(INFINITY))) return false;
-        const T pivot = sqrt(row[j]);
-        for (index k = j; k < d; k++) row[k] /= pivot;
-        row[j] = pivot;
-        for (index i = j + 1; i < d; i++) {
-            const T factor = row[i];
-            T *other = A + i * ld;
-            for (index k = i; k < d; k++) other[k] -= factor * row[k];
+    alignas(64) T minus[PANEL * LARGEST];
+    for (index first = 0; first < d; first += PANEL) {
+        const index last = first + PANEL < d ? first + PANEL : d;
+        for (index j = first; j < last; j++) {
+            for (index k = j; k < d; k++) A[j * ld + k] = A[k * ld + j];
+            for (index k = d; k < ld; k++) A[j * ld + k] = T(0);
         }
+        for (index j = first; j < last; j++) {
+            T *row = A + j * ld;
+            if (!(row[j] > T(0)) || !(row[j] < T(INFINITY))) return false;
+            const T pivot = sqrt(row[j]);
+            for (index k = j; k < d; k++) row[k] /= pivot;
+            row[j] = pivot;
+            for (index i = j + 1; i < last; i++) {
+                const T factor = row[i];
+                T *other = A + i * ld;
+                for (index k = i; k < d; k++) other[k] -= factor * row[k];
+            }
+        }
+        if (last == d) break;
+        for (index j = first; j < last; j++)
+            for (index k = last; k < ld; k++) minus[(j - first) * ld + k] = -A[j * ld + k];
+        product(A + last * ld + last, ld, d - last, d - last, last - first, minus + last, 1, ld, A + first * ld + last, ld, true, true);
     }
     return true;
+}
+
+// X upper with U X = I, U upper with zeros beyond its columns; X is 0 before.
+template <class T> static void inverted(const T *U, T *X, index ld, index d) {
+    for (index first = (d - 1) / PANEL * PANEL; first >= 0; first -= PANEL) {
+        const index last = first + PANEL < d ? first + PANEL : d;
+        const T *beyond = X + last * ld + last;
+        if (last < d)
+            product<T, Shape::upper>(X + first * ld + last, ld, last - first, d - last, d - last, U + first * ld + last, ld, 1, beyond, ld);
+        for (index i = last - 1; i >= first; i--) {
+            T *row = X + i * ld;
+            for (index c = last; c < d; c++) row[c] = -row[c];
+            for (index k = i + 1; k < last; k++) {
+                const T factor = U[i * ld + k], *below = X + k * ld;
+                for (index c = k; c < d; c++) row[c] -= factor * below[c];
+            }
+            const T pivot = U[i * ld + i];
+            row[i] = T(1);
+            for (index c = i; c < d; c++) row[c] /= pivot;
+        }
+    }
+}
+
+// By how much an error of Σ r rᵀ grows when it is whitened: the largest Σ_i C_ki² v_i / (size of row k), v its diagonal.
+template <class T, class Size> static T spread(const T *C, index ld, index d, const T *v, index step, Size size) {
+    T largest = 0;
+    for (index k = 0; k < d; k++) {
+        T sum = 0;
+        for (index i = 0; i <= k; i++) sum += C[k * ld + i] * C[k * ld + i] * v[i * step];
+        sum /= size(k);
+        if (!(sum <= largest)) largest = sum;  // NaN too
+    }
+    return largest;
 }
 
 // What the kernels need of a Gaussian, from U upper with Σ = Uᵀ U, which lies where C comes, at the distance ld.
@@ -60,21 +108,16 @@ template <class T> static bool completed(const T *mean, index d, T *prepared) {
     const T *U = C;
     T logs = 0;
     for (index j = 0; j < d; j++) logs += log(U[j * ld + j]);
+    T *variance = prepared + at.mean;
+    memset(variance, 0, sizeof(T) * ld);
+    for (index k = 0; k < d; k++)
+        for (index i = k; i < d; i++) variance[i] += U[k * ld + i] * U[k * ld + i];
     memset(Ct, 0, sizeof(T) * ld * ld);
-    for (index i = d - 1; i >= 0; i--) {  // U X = I, row after row from the last
-        T *row = Ct + i * ld;
-        for (index k = i + 1; k < d; k++) {
-            const T factor = U[i * ld + k], *below = Ct + k * ld;
-            for (index c = k; c < d; c++) row[c] -= factor * below[c];
-        }
-        const T pivot = U[i * ld + i];
-        row[i] = T(1);
-        for (index c = i; c < d; c++) row[c] /= pivot;
-    }
+    inverted(U, Ct, ld, d);
     memset(C, 0, sizeof(T) * ld * ld);
     for (index i = 0; i < d; i++)
         for (index j = 0; j <= i; j++) C[i * ld + j] = Ct[j * ld + i];
-    memset(prepared + at.mean, 0, sizeof(T) * ld);
+    prepared[1] = spread(C, ld, d, variance, 1, [](index) { return T(1); });
     memcpy(prepared + at.mean, mean, sizeof(T) * d);
     prepared[0] = T(2) * logs + T(d) * T(1.8378770664093454835606594728112352797);
     return prepared[0] - prepared[0] == T(0);
@@ -83,7 +126,8 @@ template <class T> static bool completed(const T *mean, index d, T *prepared) {
 template <class T> static int prepare(const T *mean, const T *covariance, index d, T tolerance, T *prepared) {
     const index ld = stride_of<T>(d);
     if (!finite(mean, d) || !finite(covariance, d * d)) return 1;
-    for (index i = 0; i < d; i++)
+    const bool same = symmetric(covariance, d);
+    for (index i = 0; i < d && !same; i++)
         for (index j = 0; j < i; j++) {
             const T difference = covariance[i * d + j] - covariance[j * d + i];
             if (difference != T(0)) {
@@ -92,8 +136,7 @@ template <class T> static int prepare(const T *mean, const T *covariance, index 
             }
         }
     T *U = prepared + Layout(d).inverse;
-    for (index j = 0; j < d; j++)
-        for (index i = j; i < d; i++) U[j * ld + i] = covariance[i * d + j];
+    for (index i = 0; i < d; i++) memcpy(U + i * ld, covariance + i * d, sizeof(T) * (i + 1));
     return cholesky(U, ld, d) && completed(mean, d, prepared) ? 0 : 3;
 }
 
@@ -101,8 +144,10 @@ template <class T> static int prepare(const T *mean, const T *covariance, index 
 template <class T> static void prepare_triangle(const T *mean, const T *L, index row, index column, index d, T *prepared) {
     const index ld = stride_of<T>(d);
     T *U = prepared + Layout(d).inverse;
-    for (index j = 0; j < d; j++)
+    for (index j = 0; j < d; j++) {
         for (index i = j; i < d; i++) U[j * ld + i] = L[i * row + j * column];
+        for (index i = d; i < ld; i++) U[j * ld + i] = T(0);
+    }
     completed(mean, d, prepared);
 }
 
@@ -114,14 +159,20 @@ template <class T> struct Block {
 
     explicit Block(index d) : ld(stride_of<T>(d)), rows(0), padded(0) {}
 
+    // r = x − µ with zeros to whole tiles
+    void centre(const Dense<T> &of, index first, index count) {
+        const T *mean = of.prepared + Layout(of.d).mean;
+        rows = count;
+        padded = up(count, TALL);
+        if (of.column) centre_columns(of, first, mean);
+        else centre_rows(of, first, mean);
+    }
+
     // z = C (x − µ) with zeros to whole tiles
     void whiten(const Dense<T> &of, index first, index count) {
         const Layout at(of.d);
         constexpr int W = lanes<T>;
-        rows = count;
-        padded = up(count, TALL);
-        if (of.column) centre_columns(of, first, of.prepared + at.mean);
-        else centre_rows(of, first, of.prepared + at.mean);
+        centre(of, first, count);
         const index across = of.column ? 1 : ld, along = of.column ? ROWS : 1;
         product<T, Shape::upper>(z, ld, padded, of.d, of.d, r, across, along, of.prepared + at.transposed, ld);
         for (index j = up(of.d, W); j < ld; j += W)
@@ -154,6 +205,15 @@ template <class T> struct Block {
             T *column = r + j * ROWS;
             for (index i = 0; i < rows; i++) column[i] = x[i] - own;
             for (index i = rows; i < padded; i++) column[i] = T(0);
+        }
+    }
+
+    // sums += the sum of some rows, which lie ld apart
+    void add(T *sums, const T *some) const {
+        for (index j = 0; j < ld; j += lanes<T>) {
+            V<T> sum = {};
+            for (index i = 0; i < rows; i++) sum += load(some + i * ld + j);
+            store(sums + j, load(sums + j) + sum);
         }
     }
 
@@ -225,11 +285,7 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
         block.whiten(of, start, last - start < ROWS ? last - start : ROWS);
         const T *own = weights ? weights + start : nullptr;
         const T *left = add_outer_products(second, block.z, own, weighted, ld, of.d, block.rows, block.padded);
-        for (index j = 0; j < ld; j += lanes<T>) {
-            V<T> sum = load(by_mean + j);
-            for (index i = 0; i < block.rows; i++) sum += load(left + i * ld + j);
-            store(by_mean + j, sum);
-        }
+        block.add(by_mean, left);
         if (squares)
             for (index i = 0; i < block.rows; i++) squares[start + i] = block.square(i);
         if (fourth) {
@@ -241,6 +297,40 @@ static void moments(const Dense<T> &of, const T *weights, T *sums, index ld, T *
             add_outer_products(second + ld * ld, block.r, own, weighted, ld, of.d, block.rows, block.padded);
         }
     }
+}
+
+// Σ r and Σ r rᵀ.
+template <class T> static void products(const Dense<T> &of, T *sums, index ld, index first, index last) {
+    Block<T> block(of.d);
+    memset(sums, 0, sizeof(T) * (ld + 1) * ld);
+    for (index start = first; start < last; start += ROWS) {
+        block.centre(of, start, last - start < ROWS ? last - start : ROWS);
+        add_outer_products<T>(sums + ld, block.r, nullptr, nullptr, ld, of.d, block.rows, block.padded);
+        block.add(sums, block.r);
+    }
+}
+
+// Σ z = C Σ r and Σ z zᵀ = C (Σ r rᵀ) Cᵀ, which are no worse than sums of whitened rows where they would not have grown by much.
+template <class T> static bool whitened(const T *prepared, T *sums, index ld, index n, index d, T *memory) {
+    const Layout at(d);
+    const T *C = prepared + at.inverse, *Ct = prepared + at.transposed;
+    T *S = sums + ld, *full = memory, *half = memory + ld * ld;
+    memset(full, 0, sizeof(T) * 2 * ld * ld);
+    for (index i = 0; i < d; i++)
+        for (index j = 0; j <= i; j++) full[i * ld + j] = full[j * ld + i] = S[i * ld + j];
+    product<T, Shape::upper>(half, ld, d, d, d, full, ld, 1, Ct, ld);  // S Cᵀ
+    product(full, ld, d, d, d, C, ld, 1, half, ld);
+    const T *diagonal = full;
+    const T least = T(n);
+    const auto size = [=](index k) { return diagonal[k * ld + k] > least ? diagonal[k * ld + k] : least; };
+    if (!(spread(C, ld, d, S, ld + 1, size) <= T(NARROW))) return false;
+    for (index k = d - 1; k >= 0; k--) {
+        T sum = 0;
+        for (index i = 0; i <= k; i++) sum += C[k * ld + i] * sums[i];
+        sums[k] = sum;
+        for (index j = 0; j <= k; j++) S[k * ld + j] = T(0.5) * (full[k * ld + j] + full[j * ld + k]);
+    }
+    return true;
 }
 
 // Cᵀ s, and ½ Cᵀ (S − n I) C, symmetric to the last bit.

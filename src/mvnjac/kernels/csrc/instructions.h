@@ -7,9 +7,9 @@ namespace mvnjac {
 namespace MVNJAC_SPACE {
 
 template <class T> constexpr Kernels<T> table() {
-    return {prepare<T>, prepare_triangle<T>, finite<T>, symmetric<T>, log_prob<T>, moments<T>, total<T>,          sums_stride<T>,
-            offset<T>,  matrix<T>, packed<T>,    small<T>,    small_workspace<T>,
-            pairs<T>,  mirror<T>, gram<T>,   hessian<T>,         outer_products<T>};
+    return {prepare<T>,  prepare_triangle<T>, finite<T>,      symmetric<T>, log_prob<T>, moments<T>,         products<T>,
+            whitened<T>, total<T>,            sums_stride<T>, offset<T>,    matrix<T>,   packed<T>,          small<T>,
+            small_workspace<T>, pairs<T>,     mirror<T>,      gram<T>,      hessian<T>,  outer_products<T>};
 }
 
 }  // namespace MVNJAC_SPACE

@@ -12,6 +12,7 @@
 #include "threads.h"
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace {
@@ -94,6 +95,23 @@ struct Parts {
 // Results of so many bytes do not stay in a cache anyway: they are written past it, where their memory has been used before
 // (fresh pages have just been cleared by the system, in the cache: writing past it takes twice as long).
 constexpr index STREAMED = index(4) << 20;
+
+// Whether some pages within are there already; not where rows are likely to begin, which other columns have then been written to.
+bool used_before([[maybe_unused]] const void *start, [[maybe_unused]] index bytes) {
+#if defined(__linux__)
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<size_t>(start);
+    for (size_t part : {137, 263, 389, 521, 641, 769, 887}) {
+        const size_t inside = (at + static_cast<size_t>(bytes) / 1009 * part) / page * page;
+        unsigned char there = 0;
+        if (mincore(reinterpret_cast<void *>(inside), page, &there) || !(there & 1)) return false;
+    }
+    return true;
+#else
+    return false;
+#endif
+}
+
+bool streams(const void *out, index bytes) { return bytes >= STREAMED && used_before(out, bytes); }
 
 template <class T> struct Scratch {
     T *memory;
@@ -189,32 +207,53 @@ template <class T> PyObject *log_prob(Arguments in) {
     Py_RETURN_NONE;
 }
 
-// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ. Where wanted ‖z‖² of each row,
-// and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
+// Whether half the arithmetic costs no digits, and the d³ of it are little beside that.
+template <class T> bool sums_before_whitening(const Dense<T> &of) { return of.n >= 4 * of.d && of.prepared[1] <= T(NARROW); }
+
+template <class T> PyObject *whitens_sums(Arguments in) {
+    Dense<T> of{};
+    of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    if (in.failed) return nullptr;
+    return PyBool_FromLong(sums_before_whitening(of));
+}
+
+enum Sums { WHITENED, COMPLETED, CENTRED };
+
+// Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ; or of centred rows, without
+// weights. Where wanted ‖z‖² of each row, and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
 template <class T> PyObject *sums(Arguments in) {
     Dense<T> of{};
     of.x = in.address<T>(), of.column = in.integer(), of.prepared = in.prepared<T>();
     of.n = in.integer(), of.d = in.integer();
     const T *weights = in.address<T>();
     T *first = in.address<T>(), *second = in.address<T>(), *squares = in.address<T>(), *fourth = in.address<T>();
-    const bool complete = in.integer() != 0;
+    const index what = in.integer();
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const Kernels<T> &k = kernels<T>();
     const index ld = k.sums_stride(of.d), size = ((fourth ? 2 : 1) * ld + 1) * ld;
-    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64);
+    const Parts parts(of.n, of.d * of.d, of.d > 64 ? 16 : 64, of.d);  // d rows at least, or adding the parts costs as much as forming them
     const auto work = [&] {
         const index room = size * (parts.count ? parts.count : 1);
         Scratch<T> scratch(room + 3 * ld * ld);
         T *sums = scratch.memory, count = T(of.n);
-        divide(parts.count, threads, [&](index part) {
-            k.moments(of, weights, sums + part * size, ld, squares, fourth != nullptr, parts.first(part), parts.last(part, of.n));
-        });
-        if (!parts.count) k.moments(of, weights, sums, ld, squares, fourth != nullptr, 0, 0);
-        for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
-            for (index part = 0; part + step < parts.count; part += 2 * step)
-                for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
-        if (complete) {
+        const auto form = [&](const auto &formed) {
+            divide(parts.count, threads, [&](index part) { formed(sums + part * size, parts.first(part), parts.last(part, of.n)); });
+            for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
+                for (index part = 0; part + step < parts.count; part += 2 * step)
+                    for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
+        };
+        bool done = what == CENTRED;
+        if (done || (!weights && !squares && !fourth && !of.column && sums_before_whitening(of))) {
+            form([&](T *own, index first, index last) { k.products(of, own, ld, first, last); });
+            done = done || k.whitened(of.prepared, sums, ld, of.n, of.d, scratch.memory + room);
+        }
+        if (!done) {
+            if (!parts.count) k.moments(of, weights, sums, ld, squares, fourth != nullptr, 0, 0);
+            form([&](T *own, index first, index last) { k.moments(of, weights, own, ld, squares, fourth != nullptr, first, last); });
+        }
+        if (what == COMPLETED) {
             if (weights) {
                 double all = 0;
                 for (index i = 0; i < of.n; i++) all += weights[i];
@@ -240,7 +279,6 @@ template <class T> PyObject *matrix(Arguments in) {
     of.x = in.address<T>(), of.prepared = in.prepared<T>();
     of.n = in.integer(), of.d = in.integer();
     T *out = in.address<T>();
-    const bool used_before = in.integer() != 0;
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     const index size = of.d * (of.d + 1) / 2;
@@ -251,11 +289,11 @@ template <class T> PyObject *matrix(Arguments in) {
         for (index i = size; i < size + 64; i++) offset.memory[i] = T(0);  // read past the end, and overwritten
         kernels<T>().offset(of.prepared, of.d, offset.memory, offset.memory + (size + 63) / 16 * 16);
         const index p = of.d + size, fit = (index(1) << 15) / (p * index(sizeof(T))), staged = fit < 1 ? 1 : fit < 32 ? fit : 32;
-        const bool streams = used_before && of.n * p * index(sizeof(T)) >= STREAMED;
+        const bool past = streams(out, of.n * p * index(sizeof(T)));
         divide(parts.count, threads, [&](index part) {
             const index first = parts.first(part), last = parts.last(part, of.n);
-            Scratch<T> stage(streams ? staged * p + 64 : 1);
-            kernels<T>().matrix(of, offset.memory, out, streams ? stage.memory : nullptr, staged, first, last);
+            Scratch<T> stage(past ? staged * p + 64 : 1);
+            kernels<T>().matrix(of, offset.memory, out, past ? stage.memory : nullptr, staged, first, last);
         });
     };
     if (of.n * of.d < 100) work();
@@ -361,6 +399,7 @@ template <class T> PyObject *packed(Arguments in) {
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     of.size = of.with_diagonal ? of.d * (of.d + 1) / 2 : of.d * (of.d - 1) / 2;
+    of.past_caches = of.d > LARGEST && streams(of.out, ((of.n - 1) * of.ld + of.size) * index(sizeof(T)));
     const Parts parts(of.n, of.size, 1024);
     if (!freely([&] {
             divide(parts.count, threads, [&](index part) { kernels<T>().packed(of, parts.first(part), parts.last(part, of.n)); });
@@ -451,6 +490,7 @@ PyMethodDef methods[] = {
     {"log_prob", BOTH(log_prob)},
     {"prepare_triangle", BOTH(prepare_triangle)},
     {"sums", BOTH(sums)},
+    {"whitens_sums", BOTH(whitens_sums)},
     {"matrix", BOTH(matrix)},
     {"gram", BOTH(gram)},
     {"outer_products", BOTH(outer_products)},

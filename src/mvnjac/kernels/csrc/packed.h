@@ -35,20 +35,29 @@ template <class T> static void zero_missing(T *out, const unsigned char *observe
 
 // One column of the triangle of one row. Its last vector overlaps with the one before: nothing is read or written too far.
 template <class T, bool BOTH>
-static inline void column(T *out, const T *l, const T *r, const T *offset, T u, T v, index count) {
+static inline void column(T *out, const T *l, const T *r, const T *offset, T u, T v, index count, bool past_caches) {
     constexpr int W = lanes<T>;
+    constexpr index LINE = 64 / sizeof(T);
     const auto some = [&](index i) {
         V<T> value = load(offset + i) + u * load(l + i);
         if (BOTH) value += v * load(r + i);
-        store(out + i, value);
+        return value;
     };
-    if (count < W) {
-        for (index i = 0; i < count; i++) out[i] = offset[i] + u * l[i] + (BOTH ? v * r[i] : T(0));
+    const auto one = [&](index i) { out[i] = offset[i] + u * l[i] + (BOTH ? v * r[i] : T(0)); };
+    index i = 0;
+    if (past_caches && count >= 8 * LINE) {  // whole lines
+        for (; reinterpret_cast<size_t>(out + i) % 64; i++) one(i);
+        for (; i + LINE <= count; i += LINE)
+            for (index j = i; j < i + LINE; j += W) stream(out + j, some(j));
+        for (; i < count; i++) one(i);
         return;
     }
-    index i = 0;
-    for (; i + W <= count; i += W) some(i);
-    if (i < count) some(count - W);
+    if (count < W) {
+        for (; i < count; i++) one(i);
+        return;
+    }
+    for (; i + W <= count; i += W) store(out + i, some(i));
+    if (i < count) store(out + count - W, some(count - W));
 }
 
 // Some rows side by side, so that what they share is read once.
@@ -61,7 +70,8 @@ template <class T, bool BOTH> static void packed_rows(const Packed<T> &of, index
             const T *left = of.left + n * of.left_stride, *right = of.right + n * of.right_stride;
             const T *offset = of.offset + (of.pattern ? of.pattern[n] * of.size : 0) + at;
             T *out = of.out + n * of.ld + at;
-            column<T, BOTH>(out, left + from, right + from, offset, of.below * right[j], BOTH ? of.below * left[j] : T(0), count);
+            const T v = BOTH ? of.below * left[j] : T(0);
+            column<T, BOTH>(out, left + from, right + from, offset, of.below * right[j], v, count, of.past_caches);
             if (of.with_diagonal) out[0] = offset[0] + on * left[j] * right[j];
         }
         at += count;
@@ -77,6 +87,7 @@ template <class T> static void packed(const Packed<T> &of, index first, index la
         if (of.observed)
             for (index i = n; i < end; i++) zero_missing(of.out + i * of.ld, of.observed + i * of.d, of.d, of.with_diagonal);
     }
+    if (of.past_caches) streamed();
 }
 
 }  // namespace MVNJAC_SPACE

@@ -11,12 +11,14 @@
 namespace mvnjac {
 namespace MVNJAC_SPACE {
 
-constexpr int B = 4, FEW = 2;
+constexpr int FEW = 2;
 
 #if defined(__AVX512F__)
 static inline V<double> root(V<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
 static inline V<float> root(V<float> v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
 template <class M> static inline bool none(M mask) { return !_mm512_test_epi64_mask((__m512i)mask, (__m512i)mask); }
+static inline V<double> inverse_root_estimate(V<double> v) { return _mm512_maskz_rsqrt14_pd(0xff, v); }
+static inline V<float> inverse_root_estimate(V<float> v) { return _mm512_maskz_rsqrt14_ps(0xffff, v); }
 #elif defined(__AVX2__)
 static inline V<double> root(V<double> v) { return _mm256_sqrt_pd(v); }
 static inline V<float> root(V<float> v) { return _mm256_sqrt_ps(v); }
@@ -33,6 +35,49 @@ template <class M> static inline bool none(M mask) {
     return !any;
 }
 #endif
+
+// √v and its inverse, to about one unit in the last place: a vector's division and root take 47 cycles, this 15.
+template <class T> static inline V<T> roots(V<T> v, V<T> &inverse) {
+#if defined(__AVX512F__)
+    V<T> y = inverse_root_estimate(v);  // 14 bits
+    V<T> e = T(1) - (v * y) * y;
+    if (sizeof(T) == 8) {
+        y += y * (e * (T(0.5) + T(0.375) * e));  // 42
+        e = T(1) - (v * y) * y;
+    }
+    y += T(0.5) * e * y;
+    const V<T> x = v * y;
+    inverse = y;
+    return x + T(0.5) * y * (v - x * x);
+#else
+    const V<T> x = root(v);
+    inverse = T(1) / x;
+    return x;
+#endif
+}
+
+// 2^k m with m from √½ to √2, v positive and normal: k as a number.
+template <class T> static inline V<T> exponent(V<T> v, V<T> &m) {
+    constexpr int digits = sizeof(T) == 8 ? 52 : 23;
+    const Bits<T> bits = reinterpret_cast<Bits<T>>(v);
+    const Bits<T> root_half = reinterpret_cast<Bits<T>>(filled(T(0.70710678118654752440)));
+    const Bits<T> k = (bits - root_half) >> digits;
+    m = reinterpret_cast<V<T>>(bits - (k << digits));
+    const V<T> large = filled(T(sizeof(T) == 8 ? 6755399441055744.0 : 12582912.0));  // 1.5 · 2^digits: its last digits are k
+    return reinterpret_cast<V<T>>(reinterpret_cast<Bits<T>>(large) + k) - large;
+}
+
+// log v, v positive and normal, to about one unit in the last place: log m = 2 atanh s with s = f / (2 + f), m = 1 + f, by its series.
+template <class T> static inline V<T> logarithm(V<T> v) {
+    constexpr int TERMS = sizeof(T) == 8 ? 11 : 5;
+    const T high = sizeof(T) == 8 ? T(0x1.62e42feep-1) : T(0x1.63p-1);  // of log 2, so that its product with k is exact
+    const T low = sizeof(T) == 8 ? T(0x1.a39ef35793c76p-33) : T(-0x1.bd0106p-13);
+    V<T> m;
+    const V<T> k = exponent<T>(v, m), f = m - T(1), s = f / (f + T(2)), square = s * s, half = T(0.5) * f * f;
+    V<T> series = filled(T(2) / T(2 * TERMS + 1));
+    for (int term = TERMS - 1; term > 0; term--) series = series * square + T(2) / T(2 * term + 1);
+    return k * high - ((half - (s * (half + series * square) + k * low)) - f);
+}
 
 template <int...> struct Lanes {};
 template <int N, int... K> struct UpTo : UpTo<N - 1, N - 1, K...> {};
@@ -119,12 +164,14 @@ template <class T> static inline __attribute__((always_inline)) void scattered(T
     }
 }
 
-// The number of variables, and with what it is filled up to: known when this is compiled (D), or not (0).
+// The number of variables, with what it is filled up to, and the blocks of it: known when this is compiled (D ≤ 4), or not (0).
 template <int D> struct Size {
-    static constexpr index d = D, ld = (D + B - 1) / B * B;
+    static constexpr index d = D, ld = D;
+    static constexpr int B = D;
     explicit Size(index) {}
 };
 template <> struct Size<0> {
+    static constexpr int B = 4;
     index d, ld;
     explicit Size(index variables) : d(variables), ld(up(variables, B)) {}
 };
@@ -132,6 +179,7 @@ template <> struct Size<0> {
 template <class T, int D> struct Group : Size<D> {
     using Size<D>::d;
     using Size<D>::ld;
+    using Size<D>::B;
     bool stages;  // matrices are copied as they lie in memory: over some pages, from front to back is faster than side by side
     T *staged;
     V<T> *A, *C, *r, *z, *a, *pivots;  // Σ, then L, then the gradient; L⁻¹; x − µ; C r; Cᵀ z; 1 / L_ii
@@ -149,7 +197,10 @@ template <class T, int D> struct Group : Size<D> {
         for (index i = d; i < ld; i++) A[i * ld + i] = filled(T(1));
     }
 
-    static index size(index d) { return ((2 * up(d, B) + 4) * up(d, B) + d * d + 1) * lanes<T>; }
+    static index size(index d) {
+        const index ld = Size<D>(d).ld;
+        return ((2 * ld + 4) * ld + d * d + 1) * lanes<T>;
+    }
 
     bool symmetric(T tolerance) const {
         auto differs = V<T>{} != V<T>{};
@@ -183,8 +234,7 @@ template <class T, int D> struct Group : Size<D> {
                     } else if (i == j) {
                         for (int k = 0; k < c; k++) s[c][c] -= s[c][k] * s[c][k];
                         bad |= ~((s[c][c] > V<T>{}) & (s[c][c] < filled(T(INFINITY))));
-                        s[c][c] = root(s[c][c]);
-                        pivots[j + c] = T(1) / s[c][c];
+                        s[c][c] = roots<T>(s[c][c], pivots[j + c]);
                         for (int r = c + 1; r < B; r++) {
                             for (int k = 0; k < c; k++) s[r][c] -= s[r][k] * s[c][k];
                             s[r][c] *= pivots[j + c];
@@ -244,7 +294,7 @@ template <class T, int D> struct Group : Size<D> {
         for (index i = 0; i < d; i++) {
             product *= pivots[i];
             if (i + 1 == d || !none((product > filled(far)) | (product < filled(1 / far)))) {
-                for (int l = 0; l < lanes<T>; l++) logs[l] += log(product[l]);
+                logs += logarithm<T>(product);
                 product = filled(T(1));
             }
         }

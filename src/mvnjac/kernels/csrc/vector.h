@@ -104,13 +104,14 @@ static inline void steps(V<T> (&sum)[H][WIDE], index first, index last, const T 
     }
 }
 
-// H rows × (WIDE vectors) of out (+)= Σ_k A[m, k] B[k, :], in registers; c is the first column.
+// H rows × (WIDE vectors) of out (+)= Σ_k A[m, k] B[k, :], in registers; c is the first column. What is added to is added last:
+// the large sum is rounded once a block, and not once a row.
 template <class T, int H, int WIDE, Shape SHAPE>
 static inline void tile(T *out, index ldo, index c, index depth, const T *A, index am, index ak, const T *B, index ldb, bool add) {
     constexpr int W = lanes<T>;
     V<T> sum[H][WIDE];
     for (int m = 0; m < H; m++)
-        for (int w = 0; w < WIDE; w++) sum[m][w] = add ? load(out + m * ldo + w * W) : V<T>{};
+        for (int w = 0; w < WIDE; w++) sum[m][w] = V<T>{};
     const auto within = [depth](index k) { return k < depth ? k : depth; };
     if (SHAPE == Shape::full) steps<T, H, WIDE, 0, WIDE>(sum, 0, depth, A, am, ak, B, ldb);
     if (SHAPE == Shape::upper) {  // vector w of B ends with row c + (w + 1) W
@@ -124,7 +125,10 @@ static inline void tile(T *out, index ldo, index c, index depth, const T *A, ind
         steps<T, H, WIDE, 0, WIDE>(sum, within(c + (WIDE - 1) * W), depth, A, am, ak, B, ldb);
     }
     for (int m = 0; m < H; m++)
-        for (int w = 0; w < WIDE; w++) store(out + m * ldo + w * W, sum[m][w]);
+        for (int w = 0; w < WIDE; w++) {
+            T *o = out + m * ldo + w * W;
+            store(o, add ? load(o) + sum[m][w] : sum[m][w]);
+        }
 }
 
 // H rows, all columns that are wanted from c on, at most three vectors of them.
