@@ -16,6 +16,9 @@ import mvnjac
 from mvnjac import estimates, passes, score_jobs
 from mvnjac.engines import kept as kept_module
 from mvnjac.engines import manifest
+from mvnjac.engines.driver import Outcome
+from mvnjac.engines.kept import Kept
+from mvnjac.engines.unit import Result
 from tests.engines.tables import NAMES, Table, begin, finish, small_units, write
 from tests.test_cli import run
 
@@ -181,6 +184,29 @@ def test_what_another_command_has_left_is_not_taken(tmp_path: Path, kept, done) 
         patch.setattr(kept_module, "clear", lambda folder: None)
         assert run(*command)[0] == 0
     assert {number for _, number in done} == {0, 1, 2}
+
+
+def test_a_search_that_takes_another_way(tmp_path: Path) -> None:
+    """A pass whose question is another is begun anew, whatever is kept of it; one that is not made again is removed."""
+    keep, asked = str(tmp_path / "keep"), list[tuple[str, int]]()
+
+    def made(kept: Kept, questions: str) -> None:
+        for question in questions:
+
+            def drive(record, known, question=question):
+                asked.append((question, len(list(known))))
+                record(Result(0, 5, None))
+                return Outcome(5, 0, 0, 0.0, None)
+
+            kept.run({"at": question}, 1, drive)
+        kept.complete()
+
+    made(Kept(keep, {"command": "fit"}, False, False), "abc")
+    made(Kept(keep, {"command": "fit"}, True, False), "ax")
+    assert asked == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("x", 0)]
+    held, wrong = manifest.verify(keep)
+    assert wrong == []
+    assert (held["passes"], held["units"], held["rows"]) == (2, 2, 5)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, kept, capsys) -> None:

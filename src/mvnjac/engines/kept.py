@@ -14,7 +14,7 @@ from typing import Any
 
 from mvnjac.engines.driver import Outcome
 from mvnjac.engines.folder import Folder
-from mvnjac.engines.manifest import PASSES, Journal, claimed, clear, pass_name
+from mvnjac.engines.manifest import PASSES, Journal, claimed, clear, pass_name, passes
 from mvnjac.engines.unit import Result
 from mvnjac.tables.storage import child
 
@@ -46,9 +46,8 @@ class Kept:
             self._begun = True
         self._passes += 1
         folder = Folder(child(self._folder.path, pass_name(self._passes)))
-        journal = Journal(
-            folder, {**about}, units
-        )  # what another command may have left is never taken for its own
+        # what another command may have left is never taken for this one's
+        journal = Journal(folder, {"of": self._of, **about}, units)
         known: Iterable[Result] = ()
         if journal.goes_on():
             known = journal.resume()
@@ -62,5 +61,8 @@ class Kept:
 
     def complete(self) -> None:
         """The command has all it wanted."""
-        if self._begun:
-            self._journal.complete({"passes": self._passes})
+        if not self._begun:
+            return
+        for name in passes(self._folder)[self._passes :]:  # of a search that took a longer way before
+            clear(Folder(child(self._folder.path, name)))
+        self._journal.complete({"passes": self._passes})

@@ -146,7 +146,7 @@ def clear(folder: Folder) -> None:
     for name in sorted(sizes, key=lambda name: name != MANIFEST):
         if name.startswith(("_manifest", "_records", "_sums", "_totals", "part-")):
             folder.remove(name)
-    for name in _passes(folder):
+    for name in passes(folder):
         clear(Folder(child(folder.path, name)))
 
 
@@ -155,7 +155,7 @@ def pass_name(number: int) -> str:
     return f"pass-{number:03d}"
 
 
-def _passes(folder: Folder) -> list[str]:
+def passes(folder: Folder) -> list[str]:
     """The folders of passes that are there, up to the first that is not. They are asked for by name: not every object storage lists
     a folder in a folder."""
     names = list[str]()
@@ -212,7 +212,7 @@ def verify(path: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _verify_passes(folder: Folder, manifest: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    there, units, rows = _passes(folder), 0, 0
+    there, units, rows = passes(folder), 0, 0
     asked = [pass_name(number + 1) for number in range(manifest.get("passes", len(there)))]
     wrong = [f"{name}: is no part of this output." for name in there if name not in asked]
     for name in asked:
