@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import Triangle
+from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import reference
 from mvnjac.kernels.reference import Form, Patterns
 from tests.tolerance import assert_close, condition
@@ -72,6 +73,7 @@ def test_small_gaussians_are_autograds(d: int) -> None:
     values = reference.small_gaussians(x, mean.detach(), covariance.detach())
     assert_close(values.log_prob, expected.detach(), kappa)
     assert_close(values.scaled, by_mean, kappa)
+    assert values.gradient is not None
     assert_close(values.gradient, by_covariance, kappa)
     assert torch.equal(values.gradient, values.gradient.mT)
     assert not values.info.any()
@@ -85,3 +87,23 @@ def test_small_gaussians_say_which_pivot_failed() -> None:
     for result in (values.log_prob, values.scaled, values.gradient):
         assert result[1].isnan().all()
         assert result[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_small_gaussians_say_what_is_asymmetric_or_not_finite(dtype: torch.dtype) -> None:
+    """Only where that is asked for; the first failed pivot is said rather."""
+    covariance = definite(6, 3, dtype)
+    covariance = 0.5 * (covariance + covariance.mT)
+    covariance[1, 0, 2] *= 1.01
+    covariance[2, 0, 2] = torch.nan
+    covariance[3, 2, 2] = -1.0
+    covariance[4, 0, 1] *= 1 + torch.finfo(dtype).eps
+    x = normal(6, 3, seed=1, dtype=dtype)
+    x[5, 1] = torch.inf
+    values = reference.small_gaussians(x, torch.zeros_like(x), covariance, symmetry=SYMMETRY[dtype])
+    assert values.info.tolist() == [0, -1, -1, 3, 0, -1]
+    assert values.log_prob.isnan().tolist() == [False, True, True, True, False, True]
+    unlooked = reference.small_gaussians(x, torch.zeros_like(x), covariance, gradient=False)
+    assert unlooked.info.tolist() == [0, 0, 0, 3, 0, 0]
+    assert unlooked.gradient is None
+    assert unlooked.log_prob[1].isfinite()

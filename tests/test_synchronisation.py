@@ -8,7 +8,7 @@ as on a device. (On the CPU the library looks at numbers more often, where that 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -37,28 +37,36 @@ WAITING = {
     "aten::unique_consecutive",
     "aten::repeat_interleave.Tensor",
     "aten::_linalg_check_errors",
+    "aten::_linalg_eigh",  # it looks by itself whether it came to an end
     "aten::allclose",
     "aten::lift_fresh",  # a tensor made of Python numbers: it is copied to the device
 }
 
 
-class Waits(TorchDispatchMode):
-    """Records the operations that would wait for a device."""
+#: those that first count the entries of a mask, where the index is one
+INDEXING = {"aten::index", "aten::index_put", "aten::index_put_"}
+#: those that wait where they go from one device to another
+COPYING = {"aten::_to_copy", "aten::copy_"}
 
-    def __init__(self) -> None:
+
+class Waits(TorchDispatchMode):
+    """Records the operations that would wait for a device, and others that are asked for."""
+
+    def __init__(self, also: Collection[str] = ()) -> None:
         super().__init__()
         self.seen: list[str] = []
+        self._sought = {*WAITING, *also}
 
     def __torch_dispatch__(
         self, function: Any, types: Sequence[type], arguments: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
     ) -> Any:
         name = function._schema.name
-        masked = name == "aten::index" and any(
-            t.dtype is torch.bool for t in tree_leaves(arguments[1]) if isinstance(t, Tensor)
-        )
-        if name in WAITING or masked:
+        masked = name in INDEXING and any(t.dtype is torch.bool for t in tree_leaves(arguments[1]) if isinstance(t, Tensor))
+        result = function(*arguments, **(keywords or {}))
+        copied = name in COPYING and len({t.device for t in tree_leaves((arguments, result)) if isinstance(t, Tensor)}) > 1
+        if name in self._sought or masked or copied:
             self.seen.append(name)
-        return function(*arguments, **(keywords or {}))
+        return result
 
 
 LOOK = "aten::_local_scalar_dense"
@@ -163,8 +171,20 @@ def test_bad_numbers_are_still_found() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_everything_is_made_where_the_arguments_are(name: str, sample: Covariance) -> None:
     """On a device that holds no numbers, where a tensor of another device meets one of this with an error."""
-    results = CALLS[name](*arguments(sample, "meta"))
+    given, results = arguments(sample, "meta"), []
+    assert waits(lambda: results.append(CALLS[name](*given))) == []
     assert {t.device.type for t in tree_leaves(results)} == {"meta"}
+
+
+@pytest.mark.usefixtures("_far_away")
+@pytest.mark.parametrize("own", [False, True])
+def test_no_batch_of_matrices_is_inverted_one_by_one(own: bool) -> None:
+    """On a GPU torch's cholesky_inverse calls cuSOLVER once for each matrix of a batch."""
+    x, mean, covariance = arguments(next(mvnjac.Dense.samples(d, Maker(seed=1))))
+    covariance = covariance.map(lambda t: t.expand(n, d, d).contiguous()) if own else covariance
+    with Waits(also={"aten::cholesky_inverse"}) as recorded:
+        mvnjac.jacobian(x, mean, covariance).matrix()
+    assert recorded.seen == ([LOOK] if own else [LOOK, "aten::cholesky_inverse"])
 
 
 def test_the_recorder_sees() -> None:
@@ -172,6 +192,10 @@ def test_the_recorder_sees() -> None:
     t = torch.tensor([1.0, 2.0])
     assert waits(lambda: bool(t[0])) == [LOOK]
     assert "aten::index" in waits(lambda: t[t > 1])
+    assert waits(lambda: t.clone().index_put_((t > 0,), t.clone())) == ["aten::index_put_"]
+    assert waits(lambda: t.to("meta")) == ["aten::_to_copy"]
+    assert waits(lambda: torch.empty(2, device="meta").copy_(t)) == ["aten::copy_"]
+    assert waits(lambda: torch.linalg.eigh(torch.eye(2))) == ["aten::_linalg_eigh"]
     assert waits(lambda: t.nonzero()) == ["aten::nonzero"]
     assert waits(lambda: torch.equal(t, t)) == ["aten::equal"]
     assert waits(lambda: torch.tensor([1.0])) == ["aten::lift_fresh"]

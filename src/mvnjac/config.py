@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 
 import torch
 
 from mvnjac import __version__, kernels, memory
+from mvnjac.kernels import cuda
 
 
 def show_config() -> None:
@@ -23,5 +25,8 @@ def show_config() -> None:
     print(f"compiled kernels (CPU): {active}")
     print(f"threads: {torch.get_num_threads()} (torch.set_num_threads)")
     print(f"huge pages: {'asked for' if memory.huge_pages() else 'not asked for'} (mvnjac.use_huge_pages)")
+    why_not = cuda.why_not()
+    active = version("triton") if why_not is None else f"none: {why_not}; plain torch serves"
+    print(f"Triton kernels (CUDA): {active}")
     if torch.cuda.is_available():
         print(f"CUDA: {torch.cuda.get_device_name()}")

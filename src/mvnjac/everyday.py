@@ -1,7 +1,7 @@
-"""The everyday cases in one or two kernel calls: plain tensors on the CPU, few variables.
+"""The everyday cases in one or two kernel calls: plain tensors, few variables.
 
-    rows (n, d) of one Gaussian, Σ (d, d)                 `Everyday`
-    many Gaussians of one row each, Σ (n, d, d)           `Many`
+    rows (n, d) of one Gaussian, Σ (d, d), on the CPU                   `Everyday`
+    many Gaussians of one row each, Σ (n, d, d), there or on a GPU      `Many`, `ManyOnDevice` (many.py)
 
 The numbers are looked at while they are in the cache. Where anything is out of the ordinary (a wrong shape, a graph, a number that
 is no density) `everyday` gives None, and the general way does it, or says what is wrong. So there are no messages here.
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mvnjac import kernels, planner
 from mvnjac.covariance.checks import SYMMETRY
-from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE
+from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE, cuda
+from mvnjac.many import Many, ManyOnDevice
 
 _functorch_level = torch._C._functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
@@ -33,14 +34,16 @@ def watched() -> bool:
     )
 
 
-def plain(t: Tensor, dtype: torch.dtype, graph: bool = False) -> bool:
-    """Whether these are contiguous numbers in CPU memory, wrapped by nothing; `graph`: they may carry one."""
+def plain(t: Tensor, dtype: torch.dtype, graph: bool = False, anywhere: bool = False) -> bool:
+    """Whether these are contiguous numbers in CPU memory, wrapped by nothing.
+
+    graph: they may carry one; anywhere: they may be on any device, with any strides.
+    """
     return (
         (type(t) is Tensor or (graph and type(t) is torch.nn.Parameter))
         and t.dtype is dtype
-        and t.is_cpu
         and t.layout is torch.strided
-        and t.is_contiguous()
+        and (anywhere or (t.is_cpu and t.is_contiguous()))
         and not t.is_neg()
         and (graph or not t.requires_grad)
         and not t.is_inference()
@@ -84,13 +87,16 @@ def prepared(mean: object, covariance: object) -> Prepared | None:
     return None if data is None else Prepared(mean, covariance, data)
 
 
-def everyday(x: object, mean: object, covariance: object, gradients: bool = True) -> Everyday | Many | None:
-    """The rows, where they, the mean and Σ are plain, of these few shapes, and a density; `gradients`: those will be asked for."""
+def everyday(x: object, mean: object, covariance: object, gradients: bool = True, check: bool = True) -> Everyday | Many | None:
+    """The rows, where they, the mean and Σ are plain, of these few shapes, and a density.
+
+    gradients: those will be asked for; check: look at numbers that are on a device (they are looked at on the CPU in any case).
+    """
     if type(x) is not Tensor:
         return None
     found = _parameters(mean, covariance)
     if found is None:
-        return None
+        return _on_device(x, mean, covariance, gradients, check)
     mean, covariance = found
     if x.ndim != 2 or not plain(x, mean.dtype):
         return None
@@ -101,6 +107,22 @@ def everyday(x: object, mean: object, covariance: object, gradients: bool = True
         many = Many(x, mean, covariance)
         return many if many.evaluate(gradients) else None
     return None
+
+
+def _on_device(x: Tensor, mean: object, covariance: object, gradients: bool, check: bool) -> ManyOnDevice | None:
+    """Many Gaussians where Triton's kernel serves."""
+    if type(mean) is not Tensor or type(covariance) is not Tensor or not cuda.available(x, mean, covariance) or watched():
+        return None
+    dtype = mean.dtype
+    if dtype not in ITEMSIZE or not all(plain(t, dtype, anywhere=True) for t in (x, mean, covariance)) or x.ndim != 2:
+        return None
+    n, d = x.shape
+    if n == 0 or mean.shape != (n, d) or covariance.shape != (n, d, d) or not planner.triton_many(d):
+        return None
+    if not x.device == mean.device == covariance.device:
+        return None
+    many = ManyOnDevice(x, mean, covariance, check)
+    return many if many.evaluate(gradients) else None
 
 
 def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor] | None:
@@ -197,56 +219,3 @@ class Everyday:
         threads = torch.get_num_threads()
         own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), threads)
         return True
-
-
-class Many:
-    """Gaussians of one row each: x (n, d), mean (n, d), Σ (n, d, d). All of them are evaluated at once, when they are looked at."""
-
-    __slots__ = ("_ready", "_versions", "covariance", "mean", "x")
-
-    def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        self.x, self.mean, self.covariance = x, mean, covariance
-        self._versions = self._now()
-        self._ready: dict[str, Tensor] = {}
-
-    def changed(self) -> str | None:
-        """What was changed in place since the numbers were looked at."""
-        return None if self._now() == self._versions else "x, the mean or the covariance"
-
-    def log_prob(self) -> Tensor | None:
-        """(n) the log-densities."""
-        return self._result("log_prob")
-
-    def sum(self, weights: Tensor | None = None) -> dict[str, Tensor] | None:
-        """Each row's gradients by its own mean and Σ; of none that are weighted."""
-        if weights is not None:
-            return None
-        by_mean, by_matrix = self._result("mean"), self._result("covariance_matrix")
-        return None if by_mean is None or by_matrix is None else {"mean": by_mean, "covariance_matrix": by_matrix}
-
-    def evaluate(self, gradients: bool = True) -> bool:
-        """All results, those by Σ where wanted; False where a shape is out of the ordinary or a row has no density."""
-        native, dtype = kernels.native, self.mean.dtype
-        n, d = self.x.shape
-        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not planner.kernel_many(d) or n == 0:
-            return False
-        log_prob = torch.empty(n, dtype=dtype)
-        ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}
-        if gradients:
-            ready["covariance_matrix"] = torch.empty((n, d, d), dtype=dtype)
-        good = native.small(
-            ITEMSIZE[dtype], self.x.data_ptr(), self.mean.data_ptr(), self.covariance.data_ptr(), log_prob.data_ptr(),
-            ready["mean"].data_ptr(), ready["covariance_matrix"].data_ptr() if gradients else 0, n, d, SYMMETRY[dtype],
-            torch.get_num_threads(),
-        )  # fmt: skip
-        self._ready = ready if good else {}
-        return bool(good)
-
-    def _result(self, name: str) -> Tensor | None:
-        """A result is given away, since its owner may change it; asked for again it is computed again."""
-        if self.changed() or (name not in self._ready and not self.evaluate()):
-            return None
-        return self._ready.pop(name)
-
-    def _now(self) -> tuple[int, int, int]:
-        return self.x._version, self.mean._version, self.covariance._version

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from mvnjac import kernels, planner
 from mvnjac.covariance.factorised import Factor
 from mvnjac.derivatives import Derivatives
-from mvnjac.everyday import Everyday, Many
+from mvnjac.everyday import Everyday
 from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.kernels import cuda
+from mvnjac.many import Many, ManyOnDevice
 
 
 def explained(quick: Everyday | Many | None, derivatives: Derivatives) -> str:
@@ -14,12 +18,17 @@ def explained(quick: Everyday | Many | None, derivatives: Derivatives) -> str:
     rows, model = derivatives.rows, derivatives.model
     where = f"{model.mean.device}, {str(model.working).removeprefix('torch.')}"
     head = f"rows {tuple(rows.batch)} of {rows.d} variables, {type(model.covariance).__name__}, {where}"
-    body = _compiled(quick) if quick is not None else _general(derivatives)
+    body = _by_kernels(quick) if quick is not None else _general(derivatives)
     width = max(len(name) for name in body)
     return "\n".join([head, *(f"  {name:<{width}}  {text}" for name, text in body.items())])
 
 
-def _compiled(quick: Everyday | Many) -> dict[str, str]:
+def _by_kernels(quick: Everyday | Many) -> dict[str, str]:
+    if isinstance(quick, ManyOnDevice):
+        return {
+            "log_prob, sum": "Triton kernel: each Gaussian factorised in registers, one pass over the memory for all results",
+            "matrix, others": "plain torch, batched; triangles packed by the Triton kernel",
+        }
     name = kernels.native.instructions()
     if isinstance(quick, Many):
         return {
@@ -48,10 +57,16 @@ def _general(derivatives: Derivatives) -> dict[str, str]:
         why = "plain differentiable torch: a graph, a transform or a compiler watches"
         return {"everything": why}
     result = {"x, mean": _scaled(derivatives), "sum": _sum(derivatives, names)}
-    packs = kernels.native is not None and model.mean.device.type == "cpu"
-    result["matrix"] = "triangles packed by the compiled kernel" if packs else "triangles column by column, plain torch"
+    result["matrix"] = f"triangles {_packing(model.mean)}"
     result["gram"] = _gram(size, model.working.itemsize)
     return result
+
+
+def _packing(mean: Tensor) -> str:
+    if cuda.available(mean):
+        return "packed by the Triton kernel"
+    packs = kernels.native is not None and mean.is_cpu
+    return "packed by the compiled kernel" if packs else "column by column, plain torch"
 
 
 def _scaled(derivatives: Derivatives) -> str:

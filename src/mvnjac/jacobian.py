@@ -21,10 +21,11 @@ from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.everyday import Everyday, Many, everyday
+from mvnjac.everyday import Everyday, everyday
 from mvnjac.explanation import explained
 from mvnjac.linear_operators import linear_operator
 from mvnjac.log_prob import log_density
+from mvnjac.many import Many
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
 from mvnjac.residuals import changed_in_place
@@ -78,7 +79,7 @@ def jacobian(
         tensor([[ 1.0000,  0.0000,  0.0000,  0.0000, -0.5000],
                 [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
     """
-    quick = everyday(x, mean, covariance) if missing is None and precision is None else None
+    quick = everyday(x, mean, covariance, check=check) if missing is None and precision is None else None
     if quick is None or names is not None:
         model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
         flat = model.flat(x)

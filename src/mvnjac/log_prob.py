@@ -77,7 +77,7 @@ def log_prob(
                 [1.5000, 0.0000]])
     """
     if missing is None and precision is None:
-        quick = everyday(x, mean, covariance, gradients=False)
+        quick = everyday(x, mean, covariance, gradients=False, check=check)
         result = training_step(x, mean, covariance, _general_gradients) if quick is None else quick.log_prob()
         if result is not None:
             return result

@@ -119,7 +119,7 @@ class Marginals:
         """(*own) the share that each pattern has in the sum of the weights."""
         dtype, device = self.kind
         if weights is None:
-            return [torch.tensor(len(part.rows) / self.layout.n_rows, dtype=dtype, device=device) for part in self.patterns]
+            return [torch.full((), len(part.rows) / self.layout.n_rows, dtype=dtype, device=device) for part in self.patterns]
         every = self.layout.fold(weights.expand(self.layout.full), 0).reshape((*self.layout.own, self.layout.n_rows)).sum(-1)
         return [own.sum(0) / every for own in self.weights(weights.expand(self.layout.full))]
 

@@ -6,6 +6,7 @@ The crossovers are measured (benchmarks/RESULTS.md); tests/test_planner.py times
 from __future__ import annotations
 
 from mvnjac import kernels
+from mvnjac.kernels import cuda
 
 #: A chunk of rows of the n×p matrix: large enough that one matrix product a chunk runs at full speed.
 CHUNK_BYTES = 8 * 2**20
@@ -40,6 +41,11 @@ def kernel_many(d: int) -> bool:
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_SMALL
 
 
+def triton_many(d: int) -> bool:
+    """Whether many Gaussians on a GPU go through Triton's kernel: where one of them stays in the registers of a program."""
+    return 0 < d <= cuda.SMALL
+
+
 def kernel_products(p: int) -> bool:
     """Whether the compiled kernel forms Aᵀ A of rows with p columns: where that stays in the cache, since BLAS has no half product."""
     return kernels.native is not None and 0 < p <= 2 * kernels.native.LARGEST
@@ -48,6 +54,11 @@ def kernel_products(p: int) -> bool:
 def kernel_gram(d: int) -> bool:
     """Whether the compiled kernel forms JᵀJ: where that stays in the cache beside a block of rows; else BLAS does, chunk by chunk."""
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_GRAM
+
+
+def kernel_factors(k: int) -> bool:
+    """Whether the compiled kernel goes through the rows of k common factors: where a cell of rows and variables stays in the cache."""
+    return kernels.native is not None and 0 < k <= kernels.native.LARGEST_RANK
 
 
 def keeps_form(patterns: int, d: int) -> bool:

@@ -288,3 +288,40 @@ def test_long_triangles_into_used_memory(both, dtype) -> None:
     torch.testing.assert_close(out, expected)
     assert bool((memory[:shift] == 7).all())
     assert bool((memory[shift + expected.numel() :] == 7).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (7, 3, 2), (33, 129, 8), (40, 300, 17), (2100, 20, 3), (5, 2200, 64)])
+def test_rows_of_a_factor_model(n, d, k, dtype) -> None:
+    wide = torch.randn(n, d + 3, dtype=dtype)
+    x, mean, root = wide[:, 2 : d + 2], torch.randn(d, dtype=dtype), torch.rand(d, dtype=dtype) + 0.5
+    B, w, weights = torch.randn(d, k, dtype=dtype), torch.randn(n, k, dtype=dtype), torch.randn(n, dtype=dtype)
+    u = (x.double() - mean.double()) / root.double()
+    e = u - w.double() @ B.double().mT
+    close = {"rtol": 100 * torch.finfo(dtype).eps, "atol": 1000 * (n + d) * torch.finfo(dtype).eps}
+    got = compiled.project(x, mean, root, B)
+    assert got is not None
+    torch.testing.assert_close(got.double(), u @ B.double(), **close)
+    for each in (None, weights):
+        squares = torch.ones(n, dtype=dtype)
+        sums = compiled.leave(x, mean, root, B, w, squares, each)
+        assert sums is not None
+        torch.testing.assert_close(squares.double(), 1 + e.square().sum(-1), **close)
+        left = e if each is None else each.double().unsqueeze(-1) * e
+        for one, expected in zip(sums, (left.sum(0), (left * e).sum(0), left.mT @ w.double()), strict=True):
+            torch.testing.assert_close(one.double(), expected, **close)
+    assert compiled.leave(x, mean, root, B, w, squares, totals=False) == ()
+    torch.testing.assert_close(squares.double(), 1 + 2 * e.square().sum(-1), **close)
+
+
+def test_sums_of_a_factor_model_do_not_depend_on_the_threads() -> None:
+    x, mean, root, B, w = (torch.randn(*shape, dtype=torch.float64) for shape in ((90, 700), (700,), (700,), (700, 5), (90, 5)))
+    squares, before = [torch.zeros(90, dtype=torch.float64) for _ in range(2)], torch.get_num_threads()
+    results = []
+    try:
+        for threads, own in zip((1, 3), squares, strict=True):
+            torch.set_num_threads(threads)
+            results.append((compiled.project(x, mean, root, B), own, *compiled.leave(x, mean, root, B, w, own)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))

@@ -55,11 +55,30 @@ def cases() -> Iterator[tuple[str, ASTSource, int]]:
             yield f"packed {dtype} {elements}", source(triton_packed._packed, dtype, first, none), 4
             every = dict.fromkeys(plain, True) | {"COEFFICIENT": 1.0, "MIRRORED": True, "SHARED": False, **shape}
             yield f"packed, all of it, {dtype} {elements}", source(triton_packed._packed, dtype, every), 4
-        for d in (3, 10, 32, 50, 64):
-            side = triton.next_power_of_2(d)
-            settings = triton_small.settings(d, 10**6)
-            constants = {"D": d, "SIDE": side, "LOG_TWO_PI": 1.8378770664093453, "EACH": settings["EACH"]}
-            yield f"small {dtype} {d}", source(triton_small._small_gaussians, dtype, constants), settings["num_warps"]
+        one = dict.fromkeys(("n", "d", "p", "blocks", "out_stride", "left_stride", "right_stride"), 1)
+        smallest = {
+            "ROWS": 512,
+            "ELEMENTS": 1,
+            "STEPS": 1,
+            **one,
+            "offset_stride": 0,
+            "diagonal_stride": 0,
+            "observed_stride": 0,
+        }
+        yield f"packed {dtype} 1", source(triton_packed._packed, dtype, first | smallest, none), 4
+        for d in (1, 2, 3, 10, 32, 50, 64):
+            for looks, gradient in ((False, True), (True, True), (True, False)):
+                yield f"small {dtype} {d} {looks} {gradient}", *small(dtype, d, looks, gradient)
+
+
+def small(dtype: str, d: int, looks: bool, gradient: bool) -> tuple[ASTSource, int]:
+    """The kernel of many Gaussians; of d = 1 with the numbers that the launcher makes constants, since they are 1."""
+    warps, given = triton_small.settings(d, 10**6), {"LOG_TWO_PI": 1.8378770664093453, "SYMMETRY": 1e-10}
+    chosen = {"LOOK": looks, "GRADIENT": gradient, "D": d, "EACH": warps["EACH"], "SIDE": warps["SIDE"]}
+    strides = ("x_stride", "mean_stride", "covariance_stride", "row_stride", "column_stride", "count")
+    ones = dict.fromkeys(strides if d == 1 else strides[4:5], 1)
+    absent = () if gradient else ("gradient",)
+    return source(triton_small._small_gaussians, dtype, {**given, **chosen, **ones}, absent), warps["num_warps"]
 
 
 def assembled(machine_code: bytes) -> dict[str, int]:
@@ -88,7 +107,7 @@ def main(architectures: list[int]) -> None:
                     )
                 )
             )
-            offsets = sorted(set(re.findall(r"tt\.addptr .*, tensor<\d+x(i\d+)>", binary.asm["ttir"])))
+            offsets = sorted(set(re.findall(r"tt\.addptr .*, tensor<[\dx]*x(i\d+)>", binary.asm["ttir"])))
             line = {
                 "offsets": offsets,
                 "architecture": architecture,

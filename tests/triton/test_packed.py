@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import triton
@@ -15,6 +17,13 @@ from tests.tolerance import assert_close
 
 DTYPES = [torch.float64, torch.float32]
 GUARD = 7.0  # what lies around `out`, and must stay
+
+
+def far(size: int, folder: Path, device: torch.device) -> Tensor:
+    """So many float32, of which the machine at hand holds only what is touched: a file that is empty otherwise."""
+    if device.type != "cpu":
+        return torch.empty(size, device=device)
+    return torch.from_file(str(folder / "far"), shared=True, size=size)
 
 
 class Guarded:
@@ -114,6 +123,26 @@ def test_any_strides(device: torch.device) -> None:
     actual = triton_packed.packed(*given, transposed, Form(0.5))
     assert actual is transposed
     assert_close(actual, reference.packed(*given, torch.empty_like(transposed), Form(0.5)), 1.0)
+
+
+def test_numbers_that_are_only_marked_as_negated(device: torch.device) -> None:
+    """As the imaginary part of a conjugate is: what lies in memory is the opposite."""
+    left, right, offset = (torch.complex(*normal(2, *shape, seed=1).to(device)).conj().imag for shape in [(4, 3), (4, 3), (6,)])
+    assert left.is_neg()
+    assert offset.is_neg()
+    compared(left, right, offset, Form(0.5))
+
+
+def test_far_apart(device: torch.device, tmp_path: Path) -> None:
+    """Strides that 32 bits count, and a last row that they do not reach."""
+    near, apart = normal(3, 3, seed=1, dtype=torch.float32), 2**30 + 8
+    memory = far(2 * apart + 16, tmp_path, device)
+    a, out = memory.as_strided((3, 3), (apart, 1)), memory.as_strided((3, 6), (apart, 1), 4)
+    a.copy_(near)
+    offset = normal(6, seed=2, dtype=torch.float32).to(device)
+    triton_packed.packed(a, a, offset, out, Form(0.5))
+    near = near.to(device)
+    assert_close(out, reference.packed(near, near, offset, torch.empty_like(out), Form(0.5)), 1.0)
 
 
 def test_float64_rounded_once(device: torch.device) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
-from mvnjac.kernels import cuda, reference, triton_small
+import mvnjac
+from mvnjac.covariance.checks import SYMMETRY
+from mvnjac.kernels import cuda, reference, triton_small, triton_trial
 from mvnjac.kernels.reference import Gaussians
 from tests.test_kernel_references import definite, normal
 from tests.tolerance import assert_close, condition
+from tests.triton.test_packed import far
 
 DTYPES = [torch.float64, torch.float32]
 VALUES = ("log_prob", "scaled", "gradient")
@@ -118,6 +124,39 @@ def test_only_the_lower_triangle_is_read(device: torch.device) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole, half, strict=True))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gradient", [True, False])
+def test_looked_at(gradient: bool, dtype: torch.dtype, device: torch.device) -> None:
+    """Each kind of number that is no density, in a program with others that are, and at the ends of the squares."""
+    count, d = 23, 5
+    x, mean = normal(count, d, seed=1, dtype=dtype).to(device), normal(count, d, seed=2, dtype=dtype).to(device)
+    covariance = definite(count, d, dtype).to(device)
+    covariance = 0.5 * (covariance + covariance.mT)
+    for row, (i, j) in enumerate([(0, 1), (0, 4), (3, 4), (2, 3)]):
+        covariance[2 * row, i, j] += 0.01
+        covariance[2 * row + 8, i, j] = torch.nan
+    covariance[1, 4, 4] = -1
+    covariance[3, 1, 0] = torch.inf
+    covariance[5, 2, 2] = torch.inf
+    covariance[7, 0, 1] *= 1 + torch.finfo(dtype).eps
+    x[17, 4] = x[18, 0] = torch.nan
+    mean[19, 2], x[20, 1] = torch.inf, -torch.inf
+    given = x, mean, covariance
+    actual = triton_small.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
+    expected = reference.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
+    assert torch.equal(actual.info == 0, expected.info == 0)  # LAPACK may find another pivot where there is an infinity
+    assert actual.info.tolist() == [-1, 5, -1, 2, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, 0, -1, -1, -1, -1, 0, 0]
+    assert (actual.gradient is None) == (not gradient)
+    kept = VALUES if gradient else VALUES[:2]
+    sound = actual.info == 0
+    for name in kept:
+        value = getattr(actual, name)
+        assert bool(value[~sound].isnan().all()), name
+        assert_close(
+            value[sound], getattr(expected, name)[sound], condition(covariance[sound].tril() + covariance[sound].tril(-1).mT)
+        )
+
+
 def test_any_strides(device: torch.device) -> None:
     """One mean, or one Σ, for all, at no cost; a transposed Σ; rows of a wider matrix."""
     count, d = 9, 3
@@ -130,6 +169,19 @@ def test_any_strides(device: torch.device) -> None:
     shared = triton_small.small_gaussians(x, mean, covariance[0].expand(count, d, d))
     repeated = triton_small.small_gaussians(x, mean, covariance[:1].repeat(count, 1, 1))
     assert all(torch.equal(a, b) for a, b in zip(shared, repeated, strict=True))
+
+
+def test_far_apart(device: torch.device, tmp_path: Path) -> None:
+    """Strides that 32 bits count, and a last Σ, x and mean that they do not reach."""
+    apart, d = 2**30 + 8, 2
+    memory = far(2 * apart + 16, tmp_path, device)
+    given = [normal(3, d, seed=1), normal(3, d, seed=2), definite(3, d)]
+    places = [memory.as_strided((3, *(d,) * size), (apart, *(d, 1)[-size:]), 4 * k) for k, size in enumerate((1, 1, 2))]
+    for place, numbers in zip(places, given, strict=True):
+        place.copy_(numbers)
+    near = [place.contiguous() for place in places]
+    actual = triton_small.small_gaussians(*places, symmetry=SYMMETRY[torch.float32])
+    require_close(actual, reference.small_gaussians(*near), condition(near[2]))
 
 
 def test_nothing_beyond_the_end_is_written(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +221,40 @@ assert ("mvnjac.kernels.triton_packed" in sys.modules) is {serves}
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MVNJAC_TRITON": setting}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.fixture
+def _untried() -> Iterator[None]:
+    cuda._refusal.cache_clear()
+    yield
+    cuda._refusal.cache_clear()
+
+
+@pytest.mark.usefixtures("_untried")
+def test_where_triton_is_there_and_does_not_work(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a C compiler, which Triton needs where it runs: it is tried once, and plain torch serves."""
+    tried: list[torch.device] = []
+
+    def fails(device: torch.device) -> None:
+        tried.append(device)
+        raise RuntimeError("Failed to find C compiler.\nPlease specify")
+
+    monkeypatch.setattr(triton_trial, "run", fails)
+    t = torch.ones(2, 2, device=device)
+    assert not cuda.available(t)
+    assert not cuda.available(t)
+    assert tried == [t.device]
+    assert cuda.why_not() == f"Triton does not work on {t.device}: RuntimeError: Failed to find C compiler."
+    expected = torch.tensor([0.0, 1, 0], device=device).expand(2, 3)
+    assert torch.equal(mvnjac.jacobian(t, t[0] - 1, torch.eye(2, device=device)).unique("covariance_matrix"), expected)
+
+
+@pytest.mark.usefixtures("_untried")
+def test_it_is_tried_beneath_modes_of_torch(device: torch.device) -> None:
+    """What would fail is the mode's tensor, not Triton."""
+    t = torch.ones(2, device=device)
+    with FakeTensorMode():
+        assert cuda.available(t)
 
 
 def test_dispatch(device: torch.device) -> None:

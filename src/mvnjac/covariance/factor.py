@@ -88,7 +88,8 @@ class DenseFactor(Factor):
     def _precision_matrix(self) -> Tensor:
         if "precision_tril" in self._given:
             return _gram(self.precision_tril)
-        if "inverse_scale_tril" in self._given or tracked(self.scale_tril):
+        one_by_one = bool(self.batch) and not at_hand(self.scale_tril)  # as torch inverts the matrices of a batch on a GPU
+        if "inverse_scale_tril" in self._given or tracked(self.scale_tril) or one_by_one:
             return _gram(self.inverse_scale_tril.mT)
         return torch.cholesky_inverse(self.scale_tril)
 

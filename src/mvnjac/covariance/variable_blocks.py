@@ -1,7 +1,8 @@
 """Sums over the rows of a factor model, without an n×d array: given the common factors, the variables are independent.
 
 Two passes go through x in blocks of rows and variables that stay in the cache: the first estimates the factors ŵ (n×k), the
-second forms of each block what the rows add up to. Blocks of whole rows would read B (d×k) again and again.
+second forms of each block what the rows add up to. Blocks of whole rows would read B (d×k) again and again. Both are compiled
+kernels where these serve, else a few calls of torch a block.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mvnjac import memory, planner
 from mvnjac.batches import RowLayout
+from mvnjac.kernels import compiled
 from mvnjac.residuals import Residuals
 
 if TYPE_CHECKING:
@@ -36,25 +38,43 @@ class VariableBlocks:
     def squares(self) -> Tensor:
         """(n) ‖e‖² + ‖ŵ‖²."""
         squares = (self._estimate * self._estimate).sum(-1)
-        for some, _, e in self._left():
-            squares[some] += torch.linalg.vector_norm(e, dim=-1).square_()
+        if compiled.leave(*self._operands, self._estimate, squares, totals=False) is None:
+            for some, _, e in self._left():
+                squares[some] += torch.linalg.vector_norm(e, dim=-1).square_()
         return squares
 
     def squares_and_totals(self, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The same, and the (weighted) sums of the scores by the mean, W and v; the formulas are those of `LowRank`."""
-        factor, w = self.factor, self._estimate
+        factor, w, root = self.factor, self._estimate, self.factor.root
         count = len(w) if weights is None else weights.sum()
-        mean, squares = torch.zeros_like(self.rows.mean), (w * w).sum(-1)
-        cov_factor, cov_diag = -count * factor.precision_factor, -count * factor.precision_diag
+        squares = (w * w).sum(-1)
+        by_mean, by_diag, by_factor = self._sums(squares, weights)
+        totals = {
+            "mean": by_mean / root,
+            "cov_factor": by_factor / root.unsqueeze(-1) - count * factor.precision_factor,
+            "cov_diag": 0.5 * (by_diag / factor.cov_diag - count * factor.precision_diag),
+        }
+        return squares, totals
+
+    def _sums(self, squares: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
+        """Σ w e (d), Σ w e² (d) and Σ w e ŵᵀ (d, k); squares (n) += ‖e‖²."""
+        w = self._estimate
+        sums = compiled.leave(*self._operands, w, squares, weights)
+        if sums is not None:
+            return sums
+        first, second, by_factor = (torch.zeros_like(like) for like in (self.rows.mean, self.rows.mean, self.factor.loading))
         for some, at, e in self._left():
             squares[some] += torch.linalg.vector_norm(e, dim=-1).square_()
-            a = e.div_(factor.root[at])
-            other = self._take("other", a)
-            weighted = a if weights is None else torch.mul(a, weights[some].unsqueeze(-1), out=other)
-            mean[at] += weighted.sum(0)
-            cov_factor[at].addmm_(weighted.mT, w[some])
-            cov_diag[at] += torch.mul(weighted, a, out=other).sum(0)
-        return squares, {"mean": mean, "cov_factor": cov_factor, "cov_diag": cov_diag.mul_(0.5)}
+            other = self._take("other", e)
+            weighted = e if weights is None else torch.mul(e, weights[some].unsqueeze(-1), out=other)
+            first[at] += weighted.sum(0)
+            by_factor[at].addmm_(weighted.mT, w[some])
+            second[at] += torch.mul(weighted, e, out=other).sum(0)
+        return first, second, by_factor
+
+    @property
+    def _operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.rows.x, self.rows.mean, self.factor.root, self.factor.loading
 
     @property
     def _estimate(self) -> Tensor:
@@ -63,6 +83,9 @@ class VariableBlocks:
 
     def _compute_estimate(self) -> Tensor:
         loading = self.factor.loading
+        projections = compiled.project(*self._operands)
+        if projections is not None:
+            return self.factor.estimate(projections, RowLayout(self.rows.batch, self.factor.batch))
         projections = loading.new_zeros(*self.rows.batch, loading.shape[-1])
         for some, at, u in self._scaled():
             projections[some].addmm_(u, loading[at])

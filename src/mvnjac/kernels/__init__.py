@@ -22,6 +22,8 @@ native: Any = _built if os.environ.get("MVNJAC_KERNELS") != "0" else None
 
 #: dtypes that there are kernels for, with the size of a number
 ITEMSIZE = {torch.float64: 8, torch.float32: 4}
+#: tensors that are numbers in memory: what inherits from them may be anything
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 #: which sums the kernel gives: of whitened rows, completed to totals by the mean and Σ, of centred rows
 WHITENED, COMPLETED, CENTRED = range(3)
 

@@ -7,10 +7,8 @@ from torch import Size, Tensor
 
 from mvnjac import kernels, planner
 from mvnjac.arithmetic import transforming
-from mvnjac.kernels import ITEMSIZE, WHITENED
+from mvnjac.kernels import ITEMSIZE, PLAIN, WHITENED
 from mvnjac.kernels.reference import Form, Patterns
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _in_reach(*tensors: Tensor | None) -> bool:
@@ -21,7 +19,7 @@ def _in_reach(*tensors: Tensor | None) -> bool:
         kernels.native is not None
         and dtype in ITEMSIZE
         and not (torch.compiler.is_compiling() or transforming())
-        and all(type(t) in _PLAIN for t in there)
+        and all(type(t) in PLAIN for t in there)
         and all(t.is_cpu and t.dtype == dtype and not t.is_neg() and t.ndim > 0 for t in there)
         and all(t.shape[-1] == 1 or t.stride(-1) == 1 for t in there)
     )
@@ -154,3 +152,58 @@ def whitened_sums(
         _address(squares), _address(fourth), WHITENED, torch.get_num_threads(),
     )  # fmt: skip
     return first, second
+
+
+def project(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> Tensor | None:
+    """(n, k) u B with u = (x − µ)/√v: x (n, d), mean and root √v (d,), loading B (d, k); None where the kernel cannot do it."""
+    n, d = x.shape
+    k = loading.shape[-1]
+    if not _serves_factors(x, mean, root, loading):
+        return None
+    out, inverse, loading = x.new_empty((n, k)), root.reciprocal(), loading.contiguous()
+    kernels.native.project(
+        ITEMSIZE[x.dtype], x.data_ptr(), x.stride(0), mean.data_ptr(), inverse.data_ptr(), loading.data_ptr(), n, d, k, out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def leave(
+    x: Tensor,
+    mean: Tensor,
+    root: Tensor,
+    loading: Tensor,
+    estimate: Tensor,
+    squares: Tensor,
+    weights: Tensor | None = None,
+    totals: bool = True,
+) -> tuple[Tensor, ...] | None:
+    """Of e = u − B ŵ: squares (n,) += ‖e‖², and the sums Σ w e (d,), Σ w e² (d,), Σ w e ŵᵀ (d, k), or nothing if not `totals`.
+
+    estimate: (n, k) ŵ; the rest as for `project`. None where the kernel cannot do it.
+    """
+    n, d = x.shape
+    k = loading.shape[-1]
+    if not _serves_factors(x, mean, root, loading) or not _in_reach(x, estimate, squares, weights):
+        return None
+    if not (squares.is_contiguous() and (weights is None or weights.is_contiguous())):
+        return None
+    inverse, loading, estimate = root.reciprocal(), loading.contiguous(), estimate.contiguous()
+    sums = (x.new_zeros(d), x.new_zeros(d), x.new_zeros((d, k))) if totals else ()
+    kernels.native.leave(
+        ITEMSIZE[x.dtype], x.data_ptr(), x.stride(0), mean.data_ptr(), inverse.data_ptr(), loading.data_ptr(), n, d, k,
+        estimate.data_ptr(), _address(weights), squares.data_ptr(), *([t.data_ptr() for t in sums] or (0, 0, 0)),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return sums
+
+
+def _serves_factors(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> bool:
+    return (
+        x.shape[0] > 0
+        and mean.ndim == root.ndim == 1
+        and loading.ndim == 2
+        and planner.kernel_factors(loading.shape[-1])
+        and _in_reach(x, mean, root, loading)
+        and mean.is_contiguous()
+    )

@@ -9,7 +9,9 @@ import os
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
+from mvnjac.kernels import PLAIN
 from mvnjac.kernels.reference import Form, Gaussians, Patterns
 
 #: Triton's own setting: its kernels run on the CPU, step by step
@@ -21,8 +23,20 @@ SMALL = 64
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels can serve these tensors: all on a GPU, or under Triton's interpreter, and it is installed."""
-    return (_INTERPRETED or all(t.is_cuda for t in tensors)) and _WANTED and _installed()
+    """Whether Triton's kernels can serve these tensors: numbers on a GPU, or under Triton's interpreter, and it works there."""
+    there = all((t.is_cuda or (_INTERPRETED and t.is_cpu)) and type(t) in PLAIN for t in tensors)
+    return there and _WANTED and _installed() and _refusal(tensors[0].device) is None
+
+
+def why_not() -> str | None:
+    """Why Triton's kernels serve no tensor; None where they serve some."""
+    if not _installed():
+        return "triton is not installed"
+    if not _WANTED:
+        return "switched off (MVNJAC_TRITON=0)"
+    if _INTERPRETED:
+        return _refusal(torch.device("cpu"))
+    return _refusal(torch.device("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else "torch sees no GPU"
 
 
 def packed(
@@ -42,16 +56,18 @@ def packed(
         offset = offset.expand(out.shape)
     if diagonal is not None and diagonal.ndim == 2:
         diagonal = diagonal.expand(left.shape)
-    with _on_device_of(out):
+    with _current(out.device):
         return triton_packed.packed(left, right, offset, out, form, diagonal, patterns)
 
 
-def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
+def small_gaussians(
+    x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
+) -> Gaussians:
     """`reference.small_gaussians`, where the tensors are `available` and d is `SMALL` at most."""
     from mvnjac.kernels import triton_small
 
-    with _on_device_of(x):
-        return triton_small.small_gaussians(x, mean, covariance)
+    with _current(x.device):
+        return triton_small.small_gaussians(x, mean, covariance, gradient=gradient, symmetry=symmetry)
 
 
 @functools.cache
@@ -59,6 +75,21 @@ def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _on_device_of(t: Tensor) -> contextlib.AbstractContextManager[object]:
+@functools.cache
+def _refusal(device: torch.device) -> str | None:
+    """Why Triton does not work on a device, found out by trying once: no C compiler for its launchers, a card too old, …"""
+    from mvnjac.kernels import triton_trial
+
+    try:
+        with _current(device), _disable_current_modes():
+            triton_trial.run(device)
+    except (
+        Exception
+    ) as error:  # Triton's, the compiler's or the driver's, of any kind: plain torch serves, and `why_not` says it
+        return f"Triton does not work on {device}: {type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Triton launches on the current device."""
-    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

@@ -49,13 +49,14 @@ class Patterns(NamedTuple):
 class Gaussians(NamedTuple):
     """What `small_gaussians` gives; NaN throughout where info is not 0.
 
-    log_prob (B,); scaled (B, d): a = Σ⁻¹(x − µ); gradient (B, d, d): ½ (a aᵀ − Σ⁻¹), symmetric to the last bit; info (B,) int32:
-    0, or the order of the first leading minor of Σ that is not positive.
+    log_prob (B,); scaled (B, d): a = Σ⁻¹(x − µ); gradient (B, d, d): ½ (a aᵀ − Σ⁻¹), symmetric to the last bit, or None; info
+    (B,) int32: 0, or the order of the first leading minor of Σ that is not positive, or −1 where the numbers were looked at and Σ
+    is not symmetric, or log p not finite.
     """
 
     log_prob: Tensor
     scaled: Tensor
-    gradient: Tensor
+    gradient: Tensor | None
     info: Tensor
 
 
@@ -110,7 +111,9 @@ def packed(
     return out.copy_((product + offset[patterns.pattern]) * kept)
 
 
-def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
+def small_gaussians(
+    x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
+) -> Gaussians:
     """Value and gradients of many Gaussians, each with a covariance of its own.
 
         Σ = L Lᵀ    C = L⁻¹    z = L⁻¹ (x − µ)    log p = −½ (d log 2π + ‖z‖²) − Σᵢ log Lᵢᵢ    a = Cᵀ z    ½ (a aᵀ − Cᵀ C)
@@ -121,6 +124,8 @@ def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
         x: (B, d).
         mean: (B, d), in units of x.
         covariance: (B, d, d); the lower triangle is read.
+        gradient: form that by Σ.
+        symmetry: look at the numbers: |Σᵢⱼ − Σⱼᵢ| ≤ symmetry · √(Σᵢᵢ Σⱼⱼ), and log p finite.
 
     Returns:
         `Gaussians`. Errors are data: nothing raises, nothing is waited for.
@@ -143,5 +148,14 @@ def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
     log_prob = -0.5 * (d * math.log(2 * math.pi) + squares) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     a = (C.mT @ z).squeeze(-1)
     precision = C.mT @ C
-    gradient = 0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - 0.5 * (precision + precision.mT))
-    return Gaussians(log_prob, a, gradient, info)
+    by_matrix = 0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - 0.5 * (precision + precision.mT)) if gradient else None
+    if symmetry is None:
+        return Gaussians(log_prob, a, by_matrix, info)
+    scale = covariance.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    symmetric = (covariance - covariance.mT).abs() <= symmetry * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    strange = (info == 0) & ~(symmetric.all(-1).all(-1) & log_prob.isfinite())
+    info = torch.where(strange, -1, info)
+    log_prob = torch.where(strange, torch.nan, log_prob)
+    a = torch.where(strange[:, None], torch.nan, a)
+    by_matrix = None if by_matrix is None else torch.where(strange[:, None, None], torch.nan, by_matrix)
+    return Gaussians(log_prob, a, by_matrix, info)

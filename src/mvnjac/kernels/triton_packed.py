@@ -118,7 +118,8 @@ def packed(
 
 
 def _rows(t: Tensor) -> Tensor:
-    """Rows of neighbouring numbers, at any distance from each other."""
+    """Rows of neighbouring numbers, at any distance from each other, as they lie in memory."""
+    t = t.resolve_neg()
     return t if t.stride(-1) == 1 else t.contiguous()
 
 

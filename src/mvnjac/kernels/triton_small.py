@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mvnjac.kernels.reference import Gaussians
 
-#: entries of the squares that a program holds, together
-_ENTRIES = 1024
+#: entries of the squares that a warp holds, 16 a thread: more would not all stay in registers; and how many squares at most
+_ENTRIES, _SQUARES = 512, 64
 
 
 @triton.jit
@@ -41,7 +41,8 @@ def _small_gaussians(
     x, mean, covariance, log_prob, scaled, gradient, info,
     count,
     x_stride, mean_stride, covariance_stride, row_stride, column_stride,
-    LOG_TWO_PI: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, SIDE: tl.constexpr,
+    LOG_TWO_PI: tl.constexpr, SYMMETRY: tl.constexpr, LOOK: tl.constexpr, GRADIENT: tl.constexpr,
+    D: tl.constexpr, EACH: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     dtype = x.dtype.element_ty
     b = tl.program_id(0).to(tl.int64) * EACH + tl.arange(0, EACH)
@@ -54,10 +55,17 @@ def _small_gaussians(
     lower, upper = tl.maximum(row, column), tl.minimum(row, column)
     place = b[:, None, None] * covariance_stride + lower.to(tl.int64) * row_stride + upper.to(tl.int64) * column_stride
     W = tl.load(covariance + place, mask=square, other=0)
+    if LOOK:
+        place = b[:, None, None] * covariance_stride + row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
+        apart = tl.abs(W - tl.load(covariance + place, mask=square, other=0))
+        scale = _root(tl.abs(tl.sum(tl.where(row == column, W, 0), 2)))
+        allowed = tl.full((), SYMMETRY, dtype) * scale[:, :, None] * scale[:, None, :]
+        strange = tl.sum(tl.sum(tl.where(apart <= allowed, 0, 1), 2), 1) > 0  # where there is a NaN, too
     W = tl.where(there[:, None, None], W, tl.where(row == column, 1, 0).to(dtype))
     r = tl.load(x + b[:, None] * x_stride + i[None, :], mask=vector, other=0)
     r -= tl.load(mean + b[:, None] * mean_stride + i[None, :], mask=vector, other=0)
-    P = tl.zeros((EACH, SIDE, SIDE), dtype)
+    if GRADIENT:
+        P = tl.zeros((EACH, SIDE, SIDE), dtype)
     a = tl.zeros((EACH, SIDE), dtype)
     squares = tl.zeros((EACH,), dtype)
     log_det = tl.zeros((EACH,), dtype)
@@ -78,26 +86,35 @@ def _small_gaussians(
         W = tl.where(row == j, g[:, None, :], tl.where(column == j, 0, W) - below[:, :, None] * g[:, None, :])
         r -= below * z[:, None]
         c = tl.where((i <= j)[None, :], g, 0)
-        P += c[:, :, None] * c[:, None, :]
+        if GRADIENT:
+            P += c[:, :, None] * c[:, None, :]
         a += c * z[:, None]
         squares += z * z
         log_det += tl.log(root)
 
     nan = tl.full((), float("nan"), dtype)
     value = -0.5 * (tl.full((), LOG_TWO_PI * D, dtype) + squares) - log_det
+    if LOOK:
+        failed = tl.where((failed == 0) & (strange | ~(tl.abs(value) < float("inf"))), -1, failed)
     tl.store(info + b, failed, mask=there)
     tl.store(log_prob + b, tl.where(failed == 0, value, nan), mask=there)
     tl.store(scaled + b[:, None] * D + i[None, :], tl.where((failed == 0)[:, None], a, nan), mask=vector)
-    G = 0.5 * (a[:, :, None] * a[:, None, :] - P)
-    place = (b[:, None, None] * D + row) * D + column
-    tl.store(gradient + place, tl.where((failed == 0)[:, None, None], G, nan), mask=square)
+    if GRADIENT:
+        G = 0.5 * (a[:, :, None] * a[:, None, :] - P)
+        place = (b[:, None, None] * D + row) * D + column
+        tl.store(gradient + place, tl.where((failed == 0)[:, None, None], G, nan), mask=square)
 
 
-def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
+def small_gaussians(
+    x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
+) -> Gaussians:
     """`reference.small_gaussians`, by one kernel: x (B, d), mean (B, d), covariance (B, d, d), expanded at no cost; d ≤ 64."""
     count, d = x.shape
     result = Gaussians(
-        _empty(count, like=x), _empty(count, d, like=x), _empty(count, d, d, like=x), _empty(count, like=x, dtype=torch.int32)
+        _empty(count, like=x),
+        _empty(count, d, like=x),
+        _empty(count, d, d, like=x) if gradient else None,
+        _empty(count, like=x, dtype=torch.int32),
     )
     if count == 0:
         return result
@@ -107,16 +124,19 @@ def small_gaussians(x: Tensor, mean: Tensor, covariance: Tensor) -> Gaussians:
         x, mean, covariance, *result,
         count,
         x.stride(0), mean.stride(0), *covariance.stride(),
-        LOG_TWO_PI=math.log(2 * math.pi), D=d, **chosen,
+        LOG_TWO_PI=math.log(2 * math.pi), SYMMETRY=symmetry or 0.0, LOOK=symmetry is not None, GRADIENT=gradient, D=d, **chosen,
     )  # fmt: skip
     return result
 
 
 def settings(d: int, count: int) -> dict[str, int]:
-    """How many Gaussians a program holds, the side of their squares, and the warps that share them."""
+    """How many Gaussians a program holds, the side of their squares, and the warps that share them.
+
+    Up to d = 16 that is one warp, which waits for no other; beyond, as many as one square takes.
+    """
     side = triton.next_power_of_2(d)
-    each = max(min(_ENTRIES // side**2, triton.next_power_of_2(count)), 1)
-    return {"EACH": each, "SIDE": side, "num_warps": 4 if side <= 32 else 8}
+    each = max(min(_ENTRIES // side**2, _SQUARES, triton.next_power_of_2(count)), 1)
+    return {"EACH": each, "SIDE": side, "num_warps": max(side**2 // _ENTRIES, 1)}
 
 
 def _empty(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -68,6 +68,20 @@ template <class T> struct Pairs {
     T coefficient;
 };
 
+// Cells of a factor model: some rows of some variables, which stay in the cache with what belongs to them; and its most factors.
+constexpr index CELL_ROWS = 32, CELL_VARIABLES = 128, LARGEST_RANK = 64;
+
+// Rows x (n, d) at a distance, of Σ = W Wᵀ + diag(v): µ, v^-½ (d), B = v^-½ W (d, k).
+template <class T> struct FactorModel {
+    const T *x, *mean, *inverse_root, *loading;
+    index ldx, k;
+};
+
+// Σ w e and Σ w e² (d), Σ w e ŵᵀ (d, k); or null.
+template <class T> struct FactorSums {
+    T *first, *squares, *by_factor;
+};
+
 template <class T> struct Kernels {
     // 0, or the first thing found wrong: 1 numbers that are not finite, 2 asymmetry, 3 not positive definite
     int (*prepare)(const T *mean, const T *covariance, index d, T tolerance, T *prepared);
@@ -93,7 +107,11 @@ template <class T> struct Kernels {
     // the lower triangle of Σ w J Jᵀ (p, p), rows ld apart; workspace: two blocks of 32 rows
     void (*gram)(const Dense<T> &, const T *weights, const T *offset, T *sums, index ld, T *workspace, index first, index last);
     void (*hessian)(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *workspace);  // 5 ld²
-    // the same of rows A (n, p)
+    index (*factors_apart)(index k);
+    void (*project)(const FactorModel<T> &, T *out, index first, index last, index from, index to);
+    void (*leave)(const FactorModel<T> &, const T *minus_estimate, const T *weights, T *squares, const FactorSums<T> &, index first,
+                  index last, index from, index to);
+    // the same as gram of rows A (n, p)
     void (*outer_products)(const T *A, index lda, const T *weights, T *sums, index ld, index p, T *workspace, index first, index last);
 };
 

@@ -1,6 +1,7 @@
 // The table of one instruction set.
 #pragma once
 #include "dense.h"
+#include "factor_model.h"
 #include "small.h"
 
 namespace mvnjac {
@@ -9,7 +10,8 @@ namespace MVNJAC_SPACE {
 template <class T> constexpr Kernels<T> table() {
     return {prepare<T>,  prepare_triangle<T>, finite<T>,      symmetric<T>, log_prob<T>, moments<T>,         products<T>,
             whitened<T>, total<T>,            sums_stride<T>, offset<T>,    matrix<T>,   packed<T>,          small<T>,
-            small_workspace<T>, pairs<T>,     mirror<T>,      gram<T>,      hessian<T>,  outer_products<T>};
+            small_workspace<T>, pairs<T>,     mirror<T>,      gram<T>,      hessian<T>,  factors_apart<T>, project<T>,
+            leave<T>,    outer_products<T>};
 }
 
 }  // namespace MVNJAC_SPACE

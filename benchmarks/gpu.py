@@ -1,23 +1,31 @@
 """The kernels for a GPU: bytes that must be moved, over the bandwidth of a copy that the same card has in the same run.
 
-    python benchmarks/cuda.py
+    python benchmarks/gpu.py
 
 Needs a GPU and triton, and says so without. Each kernel's results are compared with its reference before it is timed. Medians, with the
 card's second-level cache emptied before each call (`triton.testing.do_bench`). "copy" is the share of a copy's bandwidth, of reads and
 writes together; "torch" is the time of the same in plain torch, over the kernel's.
+
+    packed   by Σ, into columns of the n×p matrix
+    small    value and all gradients, the numbers looked at, as `jacobian(x, mean, covariance)` calls it
+    value    the same without the gradients by Σ, as `log_prob` calls it
+    library  `jacobian(x, mean, covariance).sum()` as a user calls it: the host's work and its one wait are part of it
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
+import mvnjac
 from mvnjac.blocks import Outer
 from mvnjac.coordinates import symmetric
+from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import cuda, reference
-from mvnjac.kernels.reference import Form
+from mvnjac.kernels.reference import Form, Gaussians
 
 #: (n, d); the last one's matrix has more than 2³¹ elements
 PACKED = [
@@ -34,6 +42,7 @@ PACKED = [
 SMALL = [(100_000, 3), (1_000_000, 3), (10_000, 10), (100_000, 10), (1000, 50), (10_000, 50), (10_000, 64)]
 COPIED = 2**30  # bytes
 
+T = TypeVar("T")
 Clock = Callable[[Callable[[], object]], float]
 
 
@@ -66,28 +75,43 @@ def packed(n: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock
     seconds = time(lambda: cuda.packed(a, a, offset, out, form))
     moved = (out.numel() + a.numel() + offset.numel()) * dtype.itemsize
     block = Outer(a, a, half + half.mT, coordinates, 0.5)
-
-    def plainly() -> None:
-        available, cuda.available = cuda.available, lambda *_: False
-        try:
-            block.unique(out)
-        finally:
-            cuda.available = available
-
-    return line("packed", n, d, dtype, seconds, moved, copy, time(plainly))
+    return line("packed", n, d, dtype, seconds, moved, copy, time(lambda: plainly(lambda: block.unique(out))))
 
 
-def small(count: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock, copy: float) -> str:
-    """Value and gradients of Gaussians with a Σ each."""
+def small(count: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock, copy: float) -> Iterator[str]:
+    """Value and gradients of Gaussians with a Σ each: the kernel, and the library around it."""
     generator = torch.Generator(device).manual_seed(count + d)
     A = torch.randn(count, d, 2 * d, dtype=dtype, device=device, generator=generator)
-    given = A[:, :, 0].contiguous(), A[:, :, 1].contiguous(), A @ A.mT / (2 * d)
-    values, expected = cuda.small_gaussians(*given), reference.small_gaussians(*given)
-    for actual, other in zip(values, expected, strict=True):
-        compare(actual, other)
-    seconds = time(lambda: cuda.small_gaussians(*given))
-    moved = sum(t.numel() * t.element_size() for t in (*given, *values))
-    return line("small", count, d, dtype, seconds, moved, copy, time(lambda: reference.small_gaussians(*given)))
+    covariance = A @ A.mT / (2 * d)
+    x, mean, covariance = A[:, :, 0].contiguous(), A[:, :, 1].contiguous(), 0.5 * (covariance + covariance.mT)
+    for name, gradient in (("small", True), ("value", False)):
+
+        def by(kernel: Callable[..., Gaussians], gradient: bool = gradient) -> Gaussians:
+            return kernel(x, mean, covariance, gradient=gradient, symmetry=SYMMETRY[dtype])
+
+        values = by(cuda.small_gaussians)
+        for actual, other in zip(values, by(reference.small_gaussians), strict=True):
+            if actual is not None:
+                compare(actual, other)
+        seconds = time(lambda: by(cuda.small_gaussians))
+        moved = sum(t.numel() * t.element_size() for t in (x, mean, covariance, *values) if t is not None)
+        yield line(name, count, d, dtype, seconds, moved, copy, time(lambda: by(reference.small_gaussians)))
+
+    def library() -> dict[str, torch.Tensor]:
+        return mvnjac.jacobian(x, mean, covariance).sum()
+
+    compare(library()["covariance_matrix"], reference.small_gaussians(x, mean, covariance).gradient)
+    moved = sum(t.numel() * t.element_size() for t in (x, mean, covariance, *library().values()))
+    yield line("library", count, d, dtype, time(library), moved, copy, time(lambda: plainly(library)))
+
+
+def plainly(call: Callable[[], T]) -> T:
+    """A call that Triton's kernels do not serve."""
+    available, cuda.available = cuda.available, lambda *_: False
+    try:
+        return call()
+    finally:
+        cuda.available = available
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -108,25 +132,33 @@ def line(name: str, n: int, d: int, dtype: torch.dtype, milliseconds: float, mov
     )
 
 
-def main() -> None:
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks/cuda.py measures kernels on a GPU, and torch sees none here.")
-    device = torch.device("cuda", torch.cuda.current_device())
-    if not cuda.available(torch.empty(0, device=device)):
-        sys.exit('benchmarks/cuda.py needs triton: pip install "mvnjac[triton]"')
-    import triton
-
-    copy = bandwidth(device, clock)
-    print(f"{torch.cuda.get_device_name(device)}; torch {torch.__version__}, triton {triton.__version__}; copy {copy:.0f} GB/s")
-    free = torch.cuda.mem_get_info(device)[0]
+def lines(device: torch.device, time: Clock, free: int, copied: int = COPIED) -> Iterator[str]:
+    """All that is measured, on a card with so many bytes free."""
+    copy = bandwidth(device, time, copied)
+    yield f"copy of {copied / 1e6:.0f} MB: {copy:.0f} GB/s"
     for dtype in (torch.float64, torch.float32):
         for n, d in PACKED:
             if 3 * n * d * (d + 1) // 2 * dtype.itemsize < 2 * free:
-                print(packed(n, d, dtype, device, clock, copy), flush=True)
+                yield packed(n, d, dtype, device, time, copy)
             else:
-                print(f"packed  ({n}, {d}) does not fit", flush=True)
+                yield f"packed  {f'({n}, {d})':>15} does not fit"
         for count, d in SMALL:
-            print(small(count, d, dtype, device, clock, copy), flush=True)
+            yield from small(count, d, dtype, device, time, copy)
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py measures kernels on a GPU, and torch sees none here.")
+    device = torch.device("cuda", torch.cuda.current_device())
+    if not cuda.available(torch.empty(0, device=device)):
+        sys.exit(f"benchmarks/gpu.py measures Triton's kernels, and there are none: {cuda.why_not()}.")
+    import triton
+
+    card = torch.cuda.get_device_properties(device)
+    print(f"{card.name}, {card.multi_processor_count} multiprocessors, {card.total_memory / 2**30:.0f} GiB")
+    print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, triton {triton.__version__}")
+    for text in lines(device, clock, torch.cuda.mem_get_info(device)[0]):
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

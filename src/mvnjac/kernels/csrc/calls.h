@@ -1,0 +1,140 @@
+// What every call of Python has: its arguments, the instructions chosen, rows divided in parts, memory, and the lock let go.
+#pragma once
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <string>
+
+#include "arguments.h"
+#include "threads.h"
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+using namespace mvnjac;
+
+const Instructions *chosen = &plain;
+
+const Instructions *best(const char *wish) {
+    const Instructions *known[] = {
+#if defined(MVNJAC_AVX512)
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512bw")
+            ? &avx512
+            : nullptr,
+#endif
+#if defined(MVNJAC_AVX2)
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2 : nullptr,
+#endif
+        &plain,
+    };
+    for (const Instructions *one : known)
+        if (one && (!wish || std::string(wish) == one->name)) return one;
+    return nullptr;
+}
+
+template <class T> const Kernels<T> &kernels();
+template <> const Kernels<float> &kernels<float>() { return chosen->f32; }
+template <> const Kernels<double> &kernels<double>() { return chosen->f64; }
+
+// The arguments of a call, one after the other.
+struct Arguments {
+    PyObject *const *values;
+    Py_ssize_t count, next = 0;
+    bool failed = false;
+
+    PyObject *take() {
+        if (next < count) return values[next++];
+        if (!failed) PyErr_SetString(PyExc_TypeError, "too few arguments");
+        failed = true;
+        return nullptr;
+    }
+    // What `prepare` has made: bytes, whose numbers begin at a multiple of 64.
+    template <class T> T *prepared() {
+        PyObject *value = take();
+        char *memory = value ? PyBytes_AsString(value) : nullptr;
+        if (!memory) failed = true;
+        return reinterpret_cast<T *>((reinterpret_cast<size_t>(memory) + 63) / 64 * 64);
+    }
+    template <class P> P *address() { return reinterpret_cast<P *>(static_cast<size_t>(integer())); }
+    index integer() {
+        PyObject *value = take();
+        const long long number = value ? PyLong_AsLongLong(value) : 0;
+        if (number == -1 && PyErr_Occurred()) failed = true;
+        return number;
+    }
+    double real() {
+        PyObject *value = take();
+        const double number = value ? PyFloat_AsDouble(value) : 0;
+        if (number == -1 && PyErr_Occurred()) failed = true;
+        return number;
+    }
+};
+
+// Rows in parts whose number does not depend on the threads, so that sums do not either.
+struct Parts {
+    index rows, count;
+    Parts(index n, index work_per_row, index most = 64, index least = 0) {
+        const index enough = 1 + (index(1) << 18) / (work_per_row + 1);
+        rows = (n + most - 1) / most;
+        if (rows < enough) rows = enough;
+        if (rows < least) rows = least;
+        rows = (rows + 31) / 32 * 32;
+        count = (n + rows - 1) / rows;
+    }
+    index first(index part) const { return part * rows; }
+    index last(index part, index n) const { return (part + 1) * rows < n ? (part + 1) * rows : n; }
+};
+
+// Results of so many bytes do not stay in a cache anyway: they are written past it, where their memory has been used before
+// (fresh pages have just been cleared by the system, in the cache: writing past it takes twice as long).
+constexpr index STREAMED = index(4) << 20;
+
+// Whether some pages within are there already; not where rows are likely to begin, which other columns have then been written to.
+bool used_before([[maybe_unused]] const void *start, [[maybe_unused]] index bytes) {
+#if defined(__linux__)
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<size_t>(start);
+    for (size_t part : {137, 263, 389, 521, 641, 769, 887}) {
+        const size_t inside = (at + static_cast<size_t>(bytes) / 1009 * part) / page * page;
+        unsigned char there = 0;
+        if (mincore(reinterpret_cast<void *>(inside), page, &there) || !(there & 1)) return false;
+    }
+    return true;
+#else
+    return false;
+#endif
+}
+
+bool streams(const void *out, index bytes) { return bytes >= STREAMED && used_before(out, bytes); }
+
+template <class T> struct Scratch {
+    T *memory;
+    explicit Scratch(index size) : memory(static_cast<T *>(std::aligned_alloc(64, (sizeof(T) * size + 127) / 64 * 64))) {
+        if (!memory) throw std::bad_alloc();
+    }
+    ~Scratch() { std::free(memory); }
+};
+
+// Without the interpreter's lock: whatever is thrown comes back as an exception of Python.
+template <class Work> bool freely(const Work &work) {
+    bool failed = false;
+    PyThreadState *state = PyEval_SaveThread();
+    try {
+        work();
+    } catch (...) {
+        failed = true;
+    }
+    PyEval_RestoreThread(state);
+    if (failed) PyErr_NoMemory();
+    return !failed;
+}
+
+}  // namespace

@@ -1,0 +1,113 @@
+// Rows of a factor model, Σ = W Wᵀ + diag(v), each variable in its own units: u = (x − µ) / √v, B = W / √v. Given the k factors the
+// variables are independent: cells of some rows and some variables stay in the cache, and n×d is never formed.
+#pragma once
+#include "vector.h"
+
+namespace mvnjac {
+namespace MVNJAC_SPACE {
+
+template <class T> constexpr index factors_apart(index k) { return up(k, 64 / sizeof(T)); }
+
+template <class T> struct Cell {
+    alignas(64) T u[CELL_ROWS * CELL_VARIABLES];
+    index rows, padded, count;
+
+    // u with zeros to whole tiles
+    void fill(const FactorModel<T> &of, index first, index last, index from, index to) {
+        constexpr int W = lanes<T>;
+        rows = last - first, padded = up(rows, TALL), count = to - from;
+        const T *mean = of.mean + from, *inverse = of.inverse_root + from;
+        for (index i = 0; i < rows; i++) {
+            const T *x = of.x + (first + i) * of.ldx + from;
+            T *row = u + i * CELL_VARIABLES;
+            index j = 0;
+            for (; j + W <= count; j += W) store(row + j, (load(x + j) - load(mean + j)) * load(inverse + j));
+            for (; j < count; j++) row[j] = (x[j] - mean[j]) * inverse[j];
+            for (; j < up(count, W); j++) row[j] = T(0);
+        }
+        memset(u + rows * CELL_VARIABLES, 0, sizeof(T) * (padded - rows) * CELL_VARIABLES);
+    }
+
+    // e = u − B ŵ in its place, from −ŵ and Bᵀ
+    void subtract(const T *minus_estimate, index ldk, index k, const T *transposed) {
+        product(u, CELL_VARIABLES, padded, count, k, minus_estimate, ldk, 1, transposed, CELL_VARIABLES, true);
+    }
+
+    T square(index i) const {
+        V<T> sum = {};
+        for (index j = 0; j < up(count, lanes<T>); j += lanes<T>) {
+            const V<T> e = load(u + i * CELL_VARIABLES + j);
+            sum += e * e;
+        }
+        return summed<T>(sum);
+    }
+};
+
+// out (rows, k) = u B of these variables, rows in whole cells and `factors_apart`.
+template <class T> static void project(const FactorModel<T> &of, T *out, index first, index last, index from, index to) {
+    alignas(64) T loading[CELL_VARIABLES * LARGEST_RANK];
+    Cell<T> cell;
+    const index ld = factors_apart<T>(of.k);
+    for (index v = from; v < to; v += CELL_VARIABLES) {
+        const index some = v + CELL_VARIABLES < to ? CELL_VARIABLES : to - v;
+        memset(loading, 0, sizeof(T) * some * ld);
+        for (index j = 0; j < some; j++) memcpy(loading + j * ld, of.loading + (v + j) * of.k, sizeof(T) * of.k);
+        for (index start = first; start < last; start += CELL_ROWS) {
+            cell.fill(of, start, start + CELL_ROWS < last ? start + CELL_ROWS : last, v, v + some);
+            product(out + (start - first) * ld, ld, cell.padded, of.k, some, cell.u, CELL_VARIABLES, 1, loading, ld, v > from);
+        }
+    }
+}
+
+// Of e = u − B ŵ: squares (rows) += ‖e‖² over these variables; and, where wanted, the sums over rows Σ w e, Σ w e² and Σ w e ŵᵀ are
+// added to. minus_estimate: −ŵ (rows, k), in whole cells and `factors_apart` with zeros.
+template <class T>
+static void leave(const FactorModel<T> &of, const T *minus_estimate, const T *weights, T *squares, const FactorSums<T> &sums,
+                  index first, index last, index from, index to) {
+    constexpr int W = lanes<T>;
+    alignas(64) T transposed[LARGEST_RANK * CELL_VARIABLES], by_factor[CELL_VARIABLES * LARGEST_RANK];
+    alignas(64) T sum[CELL_VARIABLES], square[CELL_VARIABLES];
+    Cell<T> cell, weighted;
+    const index ld = factors_apart<T>(of.k);
+    for (index v = from; v < to; v += CELL_VARIABLES) {
+        const index some = v + CELL_VARIABLES < to ? CELL_VARIABLES : to - v, wide = up(some, W);
+        memset(transposed, 0, sizeof(T) * of.k * CELL_VARIABLES);
+        for (index j = 0; j < some; j++)
+            for (index l = 0; l < of.k; l++) transposed[l * CELL_VARIABLES + j] = of.loading[(v + j) * of.k + l];
+        memset(by_factor, 0, sizeof(T) * CELL_VARIABLES * ld);
+        memset(sum, 0, sizeof(sum)), memset(square, 0, sizeof(square));
+        for (index start = first; start < last; start += CELL_ROWS) {
+            const T *w = minus_estimate + (start - first) * ld, *left = cell.u;
+            cell.fill(of, start, start + CELL_ROWS < last ? start + CELL_ROWS : last, v, v + some);
+            cell.subtract(w, ld, of.k, transposed);
+            for (index i = 0; i < cell.rows; i++) squares[start - first + i] += cell.square(i);
+            if (!sums.first) continue;
+            if (weights) {
+                left = weighted.u;
+                for (index i = 0; i < cell.padded; i++) {
+                    const T weight = i < cell.rows ? weights[start + i] : T(0);
+                    for (index j = i * CELL_VARIABLES; j < i * CELL_VARIABLES + wide; j += W)
+                        store(weighted.u + j, weight * load(cell.u + j));
+                }
+            }
+            for (index j = 0; j < wide; j += W) {
+                V<T> all = {}, squared = {};
+                for (index i = 0; i < cell.rows; i++) {
+                    const V<T> e = load(left + i * CELL_VARIABLES + j);
+                    all += e;
+                    squared += e * load(cell.u + i * CELL_VARIABLES + j);
+                }
+                store(sum + j, load(sum + j) + all);
+                store(square + j, load(square + j) + squared);
+            }
+            product(by_factor, ld, some, of.k, cell.padded, left, 1, CELL_VARIABLES, w, ld, true);
+        }
+        for (index j = 0; sums.first && j < some; j++) {
+            sums.first[v + j] += sum[j], sums.squares[v + j] += square[j];
+            for (index l = 0; l < of.k; l++) sums.by_factor[(v + j) * of.k + l] -= by_factor[j * ld + l];
+        }
+    }
+}
+
+}  // namespace MVNJAC_SPACE
+}  // namespace mvnjac

@@ -1,0 +1,89 @@
+"""Many Gaussians of one row each: x (n, d), mean (n, d), Σ (n, d, d), value and gradients in one kernel call.
+
+`everyday.py` has made sure that they are plain tensors of these shapes, and that nothing watches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mvnjac import kernels, planner
+from mvnjac.covariance.checks import SYMMETRY
+from mvnjac.kernels import ITEMSIZE, cuda
+
+
+class Many:
+    """Gaussians of one row each, by the CPU's kernel: all of them are evaluated at once, when they are looked at."""
+
+    __slots__ = ("_ready", "_versions", "covariance", "mean", "x")
+
+    def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor) -> None:
+        self.x, self.mean, self.covariance = x, mean, covariance
+        self._versions = self._now()
+        self._ready: dict[str, Tensor] = {}
+
+    def changed(self) -> str | None:
+        """What was changed in place since the numbers were looked at."""
+        return None if self._now() == self._versions else "x, the mean or the covariance"
+
+    def log_prob(self) -> Tensor | None:
+        """(n) the log-densities."""
+        return self._result("log_prob")
+
+    def sum(self, weights: Tensor | None = None) -> dict[str, Tensor] | None:
+        """Each row's gradients by its own mean and Σ; of none that are weighted."""
+        if weights is not None:
+            return None
+        by_mean, by_matrix = self._result("mean"), self._result("covariance_matrix")
+        return None if by_mean is None or by_matrix is None else {"mean": by_mean, "covariance_matrix": by_matrix}
+
+    def evaluate(self, gradients: bool = True) -> bool:
+        """All results, those by Σ where wanted; False where a shape is out of the ordinary or a row has no density."""
+        native, dtype = kernels.native, self.mean.dtype
+        n, d = self.x.shape
+        if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not planner.kernel_many(d) or n == 0:
+            return False
+        log_prob = torch.empty(n, dtype=dtype)
+        ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}
+        if gradients:
+            ready["covariance_matrix"] = torch.empty((n, d, d), dtype=dtype)
+        good = native.small(
+            ITEMSIZE[dtype], self.x.data_ptr(), self.mean.data_ptr(), self.covariance.data_ptr(), log_prob.data_ptr(),
+            ready["mean"].data_ptr(), ready["covariance_matrix"].data_ptr() if gradients else 0, n, d, SYMMETRY[dtype],
+            torch.get_num_threads(),
+        )  # fmt: skip
+        self._ready = ready if good else {}
+        return bool(good)
+
+    def _result(self, name: str) -> Tensor | None:
+        """A result is given away, since its owner may change it; asked for again it is computed again."""
+        if self.changed() or (name not in self._ready and not self.evaluate()):
+            return None
+        return self._ready.pop(name)
+
+    def _now(self) -> tuple[int, int, int]:
+        return self.x._version, self.mean._version, self.covariance._version
+
+
+class ManyOnDevice(Many):
+    """The same by Triton's kernel, of tensors on a GPU: their numbers are looked at once, as one flag, if at all."""
+
+    __slots__ = ("_unseen",)
+
+    def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor, check: bool) -> None:
+        super().__init__(x, mean, covariance)
+        self._unseen = check
+
+    def evaluate(self, gradients: bool = True) -> bool:
+        """All results, those by Σ where wanted; False where a row has no density. Not looked at, such a row is NaN."""
+        values = cuda.small_gaussians(
+            self.x, self.mean, self.covariance, gradient=gradients, symmetry=SYMMETRY[self.x.dtype] if self._unseen else None
+        )
+        if self._unseen and bool(values.info.any()):
+            return False
+        self._unseen = False
+        self._ready = {"log_prob": values.log_prob, "mean": values.scaled}
+        if values.gradient is not None:
+            self._ready["covariance_matrix"] = values.gradient
+        return True
