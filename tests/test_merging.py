@@ -14,6 +14,7 @@ import mvnjac
 from mvnjac.engines.sums_file import packed, unpacked
 from mvnjac.merging import Bundle, Totals, Tree, number
 from mvnjac.moments import Moments
+from mvnjac.passes import Survey
 from mvnjac.sample import Gathering
 from mvnjac.score_sums import ScoreSums
 from mvnjac.squares import _of_block, sums_of_squares
@@ -77,6 +78,37 @@ def test_sums_as_bytes() -> None:
     for sums in (None, Moments.of(x), kernel.of(kernel.derivatives(x)), Bundle([Totals({}), Totals({"a": number(0.1)})])):
         assert packed(unpacked(packed(sums))) == packed(sums)
     assert torch.equal(unpacked(packed(Moments.of(x))).scatter, Moments.of(x).scatter)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 400])
+def test_gathered_rows_as_bytes(rows: int) -> None:
+    """Rows, moments, rows with gaps, and some of them: what is made from them afterwards is the same bit by bit."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.empty(3, rows).double().mT  # column after column, as tables are read
+    x.copy_(torch.randn(rows, 3, generator=generator) + 7)
+    gaps = x.masked_fill(torch.rand(rows, 3, generator=generator) < 0.3, torch.nan)
+    gaps[0] = x[0]
+    for rows_given in (x, gaps):
+        gathering, survey = Gathering(3), Survey(3, 2000)
+        for gathered in (gathering, survey):
+            gathered.add(rows_given)
+            gathered.add(rows_given[:1])
+        for sums, more in ((gathering, ()), (survey, (None,))):
+            again = unpacked(packed(sums))
+            assert packed(again) == packed(sums)
+            mine, theirs = (piece.merge(sums).sample(str, "x", *more) for piece in (again, sums))
+            torch.testing.assert_close(mine.rows, theirs.rows, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(mine.origin, theirs.origin)
+            assert torch.equal(mine.weights, theirs.weights)
+
+
+def test_the_layout_is_part_of_the_bytes() -> None:
+    """Rows are added in another order where they lie in memory in another."""
+    by_columns = torch.randn(3, 50).double().mT
+    for t in (by_columns, by_columns.contiguous()):
+        again = unpacked(packed(Totals({"rows": t})))["rows"]
+        assert torch.equal(again, t)
+        assert again.stride() == t.stride()
 
 
 NAMES = ["mean", "covariance_matrix", "scale_tril", "precision_matrix", "correlation_matrix", "scale", "log_scale_tril"]

@@ -48,8 +48,8 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
     if free is not None and needed > free:
         size = " × ".join(str(length) for length in shape)
         raise MemoryLimitError(
-            f"{function}: the result is {size} numbers of {dtype.itemsize} bytes, {_human(needed)}, but {device} has "
-            f"{_human(free)} free; {remedy}"
+            f"{function}: the result is {size} numbers of {dtype.itemsize} bytes, {human(needed)}, but {device} has "
+            f"{human(free)} free; {remedy}"
         )
 
 
@@ -112,7 +112,7 @@ def _container() -> int | None:
         return None
 
 
-def _human(size: float) -> str:
+def human(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size < 1000 or unit == "TB":
             break

@@ -162,7 +162,7 @@ class Gathering:
     """Rows as they come, pattern by pattern; what was gathered elsewhere is merged."""
 
     def __init__(self, d: int) -> None:
-        self._patterns: dict[tuple[int, ...], _Pattern] = {}
+        self._patterns: dict[tuple[int, ...], Pattern] = {}
         self._d = d
 
     def merge(self, other: Gathering) -> Self:
@@ -185,8 +185,8 @@ class Gathering:
     def moments(self, moments: Moments) -> None:
         self._pattern(range(self._d)).moments = moments
 
-    def _pattern(self, observed: Iterable[int]) -> _Pattern:
-        return self._patterns.setdefault(tuple(observed), _Pattern())
+    def _pattern(self, observed: Iterable[int]) -> Pattern:
+        return self._patterns.setdefault(tuple(observed), Pattern())
 
     def sample(self, namer: Callable[[int], str], name: str) -> Sample | None:
         """What stands for all of them about their mean; None where nothing is observed."""
@@ -226,7 +226,7 @@ class Gathering:
         return sample
 
 
-class _Pattern:
+class Pattern:
     """The observed entries of rows that observe the same: the rows themselves, and their moments once there are more than 2d."""
 
     def __init__(self) -> None:
@@ -242,9 +242,9 @@ class _Pattern:
         more = Moments.of(x)
         self.moments, self._rows = more if self.moments is None else self.moments.merge(more), []
 
-    def merge(self, other: _Pattern) -> _Pattern:
+    def merge(self, other: Pattern) -> Pattern:
         """The rows of both, none of which have weights."""
-        both = _Pattern()
+        both = Pattern()
         if self.moments is None and other.moments is None:
             both._rows = list(self._rows)
             for x, _ in other._rows:

@@ -59,14 +59,17 @@ SMALL_UNITS = f"""
 import os, sys, time
 from mvnjac.tables import slices
 slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
-from mvnjac import score_jobs
-run = score_jobs.Part.run
-def slowly(self, unit, told):
-    with open(os.environ["PIDS"], "a") as file:
-        file.write(f"{{os.getpid()}}\\n")
-    time.sleep(float(os.environ["SLOW"]))
-    return run(self, unit, told)
-score_jobs.Part.run = slowly
+from mvnjac.estimates import Gather
+from mvnjac.score_jobs import Part, Sum
+def slowly(run):
+    def slow(self, unit, told):
+        with open(os.environ["PIDS"], "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        time.sleep(float(os.environ["SLOW"]))
+        return run(self, unit, told)
+    return slow
+for job in (Gather, Part, Sum):
+    job.run = slowly(job.run)
 """
 MAIN = """
 from mvnjac import cli
@@ -82,10 +85,10 @@ def small_units(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(slices, "WRITTEN_BYTES", WRITTEN_BYTES)
 
 
-def begin(folder: Path, *arguments: object, slow: float = 0.0) -> subprocess.Popen[str]:
-    """The command with small units; the workers write their numbers to `folder`/pids."""
+def begin(folder: Path, *arguments: object, slow: float = 0.0, more: str = "") -> subprocess.Popen[str]:
+    """The command with small units, and more lines before it; the workers write their numbers to `folder`/pids."""
     script = folder / "command.py"
-    script.write_text(SMALL_UNITS + MAIN)  # a spawned worker imports it, too
+    script.write_text(SMALL_UNITS + more + MAIN)  # a spawned worker imports it, too
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PIDS": str(folder / "pids"), "SLOW": str(slow), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), *map(str, arguments)]

@@ -68,6 +68,16 @@ def test_a_fit_is_the_same(tmp_path: Path, table: Table, cluster: None, small: N
     assert torch.equal(models[0].parameter("covariance_matrix"), models[1].parameter("covariance_matrix"))
 
 
+def test_a_report_is_the_same(tmp_path: Path, table: Table, cluster: None, small: None) -> None:
+    """The estimate, of which it is, is made in units."""
+    pages = []
+    for i, engine in enumerate([["--workers", 1], ["--workers", 2], ["--engine", "ray", "--workers", 2]]):
+        out = tmp_path / f"{i}.html"
+        assert run("report", table.data, "--index", "id", *engine, "-o", out)[0] == 0
+        pages.append(out.read_bytes())
+    assert pages[0] == pages[1] == pages[2]
+
+
 def units(*numbers: int) -> list[Unit]:
     return [Unit(number, Slice(f"file {number}")) for number in numbers]
 

@@ -1,9 +1,13 @@
-"""Inputs and outputs in an S3-compatible storage: moto's, on this machine."""
+"""Inputs and outputs in object storages on this machine: moto's is Amazon's, gcp-storage-emulator's Google's."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,38 +15,69 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from mvnjac.score_jobs import Sum
 from mvnjac.tables.storage import child
 from tests.engines.tables import Table, small_units
 from tests.test_cli import run
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """Where it is, and the options behind its addresses."""
+
+    start: str
+    options: str
+
+    def address(self, path: str) -> str:
+        return f"{self.start}bucket/{path}{self.options}"
+
+    @property
+    def system(self) -> fs.FileSystem:
+        return fs.FileSystem.from_uri(f"{self.start}bucket{self.options}")[0]
+
+
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The options behind an address, which say where the storage is."""
+def amazon() -> Iterator[Bucket]:
     server = ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()
-    options = f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+    bucket = Bucket("s3://", f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "any")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        system, _ = fs.FileSystem.from_uri(f"s3://bucket{options}")
-        system.create_dir("bucket")
-        yield options
+        bucket.system.create_dir("bucket")
+        yield bucket
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def google() -> Iterator[Bucket]:
+    command = [sys.executable, "-m", "tests.engines.google_storage"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        options = f"?scheme=http&endpoint_override=127.0.0.1:{process.stdout.readline().strip()}&retry_limit_seconds=10"
+        yield Bucket("gs://anonymous@", options)
+
+
+@pytest.fixture(params=["amazon", "google"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """Of either."""
+    found: Bucket = request.getfixturevalue(request.param)
+    return found
+
+
 def test_a_folder_of_parts(
-    table: Table, undisturbed: tuple[Path, str], bucket: str, monkeypatch: pytest.MonkeyPatch, capsys
+    table: Table, undisturbed: tuple[Path, str], bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """Data are read from there and scores written there; resumed, verified, spoilt, refused."""
     small_units(monkeypatch)
-    system, _ = fs.FileSystem.from_uri(f"s3://bucket{bucket}")
+    system = bucket.system
     for path in table.data.iterdir():
         with system.open_output_stream(f"bucket/data/{path.name}") as stream:
             stream.write(path.read_bytes())
-    data, out = f"s3://bucket/data{bucket}", f"s3://bucket/out{bucket}"
+    data, out = bucket.address("data"), bucket.address("out")
     command = ["jacobian", data, *table.given, "-o", out, "--workers", 1]
     code, _, err = run(*command, capsys=capsys)
     assert code == 0, err
@@ -62,20 +97,51 @@ def test_a_folder_of_parts(
     assert run("verify", out)[0] == 0
 
 
-def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: str) -> None:
+def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: Bucket) -> None:
     """One file, by its address."""
-    system, _ = fs.FileSystem.from_uri(f"s3://bucket{bucket}")
+    system = bucket.system
     with system.open_output_stream("bucket/one.parquet") as stream:
         stream.write((table.data / "p0.parquet").read_bytes())
-    for i, source in enumerate([table.data / "p0.parquet", f"s3://bucket/one.parquet{bucket}"]):
+    for i, source in enumerate([table.data / "p0.parquet", bucket.address("one.parquet")]):
         assert run("score", source, *table.given, "-o", tmp_path / f"{i}.csv")[0] == 0
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
-def test_what_is_not_there(table: Table, bucket: str, capsys) -> None:
+def test_sums_are_kept_in_a_storage(
+    tmp_path: Path, table: Table, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Interrupted in its tenth unit; of another question refused; done, it is read again and nothing is done."""
+    small_units(monkeypatch)
+    plain, units = Sum.run, list[int]()
+
+    def interrupted(self, unit, told):
+        units.append(unit.number)
+        if len(units) == 10:
+            raise KeyboardInterrupt
+        return plain(self, unit, told)
+
+    monkeypatch.setattr(Sum, "run", interrupted)
+    command = ["score", table.data, *table.given, "--workers", 1, "--keep", bucket.address("kept")]
+    assert run(*command)[0] == 130
+    assert run("verify", bucket.address("kept"))[0] == 1
+    assert run(*command, "--wrt", "mean", "--resume", capsys=capsys)[0] == 2
+    for again in (range(9, 24), range(0)):
+        units[:] = [-1] * 10
+        assert run(*command, "-o", tmp_path / "kept.csv", "--resume", "--force")[0] == 0
+        assert units[10:] == list(again)
+    assert run("score", table.data, *table.given, "-o", tmp_path / "plain.csv")[0] == 0
+    assert (tmp_path / "kept.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
+    code, said, _ = run("verify", bucket.address("kept"), capsys=capsys)
+    assert code == 0
+    assert "the sums of 24 units, 12,000 rows" in said
+    assert run(*command, capsys=capsys)[0] == 2
+    assert run(*command, "--force")[0] == 0
+
+
+def test_what_is_not_there(table: Table, amazon: Bucket, capsys) -> None:
     for address, code, says in [
-        (f"s3://bucket/absent.parquet{bucket}", 1, "no such file"),
-        (f"s3://bucket/out{bucket.replace('us-east', 'x')}&what=1", 1, "cannot be reached"),
+        (amazon.address("absent.parquet"), 1, "no such file"),
+        (f"{amazon.address('out').replace('us-east', 'x')}&what=1", 1, "cannot be reached"),
         ("s4://bucket/x.parquet", 1, "cannot be reached"),
     ]:
         got, _, err = run("score", address, *table.given, capsys=capsys)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +20,9 @@ from mvnjac.cli.options import (
     Format,
     Gpus,
     Index,
+    Keep,
     Layout,
     Mean,
-    Missing,
     MissingOption,
     ModelFile,
     Output,
@@ -36,11 +34,7 @@ from mvnjac.cli.options import (
     Workers,
     Wrt,
 )
-from mvnjac.cli.progress import reporting
-
-if TYPE_CHECKING:
-    from mvnjac.engines.run import Run
-    from mvnjac.estimates import Data
+from mvnjac.cli.work import keeping, running, table_of
 
 app = typer.Typer(
     name="mvnjac",
@@ -106,6 +100,7 @@ def jacobian(
     workers: Workers = None,
     gpus: Gpus = 0,
     address: Address = None,
+    keep: Keep = None,
     resume: Resume = False,
     force: Force = False,
 ) -> None:
@@ -119,11 +114,12 @@ def jacobian(
 
     request = Request(mean, covariance, model, structure)
     folder = output is not None and is_folder(output)
-    printing.check_choice({"--sum-only": sum_only, "--gram": gram, "--resume": resume and not folder}, output, folder)
+    asked = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keep, resume)
     file = None if output is None or folder else Path(output)
     check_output(file, force, [data, *request.files()])
-    table = _data(data, columns, index, log_returns, missing)
-    with _running(engine, workers, gpus, address, resumable=folder) as run:
+    table = table_of(data, columns, index, log_returns, missing)
+    kept = keeping(f"jacobian{asked}", table, request, {"wrt": wrt, "parametrisation": parametrisation}, keep, resume, force)
+    with running(engine, workers, gpus, address, kept, resumable=folder) as run:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
         if output is not None and folder:
             written = parts.write_parts(
@@ -163,6 +159,8 @@ def score(
     workers: Workers = None,
     gpus: Gpus = 0,
     address: Address = None,
+    keep: Keep = None,
+    resume: Resume = False,
     force: Force = False,
 ) -> None:
     """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio; and its
@@ -177,17 +175,20 @@ def score(
 
     request = Request(mean, covariance, model, structure)
     check_output(output, force, [data, *request.files()])
+    printing.check_resume(keep, resume)
     form = form or printing.format_of(output)
-    with _running(engine, workers, gpus, address) as run:
+    table = table_of(data, columns, index, log_returns, missing)
+    kept = keeping("score", table, request, {"wrt": wrt, "parametrisation": parametrisation}, keep, resume, force)
+    with running(engine, workers, gpus, address, kept) as run:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
-        table = scores.total_scores(_data(data, columns, index, log_returns, missing), request, names, run)
+        totals = scores.total_scores(table, request, names, run)
     if output is not None:
-        write_text(output, printing.formatted(table, form))
-        print(f"{output}: the totals of {table.rows} rows by {len(table.names)} parameters.", file=sys.stderr)
+        write_text(output, printing.formatted(totals, form))
+        print(f"{output}: the totals of {totals.rows} rows by {len(totals.names)} parameters.", file=sys.stderr)
     elif form is Format.table:
-        printing.print_table(table)
+        printing.print_table(totals)
     else:
-        sys.stdout.write(printing.formatted(table, form))
+        sys.stdout.write(printing.formatted(totals, form))
 
 
 @app.command()
@@ -207,6 +208,8 @@ def fit(
     engine: EngineOption = Engine.local,
     workers: Workers = None,
     address: Address = None,
+    keep: Keep = None,
+    resume: Resume = False,
     force: Force = False,
 ) -> None:
     """Estimate mean and covariance by maximum likelihood, and write them as a model for `jacobian --model` and `score --model`.
@@ -218,8 +221,11 @@ def fit(
 
     model_file.check_suffix(output)
     check_output(output, force, [data])
-    with _running(engine, workers, 0, address) as run:
-        estimate = estimates.fitted(_data(data, columns, index, log_returns, missing), structure, max_iterations, run)
+    printing.check_resume(keep, resume)
+    table = table_of(data, columns, index, log_returns, missing)
+    kept = keeping("fit", table, estimates.Request(structure=structure), {}, keep, resume, force)
+    with running(engine, workers, 0, address, kept) as run:
+        estimate = estimates.fitted(table, structure, max_iterations, run)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 
@@ -238,12 +244,16 @@ def report(
     covariance: CovarianceFile = None,
     model: ModelFile = None,
     structure: Structure = None,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    address: Address = None,
     force: Force = False,
 ) -> None:
     """Write a report as one HTML file that needs no network: influential rows, breaks, standard errors, missing entries, condition.
 
     Of an estimate by maximum likelihood it shows what the scores say of its errors and of changes in time; of a --mean and a
-    --covariance, or a --model of other rows, the scaled total scores, which test them.
+    --covariance, or a --model of other rows, the scaled total scores, which test them. The estimate is made by all workers, whatever
+    the number of rows; the report itself holds the scores of all rows in memory.
     """
     from mvnjac.errors import UsageError
     from mvnjac.estimates import Request
@@ -254,16 +264,19 @@ def report(
     if output.suffix not in SUFFIXES:
         raise UsageError(f"{output}: a report is an .html file; name it so.")
     check_output(output, force, [data, *request.files()])
-    with _running(Engine.local, None, 0, None) as run:
-        says = write_report(_data(data, columns, index, log_returns, missing), request, output, run)
+    with running(engine, workers, 0, address) as run:
+        says = write_report(table_of(data, columns, index, log_returns, missing), request, output, run)
     print(f"{output}: {says}", file=sys.stderr)
 
 
 @app.command()
 def verify(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written, or one of --keep.")
+    ],
 ) -> None:
-    """Check a folder of parts against its manifest: what is missing, truncated, changed, or does not belong there is named."""
+    """Check a folder of parts or of kept sums against its manifest: what is missing, truncated, changed, or does not belong there is
+    named."""
     from mvnjac.engines import manifest
 
     held, wrong = manifest.verify(output)
@@ -271,21 +284,5 @@ def verify(
         print(f"mvnjac: {output}: {problem}", file=sys.stderr)
     if wrong:
         raise typer.Exit(1)
-    print(f"{output}: complete and unchanged: {held['units']} parts, {held['rows']:,} rows.")
-
-
-def _data(path: str, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None) -> Data:
-    from mvnjac.estimates import Data
-
-    return Data(path, options.names(columns), index, log_returns, None if missing is None else missing.value)
-
-
-@contextlib.contextmanager
-def _running(engine: Engine, workers: int | None, gpus: float, address: str | None, resumable: bool = False) -> Iterator[Run]:
-    """The engine that was asked for, and the progress of what it does."""
-    from mvnjac.engines.engine import Resources
-    from mvnjac.engines.run import Run
-
-    resources = Resources(engine.value, workers, gpus, address)
-    with reporting(resumable) as report, resources.open() as opened:
-        yield Run(opened, report.rows, report.iteration, resources.device)
+    what = f"the sums of {held['units']} units" if "passes" in held else f"{held['units']} parts"
+    print(f"{output}: complete and unchanged: {what}, {held['rows']:,} rows.")

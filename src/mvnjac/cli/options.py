@@ -141,8 +141,19 @@ Address = Annotated[
     str | None,
     typer.Option("--address", metavar="HOST:PORT", help="Of a running Ray cluster; default: one of its own, here."),
 ]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        metavar="FOLDER",
+        help="Keep the sums of each slice of DATA in this folder as they come (or s3://…, gs://…): --resume goes on from there.",
+    ),
+]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with a folder of parts that is not complete: only what is missing is done.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on with a folder of parts, or of --keep, that is not complete: only what is missing is done."
+    ),
 ]
 
 

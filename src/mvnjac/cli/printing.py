@@ -13,21 +13,38 @@ if TYPE_CHECKING:
     from mvnjac.scores import ScoreTable, Written
 
 
-def check_choice(chosen: dict[str, bool], output: str | None, folder: bool) -> None:
-    """Options that exclude each other, or the output.
+def check_choice(sums: dict[str, bool], output: str | None, folder: bool, keep: str | None, resume: bool) -> str:
+    """Options that exclude each other, or the output. Returns which of the sums is asked for, after a space; "" for rows.
 
     Raises:
         UsageError: which.
     """
     from mvnjac.errors import UsageError
 
-    asked = [name for name, given in chosen.items() if given]
-    if asked == ["--resume"]:
-        raise UsageError("--resume: only a folder of parts can be resumed; name one by -o, without a suffix.")
+    asked = [name for name, given in sums.items() if given]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} exclude each other.")
     if folder and asked:
         raise UsageError(f"{asked[0]}: is one table; {output} is a folder: name a file, by its suffix.")
+    if keep is not None and not asked:
+        raise UsageError("--keep: is of sums, --sum-only or --gram; rows are kept in a folder of parts, named by -o.")
+    if asked:
+        check_resume(keep, resume)
+    elif resume and not folder:
+        raise UsageError("--resume: only a folder of parts can be resumed; name one by -o, without a suffix.")
+    return "".join(f" {name}" for name in asked)
+
+
+def check_resume(keep: str | None, resume: bool) -> None:
+    """Of a command that writes no rows.
+
+    Raises:
+        UsageError: there is nothing to go on with.
+    """
+    from mvnjac.errors import UsageError
+
+    if resume and keep is None:
+        raise UsageError("--resume: needs --keep FOLDER, where the run that was interrupted has kept its sums.")
 
 
 def written(output: str, file: Path | None, what: Written) -> str:

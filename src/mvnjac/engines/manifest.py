@@ -3,11 +3,12 @@
 `_manifest.json` says what the job is: the input's files, the model, the columns, how the input is cut. Each part that is complete
 is recorded, some parts a file: its rows, sizes and checksums in `_records-*.jsonl`, its sums in `_sums-*.bin`; of these the manifest
 has the checksums in the end. So what is recorded is complete, and what is not recorded is done again. Nothing here is held in memory
-but names and sizes.
+but names and sizes. A pass that writes no parts is recorded likewise (`kept.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +18,11 @@ from mvnjac.engines.folder import Folder
 from mvnjac.engines.sums_file import packed, unpacked
 from mvnjac.engines.unit import File, Result
 from mvnjac.errors import MvnjacError, TableError, UsageError
+from mvnjac.tables.storage import child, entries, entry
 
 MANIFEST, RECORDS, SUMS = "_manifest.json", "_records-", "_sums-"
+#: in what a manifest is about: that there is one of each pass in a folder of its own
+PASSES = "passes"
 _FORMAT = 1
 #: seconds between two files of records
 _PAUSE = 1.0
@@ -39,6 +43,13 @@ class Journal:
         """A new job in a folder that holds nothing of its like."""
         self._folder.make()
         self._write_manifest({"state": "running"})
+
+    def goes_on(self) -> bool:
+        """Whether the folder holds the same job, or its beginning."""
+        if not is_output(self._folder):
+            return False
+        held = read_manifest(self._folder)
+        return held["units"] == self._units and held["about"] == json.loads(json.dumps(self._about))
 
     def resume(self) -> Iterator[Result]:
         """The parts that are there already.
@@ -81,6 +92,17 @@ class Journal:
             self._pending = []
         self._saved = time.monotonic()
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever ends the block: what was recorded in it is on the disk, and nothing unfinished is left."""
+        try:
+            yield
+        except BaseException:
+            self.save()
+            raise
+        finally:
+            self._folder.tidy()
+
     def complete(self, summary: Mapping[str, Any]) -> None:
         """All parts are there, and the manifest says so."""
         self.save()
@@ -96,12 +118,50 @@ def is_output(folder: Folder) -> bool:
     return MANIFEST in folder.sizes()
 
 
+def claimed(output: str, resume: bool, force: bool) -> Folder:
+    """The folder, if it may be written to.
+
+    Raises:
+        UsageError: it holds something else, or an output that is neither to be gone on with nor to be replaced.
+    """
+    folder = Folder(output)
+    there = entry(output)
+    if resume:
+        if there is None or not is_output(folder):
+            raise UsageError(f"{output}: there is nothing to resume; leave --resume out.")
+        return folder
+    if there is not None and not there.folder:
+        raise UsageError(f"{output}: is a file; name a folder, or a file with a suffix that says its format.")
+    held = [] if there is None else [each.name for each in entries(output) if not each.name.startswith(".")]
+    if held and not is_output(folder):
+        raise UsageError(f"{output}: holds {held[0]!r}, which mvnjac has not written; name another folder.")
+    if held and not force:
+        raise UsageError(f"{output}: exists already; --resume goes on with it, --force replaces it.")
+    return folder
+
+
 def clear(folder: Folder) -> None:
     """Remove an earlier output: what its manifest is, first of all, so that it is never taken for a whole one."""
     sizes = folder.sizes()
     for name in sorted(sizes, key=lambda name: name != MANIFEST):
         if name.startswith(("_manifest", "_records", "_sums", "_totals", "part-")):
             folder.remove(name)
+    for name in passes(folder):
+        clear(Folder(child(folder.path, name)))
+
+
+def pass_name(number: int) -> str:
+    """The folder of a pass, from 1."""
+    return f"pass-{number:03d}"
+
+
+def passes(folder: Folder) -> list[str]:
+    """The folders of passes that are there, up to the first that is not. They are asked for by name: not every object storage lists
+    a folder in a folder."""
+    names = list[str]()
+    while is_output(Folder(child(folder.path, name := pass_name(len(names) + 1)))):
+        names.append(name)
+    return names
 
 
 def read_manifest(folder: Folder) -> dict[str, Any]:
@@ -122,12 +182,16 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
 
 
 def verify(path: str) -> tuple[dict[str, Any], list[str]]:
-    """The manifest of a folder, and what is wrong with the folder: parts that are missing, truncated, changed, or not its own."""
+    """The manifest of a folder, with `units` and `rows`, and what is wrong with the folder: parts that are missing, truncated, changed,
+    or not its own."""
     folder = Folder(path)
     manifest, sizes = read_manifest(folder), folder.sizes()
+    if manifest["about"].get(PASSES):
+        return _verify_passes(folder, manifest)
     if manifest.get("state") != "complete":
-        known = {record["unit"] for record in _records(folder, _record_files(sizes), set())}
-        return manifest, [f"incomplete: {len(known)} of {manifest['units']} units are recorded; --resume goes on from there."]
+        return manifest, [
+            f"incomplete: {len(set(_units(folder)))} of {manifest['units']} units are recorded; --resume goes on from there."
+        ]
     for name, digest in manifest["records"].items():
         if name not in sizes:
             return manifest, [f"{name}: is missing."]
@@ -145,6 +209,27 @@ def verify(path: str) -> tuple[dict[str, Any], list[str]]:
             f"the records are of {len(units)} units and {rows} rows; the manifest of {manifest['units']} and {manifest['rows']}."
         )
     return manifest, wrong + [f"{name}: is no part of this output." for name in sizes if name not in own and _foreign(name)]
+
+
+def _verify_passes(folder: Folder, manifest: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    there, units, rows = passes(folder), 0, 0
+    asked = [pass_name(number + 1) for number in range(manifest.get("passes", len(there)))]
+    wrong = [f"{name}: is no part of this output." for name in there if name not in asked]
+    for name in asked:
+        if not is_output(Folder(child(folder.path, name))):
+            wrong.append(f"{name}: is missing.")
+            continue
+        held, problems = verify(child(folder.path, name))
+        wrong += [f"{name}: {problem}" for problem in problems]
+        units, rows = units + held["units"], held.get("rows", 0)
+    if manifest["state"] != "complete" and not wrong:
+        wrong.append("incomplete: --resume goes on from there.")
+    return {**manifest, "units": units, "rows": rows}, wrong
+
+
+def _units(folder: Folder) -> Iterator[int]:
+    for record in _records(folder, _record_files(folder.sizes()), set()):
+        yield record["unit"]
 
 
 def _problems(folder: Folder, file: File, size: int | None) -> list[str]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from mvnjac.engines.driver import Outcome, drive
 from mvnjac.engines.engine import Engine
+from mvnjac.engines.kept import Kept
 from mvnjac.engines.local import Local
 from mvnjac.engines.unit import Job, Result
+from mvnjac.provenance import described
 from mvnjac.tables.slices import Slice
 
 
@@ -16,24 +18,32 @@ from mvnjac.tables.slices import Slice
 class Run:
     """An engine, and its listeners.
 
-    progress: (phase, rows more, rows in all or None); search: (phase, iteration, log-likelihood); device: where tensors lie.
+    progress: (phase, rows more, rows in all or None); search: (phase, iteration, log-likelihood); device: where tensors lie; kept:
+    where the sums of passes are kept.
     """
 
     engine: Engine = field(default_factory=lambda: Local(1))
     progress: Callable[[str, int, int | None], None] = lambda phase, rows, total: None
     search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
     device: str = "cpu"
+    kept: Kept | None = None
 
     def over(
         self,
         job: Job,
         slices: Sequence[Slice],
         phase: str,
-        record: Callable[[Result], None] = lambda result: None,
+        record: Callable[[Result], None] | None = None,
         known: Iterable[Result] = (),
         engine: Engine | None = None,
     ) -> Outcome:
-        """Run a job over the slices of a table."""
+        """Run a job over the slices of a table; each new result is recorded, or else kept where sums are kept, as it comes."""
+
+        def driven(record: Callable[[Result], None], known: Iterable[Result]) -> Outcome:
+            return drive(engine or self.engine, job, slices, lambda rows: self.progress(phase, rows, total), record, known)
+
         sizes = [at.rows for at in slices]
         total = None if None in sizes else sum(size or 0 for size in sizes)
-        return drive(engine or self.engine, job, slices, lambda rows: self.progress(phase, rows, total), record, known)
+        if self.kept is None or record is not None or engine is not None:
+            return driven(record or (lambda result: None), known)
+        return self.kept.run(described(job), len(slices), driven)

@@ -68,10 +68,10 @@ def content(data: Data, request: Request, run: Run) -> Content:
 
     Raises:
         UsageError: more parameters than a report can hold.
+        MemoryLimitError: more rows than it can hold.
     """
     source, names, gaussian = prepared(data, request, run)
-    _require_few(gaussian)
-    rows = observations(data, source, names, run)
+    rows = observations(data, source, names, _required_few(gaussian), run)
     J = gaussian.jacobian(rows.x)
     total = total_score(J)
     errors = "observed" if bool(rows.x.isnan().any()) else "expected"
@@ -105,10 +105,12 @@ def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailabl
     return attempt(lambda: cusum(J, labels))
 
 
-def _require_few(gaussian: Gaussian) -> None:
+def _required_few(gaussian: Gaussian) -> int:
+    """The number of parameters."""
     count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64)).columns())
     if count > _PARAMETERS:
         raise UsageError(
             f"The model has {count} parameters, and a report is of at most {_PARAMETERS}: choose fewer variables by --columns, or a "
             "--structure of fewer parameters."
         )
+    return count

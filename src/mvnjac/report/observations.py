@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac import memory
 from mvnjac.engines.run import Run
-from mvnjac.errors import TableError
+from mvnjac.errors import MemoryLimitError, TableError
 from mvnjac.estimates import Data
 from mvnjac.tables.base import Source
 from mvnjac.tables.rows import Rows, tensor_batches
 
+#: how many matrices of the scores of all rows are held at once where most are: by the test of breaks, as a series
+_MATRICES = 7
 _YEAR_FIRST = re.compile(r"\d{4}")
 
 
@@ -35,15 +38,21 @@ class Observations:
     sorted: bool
 
 
-def observations(data: Data, source: Source, names: Sequence[str], run: Run) -> Observations:
+def observations(data: Data, source: Source, names: Sequence[str], parameters: int, run: Run) -> Observations:
     """All rows of the table.
+
+    Args:
+        parameters: how many scores a row has.
 
     Raises:
         TableError: there are none.
+        MemoryLimitError: what is computed from them would not fit into memory.
     """
-    batches = []
+    batches, count = [], 0
     for rows in tensor_batches(source, names, data.index, data.missing is not None):
         batches.append(rows)
+        count += len(rows.x)
+        _require_memory(data, count, len(names), parameters)
         run.progress("reading", len(rows.x), None)
     if not batches:
         raise TableError(f"{data.path}: there are no rows to report on.")
@@ -55,6 +64,16 @@ def observations(data: Data, source: Source, names: Sequence[str], run: Run) -> 
         return Observations(x, labels, False)
     order = sorted(range(len(x)), key=lambda i: labels[i])
     return Observations(x[order], [labels[i] for i in order], True)
+
+
+def _require_memory(data: Data, rows: int, variables: int, parameters: int) -> None:
+    needed, free = 8 * rows * (_MATRICES * parameters + variables), memory.available(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise MemoryLimitError(
+            f"{data.path}: {rows:,} rows of scores by {parameters} parameters, seven times over, are {memory.human(needed)}, but there "
+            f"are {memory.human(free)} free: report on fewer rows, on fewer variables by --columns, or on a --structure of fewer "
+            "parameters; `mvnjac score` needs no more memory for more rows."
+        )
 
 
 def sortable(labels: Iterable[Any]) -> bool:
