@@ -137,4 +137,19 @@ template <class Work> bool freely(const Work &work) {
     return !failed;
 }
 
+// The first of `count` parts becomes the sum of all, each of `used` numbers and `size` apart: in pairs, in an order of their own.
+template <class T> void add_in_pairs(T *parts, index size, index count, int threads, index used = 0) {
+    constexpr index STEP = 4096;
+    used = used ? used : size;
+    divide((used + STEP - 1) / STEP, used * count < 1 << 16 ? 1 : threads, [&](index piece) {
+        const index first = piece * STEP, last = first + STEP < used ? first + STEP : used;
+        for (index step = 1; step < count; step *= 2)
+            for (index part = 0; part + step < count; part += 2 * step) {
+                T *to = parts + part * size;
+                const T *from = parts + (part + step) * size;
+                for (index i = first; i < last; i++) to[i] += from[i];
+            }
+    });
+}
+
 }  // namespace

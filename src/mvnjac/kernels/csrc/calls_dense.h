@@ -109,9 +109,7 @@ template <class T> PyObject *sums(Arguments in) {
         T *sums = scratch.memory, count = T(of.n);
         const auto form = [&](const auto &formed) {
             divide(parts.count, threads, [&](index part) { formed(sums + part * size, parts.first(part), parts.last(part, of.n)); });
-            for (index step = 1; step < parts.count; step *= 2)  // in pairs, in an order of their own
-                for (index part = 0; part + step < parts.count; part += 2 * step)
-                    for (index i = 0; i < size; i++) sums[part * size + i] += sums[(part + step) * size + i];
+            add_in_pairs(sums, size, parts.count, threads);
         };
         bool done = what == CENTRED;
         if (done || (!weights && !squares && !fourth && !of.column && sums_before_whitening(of))) {

@@ -13,9 +13,7 @@ template <class T> struct Squares {
 
     template <class Work> void form(int threads, const Work &work) {
         divide(count, threads, [&](index part) { work(part, memory.memory + part * each, memory.memory + part * each + ld * ld); });
-        for (index step = 1; step < count; step *= 2)
-            for (index part = 0; part + step < count; part += 2 * step)
-                for (index i = 0; i < ld * ld; i++) memory.memory[part * each + i] += memory.memory[(part + step) * each + i];
+        add_in_pairs(memory.memory, each, count, threads, ld * ld);
     }
     T at(index i, index j) const { return memory.memory[i * ld + j]; }
 };

@@ -181,7 +181,10 @@ template <class T> static bool whitened(const T *prepared, T *sums, index ld, in
     for (index i = 0; i < d; i++)
         for (index j = 0; j <= i; j++) full[i * ld + j] = full[j * ld + i] = S[i * ld + j];
     product<T, Shape::upper>(half, ld, d, d, d, full, ld, 1, Ct, ld);  // S Cᵀ
-    product(full, ld, d, d, d, C, ld, 1, half, ld);
+    for (index m = 0; m < d; m += TALL) {  // the lower triangle of C S Cᵀ
+        const index end = m + TALL < d ? m + TALL : d;
+        product(full + m * ld, ld, end - m, end, end, C + m * ld, ld, 1, half, ld);
+    }
     const T *diagonal = full;
     const T least = T(n);
     const auto size = [=](index k) { return diagonal[k * ld + k] > least ? diagonal[k * ld + k] : least; };
@@ -190,7 +193,7 @@ template <class T> static bool whitened(const T *prepared, T *sums, index ld, in
         T sum = 0;
         for (index i = 0; i <= k; i++) sum += C[k * ld + i] * sums[i];
         sums[k] = sum;
-        for (index j = 0; j <= k; j++) S[k * ld + j] = T(0.5) * (full[k * ld + j] + full[j * ld + k]);
+        memcpy(S + k * ld, full + k * ld, sizeof(T) * (k + 1));
     }
     return true;
 }
@@ -213,9 +216,12 @@ static void total(const T *prepared, const T *sums, index ld, T count, index d, 
     }
     if (!by_matrix) return;
     product<T, Shape::lower>(half, ld, d, d, d, S, ld, 1, C, ld);
-    product(G, ld, d, d, d, C, 1, ld, half, ld);
+    for (index m = 0; m < d; m += TALL) {  // the lower triangle of Cᵀ S C
+        const index end = m + TALL < d ? m + TALL : d;
+        product(G + m * ld, ld, end - m, end, d - m, C + m * ld + m, 1, ld, half + m * ld, ld);
+    }
     for (index i = 0; i < d; i++)
-        for (index j = 0; j <= i; j++) by_matrix[i * d + j] = by_matrix[j * d + i] = T(0.25) * (G[i * ld + j] + G[j * ld + i]);
+        for (index j = 0; j <= i; j++) by_matrix[i * d + j] = by_matrix[j * d + i] = T(0.5) * G[i * ld + j];
 }
 
 // −½ P over the lower triangle, column after column, doubled off the diagonal.
