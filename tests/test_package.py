@@ -35,6 +35,13 @@ def test_importing_the_package_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", "import mvnjac, sys; assert 'torch' not in sys.modules"], check=True)
 
 
+@pytest.mark.parametrize("use", ["jacobian(x, m, s).matrix()", "log_prob(x, m.requires_grad_(), s).sum().backward()"])
+def test_the_compiler_is_imported_only_by_who_compiles(use: str) -> None:
+    """It takes as long to import as torch does."""
+    made = "import sys, torch, mvnjac; x, m, s = torch.ones(1, 2), torch.zeros(2), torch.eye(2)"
+    subprocess.run([sys.executable, "-c", f"{made}; mvnjac.{use}; assert 'torch._dynamo' not in sys.modules"], check=True)
+
+
 def test_triton_is_imported_only_where_it_works() -> None:
     code = """
 import sys, torch, mvnjac

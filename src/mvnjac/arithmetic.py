@@ -12,8 +12,11 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-#: under torch.compile the result is known when the code is traced
-_constant_when_compiled: Callable[[Callable[[], bool]], Callable[[], bool]] = torch.compiler.assume_constant_result
+
+def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
+    """`torch.compiler.assume_constant_result`, which imports the compiler: that takes as long as importing torch."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def tracked(*tensors: Tensor) -> bool:
