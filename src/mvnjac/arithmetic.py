@@ -15,7 +15,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
     """`torch.compiler.assume_constant_result`, which imports the compiler: that takes as long as importing torch."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    vars(function)["_dynamo_marked_constant"] = True
     return function
 
 

@@ -56,6 +56,15 @@ class Data:
         source = self.open()[0] if self.log_returns else open_source(at.path, self.index)
         yield from tensor_batches(source, names, self.index, self.missing is not None, at)
 
+    def through(self, names: Sequence[str], at: Slice, told: Callable[[int], None], each: Callable[[int, Rows], None]) -> int:
+        """Each batch of the rows of a slice, and its number; `told` hears of its rows when it is done. Gives how many rows."""
+        count = 0
+        for i, rows in enumerate(self.rows(names, at)):
+            each(i, rows)
+            count += len(rows.x)
+            told(len(rows.x))
+        return count
+
 
 @dataclass(frozen=True)
 class Gather(Job):
@@ -65,11 +74,8 @@ class Gather(Job):
     names: tuple[str, ...]
 
     def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        gathering, count = Gathering(len(self.names)), 0
-        for rows in self.data.rows(self.names, unit.at):
-            gathering.add(rows.x)
-            count += len(rows.x)
-            told(len(rows.x))
+        gathering = Gathering(len(self.names))
+        count = self.data.through(self.names, unit.at, told, lambda _, rows: gathering.add(rows.x))
         return Result(unit.number, count, gathering if count else None)
 
 
@@ -81,11 +87,8 @@ class Moment(Job):
     names: tuple[str, ...]
 
     def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        tree, count = Tree[Moments](), 0
-        for i, rows in enumerate(self.data.rows(self.names, unit.at)):
-            tree.add(i, Moments.of(rows.x))
-            count += len(rows.x)
-            told(len(rows.x))
+        tree = Tree[Moments]()
+        count = self.data.through(self.names, unit.at, told, lambda i, rows: tree.add(i, Moments.of(rows.x)))
         return Result(unit.number, count, tree.total())
 
 

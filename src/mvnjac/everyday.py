@@ -193,7 +193,7 @@ class Everyday:
         d = own.d
         by_mean, by_matrix = torch.empty(d, dtype=own.dtype), torch.empty((d, d), dtype=own.dtype)
         own.native.sums(
-            own.itemsize, x.data_ptr(), 0, own.data, x.shape[0], d, 0 if weights is None else weights.data_ptr(),
+            own.itemsize, x.data_ptr(), own.data, x.shape[0], d, 0, 0 if weights is None else weights.data_ptr(),
             by_mean.data_ptr(), by_matrix.data_ptr(), 0, 0, what, torch.get_num_threads(),
         )  # fmt: skip
         return {"mean": by_mean, "covariance_matrix": by_matrix}

@@ -36,7 +36,7 @@ def _by_kernels(quick: Everyday | Many) -> dict[str, str]:
             "matrix, others": "plain torch, batched",
         }
     prepared, d = quick.prepared, quick.prepared.d
-    halved = kernels.native.whitens_sums(prepared.itemsize, prepared.data, quick.x.shape[0], d)
+    halved = planner.halves_sums(prepared.itemsize, prepared.data, quick.x.shape[0], d)
     return {
         "log_prob": f"compiled kernel ({name}): rows whitened by L⁻¹ in blocks that stay in the cache",
         "sum": "Σ r and Σ r rᵀ of centred rows, whitened once: that costs no digits at this conditioning"

@@ -19,7 +19,7 @@ from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.curvature import Curvature, DenseCurvature, StructuredCurvature
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
-from mvnjac.everyday import Everyday, everyday
+from mvnjac.everyday import prepared
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.marginal_curvature import suited
 from mvnjac.model import Model
@@ -151,9 +151,9 @@ def natural_gradient(
         tensor([2., 1.])
     """
     plain = wrt is None and weights is None and missing is None and precision is None
-    plain = plain and isinstance(mean, Tensor) and mean.ndim == 1  # many Gaussians are not evaluated here
-    quick = everyday(x, mean, covariance) if plain else None
-    step = quick.natural_gradient() if isinstance(quick, Everyday) else None
+    ready = prepared(mean, covariance) if plain else None
+    quick = None if ready is None else ready.rows(x)
+    step = None if quick is None else quick.natural_gradient()
     if step is not None:
         return step
     model = Model("natural_gradient", mean, covariance, None, precision, check, missing=missing)

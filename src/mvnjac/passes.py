@@ -24,6 +24,7 @@ from mvnjac.sample import Gathering, Sample
 
 if TYPE_CHECKING:
     from mvnjac.estimates import Data
+    from mvnjac.tables.rows import Rows
 
 #: numbers that are held of the rows of all patterns together, in a unit or in what was merged: 64 MB
 MOST_HELD = 2**23
@@ -160,11 +161,8 @@ class Look(Job):
     most: int
 
     def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        survey, count = Survey(len(self.names), self.most), 0
-        for rows in self.data.rows(self.names, unit.at):
-            survey.add(rows.x)
-            count += len(rows.x)
-            told(len(rows.x))
+        survey = Survey(len(self.names), self.most)
+        count = self.data.through(self.names, unit.at, told, lambda _, rows: survey.add(rows.x))
         return Result(unit.number, count, survey if count else None)
 
 
@@ -182,10 +180,11 @@ class Expect(Job):
 
     def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
         gaussian = Gaussian(self.mean, self.covariance, missing="marginalise")
-        tree, count = Tree[Totals](), 0
-        for i, rows in enumerate(self.data.rows(self.names, unit.at)):
+        tree = Tree[Totals]()
+
+        def add(i: int, rows: Rows) -> None:
             J = gaussian.jacobian((rows.x - self.origin) / self.units)
             tree.add(i, Totals({VALUE: J.log_prob.sum(), **J.sum(wrt=self.wrt)}))
-            count += len(rows.x)
-            told(len(rows.x))
+
+        count = self.data.through(self.names, unit.at, told, add)
         return Result(unit.number, count, tree.total())

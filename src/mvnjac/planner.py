@@ -21,9 +21,19 @@ _FEW_PATTERNS, _DENSE_MARGINALS = 32, 256
 def sums_first(n: int, d: int) -> bool:
     """Whether a total is formed from the sums Σ z and Σ z zᵀ: one product with d×d a row, and then d³, instead of two a row.
 
-    The rows are whitened before they are summed, so that this costs no digits (summing r rᵀ would, at large κ).
+    The rows are whitened before they are summed, so that this costs no digits (summing r rᵀ would, at large κ); where the kernel
+    forms the sums, `halves_sums` has the exception.
     """
     return n >= 2 * d
+
+
+def halves_sums(itemsize: int, prepared: bytes, n: int, d: int) -> bool:
+    """Whether the kernel sums r rᵀ of a prepared Gaussian and whitens the sum: d²/2 a row instead of d².
+
+    It costs no digits where an error of the sums grows at most 8 times (`NARROW` in arguments.h), and pays from n = 4d on. The kernel
+    decides by the same rule, and goes back to whitening rows first where the rows themselves do not allow it.
+    """
+    return bool(kernels.native.whitens_sums(itemsize, prepared, n, d))
 
 
 def multiplies(n: int, d: int) -> bool:

@@ -74,13 +74,14 @@ class Sum(Job):
         return self._over(unit, told, lambda rows, J: None)
 
     def _over(self, unit: Unit, told: Callable[[int], None], each: Callable[[Rows, Jacobian], None]) -> Result:
-        tree, count, kernel = Tree[Bundle](), 0, self.kernel
-        for i, rows in enumerate(self.data.rows(self.names, unit.at)):
+        tree, kernel = Tree[Bundle](), self.kernel
+
+        def add(i: int, rows: Rows) -> None:
             derivatives = kernel.derivatives(rows.x.to(self.density.device))
             tree.add(i, kernel.of(derivatives))
             each(rows, Jacobian(derivatives))
-            count += len(rows.x)
-            told(len(rows.x))
+
+        count = self.data.through(self.names, unit.at, told, add)
         sums = tree.total()
         return Result(unit.number, count, sums if self.density.device == "cpu" else mapped(sums, Tensor.cpu))
 
@@ -102,12 +103,11 @@ class Stream(Job):
         return self.density.gaussian()
 
     def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        count = 0
-        for rows in self.data.rows(self.names, unit.at):
+        def write(_: int, rows: Rows) -> None:
             J = self._gaussian.jacobian(rows.x.to(self.density.device))
             _write(self.sink, rows, J, self.wrt, self.layout, self.schema)
-            count += len(rows.x)
-            told(len(rows.x))
+
+        count = self.data.through(self.names, unit.at, told, write)
         return Result(unit.number, count, None)
 
 

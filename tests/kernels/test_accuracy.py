@@ -16,7 +16,7 @@ import torch
 from mpmath import mp
 from torch import Tensor
 
-from mvnjac import kernels
+from mvnjac import kernels, planner
 from mvnjac.coordinates import symmetric
 from mvnjac.everyday import everyday
 from mvnjac.kernels.reference import small_gaussians
@@ -124,7 +124,7 @@ def test_rows_far_from_the_mean_are_whitened_before_they_are_summed() -> None:
     mean = torch.zeros(2, dtype=torch.float64)
     quick = everyday(x, mean, sigma)
     assert quick is not None
-    assert kernels.native.whitens_sums(8, quick.prepared.data, 40, 2)
+    assert planner.halves_sums(8, quick.prepared.data, 40, 2)
     mp.dps = 50
     P = mpmath.matrix(sigma.tolist()) ** -1
     a = mpmath.matrix(x.tolist()) * P

@@ -38,8 +38,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def data(n: int, d: int, device: torch.device, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     covariance = definite(n, d)
-    given = normal(n, d, seed=1), normal(n, d, seed=2), 0.5 * (covariance + covariance.mT)
-    return tuple(t.to(device, dtype) for t in given)  # type: ignore[return-value]
+    x, mean, covariance = (
+        t.to(device, dtype) for t in (normal(n, d, seed=1), normal(n, d, seed=2), 0.5 * (covariance + covariance.mT))
+    )
+    return x, mean, covariance
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> object:

@@ -148,7 +148,7 @@ def whitened_sums(
     prepared = native.prepare_triangle(itemsize, mean.data_ptr(), scale_tril.data_ptr(), *scale_tril.stride(), d)
     first, second = x.new_empty(d), x.new_empty(Size((d, d)))
     native.sums(
-        itemsize, x.data_ptr(), 0 if by_row else x.stride(1), prepared, n, d, _address(weights), first.data_ptr(), second.data_ptr(),
+        itemsize, x.data_ptr(), prepared, n, d, 0 if by_row else x.stride(1), _address(weights), first.data_ptr(), second.data_ptr(),
         _address(squares), _address(fourth), WHITENED, torch.get_num_threads(),
     )  # fmt: skip
     return first, second

@@ -79,6 +79,14 @@ struct Arguments {
     }
 };
 
+// Rows of a prepared Gaussian, row after row.
+template <class T> Dense<T> dense_rows(Arguments &in) {
+    Dense<T> of{};
+    of.x = in.address<T>(), of.prepared = in.prepared<T>();
+    of.n = in.integer(), of.d = in.integer();
+    return of;
+}
+
 // Rows in parts whose number does not depend on the threads, so that sums do not either.
 struct Parts {
     index rows, count;

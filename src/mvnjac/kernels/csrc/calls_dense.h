@@ -61,9 +61,7 @@ template <class T> PyObject *symmetric(Arguments in) {
 }
 
 template <class T> PyObject *log_prob(Arguments in) {
-    Dense<T> of{};
-    of.x = in.address<T>(), of.prepared = in.prepared<T>();
-    of.n = in.integer(), of.d = in.integer();
+    const Dense<T> of = dense_rows<T>(in);
     T *out = in.address<T>();
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
@@ -92,9 +90,8 @@ enum Sums { WHITENED, COMPLETED, CENTRED };
 // Of whitened rows Σ w z (d) and Σ w z zᵀ (d, d), or completed: the totals by the mean and by Σ; or of centred rows, without
 // weights. Where wanted ‖z‖² of each row, and Σ w a² a²ᵀ (d, d) of a = Σ⁻¹ (x − µ).
 template <class T> PyObject *sums(Arguments in) {
-    Dense<T> of{};
-    of.x = in.address<T>(), of.column = in.integer(), of.prepared = in.prepared<T>();
-    of.n = in.integer(), of.d = in.integer();
+    Dense<T> of = dense_rows<T>(in);
+    of.column = in.integer();
     const T *weights = in.address<T>();
     T *first = in.address<T>(), *second = in.address<T>(), *squares = in.address<T>(), *fourth = in.address<T>();
     const index what = in.integer();
@@ -142,9 +139,7 @@ template <class T> PyObject *sums(Arguments in) {
 }
 
 template <class T> PyObject *matrix(Arguments in) {
-    Dense<T> of{};
-    of.x = in.address<T>(), of.prepared = in.prepared<T>();
-    of.n = in.integer(), of.d = in.integer();
+    const Dense<T> of = dense_rows<T>(in);
     T *out = in.address<T>();
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;

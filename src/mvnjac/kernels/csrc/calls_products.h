@@ -20,9 +20,7 @@ template <class T> struct Squares {
 
 // JᵀWJ (p, p) over all columns.
 template <class T> PyObject *gram(Arguments in) {
-    Dense<T> of{};
-    of.x = in.address<T>(), of.prepared = in.prepared<T>();
-    of.n = in.integer(), of.d = in.integer();
+    const Dense<T> of = dense_rows<T>(in);
     const T *weights = in.address<T>();
     T *out = in.address<T>();
     const int threads = static_cast<int>(in.integer());
