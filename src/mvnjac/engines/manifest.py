@@ -258,7 +258,9 @@ def _require_same(path: str, held: Mapping[str, Any], asked: Mapping[str, Any]) 
     before = {file["path"]: file for file in held["input"]}
     now = {file["path"]: file for file in asked["input"]}
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    what = "is new" if changed[0] not in before else "is gone" if changed[0] not in now else "was changed since"
+    what = (
+        "was not read then" if changed[0] not in before else "is not read now" if changed[0] not in now else "was changed since"
+    )
     raise UsageError(f"{path}: the input {changed[0]} {what}; --force begins anew.")
 
 

@@ -155,7 +155,10 @@ def whitened_sums(
 
 
 def project(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> Tensor | None:
-    """(n, k) u B with u = (x − µ)/√v: x (n, d), mean and root √v (d,), loading B (d, k); None where the kernel cannot do it."""
+    """(n, k) u B with u = (x − µ)/√v: x (n, d), mean and root √v (d,), loading B (d, k); None where the kernel cannot do it.
+
+    `covariance/variable_blocks.py` does the same in plain torch.
+    """
     n, d = x.shape
     k = loading.shape[-1]
     if not _serves_factors(x, mean, root, loading):
