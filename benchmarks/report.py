@@ -19,8 +19,8 @@ PREFACE = """\
 which timed every contestant once, in turn, every one in a process of its own that is stopped when it is not its turn. "Best
 peer" is the peer with which we compare worst. A floor does only what cannot be avoided. Peak memory is the most that the first
 call took above its inputs, MB of 10⁶ bytes; of `out=`, the output is an input. Releasing a result is not timed. Times are medians.
-A call is repeated for 10 ms, after a quarter as many untimed ones; who begins changes from round to round. Who takes over 5 s (over 1 s in
-`make bench-quick`) is timed once. Targets are for float64 and one thread,
+A call is repeated for 10 ms, after a quarter as many untimed ones; who begins changes from round to round. Who takes over 5 s
+(over 1 s in `make bench-quick`) is timed once. Targets are for float64 and one thread,
 but for the group that compares 2 threads with 1.
 """
 

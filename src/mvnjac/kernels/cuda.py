@@ -83,9 +83,7 @@ def _refusal(device: torch.device) -> str | None:
     try:
         with _current(device), _disable_current_modes():
             triton_trial.run(device)
-    except (
-        Exception
-    ) as error:  # Triton's, the compiler's or the driver's, of any kind: plain torch serves, and `why_not` says it
+    except triton_trial.FAILURES as error:  # plain torch serves, and `why_not` says it
         return f"Triton does not work on {device}: {type(error).__name__}: {error}".splitlines()[0]
     return None
 

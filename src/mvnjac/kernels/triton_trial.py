@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import torch
 import triton
 import triton.language as tl
+from triton.errors import TritonError
+
+#: what Triton, the compiler of its launchers, or the driver say where they do not work
+FAILURES = (TritonError, RuntimeError, OSError, ImportError, subprocess.SubprocessError)
 
 
 @triton.jit
