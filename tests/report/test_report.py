@@ -102,7 +102,7 @@ def test_estimates_and_condition(ecb: Path, returns: pd.DataFrame) -> None:
     assert condition["correlation"] == pytest.approx(np.linalg.cond(returns.corr()), rel=1e-6)
     assert condition["covariance"] == pytest.approx(np.linalg.cond(returns.cov()), rel=1e-6)
     assert {name for name, _ in condition["combination"][:2]} == {"USD", "HKD"}
-    assert condition["digits64"] == pytest.approx(15.65 - np.log10(condition["correlation"]), abs=0.01)
+    assert condition["digits64"] == pytest.approx(-np.log10(np.finfo(float).eps * condition["correlation"]), rel=1e-9)
     assert record["data"] | {"first": "1999-01-05", "rows": 7125, "sorted": True} == record["data"]
 
 
