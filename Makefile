@@ -11,7 +11,7 @@ COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
 REPORT := build/demo/ecb_report.html
 
-.PHONY: setup demo test test-triton sanitize lint mutate docs wheels bench bench-quick clean
+.PHONY: setup demo test test-long test-triton sanitize lint mutate docs wheels bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ demo: setup
 # Two processes of one thread each, but for the tests of threads, which set their number themselves.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The full studies (sizes of tests, searches, every function in every mode of torch), of which `make test` runs a seeded tenth.
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 # Triton's kernels, through its interpreter on the CPU and its compiler; a torch for CUDA brings a Triton of its own, and that one serves
 test-triton: setup
