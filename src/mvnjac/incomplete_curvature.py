@@ -7,14 +7,16 @@ and z = z_c is a complete row of what it observes, so that with B = o ∘ (K̃ z
     Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
 
 and sums over rows need only Σ o oᵀ for the first, however many patterns there are; for the second, no more than d + 1 rows a pattern
-that have the same sums of products. Structures that keep their form add up a structure a pattern instead
-(`marginal_curvature.py`).
+that have the same sums of products. Where the rows share one Σ of few enough variables, both are formed once, as matrices over the
+unique elements of m and K (`pattern_sums.py`), and a product is a product with them. Structures that keep their form add up a
+structure a pattern instead (`marginal_curvature.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Size, Tensor
@@ -22,16 +24,18 @@ from torch import Size, Tensor
 from mvnjac.arithmetic import tracked
 from mvnjac.batches import sum_to
 from mvnjac.chains import Chains
+from mvnjac.coordinates import symmetric
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.curvature import Curvature
 from mvnjac.definition import Definition
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ShapeError
 from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.pattern_sums import PatternSums
 from mvnjac.whitened import Whitening, added
 
-#: the most variables for which d⁴ numbers are held
-_LARGEST = 64
+#: the most variables for which products are products with a matrix over the unique elements: d⁴/4 numbers
+_LARGEST = 96
 
 
 @dataclass
@@ -81,14 +85,50 @@ class _Terms:
 
 
 class IncompleteStatistics:
-    """The rows that a Hessian sums, with their weights; for each entry of `own`."""
+    """The rows that a Hessian sums, with their weights; for each entry of `own`.
 
-    def __init__(self, rows: IncompleteResiduals, derivatives: Derivatives, weights: Tensor | None, own: Size) -> None:
+    basis: that of the coordinates (m, K), for the Hessian as a matrix (`pattern_sums.py`); packed: whether products are taken with it.
+    """
+
+    def __init__(
+        self,
+        rows: IncompleteResiduals,
+        derivatives: Derivatives,
+        weights: Tensor | None,
+        own: Size,
+        basis: Tensor | None,
+        packed: bool,
+    ) -> None:
         self.rows, self.derivatives, self.own, self.weights = rows, derivatives, own, _given(rows, weights)
-        self.turned = _turned(rows, self.weights)
-        self.terms = [_Terms.of(part.chains, rows.of_rows(part.chains, self.weights)) for part in self.turned]
+        self.basis, self.packed = basis, packed
+
+    @cached_property
+    def sums(self) -> PatternSums:
+        """What the matrix follows from."""
+        return PatternSums.of(self.rows, self.weights, self.basis, observed=True)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(d + q, d + q) the Hessian by the unique elements of (m, K)."""
+        return self.sums.hessian
+
+    @cached_property
+    def turned(self) -> list[_Turned]:
+        """The chains, bundle by bundle."""
+        return _turned(self.rows, self.weights)
+
+    @cached_property
+    def terms(self) -> list[_Terms]:
+        """Their rows."""
+        return [_Terms.of(part.chains, self.rows.of_rows(part.chains, self.weights)) for part in self.turned]
+
+    @cached_property
+    def score(self) -> tuple[Tensor, Tensor]:
+        """(*own, d) and (*own, d, d) the total score by m and K."""
+        if self.packed:
+            return self.sums.score
         scores = [self._score(part, terms) for part, terms in zip(self.turned, self.terms, strict=True)]
-        self.score = _added_up(rows, self.turned, scores, own)
+        return _added_up(self.rows, self.turned, scores, self.own)
 
     @staticmethod
     def _score(part: _Turned, terms: _Terms) -> tuple[Tensor, Tensor]:
@@ -102,8 +142,6 @@ class IncompleteCurvature(Curvature):
     weights: those of the rows in their average, the information; None: all count the same.
     """
 
-    broadcasts = False
-
     def __init__(
         self,
         names: Sequence[str],
@@ -112,7 +150,7 @@ class IncompleteCurvature(Curvature):
         own: Size,
         weights: Tensor | None = None,
     ) -> None:
-        self.names, self.rows, self.own = list(names), _suited(rows, own), own
+        self.names, self.rows, self.own, self.weights = list(names), _suited(rows, own), own, weights
         rows = self.rows
         if rows.covariance.mean is not None and rows.mean.ndim > 1:
             raise ShapeError(
@@ -120,14 +158,18 @@ class IncompleteCurvature(Curvature):
                 "its own; let the function return a mean (d,)."
             )
         mean, factor = rows.mean, rows.factor.dense()
-        self.maps = (
-            Whitening(mean, factor, names, owners)
+        self.natural_coordinates = bool(owners) and set(names) <= {"mean", "covariance_matrix"}
+        self.formable = list(names) != ["mean"] and _formable(rows, own, weights)
+        self.broadcasts = self.formable and rows.d <= _LARGEST
+        self.maps: Whitening | Definition | Moments = (
+            Moments(mean, names)
+            if self.natural_coordinates and self.broadcasts
+            else Whitening(mean, factor, names, owners)
             if owners or list(names) == ["mean"]
             else Definition(rows.covariance, mean, factor, names)
         )
-        self._turned, self._count = _turned(rows, weights), sum_to(_given(rows, weights), own, 0)
-
-        self._squares = _squares(rows, weights) if not own else None
+        self._basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
+        self._count = sum_to(_given(rows, weights), own, 0)
 
     @property
     def redundant(self) -> bool:
@@ -135,20 +177,26 @@ class IncompleteCurvature(Curvature):
 
     @property
     def work(self) -> int:
-        if self._squares is not None:
-            return 2 * self.rows.d**2
-        patterns = sum(part.chains.bundle.patterns.shape[-1] for part in self._turned)
-        return min(self.rows.batch.numel(), patterns * 2 * (self.rows.d + 1)) * self.rows.d + sum(
-            part.rotation.numel() for part in self._turned
-        )
+        d = self.rows.d
+        if self.broadcasts:
+            return 4 * d**2
+        rotations = sum(chains.scale_tril.numel() for chains in self.rows.chains)
+        return min(self.rows.batch.numel(), _patterns(self.rows) * 2 * (d + 1)) * 4 * d + 4 * rotations
+
+    @cached_property
+    def _turned(self) -> list[_Turned]:
+        return _turned(self.rows, self.weights)
+
+    @cached_property
+    def fisher_matrix(self) -> Tensor:
+        """(d + q, d + q) the information of the average row, by the unique elements of (m, K)."""
+        fisher = PatternSums.of(self.rows, self.weights, self._basis, expected=True).fisher
+        return fisher.div_(torch.where(self._count == 0, 1, self._count))  # of no rows there is nothing to average
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)  # of no rows there is nothing to average
-        if self._squares is not None:
-            m, K = self.maps.change(v)
-            first, second = self._squares
-            g, M = (first @ m.unsqueeze(-1)).squeeze(-1), 0.5 * (second @ K.flatten(-2).unsqueeze(-1)).reshape(K.shape)
-            return self.maps.gradients(g / count, M / count.unsqueeze(-1))
+        if self.broadcasts:
+            return self.maps.gradients(*_image(self.fisher_matrix, *self.maps.change(v)))
+        count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)
         m, K = self._folded(self.rows, v)
         parts = []
         for part in self._turned:
@@ -163,12 +211,18 @@ class IncompleteCurvature(Curvature):
     def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> IncompleteStatistics:
         rows = derivatives.rows
         assert isinstance(rows, IncompleteResiduals)
-        return IncompleteStatistics(_suited(rows, own), derivatives, weights, own)
+        rows = _suited(rows, own)
+        packed = self.broadcasts and _formable(rows, own, weights)
+        return IncompleteStatistics(rows, derivatives, weights, own, self._basis, packed)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, IncompleteStatistics)
         if isinstance(self.maps, Whitening):
             self.maps.require_one_parametrisation()
+        if statistics.packed:
+            m, K = self.maps.change(v)
+            image = self.maps.gradients(*_image(statistics.matrix, m, K))
+            return added(image, self.maps.bent(v, m, K, *statistics.score))
         m, K = self._folded(statistics.rows, v)
         parts = []
         for part, terms in zip(statistics.turned, statistics.terms, strict=True):
@@ -197,19 +251,44 @@ class IncompleteCurvature(Curvature):
         return rows.layout.fold_own(m, 1).unsqueeze(-2), rows.layout.fold_own(K, 2).unsqueeze(-3)
 
 
-def _squares(rows: IncompleteResiduals, weights: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Σ w Π (d, d) and Σ w Π ⊗ Π (d², d²), of which products with the information are products, where patterns are many."""
-    d, given = rows.d, _given(rows, weights)
-    if not rows.together or rows.layout.groups or d > _LARGEST or tracked(rows.mean, given, *rows.factor.tensors()):
-        return None
-    if sum(part.bundle.patterns.shape[-1] for part in rows.chains) <= 2 * d:
-        return None
-    shifts, pattern = rows.shifts()
-    assert pattern is not None
-    projections = (torch.eye(d, dtype=shifts.dtype, device=shifts.device) - 2 * shifts).flatten(-2)
-    each = projections.new_zeros(len(projections)).index_add(0, pattern, rows.layout.fold(given, 0))
-    products = (projections.mT * each) @ projections
-    return (each @ projections).reshape(d, d), products.reshape(d, d, d, d).transpose(1, 2).reshape(d * d, d * d)
+class Moments:
+    """The mean and Σ themselves as coordinates, with the interface of `whitened.Whitening`."""
+
+    def __init__(self, mean: Tensor, names: Sequence[str]) -> None:
+        self.mean, self.names = mean, list(names)
+
+    def change(self, v: Values) -> tuple[Tensor, Tensor]:
+        """(dµ, dΣ)."""
+        d = self.mean.shape[-1]
+        return v.get("mean", self.mean.new_zeros(d)), v.get("covariance_matrix", self.mean.new_zeros(d, d))
+
+    def gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """Those that were asked for."""
+        return {name: {"mean": g, "covariance_matrix": M}[name] for name in self.names}
+
+    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """Nothing: they are linear."""
+        return {}
+
+
+def _image(matrix: Tensor, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., d) and (..., d, d): the full gradients that a matrix over the unique elements of (m, K) gives for a change."""
+    d = m.shape[-1]
+    kind = symmetric(d)
+    k = kind.pack(K)
+    batch = torch.broadcast_shapes(m.shape[:-1], k.shape[:-1])
+    image = torch.cat([m.expand(*batch, d), k.expand(*batch, k.shape[-1])], -1) @ matrix
+    return image[..., :d], kind.unpack_gradient(image[..., d:])
+
+
+def _formable(rows: IncompleteResiduals, own: Size, weights: Tensor | None) -> bool:
+    """Whether second order over these rows is a matrix of numbers: one mean, one Σ, and nobody differentiates it."""
+    watched = rows.tracked or tracked(_given(rows, weights), rows.mean, *rows.factor.tensors())
+    return not own and rows.together and not rows.layout.groups and rows.mean.ndim == 1 and not watched
+
+
+def _patterns(rows: IncompleteResiduals) -> int:
+    return sum(chains.bundle.patterns.shape[-1] for chains in rows.chains)
 
 
 def _suited(rows: IncompleteResiduals, own: Size) -> IncompleteResiduals:

@@ -21,6 +21,7 @@ from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.everyday import prepared
 from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.incomplete_curvature import IncompleteCurvature, IncompleteStatistics
 from mvnjac.marginal_curvature import suited
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
@@ -168,7 +169,7 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     derivatives, selection = _derivatives(model, x), _select(model, wrt)
     own = model.reduced_batch if reduce else derivatives.rows.batch
     with model.arithmetic():
-        second = _curvature(model, _names(selection), derivatives.rows)
+        second = _curvature(model, _names(selection), derivatives.rows, own=own)
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
     return _hessian(model, selection, own, second, sums, _scale(model, wrt, derivatives.rows))
 
@@ -196,7 +197,8 @@ def _hessian(
         lambda v: second.hessian(sums, v),
         lambda b: second.hessian_solve(sums, b),
         curvature=second,
-        matrix=_direct(second, lambda dense: hessian_matrix(dense.factor, _as_sums(sums))),
+        matrix=_incomplete(second, selection, lambda: _as_statistics(sums).matrix)
+        or _direct(second, lambda dense: hessian_matrix(dense.factor, _as_sums(sums))),
         scale=scale,
     )
 
@@ -229,7 +231,8 @@ def _fisher(
         second.fisher,
         second.fisher_solve,
         curvature=second,
-        matrix=_direct(second, lambda dense: fisher_matrix(dense.factor, model.batch)),
+        matrix=_incomplete(second, selection, lambda: _as_incomplete(second).fisher_matrix)
+        or _direct(second, lambda dense: fisher_matrix(dense.factor, model.batch)),
         inverse_diagonal=_direct(second, lambda dense: fisher_inverse_diagonal(dense.factor, model.batch)),
         scale=scale,
     )
@@ -260,11 +263,16 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
 
 
-def _curvature(model: Model, names: Sequence[str], rows: Residuals | None = None, weights: Tensor | None = None) -> Curvature:
-    """Second order by these parameters, the way that suits them; and these (weighted) rows where some of their entries are missing."""
+def _curvature(
+    model: Model, names: Sequence[str], rows: Residuals | None = None, weights: Tensor | None = None, own: Size | None = None
+) -> Curvature:
+    """Second order by these parameters, the way that suits them; and these (weighted) rows where some of their entries are missing.
+
+    own: the batch that sums over the rows keep; by default that of the mean and the covariance.
+    """
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
-        return suited(model, names, rows, weights)
+        return suited(model, names, rows, weights, model.reduced_batch if own is None else own)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
@@ -293,6 +301,28 @@ def _direct(second: Curvature, matrix: Callable[[DenseCurvature], Tensor]) -> Ca
     if isinstance(second, DenseCurvature) and second.names == ["mean", "covariance_matrix"]:
         return lambda: matrix(second)
     return None
+
+
+def _incomplete(second: Curvature, selection: Selection, matrix: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+    """Of rows with missing entries, too, by the mean and Σ: whole parameters of the matrix over both."""
+    if not isinstance(second, IncompleteCurvature) or not second.natural_coordinates or not second.formable:
+        return None
+    d, parts = second.rows.d, [part.name for part in selection.parts]
+    if parts == ["mean", "covariance_matrix"]:
+        return lambda: matrix()
+    places = {"mean": torch.arange(d), "covariance_matrix": torch.arange(d, d * (d + 3) // 2)}
+    chosen = torch.cat([places[name] for name in parts])
+    return lambda: matrix()[chosen][:, chosen]
+
+
+def _as_incomplete(second: Curvature) -> IncompleteCurvature:
+    assert isinstance(second, IncompleteCurvature)
+    return second
+
+
+def _as_statistics(sums: object) -> IncompleteStatistics:
+    assert isinstance(sums, IncompleteStatistics)
+    return sums
 
 
 def _as_sums(sums: object) -> Sums:

@@ -17,13 +17,13 @@ from mvnjac.model import Model
 from mvnjac.residuals import Residuals
 
 
-def suited(model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None) -> Curvature:
-    """Second order by these parameters, the way that suits them."""
+def suited(model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None, batch: Size) -> Curvature:
+    """Second order by these parameters, the way that suits them; sums over the rows keep `batch`."""
     own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
     if own and (rows.keeps_form or rows.groups):
         return MarginalCurvature(model, names, rows, weights)
     owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
-    return IncompleteCurvature(names, owners, rows, model.reduced_batch, weights)
+    return IncompleteCurvature(names, owners, rows, batch, weights)
 
 
 class MarginalCurvature(StructuredCurvature):

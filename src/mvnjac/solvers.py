@@ -1,4 +1,4 @@
-"""Solving with an information or a Hessian where no closed form does: by eigenvalues, or by iteration."""
+"""Solving with an information or a Hessian where no closed form does: by a factor, by eigenvalues, or by iteration."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mvnjac.arithmetic import tracked
 from mvnjac.errors import SingularError
 
 #: the relative residual that an iteration must reach, in units of eps
 _RESIDUAL = 1e3
+#: a matrix is certainly regular where the ratio of its eigenvalues is at most so much of the largest that is told from a singular one
+_CERTAIN = 0.1
 #: the columns that a message names
 _SHOWN = 5
 
@@ -31,6 +34,9 @@ def dense_solution(
     """
     scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt() if scale is None else scale
     scale = torch.where(scale > 0, scale, 1)
+    if not redundant and (definite := _definite_factor(A, scale)) is not None:
+        sign, L = definite
+        return sign * torch.cholesky_solve((b / scale).reshape(-1, A.shape[-1]).mT, L).mT.reshape(b.shape) / scale
     values, Q = torch.linalg.eigh(A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:
         require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1], lambda: _along(values, Q, columns))
@@ -42,6 +48,23 @@ def dense_solution(
     inverse = torch.where(regular, 1 / torch.where(regular, values, 1), 0)
     solution = _times(Q, inverse * _times(Q.mT, b / scale)) / scale
     return solution - _times(null, _times(null.mT, solution))
+
+
+def _definite_factor(A: Tensor, scale: Tensor) -> tuple[int, Tensor] | None:
+    """(±1, L) of ±A = diag(scale) L Lᵀ diag(scale), a single matrix that is certainly regular; else None, and eigenvalues tell.
+
+    That it is regular follows from ‖A‖ ‖A⁻¹‖ in the Frobenius norm, which bounds the ratio of the eigenvalues from above. A
+    factor and an inverse take a tenth of the time that eigenvalues and eigenvectors take.
+    """
+    if A.ndim != 2 or tracked(A, scale):
+        return None
+    scaled = A / (scale.unsqueeze(-1) * scale)
+    sign = -1 if bool(scaled.trace() < 0) else 1
+    L, info = torch.linalg.cholesky_ex(sign * scaled)
+    if bool(info != 0):
+        return None
+    ratio = torch.linalg.matrix_norm(scaled) * torch.linalg.matrix_norm(torch.cholesky_inverse(L))
+    return (sign, L) if bool(ratio * len(A) * torch.finfo(A.dtype).eps < _CERTAIN) else None
 
 
 def conjugate_gradients(
