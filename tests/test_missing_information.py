@@ -7,6 +7,8 @@ the expected information, pattern by pattern. lavaan's own numbers are in `test_
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -219,6 +221,58 @@ def test_many_patterns() -> None:
     wanted = book.hessian_times(x, v)
     size = float(mvnjac.hessian(x, mean, structure, **GAPS).matrix().abs() @ v.abs() @ torch.ones_like(v))
     assert_close(mvnjac.hessian(x, mean, structure, **GAPS).matvec(v), wanted, kappa, what="H v", scale=size)
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("per_pattern", [1, 40])
+def test_sums_over_patterns(owner: str, per_pattern: int) -> None:
+    """Few rows a pattern and many, with weights of both signs and an empty row, by every parametrisation."""
+    d, observed = 5, torch.rand(6, 5, generator=torch.Generator().manual_seed(2)) < 0.6
+    observed[0], observed[1] = True, False
+    mean, sigma = Maker(seed=3).normal(d), Maker(seed=4).definite(d)
+    x = Maker(batch=(6 * per_pattern,), seed=2).normal(d).masked_fill(~observed.repeat(per_pattern, 1), torch.nan)
+    weights = torch.linspace(-0.5, 2, len(x), dtype=torch.float64)
+    book, kappa = missing.dense_textbook(OWNERS[owner], mean, sigma), condition(sigma) ** 2
+    H = mvnjac.hessian(x, mean, sigma, wrt=book.names, weights=weights, **GAPS).matrix()
+    wanted = sum(w * book.hessian(row.unsqueeze(0)) for w, row in zip(weights, x, strict=True))
+    assert isinstance(wanted, Tensor)
+    assert_close(H, wanted, kappa, what="hessian", scale=float(sum(abs(w) for w in weights) * 10))
+    assert torch.equal(H, H.mT)
+
+
+@pytest.mark.parametrize("wrt", [["covariance_matrix"], ["covariance_matrix", "mean"], ["mean"]])
+def test_whole_parameters_in_any_order(wrt: list[str]) -> None:
+    """Parts of the matrix over both, in the order in which they were asked for."""
+    x, mean, sigma = sample("Dense")
+    for operator, whole in [
+        (mvnjac.hessian(x, mean, sigma, wrt=wrt, **GAPS), mvnjac.hessian(x, mean, sigma, **GAPS)),
+        (
+            mvnjac.fisher_information(mean, sigma, wrt=wrt, observed=~x.isnan()),
+            mvnjac.fisher_information(mean, sigma, observed=~x.isnan()),
+        ),
+    ]:
+        places = [whole.columns().index(name) for name in operator.columns()]
+        torch.testing.assert_close(operator.matrix(), whole.matrix()[places][:, places])
+
+
+def test_memory_does_not_grow_with_patterns_times_columns() -> None:
+    """600 rows, each with a pattern of its own, 30 variables: the tables hold 600 × 465 numbers, and each sum 465²; a product of each
+    of the 495 columns with each of the patterns would hold 2 GB."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tests.peak import peak; from {__name__} import informations; informations(3, 8)\n"
+         "before = peak(); informations(600, 30); print(peak() - before)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) < 120e6
+
+
+def informations(n: int, d: int) -> None:
+    """Both, as matrices, at n rows of d variables with scattered gaps."""
+    mean, sigma = Maker(seed=3).normal(d), Maker(seed=4).definite(d)
+    observed = torch.rand(n, d, generator=torch.Generator().manual_seed(1)) < 0.8
+    x = Maker(batch=(n,), seed=2).normal(d).masked_fill(~observed, torch.nan)
+    mvnjac.hessian(x, mean, sigma, **GAPS).matrix()
+    mvnjac.fisher_information(mean, sigma, observed=observed).matrix()
 
 
 def test_float32_worked_in_float64() -> None:
