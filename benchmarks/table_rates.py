@@ -77,7 +77,7 @@ def measure(place: Path, columns: int, rounds: int) -> None:
         "decode": (decode, rows, columns),
         "read into tensors": (read, rows, columns),
         "sum of scores": (total, rows, columns),
-        "score (JᵀJ's diagonal, information)": (lambda: total(squares=True, errors=True), rows, columns),
+        "score (JᵀJ's diagonal, information)": (lambda: total(squares=True, errors=("expected", "observed")), rows, columns),
         "mean and covariance": (lambda: run.over(Gather(data, tuple(names)), slices, ""), rows, columns),
         "write parts, Parquet": (lambda: parts(".parquet"), few_rows, p),
         "write parts, .npy": (lambda: parts(".npy"), few_rows, p),

@@ -136,6 +136,43 @@ def test_standard_errors(capsys) -> None:
     )
 
 
+@pytest.mark.parametrize("structure", ["dense", "low-rank:1"])
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_kinds_of_standard_errors(tmp_path: Path, capsys, structure: str, gaps: bool, parts: int) -> None:
+    """Those that were asked for, in that order: as of all rows in memory, which are held against R."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_t(6, size=(400, 4)) @ (np.eye(4) + 0.5)
+    x[:, 1:][rng.random((400, 3)) < (0.2 if gaps else 0)] = np.nan
+    for part, rows in enumerate(np.array_split(np.arange(400), parts)):
+        table = pd.DataFrame(x[rows], columns=list("abcd")).assign(day=rows)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        table.to_parquet(tmp_path / "data" / f"{part}.parquet")
+    asked = ["score", tmp_path / "data", "--index", "day", "--structure", structure, "--format", "json"]
+    asked += ["--missing", "marginalise"] if gaps else []
+    code, out, err = run(*asked, "--errors", "sandwich,hac,observed", capsys=capsys)
+    assert code == 0, err
+    entries = json.loads(out)["parameters"]
+    keys = ["parameter", "estimate", "score", "deviation", "ratio"]
+    assert list(entries[0]) == [*keys, "sandwich_error", "hac_error", "observed_error"]
+    rows = torch.from_numpy(x)
+    estimate = mvnjac.fit(rows, structure, missing="marginalise" if gaps else None, names=list("abcd"))
+    J = estimate.gaussian.jacobian(rows)
+    for kind in ("sandwich", "hac", "observed"):
+        wanted = mvnjac.inference.covariance_of_estimates(J, kind).standard_errors.tolist()
+        found = [np.nan if entry[f"{kind}_error"] is None else entry[f"{kind}_error"] for entry in entries]
+        np.testing.assert_allclose(found, wanted, rtol=2e-6)
+    code, out, _ = run(*asked, "--errors", "none", capsys=capsys)
+    assert code == 0
+    assert list(json.loads(out)["parameters"][0]) == keys
+
+
+def test_unknown_kinds_of_standard_errors(capsys) -> None:
+    code, _, err = run("score", *RETURNS, "--errors", "expected,robust", capsys=capsys)
+    assert code == 2
+    assert "--errors: there is no 'robust'; expected some of expected, observed, sandwich, hac, or none" in err
+
+
 def test_standard_errors_away_from_a_maximum_are_left_out(tmp_path: Path, capsys) -> None:
     """Minus the Hessian need not be positive definite there: null in JSON, never a number."""
     pd.DataFrame([[1.0, 0.0], [0.0, 1.0]], columns=["a", "b"]).to_csv(tmp_path / "sigma.csv", index=False)

@@ -73,6 +73,11 @@ class Operator:
             self._closed_solution(torch.zeros(self._selection.size, dtype=self._model.working, device=self.device)) is not None
         )
 
+    @property
+    def parts(self) -> list[Part]:
+        """The parameters, or elements of them, that the columns are."""
+        return self._selection.parts
+
     def columns(self) -> list[str]:
         """The p names of rows and columns: those of `Jacobian.columns`."""
         return self._selection.columns()

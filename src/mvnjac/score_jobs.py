@@ -60,7 +60,7 @@ class Sum(Job):
     wrt: tuple[str, ...] | None
     squares: bool = False
     gram: bool = False
-    errors: bool = False
+    errors: tuple[str, ...] = ()
 
     @cached_property
     def kernel(self) -> ScoreSums:

@@ -31,17 +31,22 @@ from mvnjac.whitened_rows import WhitenedRows
 class ScoreSums:
     """The sums of rows that have been looked at, against one density.
 
-    wrt: the columns; squares: of each column, too; gram: JᵀJ, too; errors: what standard errors need, too.
+    wrt: the columns; squares: of each column, too; gram: JᵀJ, too; errors: what standard errors of these kinds need, too.
     """
 
     def __init__(
-        self, gaussian: Gaussian, wrt: Sequence[str] | None, squares: bool = False, gram: bool = False, errors: bool = False
+        self,
+        gaussian: Gaussian,
+        wrt: Sequence[str] | None,
+        squares: bool = False,
+        gram: bool = False,
+        errors: Sequence[str] = (),
     ) -> None:
         self._gaussian, self._model = gaussian, gaussian._model
         self._wrt, self._squares, self._gram = wrt, squares, gram
         self._model.check_parameters()
         self._empty = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))
-        self._errors = StandardErrors(gaussian, self.columns) if errors else None
+        self._errors = StandardErrors(gaussian, self.columns, errors) if errors else None
 
     @cached_property
     def columns(self) -> list[str]:
@@ -101,9 +106,9 @@ class ScoreSums:
         return Totals(numbers | {str(i): total for i, total in enumerate(totals)})
 
     def _for_errors(self, derivatives: Derivatives) -> Bundle:
-        if self._errors is None or self._whitened:  # these have what they need already
+        if self._errors is None:
             return Bundle([])
-        return self._errors.sums(derivatives)
+        return self._errors.sums(derivatives, informations=not self._whitened)  # these have what they need already
 
     def _packed(self, totals: Sequence[Tensor]) -> Tensor:
         """(p,) of full gradients, one a part."""
@@ -158,8 +163,11 @@ class ScoreSums:
         p = len(self.columns)
         return torch.zeros(p, p, dtype=torch.float64) if sums is None else sums.parts[1]["gram"]
 
-    def standard_errors(self, sums: Bundle | None) -> tuple[list[float], list[float]]:
-        """From the expected and from the observed information."""
-        assert self._errors is not None
-        own = sums and (Bundle([sums.parts[0]]) if self._whitened else sums.parts[2])
-        return self._errors.expected(own), self._errors.observed(own)
+    def standard_errors(self, sums: Bundle | None) -> dict[str, list[float]]:
+        """Of each kind that was asked for, one a column."""
+        if self._errors is None:
+            return {}
+        informations, meats = (None, None) if sums is None else sums.parts[2].parts
+        if self._whitened and sums is not None:
+            informations = Bundle([sums.parts[0]])
+        return {kind: self._errors.errors(kind, informations, meats) for kind in self._errors.kinds}

@@ -10,20 +10,29 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pyarrow as pa
+import torch
 
+from mvnjac import memory
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.engines.local import Local
 from mvnjac.engines.run import Run
-from mvnjac.errors import UsageError
+from mvnjac.errors import NotIdentifiedError, UsageError
 from mvnjac.estimates import Data, Request, prepared
+from mvnjac.gaussian import Gaussian
+from mvnjac.inference.estimates import covariance_of_estimates
 from mvnjac.inference.structure import kebab
 from mvnjac.score_jobs import Density, Stream, Sum, schema_of
+from mvnjac.standard_errors import KINDS
+from mvnjac.tables.base import Source
 from mvnjac.tables.output import open_sink
 from mvnjac.tables.slices import rows_of
+
+#: the kinds of standard errors of `score`
+ERRORS = (*KINDS, "hac")
 
 
 def parameters(parametrisation: str | None) -> list[str] | None:
@@ -82,8 +91,8 @@ class ScoreTable:
     """The totals, one entry a parameter.
 
     estimate: the parameter's value; score: Σ of its scores; deviation: √(JᵀJ)ₖₖ, the standard deviation of that sum when the
-    scores are independent with mean 0; ratio: score / deviation; expected_error, observed_error: the standard errors of the
-    estimate from the expected and from the observed information, NaN where that is no information.
+    scores are independent with mean 0; ratio: score / deviation; errors: the standard errors of the estimate, by kind, NaN where
+    the information is none.
     """
 
     rows: int
@@ -92,32 +101,71 @@ class ScoreTable:
     estimate: list[float]
     score: list[float]
     deviation: list[float]
-    expected_error: list[float]
-    observed_error: list[float]
-
-    HEADINGS: ClassVar = ("estimate", "score", "deviation", "ratio", "expected_error", "observed_error")
+    errors: dict[str, list[float]]
 
     @property
     def ratio(self) -> list[float]:
         return [s / v if v > 0 else math.nan for s, v in zip(self.score, self.deviation, strict=True)]
 
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns."""
+        return ["estimate", "score", "deviation", "ratio", *(f"{kind}_error" for kind in self.errors)]
+
     def lines(self) -> Iterator[tuple[str, list[float]]]:
         """Each parameter's name, and its numbers under the headings."""
-        columns = [getattr(self, heading) for heading in self.HEADINGS]
+        columns = [self.estimate, self.score, self.deviation, self.ratio, *self.errors.values()]
         for name, *numbers in zip(self.names, *columns, strict=True):
             yield name, numbers
 
 
-def total_scores(data: Data, request: Request, wrt: Sequence[str] | None, run: Run) -> ScoreTable:
-    """The total score and its standard deviation from JᵀJ, parameter by parameter."""
+def total_scores(
+    data: Data, request: Request, wrt: Sequence[str] | None, run: Run, errors: Sequence[str] = ("expected", "observed")
+) -> ScoreTable:
+    """The total score and its standard deviation from JᵀJ, parameter by parameter, with standard errors of these kinds.
+
+    errors: of `ERRORS`; what the others need is not computed. "hac" holds all rows in memory.
+
+    Raises:
+        MemoryLimitError: more rows than "hac" can hold.
+    """
     source, names, gaussian = prepared(data, request, run)
-    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=True)
+    kinds = tuple(kind for kind in errors if kind in KINDS)
+    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=kinds)
     sums, own = run.over(job, source.slices(rows_of(len(names))), "summing").sums, job.kernel
-    expected, observed = own.standard_errors(sums)
+    found = own.standard_errors(sums)
+    if "hac" in errors:
+        found["hac"] = _series_errors(data, source, names, gaussian, own.columns)
     scores, deviations = own.scores(sums).tolist(), own.deviations(sums).tolist()
     return ScoreTable(
-        own.rows(sums), own.log_likelihood(sums), own.columns, own.estimates, scores, deviations, expected, observed
+        own.rows(sums),
+        own.log_likelihood(sums),
+        own.columns,
+        own.estimates,
+        scores,
+        deviations,
+        {kind: found[kind] for kind in errors},
     )
+
+
+def _series_errors(data: Data, source: Source, names: Sequence[str], gaussian: Gaussian, columns: Sequence[str]) -> list[float]:
+    """Newey and West's standard errors, of rows in the order of the index, or of the table.
+
+    The scores are prewhitened where there are rows enough for an autoregression of them.
+    """
+    batches = [rows for at in source.slices(rows_of(len(names))) for rows in data.rows(names, at)]
+    x = torch.cat([rows.x for rows in batches]) if batches else torch.zeros(0, len(names), dtype=torch.float64)
+    if len(x) < 2:
+        return [math.nan] * len(columns)
+    labels = [label for rows in batches if rows.index is not None for label in rows.index.to_pylist()]
+    J = gaussian.jacobian(x)
+    shape = (3, len(x), len(J.columns()))  # the scores, their autoregression and its residuals
+    memory.require("score --errors hac", shape, J.dtype, J.device, "choose fewer columns, or --errors sandwich.")
+    asked: dict[str, Any] = {"wrt": list(columns), "order_by": labels or None}
+    try:
+        return covariance_of_estimates(J, "hac", **asked).standard_errors.tolist()
+    except NotIdentifiedError:
+        return covariance_of_estimates(J, "hac", prewhite=False, **asked).standard_errors.tolist()
 
 
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:

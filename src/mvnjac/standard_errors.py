@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,42 +23,57 @@ from mvnjac.information import fisher_of, hessian_from, hessian_of
 from mvnjac.merging import Bundle, Totals
 from mvnjac.model import Model
 from mvnjac.moments import Moments
+from mvnjac.operators import Hessian
 from mvnjac.sample import Sample
 from mvnjac.solvers import dense_solution
 from mvnjac.whitened import Sums
 
+#: the informations and covariances of scores that errors can be taken from, of rows that come batch by batch
+KINDS = ("expected", "observed", "sandwich")
 #: the most parameters for which an information without a closed inverse is inverted here
 MOST_INVERTED = 4000
 
 
 class StandardErrors:
-    """Of rows that come batch by batch: sums are kept, no row is."""
+    """Of rows that come batch by batch: sums are kept, no row is.
 
-    def __init__(self, gaussian: Gaussian, columns: Sequence[str]) -> None:
-        self._model, self._columns = gaussian._model, list(columns)
+    kinds: those of `KINDS` that are wanted; what the others need is not formed.
+    """
+
+    def __init__(self, gaussian: Gaussian, columns: Sequence[str], kinds: Sequence[str]) -> None:
+        self._model, self._columns, self.kinds = gaussian._model, list(columns), tuple(kinds)
         dense = isinstance(self._model.covariance, DenseParametrisation)
         kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
-        self._parts = [kind(self._model, names) for names in complete_parametrisations(self._model, self._columns)]
+        self._parts = [kind(self._model, names, self.kinds) for names in complete_parametrisations(self._model, self._columns)]
 
-    def sums(self, derivatives: Derivatives) -> Bundle:
-        """What the errors need of some rows; that of all rows is merged. Of complete rows all parametrisations need the same."""
-        return Bundle([part.sums(derivatives) for part in (self._parts if self._model.missing else self._parts[:1])])
+    def sums(self, derivatives: Derivatives, informations: bool = True) -> Bundle:
+        """What the errors need of some rows; that of all rows is merged.
 
-    def expected(self, sums: Bundle | None) -> list[float]:
-        """From the Fisher information of all rows; NaN where there are no rows, or no such number."""
-        return self._errors(sums, lambda part, own: part.expected(own))
+        informations: whether the sums that the informations follow from are among them; of complete rows all parametrisations need
+            the same.
+        """
+        needed = [] if not informations else self._parts if self._model.missing else self._parts[:1]
+        meats = [part.meat(derivatives) for part in self._parts] if "sandwich" in self.kinds else []
+        return Bundle([Bundle([part.sums(derivatives) for part in needed]), Bundle(meats)])
 
-    def observed(self, sums: Bundle | None) -> list[float]:
-        """From minus the Hessian at these rows; NaN where it is no information: away from a maximum it can be indefinite, and
-        beyond `MOST_INVERTED` parameters it is not inverted."""
-        return self._errors(sums, lambda part, own: part.observed(own))
+    def errors(self, kind: str, informations: Bundle | None, meats: Bundle | None) -> list[float]:
+        """One a column, by the kind of `KINDS`; NaN where there are no rows, or no such number.
 
-    def _errors(self, sums: Bundle | None, variances_of: Callable[[Any, Any], Tensor | None]) -> list[float]:
+        Minus the Hessian is an information at a maximum; elsewhere it can be indefinite. Beyond `MOST_INVERTED` parameters no
+        information without a closed inverse is inverted.
+        """
         variances: dict[str, float] = {}
-        of_parts = [] if sums is None else sums.parts if self._model.missing else [*sums.parts] * len(self._parts)
-        for part, own in zip(self._parts, of_parts, strict=sums is not None):
+        of_parts = (
+            []
+            if informations is None
+            else informations.parts
+            if self._model.missing
+            else [*informations.parts] * len(self._parts)
+        )
+        of_meats = meats.parts if kind == "sandwich" and meats is not None else [None] * len(of_parts)
+        for part, own, meat in zip(self._parts, of_parts, of_meats, strict=informations is not None):
             try:
-                found = variances_of(part, own)
+                found = part.variances(kind, own, meat)
             except SingularError:
                 continue
             if found is not None:
@@ -85,8 +100,8 @@ def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list
 class _Information(ABC):
     """The informations by the parameters of one parametrisation, from sums over rows."""
 
-    def __init__(self, model: Model, names: Sequence[str]) -> None:
-        self._model, self._names = model, list(names)
+    def __init__(self, model: Model, names: Sequence[str], kinds: Sequence[str]) -> None:
+        self._model, self._names, self._kinds = model, list(names), kinds
         self._once = fisher_of(model, names)
         self.columns, self._size = self._once.columns(), self._once.shape[-1]
 
@@ -99,8 +114,26 @@ class _Information(ABC):
         """The diagonal of the inverse expected information; None where there is none."""
 
     @abstractmethod
-    def observed(self, sums: Any) -> Tensor | None:
-        """The diagonal of the inverse observed information; None where there is none."""
+    def observed(self, sums: Any, meat: Tensor | None = None) -> Tensor | None:
+        """The diagonal of the inverse observed information A, or with a meat B of A⁻¹ B A⁻¹; None where there is none."""
+
+    def meat(self, derivatives: Derivatives) -> Totals:
+        """Σ s sᵀ of some rows' scores."""
+        if self._size > MOST_INVERTED:
+            return Totals({})
+        return Totals({"meat": derivatives.gram(self._once.parts, None)})
+
+    def variances(self, kind: str, sums: Any, meat: Totals | None) -> Tensor | None:
+        """The variance of each estimate, by the kind of `KINDS`."""
+        if kind == "expected":
+            return self.expected(sums)
+        observed = self.observed(sums)
+        if kind == "observed" or observed is None or meat is None:
+            return observed if kind == "observed" else None
+        robust = self.observed(sums, meat["meat"])
+        return (
+            None if robust is None else torch.where(observed > 0, robust, torch.nan)
+        )  # away from a maximum there is no such thing
 
 
 class _Dense(_Information):
@@ -112,10 +145,10 @@ class _Dense(_Information):
     def expected(self, sums: Sums) -> Tensor | None:
         return self._once.inverse_diagonal() / sums.count
 
-    def observed(self, sums: Sums) -> Tensor | None:
+    def observed(self, sums: Sums, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        return -hessian_from(self._model, self._names, sums).inverse_diagonal()
+        return _of_hessian(hessian_from(self._model, self._names, sums), meat)
 
 
 class _Structured(_Information):
@@ -129,31 +162,46 @@ class _Structured(_Information):
             return None
         return self._once.inverse_diagonal() / sums.count
 
-    def observed(self, sums: Moments) -> Tensor | None:
+    def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
         sample = Sample.of_moments(sums, self._model.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
-        return -hessian.inverse_diagonal()
+        return _of_hessian(hessian, meat)
 
 
 class _Incomplete(_Information):
-    """Of rows with missing entries: the two informations themselves."""
+    """Of rows with missing entries: the informations themselves, those that are wanted."""
 
     def sums(self, derivatives: Derivatives) -> Totals:
         if self._size > MOST_INVERTED:
             return Totals({})
-        x = derivatives.rows.x
-        fisher = len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix()
-        return Totals({"expected": fisher, "observed": -hessian_of(self._model, x, self._names, None, True).matrix()})
+        x, found = derivatives.rows.x, dict[str, Tensor]()
+        if "expected" in self._kinds:
+            found["expected"] = len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix()
+        if not {"observed", "sandwich"}.isdisjoint(self._kinds):
+            found["observed"] = -hessian_of(self._model, x, self._names, None, True).matrix()
+        return Totals(found)
 
     def expected(self, sums: Totals) -> Tensor | None:
-        return self._inverted(sums["expected"]) if sums.tensors else None
+        return self._solution(sums["expected"], self._identity()).diagonal() if sums.tensors else None
 
-    def observed(self, sums: Totals) -> Tensor | None:
-        return self._inverted(sums["observed"]) if sums.tensors else None
+    def observed(self, sums: Totals, meat: Tensor | None = None) -> Tensor | None:
+        if not sums.tensors:
+            return None
+        A = sums["observed"]
+        if meat is None:
+            return self._solution(A, self._identity()).diagonal()
+        return self._solution(A, self._solution(A, meat).mT).diagonal()
 
-    def _inverted(self, A: Tensor) -> Tensor:
-        identity = torch.eye(self._size, dtype=A.dtype, device=A.device)
+    def _identity(self) -> Tensor:
+        return torch.eye(self._size, dtype=self._model.working, device=self._once.device)
+
+    def _solution(self, A: Tensor, b: Tensor) -> Tensor:
         scale = self._once.matrix().diagonal().sqrt()
-        return dense_solution("information", A, identity, self._once.redundant, scale).diagonal()
+        return dense_solution("information", A, b, self._once.redundant, scale)
+
+
+def _of_hessian(hessian: Hessian, meat: Tensor | None) -> Tensor:
+    """The diagonal of −H⁻¹, or of H⁻¹ B H⁻¹."""
+    return -hessian.inverse_diagonal() if meat is None else hessian.solve(hessian.solve(meat).mT).diagonal()

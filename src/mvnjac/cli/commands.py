@@ -16,6 +16,7 @@ from mvnjac.cli.options import (
     DataArgument,
     Engine,
     EngineOption,
+    Errors,
     Force,
     Format,
     Gpus,
@@ -149,6 +150,7 @@ def score(
     structure: Structure = None,
     wrt: Wrt = None,
     parametrisation: Parametrisation = None,
+    errors: Errors = "expected,observed",
     form: Annotated[
         Format | None,
         typer.Option(
@@ -164,7 +166,7 @@ def score(
     force: Force = False,
 ) -> None:
     """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio; and its
-    standard errors, all parameters being estimated, from the expected and the observed information.
+    standard errors, all parameters being estimated, by default from the expected and the observed information.
 
     At an estimate by maximum likelihood all totals are 0 but for rounding: give a --mean and a --covariance, or a --model, to test
     them. With only one of --mean and --covariance, the other is estimated at it.
@@ -176,12 +178,13 @@ def score(
     request = Request(mean, covariance, model, structure)
     check_output(output, force, [data, *request.files()])
     printing.check_resume(keep, resume)
-    form = form or printing.format_of(output)
+    kinds, form = options.error_kinds(errors), form or printing.format_of(output)
     table = table_of(data, columns, index, log_returns, missing)
-    kept = keeping("score", table, request, {"wrt": wrt, "parametrisation": parametrisation}, keep, resume, force)
+    question = {"wrt": wrt, "parametrisation": parametrisation, "errors": ",".join(kinds)}
+    kept = keeping("score", table, request, question, keep, resume, force)
     with running(engine, workers, gpus, address, kept) as run:
         names = options.wrt_names(wrt) or scores.parameters(parametrisation)
-        totals = scores.total_scores(table, request, names, run)
+        totals = scores.total_scores(table, request, names, run, kinds)
     if output is not None:
         write_text(output, printing.formatted(totals, form))
         print(f"{output}: the totals of {totals.rows} rows by {len(totals.names)} parameters.", file=sys.stderr)

@@ -157,6 +157,35 @@ Resume = Annotated[
 ]
 
 
+Errors = Annotated[
+    str,
+    typer.Option(
+        "--errors",
+        metavar="KINDS",
+        help="Which standard errors are computed, with commas between: expected, observed (information), sandwich, hac (Newey and "
+        "West's, of rows in the order of the index, or of the table; all rows in memory); or none.",
+    ),
+]
+
+
+def error_kinds(text: str) -> list[str]:
+    """The kinds of --errors, each once.
+
+    Raises:
+        UsageError: one that there is not.
+    """
+    from mvnjac.errors import UsageError
+    from mvnjac.scores import ERRORS
+
+    asked = list(dict.fromkeys(kind.strip() for kind in text.split(",")))
+    if asked == ["none"]:
+        return []
+    for kind in asked:
+        if kind not in ERRORS:
+            raise UsageError(f"--errors: there is no {kind!r}; expected some of {', '.join(ERRORS)}, or none.")
+    return asked
+
+
 def names(columns: list[str] | None) -> list[str] | None:
     """The names of --columns, given once or several times; those with a comma in quotes."""
     return [name for text in columns or [] for name in next(csv.reader([text], skipinitialspace=True))] or None

@@ -74,7 +74,7 @@ def formatted(table: ScoreTable, form: Format) -> str:
     if form is Format.json:
         return json.dumps(_record(table), indent=1) + "\n"
     if form is Format.csv:
-        lines = [",".join(["parameter", *table.HEADINGS])]
+        lines = [",".join(["parameter", *table.headings])]
         for name, numbers in table.lines():
             lines.append(",".join(['"' + name.replace('"', '""') + '"', *map(repr, numbers)]))
         return "\n".join(lines) + "\n"
@@ -88,7 +88,7 @@ def formatted(table: ScoreTable, form: Format) -> str:
 
 def _record(table: ScoreTable) -> dict[str, Any]:
     parameters = [
-        {"parameter": name, **{key: None if v != v else v for key, v in zip(table.HEADINGS, numbers, strict=True)}}  # NaN: null
+        {"parameter": name, **{key: None if v != v else v for key, v in zip(table.headings, numbers, strict=True)}}  # NaN: null
         for name, numbers in table.lines()
     ]
     return {"rows": table.rows, "log_likelihood": table.log_likelihood, "parameters": parameters}
@@ -103,7 +103,7 @@ def print_table(table: ScoreTable, console: Any = None) -> None:
 
     shown = Table(box=box.SIMPLE_HEAD, caption=f"{table.rows} rows, log-likelihood {table.log_likelihood:.10g}")
     shown.add_column("parameter", no_wrap=True)
-    for heading in table.HEADINGS:
+    for heading in table.headings:
         shown.add_column(heading.replace("_", " "), justify="right")
     for name, numbers in table.lines():
         shown.add_row(escape(name), *(f"{number:.6g}" for number in numbers))
