@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.generate_gaps import returns
 from benchmarks.workload import Data
 
 
@@ -41,6 +42,11 @@ def low_rank(n: int, d: int, k: int) -> Data:
         "cov_factor": generator.standard_normal((d, k)),
         "cov_diag": generator.uniform(0.5, 1.5, d),
     }
+
+
+def table(n: int, d: int, late: int, missing: float) -> Data:
+    """Returns of assets of which some begin late and single entries are missing: x (n, d), NaN where nothing was observed."""
+    return {"x": returns(n, d, late, missing, seed=0)}
 
 
 def with_gaps(n: int, d: int, gaps: str) -> Data:

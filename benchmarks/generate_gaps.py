@@ -31,6 +31,17 @@ def returns(rows: int, columns: int, late: int, missing: float, seed: int) -> np
     return np.where(absent, np.nan, x)
 
 
+def write(file: Path, x: np.ndarray) -> None:
+    """As CSV: a column of dates, and a column an asset."""
+    first = datetime.date(2015, 1, 1)
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["Date", *(f"A{i:03d}" for i in range(x.shape[1]))])
+        for i, row in enumerate(x):
+            day = first + datetime.timedelta(days=i + 2 * (i // 5))
+            writer.writerow([day.isoformat(), *("" if np.isnan(value) else f"{value:.4f}" for value in row)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
@@ -40,14 +51,7 @@ def main() -> None:
     parser.add_argument("--missing", type=float, default=0.02, help="the share of single entries that are missing")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    x = returns(asked.rows, asked.columns, asked.late, asked.missing, asked.seed)
-    first = datetime.date(2015, 1, 1)
-    with asked.file.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["Date", *(f"A{i:03d}" for i in range(asked.columns))])
-        for i, row in enumerate(x):
-            day = first + datetime.timedelta(days=i + 2 * (i // 5))
-            writer.writerow([day.isoformat(), *("" if np.isnan(value) else f"{value:.4f}" for value in row)])
+    write(asked.file, returns(asked.rows, asked.columns, asked.late, asked.missing, asked.seed))
 
 
 if __name__ == "__main__":

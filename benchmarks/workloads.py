@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks import data
-from benchmarks.contestants import floors, jax_jit, ours, torch_autograd, torch_distributions, torch_func
+from benchmarks.contestants import commands, floors, jax_jit, ours, torch_autograd, torch_distributions, torch_func
 from benchmarks.workload import Contestant, Entry, Prepare, Target, Workload
 
 AUTOGRAD, FUNC, JAX = "torch autograd", "torch.func", "JAX"
 DISTRIBUTIONS, UNVALIDATED = "torch.distributions", "torch.distributions, unvalidated"
 FRESH, GIVEN = "fill_, fresh memory", "fill_, given memory"
+_TABLE_PRODUCT = "torch: one product of the table of patterns with itself"
 TORCH_FLOOR, BLAS_FLOOR = "torch: potrf, potri, two gemms", "OpenBLAS: potrf, potri, one syrk"
 
 
@@ -204,6 +205,34 @@ def missing(n: int, d: int, gaps: str) -> Workload:
     )
 
 
+def information(n: int, d: int, late: int, gaps: float, name: str, prepare: Prepare) -> Workload:
+    """Of rows with many patterns, as a matrix over the mean and Σ."""
+    return Workload(
+        group="informations with missing entries, as matrices",
+        size=f"{name}, ({n}, {d}), {late} late starters, {gaps:g}",
+        data=partial(data.table, n, d, late, gaps),
+        tiny=partial(data.table, 60, 4, 1, 0.05),
+        ours=(_entry(name, prepare, Target(_TABLE_PRODUCT, 3), peak_mb=400),),
+        floors=(Contestant(_TABLE_PRODUCT, floors.product_of_patterns),),
+    )
+
+
+def commands_with_gaps(n: int, d: int, late: int, gaps: float) -> Workload:
+    floor = "fit, and one information's matrix"
+    return Workload(
+        group="a table with gaps, from the file to the result",
+        size=f"({n}, {d}), {late} late starters, {gaps:g}",
+        data=partial(data.table, n, d, late, gaps),
+        tiny=partial(data.table, 60, 4, 1, 0.05),
+        ours=(
+            _entry("mvnjac score", commands.score, Target(floor, 2), peak_mb=1050),
+            _entry("mvnjac report", commands.report, Target(floor, 4), peak_mb=1050),
+        ),
+        floors=(Contestant(floor, commands.fit_and_information),),
+        once=True,
+    )
+
+
 def two_threads(n: int, d: int, task: str) -> Workload:
     """Ours with two threads against ours with one. Writing the matrix is bound by memory: it must gain what fill_ gains."""
     one, fill = "1 thread", ("fill_, 2 threads", "fill_, 1 thread")
@@ -240,6 +269,8 @@ def float32(n: int, d: int, task: str) -> Workload:
     )
 
 
+_TABLES = ((2610, 60, 30, 0.02), (5000, 50, 0, 0.1))
+_INFORMATIONS = (("observed", ours.hessian_with_gaps), ("expected", ours.information_with_gaps))
 _GAPS = ("few patterns", "drop-out", "0.02", "0.1")
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -255,6 +286,8 @@ WORKLOADS: tuple[Workload, ...] = (
     low_rank(1000, 1000, 10, 1 / 3),
     low_rank(100, 20_000, 20, 1 / 2.3),
     *(missing(5000, 50, gaps) for gaps in _GAPS),
+    *(information(*size, *which) for size in _TABLES for which in _INFORMATIONS),
+    *(commands_with_gaps(*size) for size in _TABLES),
     *(small_call(n, 3) for n in (1, 1000)),
     *(float32(n, d, "J.sum()") for n, d in _TOTAL),
     *(float32(n, d, "J.matrix(out=)") for n, d in _MATRIX),

@@ -82,3 +82,11 @@ def low_rank_products(data: Data):
         return u.mT @ w, B @ (B.mT @ B)
 
     return call
+
+
+def product_of_patterns(data: Data):
+    """A table with a row for each pattern of missing entries and a column for each unique element of Σ, times itself."""
+    x = torch.from_numpy(data["x"])
+    d = x.shape[1]
+    table = torch.randn(len(x.isnan().unique(dim=0)), d * (d + 1) // 2, dtype=x.dtype)
+    return lambda: table.mT @ table

@@ -154,3 +154,22 @@ def missing(data: Data):
 def without_gaps(data: Data):
     """The same rows, complete."""
     return value_and_total({name: data[name] for name in ("x", "mean", "covariance")})
+
+
+def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A mean and a covariance for rows with gaps: each column's own, and correlations of 0.3."""
+    deviation = (x - x.nanmean(0)).square().nanmean(0).sqrt()
+    correlation = 0.7 * torch.eye(x.shape[1], dtype=x.dtype) + 0.3
+    return x.nanmean(0), deviation.unsqueeze(-1) * correlation * deviation
+
+
+def hessian_with_gaps(data: Data):
+    (x,) = tensors(data, "x")
+    at = _moments(x)
+    return lambda: {"matrix": mvnjac.hessian(x, *at, missing="marginalise").matrix()}
+
+
+def information_with_gaps(data: Data):
+    (x,) = tensors(data, "x")
+    at, observed = _moments(x), ~x.isnan()
+    return lambda: {"matrix": mvnjac.fisher_information(*at, observed=observed).matrix()}
