@@ -231,7 +231,7 @@ class IncompleteResiduals(Residuals):
                 T = torch.where(mask.mT, T, 0)
                 return 0.5 * (identity - T.mT @ T), None
             of_chain, length = chains.bundle.patterns
-            prefix = torch.arange(self.d, device=mask.device) < length.unsqueeze(-1)
+            prefix = torch.arange(self.d, dtype=torch.long, device=mask.device) < length.unsqueeze(-1)
             T = torch.where(prefix.unsqueeze(-1), T[..., of_chain, :, :], 0)
             parts.append(0.5 * (identity - T.mT @ T))
             which.append(chains.bundle.pattern.flatten() + first)

@@ -76,7 +76,7 @@ def innovations(rows: Tensor, c: Tensor, variances: Tensor) -> Tensor:
 
 def toeplitz(c: Tensor) -> Tensor:
     """(..., d) → (..., d, d): the symmetric matrix of first column c."""
-    lags = torch.arange(c.shape[-1], device=c.device)
+    lags = torch.arange(c.shape[-1], dtype=torch.long, device=c.device)
     return c[..., (lags.unsqueeze(-1) - lags).abs()]
 
 
