@@ -20,7 +20,10 @@ def address(t: Tensor, dtype: torch.dtype | None = None) -> int:
         raise InternalError(_says(t, "plain tensors in CPU memory"))
     if dtype is not None and (t.dtype is not dtype or not t.is_contiguous()):
         raise InternalError(_says(t, f"contiguous numbers of {dtype}"))
-    return t.data_ptr()
+    try:
+        return t.data_ptr()
+    except RuntimeError:  # a wrapper of torch.func or of tracing, which has none
+        raise InternalError(_says(t, "plain tensors in CPU memory")) from None
 
 
 def address_or_zero(t: Tensor | None, dtype: torch.dtype | None = None) -> int:
