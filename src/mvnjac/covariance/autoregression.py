@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.arithmetic import below, concrete
 from mvnjac.batches import batch_shape
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import same_kind
+from mvnjac.covariance.padding import pad
 from mvnjac.errors import NotPositiveDefiniteError, ShapeError
 
 _FUNCTION = "BandedPrecision.autoregressive"

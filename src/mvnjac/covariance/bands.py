@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.coordinates import Coordinates
 from mvnjac.covariance.checks import Check, Namer, of_batch
+from mvnjac.covariance.padding import pad
 from mvnjac.errors import MvnjacError, NotPositiveDefiniteError
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.covariance.factor import solve_rows
+from mvnjac.covariance.padding import pad
 
 #: so many columns of L meet the rows at once: matrix products at full speed, and never more than this times d
 _BLOCK = 64
