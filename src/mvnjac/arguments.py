@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Size, Tensor
@@ -36,6 +37,15 @@ def direction(v: Tensor, size: int) -> Tensor:
     return v
 
 
+def _kind_of_index(key: Any) -> torch.dtype:
+    """The dtype that these row numbers, or this mask, have."""
+    if isinstance(key, Tensor):
+        return key.dtype
+    if key and all(isinstance(i, bool) for i in key):
+        return torch.bool
+    return torch.float64 if any(isinstance(i, float) for i in key) else torch.long
+
+
 def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
     """What J[key] selects along the first dimension."""
     if not batch:
@@ -50,7 +60,7 @@ def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
             f"J[{key!r}]: expected the name of a parameter, a slice of rows such as J[0:10], a list or tensor of row "
             "numbers, or a boolean mask."
         )
-    index = torch.as_tensor(key, device=device)
+    index = torch.as_tensor(key, dtype=_kind_of_index(key), device=device)
     if index.dtype is torch.bool:
         if index.shape != batch[:1]:
             raise ShapeError(f"J[mask]: the mask has shape {tuple(index.shape)}; expected ({batch[0]},).")

@@ -67,5 +67,9 @@ class UsageError(MvnjacError):
     """The command line asks for something that does not exist or must not be done (exit code 2)."""
 
 
+class InternalError(MvnjacError):
+    """A fault of mvnjac itself was noticed before it could reach a result."""
+
+
 class NotConvergedWarning(UserWarning):
     """A fit stopped before it reached a maximum; `Fit.converged` is False."""

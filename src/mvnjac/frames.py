@@ -95,7 +95,9 @@ def _from_pandas(frame: Any, columns: Sequence[str] | None, index: str | None) -
         if not _is_number(frame[_known(name, frame.columns)].dtype):
             raise DtypeError(f"from_table: column {name!r} is {frame[name].dtype}; expected numbers.")
     x = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
-    return Observations(torch.tensor(x), [str(name) for name in names], list(labels), "pandas")
+    return Observations(
+        torch.tensor(x, dtype=torch.float64, device="cpu"), [str(name) for name in names], list(labels), "pandas"
+    )
 
 
 def _is_number(dtype: Any) -> bool:
@@ -120,7 +122,7 @@ def _from_arrow(source: Any, columns: Sequence[str] | None, index: str | None) -
     parts = [source[name].cast(pa.float64()).to_numpy() for name in names]
     x = np.stack(parts, -1) if parts else np.empty((len(source), 0))
     labels = list(range(len(source))) if index is None else source[_known(index, kinds)].to_pylist()
-    return Observations(torch.tensor(x), names, labels, "arrow")
+    return Observations(torch.tensor(x, dtype=torch.float64, device="cpu"), names, labels, "arrow")
 
 
 def _known(name: str, columns: Any) -> str:

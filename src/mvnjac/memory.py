@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mvnjac import kernels
 from mvnjac.errors import MemoryLimitError
+from mvnjac.kernels.addresses import address
 
 
 class Workspace:
@@ -58,7 +59,7 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     result = torch.empty(shape, dtype=dtype, device=device)
     size = result.numel() * dtype.itemsize
     if _huge_pages and size >= HUGE and device.type == "cpu" and kernels.native is not None:
-        kernels.native.advise_huge(result.data_ptr(), size)
+        kernels.native.advise_huge(address(result), size)
     return result
 
 

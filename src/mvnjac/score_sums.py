@@ -140,7 +140,7 @@ class ScoreSums:
     def scores(self, sums: Bundle | None) -> Tensor:
         """(p,) the totals."""
         if sums is None:
-            return torch.zeros(len(self.columns), dtype=torch.float64)
+            return torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
         return self._packed(self.gradients(sums))
 
     def gradients(self, sums: Bundle) -> list[Tensor]:
@@ -156,12 +156,16 @@ class ScoreSums:
 
     def deviations(self, sums: Bundle | None) -> Tensor:
         """(p,) √(JᵀJ)ₖₖ."""
-        return torch.zeros(len(self.columns), dtype=torch.float64) if sums is None else sums.parts[1]["squares"].sqrt()
+        return (
+            torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
+            if sums is None
+            else sums.parts[1]["squares"].sqrt()
+        )
 
     def gram(self, sums: Bundle | None) -> Tensor:
         """(p, p) JᵀJ."""
         p = len(self.columns)
-        return torch.zeros(p, p, dtype=torch.float64) if sums is None else sums.parts[1]["gram"]
+        return torch.zeros(p, p, dtype=torch.float64, device="cpu") if sums is None else sums.parts[1]["gram"]
 
     def standard_errors(self, sums: Bundle | None) -> dict[str, list[float]]:
         """Of each kind that was asked for, one a column."""

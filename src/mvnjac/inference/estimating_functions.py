@@ -164,7 +164,7 @@ class EstimatingFunctions:
         """(p,) which columns are known by more than a convention."""
         left_out = tuple(f"{name}[" for name in self.model.covariance.unidentified)
         known = [not (left_out and name.startswith(left_out)) for name in self.columns]
-        return torch.tensor(known, device=self.jacobian.device)
+        return torch.tensor(known, dtype=torch.bool, device=self.jacobian.device)
 
 
 def require(function: str, argument: str, got: str, known: Sequence[str]) -> None:

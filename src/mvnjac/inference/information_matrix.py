@@ -79,11 +79,12 @@ def _indicators(estimating: EstimatingFunctions, scores: Tensor, elements: str) 
     """(n, q) the lower triangle, or the diagonal, of sᵢ sᵢᵀ + Hᵢ."""
     p, parts = estimating.size, []
     step = max(1, _CHUNK_BYTES // (8 * p * p))
+    diagonal = torch.arange(p, dtype=torch.long, device=scores.device).expand(2, p)
+    i, j = torch.tril_indices(p, p, device=scores.device) if elements == "all" else diagonal
     for at in range(0, estimating.rows, step):
         second = hessian_of(estimating.model, estimating.x[at : at + step], estimating.names, None, False).matrix()
         some = scores[at : at + step]
         both = some.unsqueeze(-1) * some.unsqueeze(-2) + second
-        i, j = torch.tril_indices(p, p) if elements == "all" else torch.arange(p).expand(2, p)
         parts.append(both[:, i, j])
     return torch.cat(parts)
 

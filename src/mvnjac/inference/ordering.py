@@ -18,4 +18,4 @@ def order_of(function: str, order_by: Iterable[Any] | None, n: int) -> Tensor:
     unordered = [i for i, label in enumerate(labels) if label != label or label is None]  # NaN and NaT differ from themselves
     if unordered:
         raise ArgumentError(f"{function}: order_by has no value in row {unordered[0]}; every row needs a place.")
-    return torch.tensor(sorted(range(n), key=lambda i: labels[i]), dtype=torch.long)
+    return torch.tensor(sorted(range(n), key=lambda i: labels[i]), dtype=torch.long, device="cpu")

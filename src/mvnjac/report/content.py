@@ -107,7 +107,7 @@ def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailabl
 
 def _required_few(gaussian: Gaussian) -> int:
     """The number of parameters."""
-    count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64)).columns())
+    count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64, device="cpu")).columns())
     if count > _PARAMETERS:
         raise UsageError(
             f"The model has {count} parameters, and a report is of at most {_PARAMETERS}: choose fewer variables by --columns, or a "

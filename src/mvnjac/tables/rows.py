@@ -35,7 +35,9 @@ def tensor_batches(
     columns = [*variables, index] if index else list(variables)
     first = 0
     for batch in source.batches(columns, at):
-        x = torch.empty(len(variables), batch.num_rows, dtype=torch.float64).mT  # torch's memory is aligned: so are sums
+        x = torch.empty(
+            len(variables), batch.num_rows, dtype=torch.float64, device="cpu"
+        ).mT  # torch's memory is aligned: so are sums
         numbers = x.numpy()
         for j in range(len(variables)):
             numbers[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
