@@ -238,7 +238,7 @@ class IncompleteResiduals(Residuals):
         step = max(1, _CHUNK_BYTES // (self.mean.dtype.itemsize * self.d**2))
         for chains, T in self.rotations:
             of_chain, length = chains.bundle.patterns
-            prefix = torch.arange(self.d, device=length.device) < length.unsqueeze(-1)
+            prefix = torch.arange(self.d, dtype=torch.long, device=length.device) < length.unsqueeze(-1)
             for some in (slice(first, first + step) for first in range(0, len(length), step)):
                 yield self._shift(torch.where(prefix[some].unsqueeze(-1), T[..., of_chain[some], :, :], 0))
 

@@ -310,8 +310,8 @@ def _incomplete(second: Curvature, selection: Selection, matrix: Callable[[], Te
     d, parts = second.rows.d, [part.name for part in selection.parts]
     if parts == ["mean", "covariance_matrix"]:
         return lambda: matrix()
-    places = {"mean": torch.arange(d), "covariance_matrix": torch.arange(d, d * (d + 3) // 2)}
-    chosen = torch.cat([places[name] for name in parts])
+    columns = {"mean": range(d), "covariance_matrix": range(d, d * (d + 3) // 2)}
+    chosen = [column for name in parts for column in columns[name]]
     return lambda: matrix()[chosen][:, chosen]
 
 
