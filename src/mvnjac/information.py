@@ -10,6 +10,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac import arguments
+from mvnjac.allocation import guarded
 from mvnjac.batches import batch_shape
 from mvnjac.chain_rule import ParametricCurvature
 from mvnjac.covariance import dense_parameters
@@ -34,6 +35,7 @@ from mvnjac.whitened import Sums
 Wrt = str | Iterable[str] | None
 
 
+@guarded("hessian", "take fewer rows or fewer variables.")
 def hessian(
     x: Float[Tensor, "*rows d"],
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
@@ -78,6 +80,7 @@ def hessian(
     return hessian_of(model, x, wrt, weights, reduce)
 
 
+@guarded("fisher_information", "take fewer rows or fewer variables.")
 def fisher_information(
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
@@ -238,6 +241,7 @@ def _fisher(
     )
 
 
+@guarded("natural_gradient", "take fewer rows or fewer variables.")
 def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None) -> dict[str, Tensor]:
     """`natural_gradient` at a prepared model."""
     derivatives, selection = _derivatives(model, x), _select(model, wrt)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mvnjac import kernels, memory_limits
+from mvnjac.allocation import guarded, human
 from mvnjac.errors import MemoryLimitError
 
 #: what needs fewer bytes is not asked about
@@ -74,6 +75,17 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
         require_bytes(f"{function}: the result is {size} numbers of {dtype.itemsize} bytes", needed, device, remedy)
 
 
+def require_work(
+    what: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, times: float, more: float, remedy: str
+) -> None:
+    """Raise MemoryLimitError, before allocating, if arrays of this shape, `times` of them, and `more` bytes beside cannot fit."""
+    needed = times * math.prod(shape) * dtype.itemsize + more
+    if needed >= SMALL:
+        size = " × ".join(str(length) for length in shape)
+        require_bytes(f"{what}: {size} numbers and the work space", needed, device, remedy)
+
+
+@guarded("matrix", "go through the rows by J[a:b] with out=.")
 def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Uninitialised memory for a result; in huge pages where that is switched on and the system has them."""
     result = torch.empty(shape, dtype=dtype, device=device)
@@ -107,11 +119,3 @@ def use_huge_pages(on: bool) -> None:
 def huge_pages() -> bool:
     """Whether they are asked for."""
     return _huge_pages
-
-
-def human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.3g} {unit}"

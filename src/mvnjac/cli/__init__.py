@@ -15,8 +15,14 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
+        from mvnjac.allocation import refusal
         from mvnjac.errors import MvnjacError
 
+        command = " ".join(word for word in sys.argv[1:2] if not word.startswith("-")) or "mvnjac"
+        said = refusal(
+            error, command, "choose fewer variables by --columns, fewer rows or fewer --workers, or give it more memory."
+        )
+        error = said or error
         if not isinstance(error, MvnjacError | OSError):
             raise
         print(f"mvnjac: {error}", file=sys.stderr)

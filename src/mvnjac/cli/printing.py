@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvnjac.allocation import human
 from mvnjac.cli.options import Format
-from mvnjac.cli.progress import amount, duration
+from mvnjac.cli.progress import duration
 
 if TYPE_CHECKING:
     from mvnjac.scores import ScoreTable, Written
@@ -54,7 +55,7 @@ def written(output: str, file: Path | None, what: Written) -> str:
     beside = [str(path) for path in companions_of(file) if path.exists()] if file is not None else []
     more = f" Beside it: {', '.join(beside)}." if beside else ""
     parts = "" if what.parts == 1 and file is not None else f", {what.parts} parts"
-    return f"{output}: {what.rows} rows, {what.columns} columns each{parts}, {amount(what.size)}, in {duration(what.seconds)}.{more}"
+    return f"{output}: {what.rows} rows, {what.columns} columns each{parts}, {human(what.size)}, in {duration(what.seconds)}.{more}"
 
 
 def format_of(output: Path | None) -> Format:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.inference.estimates import Estimates
-from mvnjac.inference.estimating_functions import EstimatingFunctions
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
 from mvnjac.model import Model
 
 Function = Callable[[Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
@@ -36,6 +37,7 @@ class Parameters(Mapping[str, Tensor]):
         return len(self._model.parameter_names())
 
 
+@guarded("delta_method", FEWER)
 def delta_method(estimates: Estimates, function: Function, names: Sequence[str] | None = None) -> Estimates:
     """The values of a smooth function of the parameters, with their covariance G V Gᵀ, G its derivatives at the estimates.
 

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.clusters import clustered_sum, groupings
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.information import Wrt
@@ -114,6 +115,7 @@ class Estimates(NamedTable):
         }
 
 
+@guarded(_NAME, FEWER)
 def covariance_of_estimates(
     J: Jacobian,
     kind: str = "sandwich",
@@ -186,6 +188,9 @@ def covariance_of_estimates(
         raise ArgumentError(
             f"{_NAME}: adjust needs more rows than parameters, but n = {estimating.rows}, p = {estimating.size}."
         )
+    k, p = len(estimating.places), estimating.size
+    held = {"sandwich": k, "clustered": 2 * k, "hac": 7 * p}.get(kind, 0)  # numbers a row
+    estimating.require_memory(estimating.rows * held + PROPAGATED * k * p)
     if kind in ("expected", "observed", "opg"):
         words, propagate = _inverse(estimating, kind, adjust)
     elif kind == "sandwich":

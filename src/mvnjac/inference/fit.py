@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.isotropic import Isotropic
@@ -21,6 +22,7 @@ from mvnjac.names import NamesArgument
 from mvnjac.sample import Sample
 
 
+@guarded("fit", "take fewer rows, fewer variables, or a structure of fewer parameters.")
 def fit(
     x: Float[Tensor, "n d"],
     structure: str | type[Covariance] | Covariance = "dense",

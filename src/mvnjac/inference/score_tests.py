@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.covariance import dense_parameters
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference.chi_squared import chi_squared_p_value
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.tangents import tangents
 from mvnjac.information import Wrt
@@ -50,6 +51,7 @@ class ScoreTest(NamedTable):
         return {"statistic": self.statistics, "p_value": self.p_values}
 
 
+@guarded(_NAME, FEWER)
 def score_test(
     J: Jacobian,
     *,

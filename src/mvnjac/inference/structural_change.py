@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
-from mvnjac.inference.estimating_functions import INFORMATIONS, EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
 from mvnjac.inference.named import NamedTable, place, row_labels
 from mvnjac.inference.ordering import order_of
 from mvnjac.inference.variables import columns_of_variables
@@ -180,6 +181,7 @@ class ScoreProcess(NamedTable):
         return {"largest": largest, "p_value": p_values, "date": [self.dates[i] for i in rows]}
 
 
+@guarded(_NAME, FEWER)
 def score_process(
     J: Jacobian,
     *,
@@ -219,6 +221,7 @@ def score_process(
     """
     require(_NAME, "information", information, INFORMATIONS)
     estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
+    estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2)
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
     order = order_of(_NAME, None if dates is None else labels, n)
     V = estimating.information(information) / n if scores_covariance is None else _valid(scores_covariance, estimating)

@@ -166,6 +166,8 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
         raise UsageError(f"{path}: of tables in an object storage only Parquet can be read; copy the file here first.")
     try:
         source: Source = module.open_source(path)
+    except MemoryError:  # Arrow's is an ArrowException, too
+        raise
     except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise unreadable(path, error) from error
     source.index = index

@@ -37,6 +37,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
     """
     try:
         system, path = fs.FileSystem.from_uri(uri)
+    except MemoryError:  # Arrow's is an ArrowException, too
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{uri}: cannot be reached ({error}).") from error
     return system, path
