@@ -13,7 +13,6 @@ from mvnjac import arguments
 from mvnjac.allocation import guarded
 from mvnjac.batches import batch_shape
 from mvnjac.chain_rule import ParametricCurvature
-from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.covariance.parametrisation import DenseParametrisation
@@ -23,7 +22,7 @@ from mvnjac.errors import ArgumentError
 from mvnjac.everyday import prepared
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.incomplete_curvature import IncompleteCurvature, IncompleteStatistics
-from mvnjac.marginal_curvature import suited
+from mvnjac.marginal_curvature import owners_of, suited
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
@@ -279,8 +278,7 @@ def _curvature(
         return suited(model, names, rows, weights, model.reduced_batch if own is None else own)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
-    owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
-    return DenseCurvature(model, names, list(owners))
+    return DenseCurvature(model, names, owners_of(model, names))
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:

@@ -157,7 +157,8 @@ class BlockDiagonal(Covariance):
         return torch.cat([product.expand((*batch, product.shape[-1])) for product in products], -1)
 
     def redundant_among(self, names: Iterable[str]) -> bool:
-        return any(self.blocks[i].redundant_among(own) for i, own in self._by_block(dict.fromkeys(names)).items())
+        own = self._by_block(dict.fromkeys(name for name in names if name in self.fields))  # not those of a dense Σ
+        return any(self.blocks[i].redundant_among(part) for i, part in own.items())
 
     def units(self, factor: BlockDiagonalFactor) -> dict[str, Tensor]:
         units = {i: dict(block.units(own) or _ones(block)) for i, (_, block, own) in enumerate(self.groups(factor))}
