@@ -98,7 +98,9 @@ class Textbook:
         for token in ["mean", *case.structure.parameters] if case.wrt is None else case.wrt:
             name = self.parameter(token)
             if token == name and layout == "full":
-                parts.append(self.gradient(name).reshape(len(case.x), -1))
+                parts.append(
+                    self.gradient(name).flatten(1) if self.gradient(name).ndim > 1 else self.gradient(name).unsqueeze(-1)
+                )
                 continue
             packed = self.kind(name).pack_gradient(self.gradient(name))
             parts.append(packed if token == name else packed[:, [J.columns(name).index(token)]])

@@ -32,6 +32,8 @@ def dense_solution(
     scale: (..., p) the roots of what the diagonal would be if nothing were missing, where it says more than the diagonal itself.
     redundant: A has directions in which nothing changes; the solution of minimum norm, for the part of b that has one.
     """
+    if not A.shape[-1]:
+        return b.expand((*torch.broadcast_shapes(A.shape[:-2], b.shape[:-1]), 0))
     scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt() if scale is None else scale
     scale = torch.where(scale > 0, scale, 1)
     if not redundant and (definite := _definite_factor(A, scale)) is not None:

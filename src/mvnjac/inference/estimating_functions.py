@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mvnjac import memory
+from mvnjac.arguments import require_counts
 from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import Wrt, fisher_of, hessian_of
@@ -63,6 +64,8 @@ class EstimatingFunctions:
         self.values = self.jacobian.values(self.names)
         self.rows, self.size = self.jacobian.batch[0], len(self.columns)
         self.weights = self.jacobian._weights(weights)
+        if self.weights is not None:
+            require_counts(function, self.weights)
 
     def _complete(self, asked: Sequence[str], known: Wrt) -> list[str]:
         """All parameters that were estimated together with these."""

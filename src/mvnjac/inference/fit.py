@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.allocation import guarded
+from mvnjac.arguments import require_counts
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.covariance.kronecker import Kronecker
-from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
+from mvnjac.errors import NotIdentifiedError, ShapeError
 from mvnjac.inference.maximum import Progress, fit_sample
 from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice, choose
@@ -123,10 +124,5 @@ def _valid_weights(weights: Tensor, n: int, like: Tensor) -> Tensor:
     if weights.shape != (n,):
         raise ShapeError(f"fit: weights has shape {tuple(weights.shape)}; expected one number a row: ({n},).")
     weights = weights.detach().to(like)
-    bad = ~(weights >= 0) | weights.isinf()
-    if bool(bad.any()) or not bool((weights > 0).any()):
-        row = int(bad.nonzero()[0]) if bool(bad.any()) else 0
-        raise ArgumentError(
-            f"fit: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
-        )
+    require_counts("fit", weights)
     return weights

@@ -12,6 +12,7 @@ import pyarrow as pa
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Sink, Source, batch_rows
 from mvnjac.tables.delimited import CsvSink
+from mvnjac.tables.exact import array_as_float64
 from mvnjac.tables.slices import Slice
 
 SUFFIXES = (".npy",)
@@ -43,8 +44,8 @@ class NpySource(Source):
         positions = [self.schema.get_field_index(name) for name in columns]
         rows, array = batch_rows(self._array.shape[1]), self._array if at is None else self._array[at.first : at.last]
         for first in range(0, len(array), rows):
-            block = np.asarray(array[first : first + rows], dtype=np.float64)
-            arrays = [pa.array(np.ascontiguousarray(block[:, i])) for i in positions]
+            block = array_as_float64(list(columns), array[first : first + rows][:, positions])
+            arrays = [pa.array(np.ascontiguousarray(column)) for column in block.T]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
