@@ -97,7 +97,12 @@ class Textbook:
         parts = []
         for token in ["mean", *case.structure.parameters] if case.wrt is None else case.wrt:
             name = self.parameter(token)
-            if token == name and layout == "full":
+            if layout == "full" and token != name:
+                full = self.kind(name).all_entries()
+                labels = J.columns(name, "full")
+                parts.append(full.pack(self.gradient(name))[:, [labels.index(token)]])
+                continue
+            if layout == "full":
                 parts.append(
                     self.gradient(name).flatten(1) if self.gradient(name).ndim > 1 else self.gradient(name).unsqueeze(-1)
                 )
@@ -206,6 +211,10 @@ def _summed(case: Case) -> Tensor:
     return torch.cat(parts)
 
 
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
 Pair = tuple[Tensor, Tensor | None]
 #: what the library says, and what the textbook says (None: nothing to compare with)
 OPERATIONS: dict[str, Callable[[Case, Textbook], Pair]] = {
@@ -258,15 +267,17 @@ OPERATIONS: dict[str, Callable[[Case, Textbook], Pair]] = {
     ),
     "score_process": lambda c, t: (inference.score_process(_at_estimate(c), wrt=c.wrt).process, None),
     "score_test": lambda c, t: (
-        torch.tensor(inference.score_test(_at_estimate(c), wrt=c.wrt, weights=c.weights).statistic),
+        _number(inference.score_test(_at_estimate(c), wrt=c.wrt, weights=c.weights).statistic),
         None,
     ),
     "score_test of an element": lambda c, t: (
-        torch.tensor(inference.score_test(_at_estimate(c), zero=c.J.columns(c.wrt)[-1], weights=c.weights).statistic),
+        _number(
+            inference.score_test(_at_estimate(c), zero=(c.J.columns(c.wrt) or ["mean[0]"])[-1], weights=c.weights).statistic
+        ),
         None,
     ),
     "information_matrix_test": lambda c, t: (
-        torch.tensor(inference.information_matrix_test(_at_estimate(c), wrt=c.wrt, elements="diagonal").statistic),
+        _number(inference.information_matrix_test(_at_estimate(c), wrt=c.wrt, elements="diagonal").statistic),
         None,
     ),
 }

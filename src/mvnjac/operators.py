@@ -129,6 +129,8 @@ class Operator:
         """The diagonal of the inverse: variances, of the information."""
         p = self._selection.size
         with self._model.arithmetic():
+            if not p:
+                return torch.zeros(self.shape[:-1], dtype=self.dtype, device=self.device)
             if self._direct_diagonal is not None and self._whole:
                 return self._direct_diagonal().to(self.dtype)
             self._require("inverse_diagonal", _SOLVED, True, "use solve, or select by wrt=.")
@@ -296,6 +298,8 @@ class FisherInformation(Operator):
         self._require("inverse", _BY_PRODUCTS, True, "use solve or inverse_diagonal.")
         with self._model.arithmetic():
             rows = []
+            if not self._selection.size:
+                return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
             for _, unit in self._units():
                 solution = self._closed_solution(unit)
                 if solution is None:

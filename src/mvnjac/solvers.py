@@ -39,7 +39,7 @@ def dense_solution(
     if not redundant and (definite := _definite_factor(A, scale)) is not None:
         sign, L = definite
         return sign * torch.cholesky_solve((b / scale).reshape(-1, A.shape[-1]).mT, L).mT.reshape(b.shape) / scale
-    values, Q = torch.linalg.eigh(A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
+    values, Q = _eigenvalues(name, A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:
         require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1], lambda: _along(values, Q, columns))
         return _times(Q, _times(Q.mT, b / scale) / values) / scale
@@ -67,6 +67,18 @@ def _definite_factor(A: Tensor, scale: Tensor) -> tuple[int, Tensor] | None:
         return None
     ratio = torch.linalg.matrix_norm(scaled) * torch.linalg.matrix_norm(torch.cholesky_inverse(L))
     return (sign, L) if bool(ratio * len(A) * torch.finfo(A.dtype).eps < _CERTAIN) else None
+
+
+def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues and eigenvectors of symmetric A (..., p, p)."""
+    try:
+        values, Q = torch.linalg.eigh(A)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise SingularError(
+            f"{name}.solve: the matrix has no eigenvalues that can be computed: it has entries that are not finite, as the average "
+            "over no rows has, or entries of very different sizes; add rows, or leave out parameters by wrt=."
+        ) from error
+    return values, Q
 
 
 def conjugate_gradients(

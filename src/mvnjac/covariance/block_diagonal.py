@@ -29,6 +29,7 @@ from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.names import Names
 from mvnjac.residuals import Residuals
+from mvnjac.words import counted
 
 Values = Mapping[str, Tensor]
 
@@ -266,7 +267,7 @@ def _valid_sizes(blocks: Sequence[Covariance], sizes: Sequence[int | None] | Non
     """The number of variables of each block; None of at most one, which then has those that the others leave."""
     given = [None] * len(blocks) if sizes is None else list(sizes)
     if len(given) != len(blocks):
-        raise ShapeError(f"BlockDiagonal: {len(given)} sizes for {len(blocks)} blocks.")
+        raise ShapeError(f"BlockDiagonal: {counted(len(given), 'size')} for {counted(len(blocks), 'block')}.")
     for i, (block, size) in enumerate(zip(blocks, given, strict=True)):
         if size is not None and block.dimension not in (None, size):
             raise ShapeError(

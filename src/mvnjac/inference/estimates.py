@@ -20,6 +20,7 @@ from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 KINDS = ("expected", "observed", "opg", "sandwich", "clustered", "hac")
 #: gradients (k, p) of k functions of the estimates → their covariance (k, k)
@@ -101,7 +102,7 @@ class Estimates(NamedTable):
         )
 
     def _title(self) -> str:
-        return f"{len(self.columns)} estimates from {self.rows} rows; standard errors: {self.kind}"
+        return f"{counted(len(self.columns), 'estimate')} from {counted(self.rows, 'row')}; standard errors: {self.kind}"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -239,8 +240,9 @@ def _clustered(
         series = estimating.products(estimating.solve(bread, C))
         return _symmetric(scale * clustered_sum(_NAME, series, ways, cluster_adjust))
 
-    counts = " and ".join(str(len(set(way))) for way in ways)
-    return f"clustered ({counts} clusters, HC{int(adjust)}), bread: {bread}", propagate
+    counts = [len(set(way)) for way in ways]
+    total = " and ".join([*map(str, counts[:-1]), counted(counts[-1], "cluster")])
+    return f"clustered ({total}, HC{int(adjust)}), bread: {bread}", propagate
 
 
 def _hac(

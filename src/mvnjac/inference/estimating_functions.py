@@ -59,6 +59,8 @@ class EstimatingFunctions:
         self.model = self.jacobian._model
         self.names = self._complete(self.jacobian.columns(wrt), known) if names is None else list(names)
         self.columns = self.jacobian.columns(self.names)
+        if not self.columns:
+            raise ArgumentError(f"{function}: {', '.join(self.names)} of {self.model.d} variables has no elements to estimate.")
         wrt = self.names if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
         self.asked, self.places = self.jacobian.columns(wrt), self.places_of(wrt)
         self.values = self.jacobian.values(self.names)

@@ -15,6 +15,7 @@ from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingF
 from mvnjac.inference.named import NamedTable, row_labels
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 _NAME = "influence"
 _CHUNK_BYTES = 64 * 2**20
@@ -53,7 +54,7 @@ class Influence(NamedTable):
         )
 
     def _title(self) -> str:
-        return f"influence of {len(self.labels)} rows on {len(self.columns)} estimates:"
+        return f"influence of {counted(len(self.labels), 'row')} on {counted(len(self.columns), 'estimate')}:"
 
     def _labels(self) -> Sequence[Any]:
         return self.labels

@@ -159,6 +159,11 @@ def _structure(estimating: EstimatingFunctions) -> tuple[list[str], Tensor]:
     """The directions that the model's own parameters do not reach."""
     K = tangents(estimating)
     scale = estimating.information("expected").diagonal().sqrt()
+    if not bool((scale > 0).all()):
+        name = estimating.columns[int((~(scale > 0)).nonzero()[0])]
+        raise SingularError(
+            f"{_NAME}: there is no information on {name}: nothing that is about it is observed; leave it out by wrt=."
+        )
     U, values, _ = torch.linalg.svd(scale.unsqueeze(-1) * K, full_matrices=True)
     rank = int((values > 1e-10 * values[0]).sum())
     if rank == estimating.size:

@@ -24,6 +24,7 @@ from mvnjac.inference.ordering import order_of
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 _NAME = "score_process"
 #: a bridge ends at 0; a process that ends further away is no one's
@@ -168,7 +169,7 @@ class ScoreProcess(NamedTable):
         return xr.DataArray(self.process[1:].cpu().numpy(), coords=coords, dims=("row", "parameter"), name="score_process")
 
     def _title(self) -> str:
-        return f"cumulated scores of {len(self.columns)} parameters over {self.rows} rows; the largest of each:"
+        return f"cumulated scores of {counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}; the largest of each:"
 
     def _labels(self) -> Sequence[str]:
         return self.columns

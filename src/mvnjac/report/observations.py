@@ -18,6 +18,7 @@ from mvnjac.errors import MemoryLimitError, TableError
 from mvnjac.estimates import Data
 from mvnjac.tables.base import Source
 from mvnjac.tables.rows import Rows, tensor_batches
+from mvnjac.words import counted
 
 #: how many matrices of the scores of all rows are held at once where most are: by the test of breaks, as a series
 _MATRICES = 7
@@ -73,7 +74,8 @@ def _require_memory(data: Data, rows: int, variables: int, parameters: int) -> N
     needed, free = _needed(rows, variables, parameters), memory.available(torch.device("cpu"))
     if free is not None and needed > free:
         raise MemoryLimitError(
-            f"{data.path}: {rows:,} rows of scores by {parameters} parameters, seven times over, are {human(needed)}, but there "
+            f"{data.path}: {counted(rows, 'row', ',')} of scores by {counted(parameters, 'parameter')}, seven times "
+            f"over, are {human(needed)}, but there "
             f"are {human(free)} free: report on fewer rows, on fewer variables by --columns, or on a --structure of fewer "
             "parameters; `mvnjac score` needs no more memory for more rows."
         )

@@ -14,6 +14,7 @@ from mvnjac.tables.base import Sink, Source, batch_rows
 from mvnjac.tables.delimited import CsvSink
 from mvnjac.tables.exact import array_as_float64
 from mvnjac.tables.slices import Slice
+from mvnjac.words import counted
 
 SUFFIXES = (".npy",)
 
@@ -33,7 +34,9 @@ class NpySource(Source):
             names.read_text(encoding="utf-8").splitlines() if names.exists() else [str(i) for i in range(self._array.shape[1])]
         )
         if len(labels) != self._array.shape[1]:
-            raise TableError(f"{names}: {len(labels)} names for the {self._array.shape[1]} columns of {path.name}.")
+            raise TableError(
+                f"{names}: {counted(len(labels), 'name')} for the {counted(self._array.shape[1], 'column')} of {path.name}."
+            )
         self.schema = pa.schema([(label, pa.float64()) for label in labels])
 
     def slices(self, rows: int) -> list[Slice]:

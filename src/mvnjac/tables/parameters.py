@@ -11,6 +11,7 @@ import torch
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import is_numeric, open_source
+from mvnjac.words import counted
 
 
 def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
@@ -23,7 +24,7 @@ def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(_array(path, [(len(names),), (1, len(names))]).reshape(-1))
     columns = _columns(path, names)
     if len(columns[0]) != 1:
-        raise TableError(f"{path}: {len(columns[0])} rows; a mean is one row under the variables' names.")
+        raise TableError(f"{path}: {counted(len(columns[0]), 'row')}; a mean is one row under the variables' names.")
     return torch.from_numpy(np.array([column[0] for column in columns]))
 
 
@@ -48,7 +49,9 @@ def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
     if twice:
         raise TableError(f"{path}: the rows {', '.join(map(repr, twice))} occur more than once.")
     if len(rows) != table.num_rows:
-        raise TableError(f"{path}: {table.num_rows} rows for the {len(rows)} variables of its header; expected one a variable.")
+        raise TableError(
+            f"{path}: {counted(table.num_rows, 'row')} for the {counted(len(rows), 'variable')} of its header; expected one a variable."
+        )
     missing = [name for name in names if name not in rows or name not in header]
     if missing:
         raise TableError(f"{path}: no row or no column for {', '.join(map(repr, missing))}.")

@@ -61,6 +61,9 @@ def entry(path: str | Path) -> Entry | None:
         status = os.stat(path)
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TableError(f"{str(path)!r}: there can be no such file ({reason}).") from error
     return Entry(str(path), Path(path).name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
 
 
