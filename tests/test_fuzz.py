@@ -167,7 +167,7 @@ def test_inference_about_no_parameter(call: str) -> None:
     x = _x(20, 1, 0, "none given", "contiguous")
     J = mvnjac.fit(x, "scale-correlation").gaussian.jacobian(x)
     known = {} if call == "score_test" else {"known": ("mean", "scale")}
-    with pytest.raises(ArgumentError, match="correlation_matrix of 1 variables? has no elements"):
+    with pytest.raises(ArgumentError, match=r"correlation_matrix of 1 variable has no elements"):
         getattr(mvnjac.inference, call)(J, wrt="correlation_matrix", **known)
 
 

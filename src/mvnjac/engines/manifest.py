@@ -171,6 +171,7 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     Raises:
         TableError: it has no manifest, or one that cannot be read.
     """
+    folder.require_folder()
     if not is_output(folder):
         raise TableError(f"{folder.path}: has no {MANIFEST}; it is no folder of parts that mvnjac has written.")
     try:

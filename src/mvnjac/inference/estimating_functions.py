@@ -21,6 +21,7 @@ from mvnjac.jacobian import Jacobian
 from mvnjac.operators import Operator
 from mvnjac.solvers import dense_solution
 from mvnjac.standard_errors import complete_parametrisations
+from mvnjac.words import counted
 
 #: what a function of this package says that could have no memory
 FEWER = "take fewer rows, fewer variables, or a structure of fewer parameters."
@@ -60,7 +61,7 @@ class EstimatingFunctions:
         self.names = self._complete(self.jacobian.columns(wrt), known) if names is None else list(names)
         self.columns = self.jacobian.columns(self.names)
         if not self.columns:
-            raise ArgumentError(f"{function}: {', '.join(self.names)} of {self.model.d} variables has no elements to estimate.")
+            raise ArgumentError(f"{function}: {', '.join(self.names)} of {counted(self.model.d, 'variable')} has no elements.")
         wrt = self.names if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
         self.asked, self.places = self.jacobian.columns(wrt), self.places_of(wrt)
         self.values = self.jacobian.values(self.names)

@@ -102,6 +102,8 @@ def _model(x: Tensor, choice: Choice, names: NamesArgument | None, missing: str 
     if x.ndim not in ((2,) if shape is None else (2, 3)) or not len(x):
         matrices = "" if shape is None else " or (n, {}, {})".format(*shape)
         raise ShapeError(f"fit: x has shape {tuple(x.shape)}; pass a table (n, d){matrices} of n ≥ 1 observations.")
+    if not x[0].numel():
+        raise ShapeError(f"fit: x has shape {tuple(x.shape)}: there are no variables.")
     if shape is not None and math.prod(shape) != x[0].numel():
         raise ShapeError(
             f"fit: {shape[0]} × {shape[1]} are {math.prod(shape)} variables, but x has shape {tuple(x.shape)}: choose as many."

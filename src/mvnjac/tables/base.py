@@ -163,7 +163,7 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
     """
     there = entry(path)
     if there is None:
-        raise TableError(f"{path}: no such file.")
+        raise TableError(f"{str(path) or repr('')}: no such file.")
     path = str(path) if is_remote(path) else Path(path)
     array = there.folder and there.name.lower().endswith(".zarr")
     module = _formats()[".parquet"] if there.folder and not array else _format(path)
