@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mvnjac
+from mvnjac.allocation import human
 from mvnjac.cli import progress
 from mvnjac.tables.base import open_source
 from tests.engines.tables import NAMES, Table, small_units, write

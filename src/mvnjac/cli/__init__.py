@@ -25,8 +25,14 @@ def main() -> None:
         error = said or error
         if not isinstance(error, MvnjacError | OSError):
             raise
-        print(f"mvnjac: {error}", file=sys.stderr)
+        print(f"mvnjac: {_sentence(error)}", file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _exit_code(error: Exception) -> int:

@@ -43,7 +43,7 @@ class Folder:
         except OSError as error:
             raise TableError(f"{self.path}: the folder cannot be made ({error.strerror or error}).") from error
         if not os.access(self.path, os.W_OK):
-            raise TableError(f"{self.path}: the folder cannot be written to.")
+            raise TableError(f"{self.path or repr('')}: the folder cannot be written to.")
 
     def require_folder(self) -> None:
         """Refuse what is there and is no folder.

@@ -11,6 +11,8 @@ import torch
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import is_numeric, open_source
+from mvnjac.tables.exact import InexactError, array_as_float64
+from mvnjac.tables.rows import exact_batches
 from mvnjac.words import counted
 
 
@@ -101,7 +103,7 @@ def _table(path: Path) -> pa.Table:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise TableError(f"{path}: the column name {repeated[0]!r} occurs more than once.")
-    batches = list(source.batches(names))
+    batches = list(exact_batches(source, names, None))
     if not batches:
         raise TableError(f"{path}: has no rows.")
     return pa.Table.from_batches(batches)
@@ -117,4 +119,8 @@ def _array(path: Path, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     if array.shape not in shapes or array.dtype.kind not in "fiu":
         expected = " or ".join(map(str, shapes))
         raise TableError(f"{path}: holds {array.dtype} of shape {array.shape}; expected numbers of shape {expected}.")
-    return array.astype(np.float64)
+    try:
+        names = [str(i) for i in range(array.shape[-1])]
+        return array_as_float64(names, array.reshape(-1, len(names))).reshape(array.shape)
+    except InexactError as error:
+        raise TableError(f"{path}: {error}") from None

@@ -35,7 +35,7 @@ def tensor_batches(
     """
     columns = [*variables, index] if index else list(variables)
     first = 0
-    for batch in _exact(source, columns, at):
+    for batch in exact_batches(source, columns, at):
         x = torch.empty(len(variables), batch.num_rows, dtype=torch.float64).mT  # torch's memory is aligned: so are sums
         numbers = x.numpy()
         for j in range(len(variables)):
@@ -51,7 +51,7 @@ def tensor_batches(
             yield Rows(x, keys)
 
 
-def _exact(source: Source, columns: Sequence[str], at: Slice | None) -> Iterator[pa.RecordBatch]:
+def exact_batches(source: Source, columns: Sequence[str], at: Slice | None) -> Iterator[pa.RecordBatch]:
     """The batches; a number that is no float64 is told with its row in the table."""
     rows = 0
     try:

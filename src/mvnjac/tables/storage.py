@@ -73,7 +73,10 @@ def entries(folder: str | Path) -> list[Entry]:
         system, inner = filesystem(str(folder))
         found = [_remote(child(folder, info.base_name), info) for info in system.get_file_info(fs.FileSelector(inner))]
     else:
-        found = [entry(path) for path in Path(folder).iterdir()]
+        try:
+            found = [entry(path) for path in Path(folder).iterdir()]
+        except OSError as error:
+            raise TableError(f"{folder}: cannot be listed ({error.strerror or error}); name a folder.") from error
     return sorted((each for each in found if each is not None), key=lambda each: each.name)
 
 
