@@ -80,7 +80,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (1, ["fit", "", *FIT], "'': no such file"),
         (1, ["fit", "absent/x.csv", *FIT], "no such file"),
         (1, ["fit", "ok.csv/x.csv", *FIT], "there can be no such file"),
-        (1, ["fit", "x" * 300 + ".csv", *FIT], "there can be no such file (File name too long)"),
+        (1, ["fit", "x" * 300 + ".csv", *FIT], "File name too long"),
         (2, ["fit", "ok.txt", "-o", "ok.csv"], "a model is a .safetensors file"),
         (1, ["fit", "ok.csv", "-o", "folder.safetensors"], "is a folder; name a file"),
         (1, ["fit", "ok.csv", "-o", "absent/o.safetensors"], "the folder absent does not exist"),
