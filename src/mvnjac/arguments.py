@@ -29,6 +29,16 @@ def row_weights(weights: Tensor | None, name: str, batch: Size, own: Size, dtype
     raise ShapeError(f"{name} has shape {tuple(weights.shape)}; expected one number a row: {tuple(batch)}.")
 
 
+def require_counts(function: str, weights: Tensor) -> None:
+    """Raise where weights (n,) cannot say how often each row occurred."""
+    bad = ~(weights >= 0) | weights.isinf()
+    if bool(bad.any()) or not bool((weights > 0).any()):
+        row = int(bad.nonzero()[0]) if bool(bad.any()) else 0
+        raise ArgumentError(
+            f"{function}: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
+        )
+
+
 def direction(v: Tensor, size: int) -> Tensor:
     """A direction in the space of the columns."""
     if not isinstance(v, Tensor) or v.ndim == 0 or v.shape[-1] != size:

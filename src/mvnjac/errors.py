@@ -56,7 +56,7 @@ class UnknownNameError(ArgumentError, KeyError):
 
 
 class MemoryLimitError(MvnjacError, MemoryError):
-    """The result would not fit into memory; nothing was allocated."""
+    """What was asked for does not fit into the memory that is available: refused beforehand, or an allocation failed."""
 
 
 class TableError(MvnjacError):

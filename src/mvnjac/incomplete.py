@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from mvnjac import planner
+from mvnjac import memory, planner
 from mvnjac.arithmetic import concrete, looked_at
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.chains import Chains
@@ -137,6 +137,7 @@ class IncompleteResiduals(Residuals):
         """The rows, bundle by bundle."""
         if self._chains is None:
             bundles, self._at = bundled(self.mask) if self.together else alone(self.mask)
+            self._require("chains of patterns", sum(len(bundle.mask) for bundle in bundles), 3)
             with self._graph():
                 covariance_matrix, visible = self.covariance_matrix, self.visible
                 self._chains = [Chains(bundle, covariance_matrix, visible) for bundle in bundles]
@@ -146,10 +147,19 @@ class IncompleteResiduals(Residuals):
     def rotations(self) -> list[tuple[Chains, Tensor]]:
         """Each bundle's chains with their T (G?, C, d, d)."""
         if self._rotations is None:
+            self._require("chains of patterns", sum(len(chains.mask) for chains in self.chains), 2)
             with self._graph():
                 scale_tril = self.scale_tril
                 self._rotations = [(chains, chains.rotation(scale_tril)) for chains in self.chains]
         return self._rotations
+
+    def _require(self, what: str, count: int, times: int) -> None:
+        """Refuse so many d×d matrices for each of so many chains or patterns, if they cannot fit."""
+        shape = (*self.layout.group_shape, count, self.d, self.d)
+        memory.require_work(
+            f"missing entries in {what}", shape, self.mean.dtype, self.mean.device, times, 0, "take fewer rows at a time, or "
+            "fewer variables."
+        )  # fmt: skip
 
     def gathered(self, of_chains: list[Tensor], event: int) -> Tensor:
         """(G?, C, R, *event), bundle by bundle → (*batch, *event)."""
@@ -231,6 +241,7 @@ class IncompleteResiduals(Residuals):
             ((chains, T),) = self.rotations
             T = torch.where(chains.mask.mT, T, 0)
             return self._shift(T), None
+        self._require("patterns", sum(chains.bundle.patterns.shape[-1] for chains in self.chains), 2)
         return torch.cat(list(self.shifts_by_chunks()), -3), self.patterns
 
     def shifts_by_chunks(self) -> Iterator[Tensor]:

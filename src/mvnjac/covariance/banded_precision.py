@@ -25,6 +25,7 @@ from mvnjac.covariance.padding import pad
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+from mvnjac.words import counted
 
 if TYPE_CHECKING:
     from mvnjac.sample import Sample
@@ -219,7 +220,7 @@ class BandedPrecision(Covariance):
             )
         if sample.count < b + 2:
             raise NotPositiveDefiniteError(
-                f"{sample.name}: {sample.count} rows for a bandwidth of {b}; use at least {b + 2} rows."
+                f"{sample.name}: {counted(sample.count, 'row')} for a bandwidth of {b}; use at least {b + 2} rows."
             )
         refuse_constant(sample)
         refuse_strangers(sample, b)

@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.clusters import clustered_sum, groupings
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 KINDS = ("expected", "observed", "opg", "sandwich", "clustered", "hac")
 #: gradients (k, p) of k functions of the estimates → their covariance (k, k)
@@ -100,7 +102,7 @@ class Estimates(NamedTable):
         )
 
     def _title(self) -> str:
-        return f"{len(self.columns)} estimates from {self.rows} rows; standard errors: {self.kind}"
+        return f"{counted(len(self.columns), 'estimate')} from {counted(self.rows, 'row')}; standard errors: {self.kind}"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -114,6 +116,7 @@ class Estimates(NamedTable):
         }
 
 
+@guarded(_NAME, FEWER)
 def covariance_of_estimates(
     J: Jacobian,
     kind: str = "sandwich",
@@ -186,6 +189,9 @@ def covariance_of_estimates(
         raise ArgumentError(
             f"{_NAME}: adjust needs more rows than parameters, but n = {estimating.rows}, p = {estimating.size}."
         )
+    k, p = len(estimating.places), estimating.size
+    held = {"sandwich": k, "clustered": 2 * k, "hac": 7 * p}.get(kind, 0)  # numbers a row
+    estimating.require_memory(estimating.rows * held + PROPAGATED * k * p)
     if kind in ("expected", "observed", "opg"):
         words, propagate = _inverse(estimating, kind, adjust)
     elif kind == "sandwich":
@@ -234,8 +240,9 @@ def _clustered(
         series = estimating.products(estimating.solve(bread, C))
         return _symmetric(scale * clustered_sum(_NAME, series, ways, cluster_adjust))
 
-    counts = " and ".join(str(len(set(way))) for way in ways)
-    return f"clustered ({counts} clusters, HC{int(adjust)}), bread: {bread}", propagate
+    counts = [len(set(way)) for way in ways]
+    total = " and ".join([*map(str, counts[:-1]), counted(counts[-1], "cluster")])
+    return f"clustered ({total}, HC{int(adjust)}), bread: {bread}", propagate
 
 
 def _hac(

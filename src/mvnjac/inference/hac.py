@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError
-from mvnjac.inference.estimating_functions import EstimatingFunctions
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
 from mvnjac.inference.ordering import order_of
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
@@ -121,6 +122,7 @@ class LongRunScores:
         return math.floor(automatic_lag(whole, self._estimating.rows, prewhite))
 
 
+@guarded("scores_covariance", FEWER)
 def scores_covariance(
     J: Jacobian,
     *,
@@ -148,6 +150,7 @@ def scores_covariance(
     """
     estimating = EstimatingFunctions("scores_covariance", J, wrt, None, known)
     n, p = estimating.rows, estimating.size
+    estimating.require_memory(7 * n * p + 4 * p * p)
     total = LongRunScores(estimating, lag, int(prewhite), order_by).covariance_of_sum(estimating.unit_rows(range(p)))
     return total / (n - p if adjust else n)
 

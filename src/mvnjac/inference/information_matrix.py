@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import NotIdentifiedError
 from mvnjac.inference.chi_squared import chi_squared_p_value
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.information import Wrt, hessian_of
 from mvnjac.jacobian import Jacobian
 
@@ -34,6 +35,7 @@ class InformationMatrixTest:
     rows: int
 
 
+@guarded(_NAME, FEWER)
 def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = None, known: Wrt = None) -> InformationMatrixTest:
     """n minus the squared residuals of a regression of 1 on the indicators vech(sᵢ sᵢᵀ + Hᵢ) and the scores sᵢ.
 
@@ -68,6 +70,7 @@ def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = No
         raise NotIdentifiedError(
             f"{_NAME}: there are {count} indicators and {p} scores, but {n} rows; take elements='diagonal', or fewer parameters."
         )
+    estimating.require_memory(5 * n * (count + p))
     scores = estimating.scores()
     indicators = _indicators(estimating, scores, elements)
     explained, rank = _explained(torch.cat([indicators, scores], -1))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mvnjac.errors import ShapeError, UnknownNameError
+from mvnjac.words import counted
 
 #: as many rows are printed
 _PRINTED = 24
@@ -65,7 +66,7 @@ def row_labels(function: str, argument: str, labels: Iterable[Any] | None, n: in
         return list(range(n))
     found = list(labels.tolist() if isinstance(labels, Tensor) else labels)
     if len(found) != n:
-        raise ShapeError(f"{function}: {argument} has {len(found)} entries; expected one a row: {n}.")
+        raise ShapeError(f"{function}: {argument} has {counted(len(found), 'entry')}; expected one a row: {n}.")
     return found
 
 

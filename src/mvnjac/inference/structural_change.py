@@ -15,14 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
-from mvnjac.inference.estimating_functions import INFORMATIONS, EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
 from mvnjac.inference.named import NamedTable, place, row_labels
 from mvnjac.inference.ordering import order_of
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 _NAME = "score_process"
 #: a bridge ends at 0; a process that ends further away is no one's
@@ -167,7 +169,7 @@ class ScoreProcess(NamedTable):
         return xr.DataArray(self.process[1:].cpu().numpy(), coords=coords, dims=("row", "parameter"), name="score_process")
 
     def _title(self) -> str:
-        return f"cumulated scores of {len(self.columns)} parameters over {self.rows} rows; the largest of each:"
+        return f"cumulated scores of {counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}; the largest of each:"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -180,6 +182,7 @@ class ScoreProcess(NamedTable):
         return {"largest": largest, "p_value": p_values, "date": [self.dates[i] for i in rows]}
 
 
+@guarded(_NAME, FEWER)
 def score_process(
     J: Jacobian,
     *,
@@ -219,6 +222,7 @@ def score_process(
     """
     require(_NAME, "information", information, INFORMATIONS)
     estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
+    estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2)
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
     order = order_of(_NAME, None if dates is None else labels, n)
     V = estimating.information(information) / n if scores_covariance is None else _valid(scores_covariance, estimating)
