@@ -57,7 +57,7 @@ def exact_batches(source: Source, columns: Sequence[str], at: Slice | None) -> I
     """The batches; a number that is no float64 is told with its row in the table."""
     rows = 0
     try:
-        for batch in exact_batches(source, columns, at):
+        for batch in source.batches(columns, at):
             yield batch
             rows += batch.num_rows
     except InexactError as error:
