@@ -99,7 +99,8 @@ class LongRunScores:
     def __init__(self, estimating: EstimatingFunctions, lag: int | None, prewhite: int, order_by: Iterable[Any] | None) -> None:
         _valid(estimating.function, lag, prewhite)
         self._estimating = estimating
-        self._order = order_of(estimating.function, order_by, estimating.rows).to(estimating.jacobian.device)
+        order = order_of(estimating.function, order_by, estimating.rows, require_unique=True)
+        self._order = order.to(estimating.jacobian.device)
         self._white = prewhitened(estimating.function, estimating.scores()[self._order], prewhite) if prewhite else None
         self.lag = self._automatic(prewhite) if lag is None else lag
 

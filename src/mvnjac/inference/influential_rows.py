@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.inference.estimating_functions import EstimatingFunctions, require
-from mvnjac.inference.named import NamedTable, row_labels
+from mvnjac.inference.labels import row_labels
+from mvnjac.inference.named import NamedTable
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
 

@@ -7,7 +7,7 @@ Brownian bridges if the parameters do not change, and further away if they do (N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
 from mvnjac.inference.estimating_functions import INFORMATIONS, EstimatingFunctions, require
-from mvnjac.inference.named import NamedTable, place, row_labels
+from mvnjac.inference.labels import row_labels
+from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.ordering import order_of
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import Wrt
@@ -219,8 +220,9 @@ def score_process(
     """
     require(_NAME, "information", information, INFORMATIONS)
     estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
+    dates = list(dates) if isinstance(dates, Iterator) else dates
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
-    order = order_of(_NAME, None if dates is None else labels, n)
+    order = order_of(_NAME, dates, n, "dates")
     V = estimating.information(information) / n if scores_covariance is None else _valid(scores_covariance, estimating)
     cumulated = estimating.scores()[order.to(V.device)].cumsum(0) / n**0.5
     scaled = cumulated @ _inverse_root(V) if decorrelate else cumulated / V.diagonal().sqrt()

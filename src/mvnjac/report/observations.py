@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac import memory
+from mvnjac.chronology import sorts_in_time
 from mvnjac.engines.run import Run
 from mvnjac.errors import MemoryLimitError, TableError
 from mvnjac.estimates import Data
@@ -20,7 +20,6 @@ from mvnjac.tables.rows import Rows, tensor_batches
 
 #: how many matrices of the scores of all rows are held at once where most are: by the test of breaks, as a series
 _MATRICES = 7
-_YEAR_FIRST = re.compile(r"\d{4}")
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,11 @@ def _require_memory(data: Data, rows: int, variables: int, parameters: int) -> N
 
 
 def sortable(labels: Iterable[Any]) -> bool:
-    """Whether ascending labels are the order of time: of text only years first, all of one length (30/12/2020 is not)."""
+    """Whether ascending labels are the order of time; of text: `chronology.sorts_in_time`."""
     found = list(labels)
     if any(label is None or label != label for label in found):
         return False
-    if isinstance(found[0], str):
-        return len(set(map(len, found))) == 1 and all(_YEAR_FIRST.match(label) for label in found)
-    return True
+    return sorts_in_time(found) if isinstance(found[0], str) else True
 
 
 def _labels(batches: Sequence[Rows]) -> list[Any] | None:
