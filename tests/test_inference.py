@@ -261,6 +261,7 @@ def test_shapes_that_are_no_sample_are_refused() -> None:
         inference.covariance_of_estimates(J, adjust=True)
 
 
+@pytest.mark.filterwarnings("ignore::mvnjac.errors.NotAtEstimateWarning")
 @pytest.mark.parametrize("cls", structures().values(), ids=structures())
 def test_every_structure(cls: type[mvnjac.Covariance]) -> None:
     """The sandwich by its definition, of parameters that may be redundant; and each row's change by it."""

@@ -69,3 +69,11 @@ class UsageError(MvnjacError):
 
 class NotConvergedWarning(UserWarning):
     """A fit stopped before it reached a maximum; `Fit.converged` is False."""
+
+
+class NotAtEstimateWarning(UserWarning):
+    """A result is computed as if the parameters were the estimate, but the total score there is not 0."""
+
+
+class FewClustersWarning(UserWarning):
+    """A clustered covariance is of so few clusters that it is singular."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.clusters import clustered_sum, groupings
 from mvnjac.inference.estimating_functions import EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
@@ -165,6 +166,9 @@ def covariance_of_estimates(
         NotIdentifiedError: too few rows for `prewhite` or `adjust`.
         ArgumentError, UnknownNameError, ShapeError: arguments that mean nothing here.
 
+    Warns:
+        NotAtEstimateWarning: a Newton step from J's parameters would move one of them by more than 0.1 of its standard error.
+
     Source: Huber 1967; White 1982, *Maximum likelihood estimation of misspecified models*; Zeileis 2006, *Object-oriented
     computation of sandwich estimators*.
 
@@ -182,6 +186,7 @@ def covariance_of_estimates(
     require(_NAME, "kind", kind, KINDS)
     require(_NAME, "bread", bread, ("observed", "expected"))
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    warn_unless_at_estimate(estimating)
     if adjust and estimating.rows <= estimating.size:
         raise ArgumentError(
             f"{_NAME}: adjust needs more rows than parameters, but n = {estimating.rows}, p = {estimating.size}."

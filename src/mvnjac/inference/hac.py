@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, NotIdentifiedError
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.estimating_functions import EstimatingFunctions
 from mvnjac.inference.ordering import order_of
 from mvnjac.information import Wrt
@@ -139,6 +140,9 @@ def scores_covariance(
         wrt: names the parametrisation: all of its columns are in the result.
         known, lag, prewhite, adjust, order_by: as in `covariance_of_estimates`.
 
+    Warns:
+        NotAtEstimateWarning: as in `covariance_of_estimates`.
+
     Example:
         >>> import torch, mvnjac
         >>> from mvnjac import inference
@@ -148,6 +152,7 @@ def scores_covariance(
         True
     """
     estimating = EstimatingFunctions("scores_covariance", J, wrt, None, known)
+    warn_unless_at_estimate(estimating)
     n, p = estimating.rows, estimating.size
     total = LongRunScores(estimating, lag, int(prewhite), order_by).covariance_of_sum(estimating.unit_rows(range(p)))
     return total / (n - p if adjust else n)

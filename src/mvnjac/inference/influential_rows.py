@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.estimating_functions import EstimatingFunctions, require
 from mvnjac.inference.labels import row_labels
 from mvnjac.inference.named import NamedTable
@@ -93,6 +94,9 @@ def influence(
     Returns:
         An `Influence`: `.top(10)`, `.changes`, `.distances`; prints as a table.
 
+    Warns:
+        NotAtEstimateWarning: as in `covariance_of_estimates`.
+
     Example:
         >>> import torch, mvnjac
         >>> from mvnjac import inference
@@ -102,6 +106,7 @@ def influence(
     """
     require(_NAME, "information", information, ("observed", "expected", "opg"))
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    warn_unless_at_estimate(estimating)
     directions = estimating.unit_rows(estimating.places)
     inverse = estimating.solve(information, directions)
     changes = -estimating.products(inverse)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from mvnjac.engines.run import Run
+from mvnjac.errors import NotAtEstimateWarning
 from mvnjac.estimates import Data, Request
 from mvnjac.report.content import content
 from mvnjac.report.page import page
@@ -15,6 +17,8 @@ SUFFIXES = (".html", ".htm")
 
 def write_report(data: Data, request: Request, output: Path, run: Run) -> str:
     """Write the report, complete or not at all. Returns a line that says what it is of."""
-    found = content(data, request, run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotAtEstimateWarning)  # the report says itself whether the parameters are the estimate
+        found = content(data, request, run)
     write_text(output, page(found))
     return f"{found.rows} rows of {len(found.names)} variables, {len(found.parameters.names)} parameters."
