@@ -101,9 +101,10 @@ def _observed_share(estimating: EstimatingFunctions, weights: Tensor) -> Tensor:
     place = {name: i for i, name in enumerate(estimating.columns)}
     first: dict[str, int] = {}
     for variable, columns in columns_of_variables(estimating, estimating.names).items():
-        i = position.get(variable)
-        for name in columns if i is not None else ():
-            share[place[name]] = pairs[first.setdefault(name, i), i]
+        if variable in position:
+            i = position[variable]
+            for name in columns:
+                share[place[name]] = pairs[first.setdefault(name, i), i]
     return share
 
 
