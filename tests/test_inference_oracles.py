@@ -8,9 +8,14 @@ import torch
 
 import mvnjac
 from mvnjac import inference
+from mvnjac.inference.kernel_weights import KERNELS
 from tests.oracles import inference as oracle
 
 CASES = oracle.frozen()
+pytestmark = [  # some of R's settings are such
+    pytest.mark.filterwarnings("ignore::mvnjac.errors.FewClustersWarning"),
+    pytest.mark.filterwarnings("ignore::mvnjac.errors.NotPositiveSemidefiniteWarning"),
+]
 #: 1e-8 is promised; of complete rows 1e-13 is measured, with missing entries (where lavaan itself loses digits) 1e-10
 TOLERANCE = 1e-9
 NAMES = ["lavaan expected", "lavaan observed", "lavaan opg", "lavaan sandwich"]
@@ -38,6 +43,8 @@ def settings(case: oracle.Case) -> dict[str, dict]:
         "clustered HC1": {"kind": "clustered", "clusters": one, "adjust": True},
         "clustered cadjust FALSE": {"kind": "clustered", "clusters": one, "cluster_adjust": False},
         "clustered two ways": {"kind": "clustered", "clusters": [one, two]},
+        "clustered crossed": {"kind": "clustered", "clusters": crossed(case)},
+        "clustered crossed fix": {"kind": "clustered", "clusters": crossed(case), "fix": True},
         "NeweyWest prewhite 0": {"kind": "hac", "prewhite": False},
         "NeweyWest prewhite 1": {"kind": "hac"},
         "NeweyWest order.by": {"kind": "hac", "lag": 3, "order_by": case.order},
@@ -47,7 +54,19 @@ def settings(case: oracle.Case) -> dict[str, dict]:
             for adjust in (0, 1):
                 arguments = {"kind": "hac", "lag": lag, "prewhite": prewhite, "adjust": bool(adjust)}
                 found[f"NeweyWest lag {lag} prewhite {prewhite} adjust {adjust}"] = arguments
+    for kernel in KERNELS:
+        for prewhite in (0, 1):
+            named, arguments = f"{kernel} prewhite {prewhite}", {"kind": "hac", "kernel": kernel, "prewhite": prewhite}
+            found[f"kernHAC {named}"] = arguments | {"bandwidth": "Andrews"}
+            found[f"kernHAC 2.5 {named}"] = arguments | {"bandwidth": 2.5, "adjust": True}
+            if KERNELS[kernel].lags is not None:
+                found[f"kernHAC Newey-West {named}"] = arguments | {"bandwidth": "Newey-West"}
     return found
+
+
+def crossed(case: oracle.Case) -> list[list[int]]:
+    one, two = case.clusters
+    return [[g // 3 for g in one], [h // 2 for h in two]]
 
 
 def covariances_agree(case: oracle.Case) -> None:

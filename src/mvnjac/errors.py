@@ -77,3 +77,7 @@ class NotAtEstimateWarning(UserWarning):
 
 class FewClustersWarning(UserWarning):
     """A clustered covariance is of so few clusters that it is singular."""
+
+
+class NotPositiveSemidefiniteWarning(UserWarning):
+    """An estimate of a covariance has negative eigenvalues."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError
+from mvnjac.errors import ArgumentError, FewClustersWarning
 from mvnjac.inference.labels import require_labels, row_labels
 
 
@@ -81,6 +82,26 @@ def clustered_sum(function: str, series: Tensor, ways: Sequence[Sequence[Any]], 
             scale = groups / (groups - 1) if adjust else 1.0
             total = total - (-1.0) ** count * scale * (sums.mT @ sums)
     return total
+
+
+def fixed_root(covariance: Tensor) -> Tensor:
+    """(k, k) R with R Rᵀ the symmetric matrix without its negative eigenvalues (R's vcovCL: fix = TRUE)."""
+    values, Q = torch.linalg.eigh(covariance)
+    return Q * values.clamp(min=0).sqrt()
+
+
+def fewest_clusters(function: str, ways: Sequence[Sequence[Any]], parameters: int) -> int:
+    """The number of clusters, of several ways the smallest; with a warning where there are no more of them than parameters."""
+    fewest = min(len(set(way)) for way in ways)
+    if 1 < fewest <= parameters:
+        warnings.warn(
+            f"{function}: there are {fewest} clusters for {parameters} parameters that were estimated: the covariance is singular, and "
+            "tests of several parameters together are not valid. Estimate fewer parameters (a structure, or known=); for single ones "
+            "use_t=True takes t quantiles.",
+            FewClustersWarning,
+            stacklevel=3,  # the line that called the public function
+        )
+    return fewest
 
 
 def _sums(series: Tensor, labels: Sequence[Any]) -> Tensor:
