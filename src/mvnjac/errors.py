@@ -81,3 +81,7 @@ class FewClustersWarning(UserWarning):
 
 class NotPositiveSemidefiniteWarning(UserWarning):
     """An estimate of a covariance has negative eigenvalues."""
+
+
+class NeverRejectsWarning(UserWarning):
+    """A test of which the statistic cannot become significant, whatever the data."""

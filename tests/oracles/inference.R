@@ -95,6 +95,11 @@ if (file.exists(file("model.lav"))) {
   zero <- lavTestScore(constrained, add = readLines(file("zero.txt")))
   put("zero test", cbind(zero$test$X2, zero$test$df, zero$test$p.value))
   put("zero uni", cbind(zero$uni$X2, zero$uni$df, zero$uni$p.value))
+  fixed <- gsub("~~ ", "~~ 0*", readLines(file("zero.txt")))  # modindices lists what the model names
+  with_zeros <- lavaan(paste(c(readLines(file("model.lav")), fixed), collapse = "\n"), data = x, meanstructure = TRUE,
+                       likelihood = "normal", information = "expected", warn = FALSE)
+  changes <- modindices(with_zeros, standardized = FALSE)
+  put("modindices", cbind(changes$mi, changes$epc))
   equal <- lavTestScore(constrained)
   put("equal test", cbind(equal$test$X2, equal$test$df, equal$test$p.value))
   put("equal uni", cbind(equal$uni$X2, equal$uni$df, equal$uni$p.value))

@@ -164,13 +164,14 @@ def scores_covariance(
     order_by: Iterable[Any] | None = None,
     kernel: str = "Bartlett",
     bandwidth: float | str | None = None,
+    weights: Float[Tensor, "n"] | None = None,
 ) -> Float[Tensor, "p p"]:
     """The long-run covariance of a score, n⁻¹ Var(Σ sᵢ), by all parameters that were estimated (R: NeweyWest(sandwich = FALSE)).
 
     Args:
         J: the Jacobian at the estimate.
         wrt: names the parametrisation: all of its columns are in the result.
-        known, lag, prewhite, adjust, order_by, kernel, bandwidth: as in `covariance_of_estimates`.
+        known, lag, prewhite, adjust, order_by, kernel, bandwidth, weights: as in `covariance_of_estimates`.
 
     Warns:
         NotAtEstimateWarning: as in `covariance_of_estimates`.
@@ -183,7 +184,7 @@ def scores_covariance(
         >>> inference.score_process(J, scores_covariance=inference.scores_covariance(J)).sup_lm().p_value > 0.05
         True
     """
-    estimating = EstimatingFunctions("scores_covariance", J, wrt, None, known)
+    estimating = EstimatingFunctions("scores_covariance", J, wrt, weights, known)
     warn_unless_at_estimate(estimating)
     n, p = estimating.rows, estimating.size
     long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
