@@ -153,7 +153,8 @@ def test_kernels_by_their_definition(kernel: str) -> None:
 def test_the_covariance_is_the_double_sum(kernel: str, bandwidth: float) -> None:
     J = jacobian()
     scores, A = J.matrix(), estimates(J, "observed").covariance
-    W = torch.tensor([[TEXTBOOK[kernel](abs(i - j) / bandwidth) for j in range(N)] for i in range(N)], dtype=torch.float64)
+    by_lag, rows = torch.tensor([TEXTBOOK[kernel](lag / bandwidth) for lag in range(N)], dtype=torch.float64), torch.arange(N)
+    W = by_lag[(rows - rows.unsqueeze(-1)).abs()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotPositiveSemidefiniteWarning)
         ours = estimates(J, "hac", kernel=kernel, bandwidth=bandwidth, prewhite=False)

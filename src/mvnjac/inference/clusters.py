@@ -108,4 +108,4 @@ def _sums(series: Tensor, labels: Sequence[Any]) -> Tensor:
     numbers: dict[Any, int] = {}
     index = [numbers.setdefault(label, len(numbers)) for label in labels]
     sums = series.new_zeros(len(numbers), series.shape[1])
-    return sums.index_add(0, torch.tensor(index, device=series.device), series)
+    return sums.index_add(0, torch.tensor(index, dtype=torch.long, device=series.device), series)

@@ -29,7 +29,7 @@ def order_of(
             that of time.
     """
     if order_by is None:
-        return torch.arange(n)
+        return torch.arange(n, dtype=torch.long, device="cpu")
     ordered = (
         getattr(getattr(order_by, "cat", order_by), "ordered", None) is True
     )  # pandas' categories, in an order of their own
@@ -48,7 +48,7 @@ def order_of(
             )
         if require_unique:
             _require_unique(function, argument, [labels[i] for i in order])
-    return torch.tensor(order, dtype=torch.long)
+    return torch.tensor(order, dtype=torch.long, device="cpu")
 
 
 def _codes(labels: Any) -> list[int]:
