@@ -154,6 +154,8 @@ def test_a_unique_variance_at_its_bound_does_not_count() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotAtEstimateWarning)
         inference.covariance_of_estimates(J, "expected")
+        one = mvnjac.BlockDiagonal([J._model.covariance])
+        inference.covariance_of_estimates(mvnjac.jacobian(x, mean, one), "expected")
     theta[3:] *= 20  # no bound, and no maximum
     with pytest.warns(NotAtEstimateWarning, match="cov_diag"):
         inference.covariance_of_estimates(

@@ -112,9 +112,11 @@ def _at_bound(estimating: EstimatingFunctions, total: Tensor) -> Tensor:
     """(p,) which unique variances of a factor model are as small as a fit lets them be, the likelihood still rising below."""
     bounded = torch.zeros(estimating.size, dtype=torch.bool, device=total.device)
     parameters = estimating.model.covariance.parameters
-    if {"cov_factor", "cov_diag"} <= set(parameters) and "cov_diag" in estimating.names:
-        own, loadings = parameters["cov_diag"].detach(), parameters["cov_factor"].detach()
-        small = own <= _SHARE * (own + loadings.square().sum(-1))
-        places = estimating.places_of("cov_diag")
-        bounded[places] = small & (total[places] < 0)
+    for name in estimating.names:
+        loadings = parameters.get(name.removesuffix("cov_diag") + "cov_factor")  # of blocks, too
+        if name.endswith("cov_diag") and loadings is not None:
+            own = parameters[name].detach()
+            small = own <= _SHARE * (own + loadings.detach().square().sum(-1))
+            places = estimating.places_of(name)
+            bounded[places] = small & (total[places] < 0)
     return bounded
