@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from scipy import optimize
 import mvnjac
 from mvnjac import inference
 from mvnjac.errors import NotAtEstimateWarning
+from tests.test_cli import run
 
 N = 400
 
@@ -171,3 +173,15 @@ def test_what_the_delta_method_is_told_is_told_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inference.delta_method(V, lambda theta: theta["mean"].sum())
+
+
+@pytest.mark.parametrize("command", [["score", "--errors", "hac"], ["report", "-o", "report.html", "--force"]])
+def test_the_command_line_shows_the_scores_instead(command: list[str], tmp_path: Path) -> None:
+    table = "a,b\n" + "".join(f"{a},{b}\n" for a, b in rows(2)[:60].tolist())
+    for name, text in {"x.csv": table, "mean.csv": "a,b\n1,1\n", "sigma.csv": "a,b\n1,0\n0,1\n"}.items():
+        (tmp_path / name).write_text(text)
+    words = [str(tmp_path / word) if word.endswith(".html") else word for word in command[1:]]
+    given = ["--mean", str(tmp_path / "mean.csv"), "--covariance", str(tmp_path / "sigma.csv")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotAtEstimateWarning)
+        assert run(command[0], str(tmp_path / "x.csv"), *given, *words)[0] == 0
