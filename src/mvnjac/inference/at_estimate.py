@@ -30,7 +30,7 @@ def warn_unless_at_estimate(estimating: EstimatingFunctions) -> None:
     total = estimating.total()
     try:
         ratios = _ratios(estimating, total)
-    except (SingularError, MemoryLimitError, torch.linalg.LinAlgError):  # the result itself says so, if it needs the same
+    except (SingularError, MemoryLimitError, torch._C._LinAlgError):  # the result itself says so, if it needs the same
         return
     if ratios is None or not bool((ratios > _limit(estimating)).any()):
         return
