@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-for-docs
 BENCH_STAMP := $(VENV)/.installed-for-benchmarks
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
 
 RATES := examples/data/ecb_reference_rates.csv.gz
 COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
 REPORT := build/demo/ecb_report.html
 
-.PHONY: setup demo test test-long test-triton sanitize lint mutate docs wheels bench bench-quick clean
+.PHONY: setup demo test test-long test-oldest test-newest test-triton sanitize lint mutate docs wheels bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -36,6 +38,25 @@ test: setup
 # The full studies (sizes of tests, searches, every function in every mode of torch), of which `make test` runs a seeded tenth.
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
+
+# The oldest versions that pyproject.toml allows, in an environment of their own (several GB where torch comes with CUDA): docs/releasing.md
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt $(KERNELS)
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt torch
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	touch $@
+
+# The newest versions there are today; the environment is brought up to date at each call.
+test-newest: $(NEWEST)/bin/python
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[dev]"
+	$(NEWEST)/bin/pip list --disable-pip-version-check
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n 2
+
+$(NEWEST)/bin/python:
+	$(PYTHON) -m venv $(NEWEST)
 
 # Triton's kernels, through its interpreter on the CPU and its compiler; a torch for CUDA brings a Triton of its own, and that one serves
 test-triton: setup
@@ -90,4 +111,4 @@ $(BENCH_STAMP): benchmarks/requirements.txt $(STAMP)
 	touch $(BENCH_STAMP)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

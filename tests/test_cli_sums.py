@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mvnjac
+from mvnjac.allocation import human
 from mvnjac.cli import progress
 from mvnjac.tables.base import open_source
 from tests.engines.tables import NAMES, Table, small_units, write
@@ -112,4 +113,4 @@ def test_progress_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_durations_and_amounts() -> None:
     assert [progress.duration(s) for s in (1.23, 42, 200, 7 * 3600)] == ["1.2 s", "42 s", "3 min 20 s", "7 h 0 min"]
-    assert [progress.amount(n) for n in (12, 1234, 5e6, 3.2e9, 41e12)] == ["12 B", "1.23 kB", "5 MB", "3.2 GB", "41 TB"]
+    assert [human(n) for n in (12, 1234, 5e6, 3.2e9, 41e12)] == ["12 B", "1.23 kB", "5 MB", "3.2 GB", "41 TB"]

@@ -138,7 +138,7 @@ def test_ways_in_the_columns_of_tables(J: mvnjac.Jacobian) -> None:
         (set(range(N)), "clusters is a set"),
         (5, "clusters is a int"),
         (np.zeros((N, 2, 2)), r"clusters is an array of shape \(24, 2, 2\)"),
-        ([{"a": 1}] * N, "has 1 entries|a dict in row 0"),
+        ([{"a": 1}] * N, "has 1 entry|a dict in row 0"),
         (np.array([{} for _ in range(N)], dtype=object), "has a dict in row 0"),
         ([], "has 0 entries"),
         ({}, "clusters is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Size, Tensor
@@ -28,12 +29,31 @@ def row_weights(weights: Tensor | None, name: str, batch: Size, own: Size, dtype
     raise ShapeError(f"{name} has shape {tuple(weights.shape)}; expected one number a row: {tuple(batch)}.")
 
 
+def require_counts(function: str, weights: Tensor) -> None:
+    """Raise where weights (n,) cannot say how often each row occurred."""
+    bad = ~(weights >= 0) | weights.isinf()
+    if bool(bad.any()) or not bool((weights > 0).any()):
+        row = int(bad.nonzero()[0]) if bool(bad.any()) else 0
+        raise ArgumentError(
+            f"{function}: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
+        )
+
+
 def direction(v: Tensor, size: int) -> Tensor:
     """A direction in the space of the columns."""
     if not isinstance(v, Tensor) or v.ndim == 0 or v.shape[-1] != size:
         got = f"has shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"is a {type(v).__name__}"
         raise ShapeError(f"matvec: v {got}; expected a tensor of shape ({size},), one number a column.")
     return v
+
+
+def _kind_of_index(key: Any) -> torch.dtype:
+    """The dtype that these row numbers, or this mask, have."""
+    if isinstance(key, Tensor):
+        return key.dtype
+    if key and all(isinstance(i, bool) for i in key):
+        return torch.bool
+    return torch.float64 if any(isinstance(i, float) for i in key) else torch.long
 
 
 def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
@@ -50,7 +70,7 @@ def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
             f"J[{key!r}]: expected the name of a parameter, a slice of rows such as J[0:10], a list or tensor of row "
             "numbers, or a boolean mask."
         )
-    index = torch.as_tensor(key, device=device)
+    index = torch.as_tensor(key, dtype=_kind_of_index(key), device=device)
     if index.dtype is torch.bool:
         if index.shape != batch[:1]:
             raise ShapeError(f"J[mask]: the mask has shape {tuple(index.shape)}; expected ({batch[0]},).")

@@ -112,6 +112,8 @@ class ParametricCurvature(Curvature):
                 for name, (by_mean, by_sigma) in self._whitened.items()
             }
             each.append(f(part, WhitenedRows(rows.z[i : i + 1], rows.weights[i : i + 1], Size())))
+        if not each:
+            return {name: self.mean.new_zeros((0, *self.model.coordinates(name).shape)) for name in self.names}
         return {name: torch.stack([result[name] for result in each]) for name in self.names}
 
     # --- to and from whitened coordinates ------------------------------------------------------------------------

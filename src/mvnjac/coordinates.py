@@ -42,7 +42,7 @@ class Coordinates:
 
     def positions(self, device: torch.device | None = None) -> Tensor:
         """(size,) where each unique element lies in the row-major flattened parameter."""
-        return torch.arange(self.size, device=device)
+        return torch.arange(self.size, dtype=torch.long, device=device)
 
     def multiplicity(self, positions: Tensor) -> Tensor | None:
         """How many entries each of these unique elements moves; None where it is 1 for all."""

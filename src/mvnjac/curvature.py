@@ -144,13 +144,16 @@ class DenseCurvature(Curvature):
             return {}
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
         u, W = self.whitening.inverse_gradients(gradients)
+        none = n == 0
+        n = torch.where(none, 1, n)
         outer = s.unsqueeze(-1) * s.unsqueeze(-2)
         N = S - outer / n[..., None] - 0.5 * n[..., None] * torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
         cross = u.unsqueeze(-1) * s.unsqueeze(-2)
         right = -(W + W.mT) + (cross + cross.mT) / n[..., None]
         values, Q = torch.linalg.eigh(N)
         sums = values.unsqueeze(-1) + values.unsqueeze(-2)
-        require_regular("hessian", sums.abs().amin((-2, -1)), sums.abs().amax((-2, -1)), S.shape[-1])
+        smallest = torch.where(none.squeeze(-1), 0, sums.abs().amin((-2, -1)))
+        require_regular("hessian", smallest, sums.abs().amax((-2, -1)), S.shape[-1])
         K = Q @ ((Q.mT @ right @ Q) / sums) @ Q.mT
         m = -(u + (K @ s.unsqueeze(-1)).squeeze(-1)) / n
         return self.whitening.inverse_change(m, K)

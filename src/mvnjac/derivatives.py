@@ -83,7 +83,7 @@ class Derivatives:
 
     def totals(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """The (weighted) full gradients by these parameters, each summed down to its batch."""
-        sums = dict.fromkeys(range(len(names)), torch.empty(0))
+        sums = dict.fromkeys(range(len(names)), self.model.mean)  # in this order; each is replaced
         with self.model.arithmetic():
             each = [i for i, own in enumerate(owns) if own == self.rows.batch]  # one row each: nothing to sum
             sums |= {i: self.block(names[i]).weighted(weights) for i in each}
@@ -191,7 +191,7 @@ class Derivatives:
         batch = self.rows.batch
         with torch.set_grad_enabled(torch.is_grad_enabled() or self.rows.requires_grad):  # rows of a graph stay in it
             model, rows = self.model.narrow(batch, dim, index), self.rows.narrow(dim, index)
-        x_batch = narrow(torch.empty(self.x_batch, device="meta"), batch, 0, dim, _on_meta(index)).shape
+        x_batch = narrow(torch.empty(self.x_batch, dtype=torch.bool, device="meta"), batch, 0, dim, _on_meta(index)).shape
         return Derivatives(model, rows, x_batch)
 
     def _chunk_size(self, names: Sequence[str]) -> int:

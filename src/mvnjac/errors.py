@@ -56,7 +56,7 @@ class UnknownNameError(ArgumentError, KeyError):
 
 
 class MemoryLimitError(MvnjacError, MemoryError):
-    """The result would not fit into memory; nothing was allocated."""
+    """What was asked for does not fit into the memory that is available: refused beforehand, or an allocation failed."""
 
 
 class TableError(MvnjacError):
@@ -65,6 +65,10 @@ class TableError(MvnjacError):
 
 class UsageError(MvnjacError):
     """The command line asks for something that does not exist or must not be done (exit code 2)."""
+
+
+class InternalError(MvnjacError):
+    """A fault of mvnjac itself was noticed before it could reach a result."""
 
 
 class NotConvergedWarning(UserWarning):

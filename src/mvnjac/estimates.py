@@ -29,6 +29,7 @@ from mvnjac.tables.parameters import read_covariance, read_mean
 from mvnjac.tables.returns import LogReturns
 from mvnjac.tables.rows import Rows, tensor_batches
 from mvnjac.tables.slices import Slice, rows_of
+from mvnjac.words import counted
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
     source, names = data.open()
     if len(names) != gaussian.mean.numel():
         raise UsageError(
-            f"{path}: the model is of {gaussian.mean.numel()} variables without names, but {len(names)} columns are chosen."
+            f"{path}: the model is of {counted(gaussian.mean.numel(), 'variable')} without names, but the number of "
+            f"columns that are chosen is {len(names)}."
         )
     return source, names, Gaussian(gaussian.mean.flatten(), gaussian.covariance, names=names, missing=data.missing)

@@ -12,10 +12,13 @@ from __future__ import annotations
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from mvnjac import kernels, planner
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE, cuda
+from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.many import Many, ManyOnDevice
 
 _functorch_level = torch._C._functorch.maybe_current_level
@@ -30,8 +33,13 @@ def watched() -> bool:
         or _functorch_level() is not None
         or forward_ad._current_level >= 0
         or _modes() > 0
-        or _function_modes() > 0
+        or (_function_modes() > 0 and not _only_a_default_device())
     )
+
+
+def _only_a_default_device() -> bool:
+    """Whether torch's modes for functions say no more than where tensors are made that name no device: all of ours name one."""
+    return all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
 
 
 def plain(t: Tensor, dtype: torch.dtype, graph: bool = False, anywhere: bool = False) -> bool:
@@ -70,7 +78,7 @@ class Prepared:
         if type(x) is not Tensor or watched() or not plain(x, self.dtype) or x.ndim != 2 or not self.unchanged():
             return None
         n, d = x.shape
-        if d != self.d or not self.native.finite(self.itemsize, x.data_ptr(), n * d, torch.get_num_threads()):
+        if d != self.d or not self.native.finite(self.itemsize, address(x), n * d, torch.get_num_threads()):
             return None
         return Everyday(x, self)
 
@@ -139,14 +147,14 @@ def factorised(x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | No
     (d,), native = mean.shape, kernels.native
     if covariance.shape != (d, d) or not planner.kernel_sums(d):
         return None
-    address, n = 0, 0
+    rows, n = 0, 0
     if x is not None:
         n, wide = x.shape
         if wide != d:
             return None
-        address = x.data_ptr()
+        rows = address(x)
     dtype = mean.dtype
-    data = native.prepare(ITEMSIZE[dtype], address, mean.data_ptr(), covariance.data_ptr(), n, d, SYMMETRY[dtype])
+    data = native.prepare(ITEMSIZE[dtype], rows, address(mean), address(covariance), n, d, SYMMETRY[dtype])
     return data if type(data) is bytes else None
 
 
@@ -170,8 +178,8 @@ class Everyday:
             return None
         own, x = self.prepared, self.x
         n = x.shape[0]
-        result = torch.empty(n, dtype=own.dtype)
-        own.native.log_prob(own.itemsize, x.data_ptr(), own.data, n, own.d, result.data_ptr(), torch.get_num_threads())
+        result = x.new_empty(n)
+        own.native.log_prob(own.itemsize, address(x), own.data, n, own.d, address(result), torch.get_num_threads())
         return result
 
     def sum(self, weights: Tensor | None = None) -> dict[str, Tensor] | None:
@@ -191,10 +199,10 @@ class Everyday:
     def _sums(self, what: int, weights: Tensor | None = None) -> dict[str, Tensor]:
         own, x = self.prepared, self.x
         d = own.d
-        by_mean, by_matrix = torch.empty(d, dtype=own.dtype), torch.empty((d, d), dtype=own.dtype)
+        by_mean, by_matrix = x.new_empty(d), x.new_empty((d, d))
         own.native.sums(
-            own.itemsize, x.data_ptr(), own.data, x.shape[0], d, 0, 0 if weights is None else weights.data_ptr(),
-            by_mean.data_ptr(), by_matrix.data_ptr(), 0, 0, what, torch.get_num_threads(),
+            own.itemsize, address(x), own.data, x.shape[0], d, 0, address_or_zero(weights, own.dtype),
+            address(by_mean), address(by_matrix), 0, 0, what, torch.get_num_threads(),
         )  # fmt: skip
         return {"mean": by_mean, "covariance_matrix": by_matrix}
 
@@ -204,18 +212,18 @@ class Everyday:
         if self.changed() or not planner.kernel_gram(own.d) or (weights is not None and not plain(weights, own.dtype)):
             return None
         p = own.d + own.d * (own.d + 1) // 2
-        result = torch.empty((p, p), dtype=own.dtype)
+        result = x.new_empty((p, p))
         own.native.gram(
-            own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, 0 if weights is None else weights.data_ptr(),
-            result.data_ptr(), torch.get_num_threads(),
+            own.itemsize, address(x), own.data, x.shape[0], own.d, address_or_zero(weights, own.dtype),
+            address(result), torch.get_num_threads(),
         )  # fmt: skip
         return result
 
     def matrix(self, out: Tensor) -> bool:
         """(n, d + d(d+1)/2) by the mean and the unique elements of Σ, written into `out`; False where that cannot be."""
-        if self.changed() or not out.is_contiguous():
+        if type(out) is not Tensor or self.changed() or not out.is_contiguous():
             return False
         own, x = self.prepared, self.x
         threads = torch.get_num_threads()
-        own.native.matrix(own.itemsize, x.data_ptr(), own.data, x.shape[0], own.d, out.data_ptr(), threads)
+        own.native.matrix(own.itemsize, address(x), own.data, x.shape[0], own.d, address(out), threads)
         return True

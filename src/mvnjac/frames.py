@@ -169,13 +169,21 @@ def _numbers(column: pa.ChunkedArray, name: str, labels: Sequence[Any]) -> np.nd
     """(n,) float64, NaN where an entry is missing."""
     import pyarrow as pa
 
+    from mvnjac.tables.exact import InexactError, column_as_float64
+
     half = pa.types.is_float16(column.type)  # which older versions of Arrow do not cast
     try:
-        values = np.asarray((column if half else column.cast(pa.float64())).to_numpy(), dtype=np.float64)
+        values = np.asarray(column.to_numpy() if half else column_as_float64(name, column.combine_chunks()).to_numpy(False))
+    except InexactError as error:
+        raise DtypeError(
+            f"{_NAME}: column {name!r} ({column.type}) does not fit into float64: {error.value} in row {error.row} would be "
+            f"{float(error.value)!r}; convert it to floating point if that is meant, or leave it out by columns=."
+        ) from error
     except (pa.ArrowException, ValueError) as error:
         raise DtypeError(
             f"{_NAME}: column {name!r} ({column.type}) does not fit into float64: {_first_line(error)}."
         ) from error
+    values = values.astype(np.float64, copy=False)
     infinite = np.isinf(values).nonzero()[0]
     if len(infinite):
         row = int(infinite[0])

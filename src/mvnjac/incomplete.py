@@ -16,12 +16,13 @@ Structures that keep their form when variables are left out are not treated so, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac import planner
+from mvnjac import memory, planner
 from mvnjac.arithmetic import concrete, looked_at
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.chains import Chains
@@ -31,6 +32,9 @@ from mvnjac.marginals import Marginals
 from mvnjac.memory import Workspace
 from mvnjac.patterns import alone, bundled, distinct
 from mvnjac.residuals import Residuals
+
+#: bytes of the constants of patterns, d×d each, that are formed at a time
+_CHUNK_BYTES = 16 * 2**20
 
 
 class IncompleteResiduals(Residuals):
@@ -133,6 +137,7 @@ class IncompleteResiduals(Residuals):
         """The rows, bundle by bundle."""
         if self._chains is None:
             bundles, self._at = bundled(self.mask) if self.together else alone(self.mask)
+            self._require("chains of patterns", sum(len(bundle.mask) for bundle in bundles), 3)
             with self._graph():
                 covariance_matrix, visible = self.covariance_matrix, self.visible
                 self._chains = [Chains(bundle, covariance_matrix, visible) for bundle in bundles]
@@ -142,10 +147,19 @@ class IncompleteResiduals(Residuals):
     def rotations(self) -> list[tuple[Chains, Tensor]]:
         """Each bundle's chains with their T (G?, C, d, d)."""
         if self._rotations is None:
+            self._require("chains of patterns", sum(len(chains.mask) for chains in self.chains), 2)
             with self._graph():
                 scale_tril = self.scale_tril
                 self._rotations = [(chains, chains.rotation(scale_tril)) for chains in self.chains]
         return self._rotations
+
+    def _require(self, what: str, count: int, times: int) -> None:
+        """Refuse so many d×d matrices for each of so many chains or patterns, if they cannot fit."""
+        shape = (*self.layout.group_shape, count, self.d, self.d)
+        memory.require_work(
+            f"missing entries in {what}", shape, self.mean.dtype, self.mean.device, times, 0, "take fewer rows at a time, or "
+            "fewer variables."
+        )  # fmt: skip
 
     def gathered(self, of_chains: list[Tensor], event: int) -> Tensor:
         """(G?, C, R, *event), bundle by bundle → (*batch, *event)."""
@@ -223,20 +237,33 @@ class IncompleteResiduals(Residuals):
 
     def shifts(self) -> tuple[Tensor, Tensor | None]:
         """½ (I − Π) in whitened coordinates: (G?, P, d, d) of the patterns and (N,) which one a row has; else of each row."""
-        identity = torch.eye(self.d, dtype=self.mean.dtype, device=self.mean.device)
-        parts, which, first = [], [], 0
+        if not self.together:
+            ((chains, T),) = self.rotations
+            T = torch.where(chains.mask.mT, T, 0)
+            return self._shift(T), None
+        self._require("patterns", sum(chains.bundle.patterns.shape[-1] for chains in self.chains), 2)
+        return torch.cat(list(self.shifts_by_chunks()), -3), self.patterns
+
+    def shifts_by_chunks(self) -> Iterator[Tensor]:
+        """(G?, …, d, d) those of the patterns, some at a time, of rows that are together."""
+        step = max(1, _CHUNK_BYTES // (self.mean.dtype.itemsize * self.d**2))
         for chains, T in self.rotations:
-            mask = chains.mask
-            if not self.together:
-                T = torch.where(mask.mT, T, 0)
-                return 0.5 * (identity - T.mT @ T), None
             of_chain, length = chains.bundle.patterns
-            prefix = torch.arange(self.d, device=mask.device) < length.unsqueeze(-1)
-            T = torch.where(prefix.unsqueeze(-1), T[..., of_chain, :, :], 0)
-            parts.append(0.5 * (identity - T.mT @ T))
+            prefix = torch.arange(self.d, dtype=torch.long, device=length.device) < length.unsqueeze(-1)
+            for some in (slice(first, first + step) for first in range(0, len(length), step)):
+                yield self._shift(torch.where(prefix[some].unsqueeze(-1), T[..., of_chain[some], :, :], 0))
+
+    def _shift(self, T: Tensor) -> Tensor:
+        return 0.5 * (torch.eye(self.d, dtype=T.dtype, device=T.device) - T.mT @ T)
+
+    @property
+    def patterns(self) -> Tensor:
+        """(N,) which pattern a row has, in the order of `shifts`, of rows that are together."""
+        which, first = [], 0
+        for chains in self.chains:
             which.append(chains.bundle.pattern.flatten() + first)
-            first += len(length)
-        return torch.cat(parts, -3), torch.cat(which)[self._at]
+            first += chains.bundle.patterns.shape[-1]
+        return torch.cat(which)[self._at]
 
     def summed_shift(self, weights: Tensor | None) -> Tensor:
         """(*own, d, d) Σ w ½ (I − Π), of rows that are together; weights of the rows' batch."""

@@ -10,9 +10,9 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac import arguments
+from mvnjac.allocation import guarded
 from mvnjac.batches import batch_shape
 from mvnjac.chain_rule import ParametricCurvature
-from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.covariance.parametrisation import DenseParametrisation
@@ -22,7 +22,7 @@ from mvnjac.errors import ArgumentError
 from mvnjac.everyday import prepared
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.incomplete_curvature import IncompleteCurvature, IncompleteStatistics
-from mvnjac.marginal_curvature import suited
+from mvnjac.marginal_curvature import owners_of, suited
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
 from mvnjac.operators import FisherInformation, Hessian
@@ -34,6 +34,7 @@ from mvnjac.whitened import Sums
 Wrt = str | Iterable[str] | None
 
 
+@guarded("hessian", "take fewer rows or fewer variables.")
 def hessian(
     x: Float[Tensor, "*rows d"],
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
@@ -78,6 +79,7 @@ def hessian(
     return hessian_of(model, x, wrt, weights, reduce)
 
 
+@guarded("fisher_information", "take fewer rows or fewer variables.")
 def fisher_information(
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
     covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
@@ -238,6 +240,7 @@ def _fisher(
     )
 
 
+@guarded("natural_gradient", "take fewer rows or fewer variables.")
 def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None) -> dict[str, Tensor]:
     """`natural_gradient` at a prepared model."""
     derivatives, selection = _derivatives(model, x), _select(model, wrt)
@@ -275,8 +278,7 @@ def _curvature(
         return suited(model, names, rows, weights, model.reduced_batch if own is None else own)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
-    owners = dict.fromkeys(dense_parameters()[name] for name in names if name != "mean")
-    return DenseCurvature(model, names, list(owners))
+    return DenseCurvature(model, names, owners_of(model, names))
 
 
 def _derivatives(model: Model, x: Tensor) -> Derivatives:
@@ -310,8 +312,8 @@ def _incomplete(second: Curvature, selection: Selection, matrix: Callable[[], Te
     d, parts = second.rows.d, [part.name for part in selection.parts]
     if parts == ["mean", "covariance_matrix"]:
         return lambda: matrix()
-    places = {"mean": torch.arange(d), "covariance_matrix": torch.arange(d, d * (d + 3) // 2)}
-    chosen = torch.cat([places[name] for name in parts])
+    columns = {"mean": range(d), "covariance_matrix": range(d, d * (d + 3) // 2)}
+    chosen = [column for name in parts for column in columns[name]]
     return lambda: matrix()[chosen][:, chosen]
 
 

@@ -17,6 +17,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac import arguments, memory
+from mvnjac.allocation import guarded
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
@@ -32,6 +33,10 @@ from mvnjac.residuals import changed_in_place
 from mvnjac.selection import Selection
 
 Wrt = str | Iterable[str] | None
+_FEWER = (
+    "use sum(), gram(), matvec() or rmatvec(), which never store it; select columns by wrt=, or go through the rows by J[a:b] "
+    "with out=."
+)
 
 
 def jacobian(
@@ -154,6 +159,10 @@ class Jacobian:
     def __getitem__(self, key: str | slice | Tensor | Sequence[int]) -> Tensor | Jacobian:
         if not isinstance(key, str):
             return Jacobian(self._derivatives.narrow(0, arguments.row_index(key, self.batch, self.device)))
+        return self._block(key)
+
+    @guarded("J[{1!r}]", "take J.unique(name), J.sum(), or rows: J[a:b].")
+    def _block(self, key: str) -> Tensor:
         shape = (*self.batch, *self._model.coordinates(key).shape)
         memory.require(f"J[{key!r}]", shape, self.dtype, self.device, "take J.unique(name), J.sum(), or rows: J[a:b].")
         with self._model.arithmetic():
@@ -201,6 +210,10 @@ class Jacobian:
         """
         if self._quick is not None and wrt is None and layout == "unique" and isinstance(self._quick, Everyday):
             return self._packed(self._quick, out)
+        return self._by_columns(wrt, layout, out)
+
+    @guarded("matrix", _FEWER)
+    def _by_columns(self, wrt: Wrt, layout: str, out: Tensor | None) -> Tensor:
         selection = self._select(wrt, layout)
         shape = (*self.batch, selection.size)
         if out is not None:
@@ -228,10 +241,7 @@ class Jacobian:
         return out
 
     def _fresh(self, shape: tuple[int, ...]) -> Tensor:
-        memory.require(
-            "matrix", shape, self.dtype, self.device, "use sum(), gram(), matvec() or rmatvec(), which never store it; "
-            "select columns by wrt=, or go through the rows by J[a:b] with out=."
-        )  # fmt: skip
+        memory.require("matrix", shape, self.dtype, self.device, _FEWER)
         return memory.fresh(shape, self.dtype, self.device)
 
     def columns(self, wrt: Wrt = None, layout: str = "unique") -> list[str]:
@@ -265,6 +275,10 @@ class Jacobian:
             quick = self._quick.sum()
             if quick is not None:
                 return quick
+        return self._sum(weights, wrt)
+
+    @guarded("sum", "go through the rows by J[a:b].")
+    def _sum(self, weights: Tensor | None, wrt: Wrt) -> dict[str, Tensor]:
         parts = self._select(wrt, "unique").parts
         owns = [self._derivatives.own_batch(part.name) for part in parts]
         sums = self._derivatives.totals([part.name for part in parts], self._weights(weights), owns)
@@ -277,6 +291,7 @@ class Jacobian:
                 totals.update(zip(part.labels, elements.unbind(-1), strict=True))
         return totals
 
+    @guarded("rmatvec", "go through the rows by J[a:b].")
     def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
         parts, own = self._select(wrt, "unique").parts, self._model.reduced_batch
@@ -287,6 +302,7 @@ class Jacobian:
         ]
         return torch.cat(chosen, -1).to(self.dtype)
 
+    @guarded("matvec", "go through the rows by J[a:b].")
     def matvec(self, v: Float[Tensor, "*any p"], wrt: Wrt = None) -> Float[Tensor, "*batch"]:
         """J v: each row's directional derivative along v (p,), in the unique elements of `matrix(wrt)`, without it."""
         selection = self._select(wrt, "unique")
@@ -321,6 +337,10 @@ class Jacobian:
             quick = self._quick.gram(None if weights is None else self._weights(weights))
             if quick is not None:
                 return quick
+        return self._gram(weights, wrt)
+
+    @guarded("gram", "select columns by wrt=.")
+    def _gram(self, weights: Tensor | None, wrt: Wrt) -> Tensor:
         selection, own = self._select(wrt, "unique"), self._model.reduced_batch
         shape = (*own, selection.size, selection.size)
         memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")

@@ -22,6 +22,7 @@ from torch import Size, Tensor
 from torch.autograd import Function
 from torch.distributions import Distribution
 
+from mvnjac.allocation import guarded
 from mvnjac.arithmetic import at_hand, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
@@ -102,6 +103,7 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     return (TracedLogProb if torch.compiler.is_compiling() else LogProb).apply(model, x, *model.given())
 
 
+@guarded("log_prob", "take fewer rows at a time.")
 def log_density(model: Model, rows: Residuals) -> Tensor:
     """The rows' log-density in the dtype of the results, by arithmetic as given."""
     with model.arithmetic():

@@ -11,6 +11,7 @@ from torch import Tensor
 from mvnjac import kernels, planner
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import ITEMSIZE, cuda
+from mvnjac.kernels.addresses import address, address_or_zero
 
 
 class Many:
@@ -44,13 +45,13 @@ class Many:
         n, d = self.x.shape
         if self.mean.shape != (n, d) or self.covariance.shape != (n, d, d) or not planner.kernel_many(d) or n == 0:
             return False
-        log_prob = torch.empty(n, dtype=dtype)
-        ready = {"log_prob": log_prob, "mean": torch.empty((n, d), dtype=dtype)}
+        log_prob = self.x.new_empty(n)
+        ready = {"log_prob": log_prob, "mean": self.x.new_empty((n, d))}
         if gradients:
-            ready["covariance_matrix"] = torch.empty((n, d, d), dtype=dtype)
+            ready["covariance_matrix"] = self.x.new_empty((n, d, d))
         good = native.small(
-            ITEMSIZE[dtype], self.x.data_ptr(), self.mean.data_ptr(), self.covariance.data_ptr(), log_prob.data_ptr(),
-            ready["mean"].data_ptr(), ready["covariance_matrix"].data_ptr() if gradients else 0, n, d, SYMMETRY[dtype],
+            ITEMSIZE[dtype], address(self.x), address(self.mean), address(self.covariance), address(log_prob),
+            address(ready["mean"]), address_or_zero(ready.get("covariance_matrix")), n, d, SYMMETRY[dtype],
             torch.get_num_threads(),
         )  # fmt: skip
         self._ready = ready if good else {}

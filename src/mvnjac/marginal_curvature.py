@@ -11,6 +11,7 @@ from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.curvature import Curvature, StructuredCurvature, solved
+from mvnjac.errors import ArgumentError
 from mvnjac.incomplete import IncompleteResiduals
 from mvnjac.incomplete_curvature import IncompleteCurvature
 from mvnjac.model import Model
@@ -22,8 +23,24 @@ def suited(model: Model, names: Sequence[str], rows: IncompleteResiduals, weight
     own = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
     if own and (rows.keeps_form or rows.groups):
         return MarginalCurvature(model, names, rows, weights)
-    owners = [] if own else list(dict.fromkeys(dense_parameters()[name] for name in names if name != "mean"))
-    return IncompleteCurvature(names, owners, rows, batch, weights)
+    return IncompleteCurvature(names, [] if own else owners_of(model, names), rows, batch, weights)
+
+
+def owners_of(model: Model, names: Sequence[str]) -> list[type[DenseParametrisation]]:
+    """The dense parametrisations that these parameters, other than the mean, belong to.
+
+    Raises:
+        ArgumentError: there are parameters of a structure among them.
+    """
+    others = [name for name in names if name != "mean"]
+    structured = [name for name in others if name not in dense_parameters()]
+    if structured:
+        dense = ", ".join(name for name in others if name not in structured)
+        raise ArgumentError(
+            f"{model.function}: {', '.join(structured)} and {dense} are parameters of more than one parametrisation; a second "
+            "derivative needs to know what stays fixed: ask for those of one."
+        )
+    return list(dict.fromkeys(dense_parameters()[name] for name in others))
 
 
 class MarginalCurvature(StructuredCurvature):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mvnjac import kernels
+from mvnjac import kernels, memory_limits
+from mvnjac.allocation import guarded, human
 from mvnjac.errors import MemoryLimitError
+from mvnjac.kernels.addresses import address
+
+#: what needs fewer bytes is not asked about
+SMALL = 2**20
 
 
 class Workspace:
@@ -35,30 +39,60 @@ def available(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + held
     if device.type != "cpu":
         return None
-    known = [limit for limit in (_machine(), _container()) if limit is not None]
-    return min(known) if known else None
+    return min(memory_limits.limits().values(), default=None)
+
+
+def require_bytes(what: str, needed: float, device: torch.device, remedy: str) -> None:
+    """Raise MemoryLimitError, before allocating, if so many bytes at once cannot fit.
+
+    Args:
+        what: the function, and after a colon what it needs: "hessian.matrix: the result and the work space".
+        needed: the most bytes that it will hold at once beside what is allocated already.
+        device: where.
+        remedy: what the user can do instead, the end of the sentence: "select columns by wrt=."
+    """
+    if needed < SMALL:
+        return
+    free = available(device)
+    if free is not None and needed > free:
+        raise MemoryLimitError(
+            f"{what}: {human(needed)} are needed, but {device} has {human(free)} free{_why(device, free)}; {remedy}"
+        )
+
+
+def _why(device: torch.device, free: int) -> str:
+    """Which limit it is, where that is not the machine's memory."""
+    if device.type != "cpu":
+        return ""
+    name, least = min(memory_limits.limits().items(), key=lambda limit: limit[1], default=("", 0))
+    return f" ({name})" if name and not name.startswith("the machine") and least <= free else ""
 
 
 def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, remedy: str) -> None:
     """Raise MemoryLimitError, before allocating, if an array of this shape cannot fit."""
     needed = math.prod(shape) * dtype.itemsize
-    if needed < 2**20:
-        return
-    free = available(device)
-    if free is not None and needed > free:
+    if needed >= SMALL:
         size = " × ".join(str(length) for length in shape)
-        raise MemoryLimitError(
-            f"{function}: the result is {size} numbers of {dtype.itemsize} bytes, {human(needed)}, but {device} has "
-            f"{human(free)} free; {remedy}"
-        )
+        require_bytes(f"{function}: the result is {size} numbers of {dtype.itemsize} bytes", needed, device, remedy)
 
 
+def require_work(
+    what: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, times: float, more: float, remedy: str
+) -> None:
+    """Raise MemoryLimitError, before allocating, if arrays of this shape, `times` of them, and `more` bytes beside cannot fit."""
+    needed = times * math.prod(shape) * dtype.itemsize + more
+    if needed >= SMALL:
+        size = " × ".join(str(length) for length in shape)
+        require_bytes(f"{what}: {size} numbers and the work space", needed, device, remedy)
+
+
+@guarded("matrix", "go through the rows by J[a:b] with out=.")
 def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Uninitialised memory for a result; in huge pages where that is switched on and the system has them."""
     result = torch.empty(shape, dtype=dtype, device=device)
     size = result.numel() * dtype.itemsize
     if _huge_pages and size >= HUGE and device.type == "cpu" and kernels.native is not None:
-        kernels.native.advise_huge(result.data_ptr(), size)
+        kernels.native.advise_huge(address(result), size)
     return result
 
 
@@ -86,35 +120,3 @@ def use_huge_pages(on: bool) -> None:
 def huge_pages() -> bool:
     """Whether they are asked for."""
     return _huge_pages
-
-
-def _machine() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:  # no /proc: the installed memory is at least an upper bound
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _container() -> int | None:
-    """What the control group of this process (a container's limit) leaves; None without one."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        used = (root / "memory.current").read_text().strip()
-        return None if limit == "max" else max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        return None
-
-
-def human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.3g} {unit}"

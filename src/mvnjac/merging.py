@@ -76,4 +76,4 @@ class Bundle:
 
 def number(value: float) -> Tensor:
     """A sum of one number."""
-    return torch.tensor(float(value), dtype=torch.float64)
+    return torch.tensor(float(value), dtype=torch.float64, device="cpu")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Size, Tensor
 
 from mvnjac import memory
+from mvnjac.allocation import guarded
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.curvature import Curvature
 from mvnjac.errors import ArgumentError, ShapeError
@@ -24,6 +25,12 @@ Map = Callable[[Values], dict[str, Tensor]]
 _CHUNK_BYTES = 64 * 2**20
 #: the largest matrix that is formed where an iteration would do
 _DENSE_SIZE = 4000
+#: p×p matrices held at once, measured: where the matrix is made of products with unit vectors, and where it is solved with
+_BY_PRODUCTS, _SOLVED = 5, 8
+#: arrays of the size of a chunk, measured
+_IN_CHUNK = 3
+
+_LESS = "select by wrt=, or take fewer variables."
 
 
 class Operator:
@@ -82,24 +89,26 @@ class Operator:
         """The p names of rows and columns: those of `Jacobian.columns`."""
         return self._selection.columns()
 
+    @guarded("{0._name}.matvec", _LESS)
     def matvec(self, v: Float[Tensor, "*any p"]) -> Float[Tensor, "*out p"]:
         """The product with v (..., p), a change of the unique elements; the matrix is not formed."""
         self._check("matvec", v)
         with self._model.arithmetic():
             return self._columns(v.to(self._model.working)).to(self.dtype)
 
+    @guarded("{0._name}.matrix", _LESS)
     def matrix(self) -> Float[Tensor, "*batch p p"]:
         """All of it, symmetric to the last bit.
 
         Raises:
             MemoryLimitError: before allocating what cannot fit.
         """
-        memory.require(
-            f"{self._name}.matrix", self.shape, self._model.working, self.device, "use matvec and solve, or select by wrt=."
-        )
+        direct = self._direct is not None and self._whole
+        self._require("matrix", 1 if direct else _BY_PRODUCTS, not direct, "use matvec and solve, or select by wrt=.")
         with self._model.arithmetic():
             return self._matrix().to(self.dtype)
 
+    @guarded("{0._name}.solve", _LESS)
     def solve(self, b: Float[Tensor, "*any p"]) -> Float[Tensor, "*out p"]:
         """The solution of (this) v = b for b (..., p), partial derivatives by the unique elements.
 
@@ -115,15 +124,16 @@ class Operator:
         with self._model.arithmetic():
             return self._solution(b.to(self._model.working)).to(self.dtype)
 
+    @guarded("{0._name}.inverse_diagonal", _LESS)
     def inverse_diagonal(self) -> Float[Tensor, "*batch p"]:
         """The diagonal of the inverse: variances, of the information."""
         p = self._selection.size
         with self._model.arithmetic():
+            if not p:
+                return torch.zeros(self.shape[:-1], dtype=self.dtype, device=self.device)
             if self._direct_diagonal is not None and self._whole:
                 return self._direct_diagonal().to(self.dtype)
-            memory.require(
-                f"{self._name}.inverse_diagonal", self.shape, self._model.working, self.device, "use solve, or select by wrt=."
-            )
+            self._require("inverse_diagonal", _SOLVED, True, "use solve, or select by wrt=.")
             parts = []
             for first, unit in self._units():
                 solution = self._closed_solution(unit)
@@ -182,6 +192,13 @@ class Operator:
         batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in ordered))
         return torch.cat([t.expand((*batch, t.shape[-1])) for t in ordered], -1)
 
+    def _require(self, method: str, times: float, chunks: bool, remedy: str) -> None:
+        """Refuse what holds so many p×p matrices at once, and the work space of a chunk of products, if that cannot fit."""
+        working, p = self._model.working, self._selection.size
+        each = working.itemsize * max(self._curvature.work, 1) * max(self.batch.numel(), 1)
+        chunk = _IN_CHUNK * max(min(_CHUNK_BYTES, p * each), each) if chunks else 0
+        memory.require_work(f"{self._name}.{method}", self.shape, working, self.device, times, chunk, remedy)
+
     # --- as a matrix ---------------------------------------------------------------------------------------------
 
     def _units(self) -> Any:
@@ -233,9 +250,7 @@ class Operator:
         units = self._curvature.units()
         if units is not None and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
             return self._iterated(units, b)
-        memory.require(
-            f"{self._name}.solve", self.shape, self._model.working, self.device, "there is no closed form here: select by wrt=."
-        )
+        self._require("solve", _SOLVED, True, "there is no closed form here: select by wrt=.")
         scale = None if self._scale is None else self._scale()
         return dense_solution(self._name, self._matrix(), b, self.redundant, scale, self.columns)
 
@@ -272,6 +287,7 @@ class FisherInformation(Operator):
 
     _iterates = True  # it is never indefinite
 
+    @guarded("{0._name}.inverse", _LESS)
     def inverse(self) -> Float[Tensor, "*batch p p"]:
         """The inverse as a matrix, where it is closed form: the covariance of an efficient estimate, times n.
 
@@ -279,9 +295,11 @@ class FisherInformation(Operator):
             ArgumentError: where there is none (take `solve`, or a complete parametrisation).
             MemoryLimitError: before allocating what cannot fit.
         """
-        memory.require(f"{self._name}.inverse", self.shape, self._model.working, self.device, "use solve or inverse_diagonal.")
+        self._require("inverse", _BY_PRODUCTS, True, "use solve or inverse_diagonal.")
         with self._model.arithmetic():
             rows = []
+            if not self._selection.size:
+                return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
             for _, unit in self._units():
                 solution = self._closed_solution(unit)
                 if solution is None:

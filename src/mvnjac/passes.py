@@ -68,8 +68,10 @@ class Survey:
 
     def __init__(self, d: int, most: int) -> None:
         self.gathering, self.full, self.count, self._most = Some(d), False, 0, most
-        self.together = torch.zeros(d, d, dtype=torch.float64)
-        self.smallest, self.largest = (torch.full((d,), sign * torch.inf, dtype=torch.float64) for sign in (1, -1))
+        self.together = torch.zeros(d, d, dtype=torch.float64, device="cpu")
+        self.smallest, self.largest = (
+            torch.full((d,), sign * torch.inf, dtype=torch.float64, device="cpu") for sign in (1, -1)
+        )
 
     def add(self, x: Tensor) -> None:
         """Rows x (n, d), NaN where an entry is missing."""

@@ -97,7 +97,7 @@ class PatternSums:
         d, kind, X = self.d, symmetric(self.d), self.tensors["cross"]
         i, j, weight = _elements(d, X)
         places = _places(d, X.device)
-        column = torch.arange(d, device=X.device)
+        column = torch.arange(d, dtype=torch.long, device=X.device)
         cross = X[i[:, None], places[j][:, column]] + X[j[:, None], places[i][:, column]]
         result = self._with_mean(-kind.unpack(self.tensors["precision"]), -0.5 * weight[:, None] * cross)
         both = self.tensors["observed"]
@@ -142,7 +142,7 @@ def _add(sums: dict[str, Tensor], chains: Chains, weights: Tensor, F: Tensor) ->
     scaled = (chains.whitened @ F).flatten(0, -2) if "observed" in sums else None
     order = pattern.argsort(stable=True)
     ends = torch.bincount(pattern, minlength=len(length)).cumsum(0)
-    prefix = torch.arange(d, device=F.device) < length.unsqueeze(-1)
+    prefix = torch.arange(d, dtype=torch.long, device=F.device) < length.unsqueeze(-1)
     positions = symmetric(d).positions(F.device)
     for some in _chunks(len(length), d, F):
         one = torch.where(prefix[some].unsqueeze(-1), F[of_chain[some]], 0)
@@ -204,7 +204,7 @@ def _places(d: int, device: torch.device) -> Tensor:
     """(d, d) the number of the unique element that an entry is."""
     positions = symmetric(d).positions(device)
     places = torch.zeros(d * d, dtype=torch.long, device=device)
-    places[positions] = torch.arange(len(positions), device=device)
+    places[positions] = torch.arange(len(positions), dtype=torch.long, device=device)
     places = places.reshape(d, d)
     return places + places.tril(-1).mT
 

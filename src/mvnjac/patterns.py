@@ -42,7 +42,7 @@ class Bundle:
 
 def alone(mask: Tensor) -> tuple[list[Bundle], None]:
     """Each row by itself: (N, d) → a bundle of N chains of one row. It looks at nothing."""
-    each = torch.arange(mask.shape[0], device=mask.device)
+    each = torch.arange(mask.shape[0], dtype=torch.long, device=mask.device)
     return [Bundle(each.unsqueeze(-1), None, mask.unsqueeze(-2), each.expand(2, -1), each.unsqueeze(-1))], None
 
 

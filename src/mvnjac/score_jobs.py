@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mvnjac import memory
 from mvnjac.covariance.base import Covariance
 from mvnjac.engines.folder import Folder
 from mvnjac.engines.sums_file import mapped
@@ -25,6 +26,8 @@ from mvnjac.tables.rows import Rows
 
 #: A chunk of the output in memory, in bytes; wide outputs take fewer rows a chunk.
 _CHUNK = 4 * 2**20
+#: bytes for each column of a table that is written, measured: its name, its type, and what the formats' writers keep of it
+_COLUMN = 8192
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,11 @@ class Part(Sum):
 def schema_of(data: Data, source: Source, density: Density, wrt: Sequence[str] | None, layout: str) -> pa.Schema:
     """The index, then the columns of `J.matrix(wrt, layout)`."""
     empty = density.gaussian().jacobian(density.mean.new_zeros(0, density.mean.numel(), device=density.device))
+    count = empty._select(wrt, layout).size
+    memory.require_bytes(
+        f"jacobian: {count:,} columns of scores", _COLUMN * count, torch.device("cpu"), "choose fewer variables by --columns, or fewer "
+        "columns by --wrt; --sum-only needs one number for each."
+    )  # fmt: skip
     fields = [(name, pa.float64()) for name in empty.columns(wrt, layout)]
     if data.index:
         fields.insert(0, (data.index, source.schema.field(data.index).type))

@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Size, Tensor
 
+from mvnjac import memory
 from mvnjac.batches import batch_shape
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.factor import DenseFactor
@@ -26,6 +27,9 @@ from mvnjac.squares import sums_of_squares
 from mvnjac.standard_errors import StandardErrors
 from mvnjac.whitened import Sums, Whitening
 from mvnjac.whitened_rows import WhitenedRows
+
+#: p×p matrices of products held at once: of a batch, of a unit, and of units that wait to be added up
+_GRAMS = 6
 
 
 class ScoreSums:
@@ -46,6 +50,12 @@ class ScoreSums:
         self._wrt, self._squares, self._gram = wrt, squares, gram
         self._model.check_parameters()
         self._empty = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))
+        if gram:
+            p = len(self.columns)
+            where = self._model.mean.device
+            memory.require_work(
+                "gram", (p, p), torch.float64, where, _GRAMS, 0, "choose fewer columns by --wrt or fewer variables."
+            )
         self._errors = StandardErrors(gaussian, self.columns, errors) if errors else None
 
     @cached_property
@@ -140,7 +150,7 @@ class ScoreSums:
     def scores(self, sums: Bundle | None) -> Tensor:
         """(p,) the totals."""
         if sums is None:
-            return torch.zeros(len(self.columns), dtype=torch.float64)
+            return torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
         return self._packed(self.gradients(sums))
 
     def gradients(self, sums: Bundle) -> list[Tensor]:
@@ -156,12 +166,16 @@ class ScoreSums:
 
     def deviations(self, sums: Bundle | None) -> Tensor:
         """(p,) √(JᵀJ)ₖₖ."""
-        return torch.zeros(len(self.columns), dtype=torch.float64) if sums is None else sums.parts[1]["squares"].sqrt()
+        return (
+            torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
+            if sums is None
+            else sums.parts[1]["squares"].sqrt()
+        )
 
     def gram(self, sums: Bundle | None) -> Tensor:
         """(p, p) JᵀJ."""
         p = len(self.columns)
-        return torch.zeros(p, p, dtype=torch.float64) if sums is None else sums.parts[1]["gram"]
+        return torch.zeros(p, p, dtype=torch.float64, device="cpu") if sums is None else sums.parts[1]["gram"]
 
     def standard_errors(self, sums: Bundle | None) -> dict[str, list[float]]:
         """Of each kind that was asked for, one a column."""

@@ -155,7 +155,7 @@ def _series_errors(data: Data, source: Source, names: Sequence[str], gaussian: G
     The scores are prewhitened where there are rows enough for an autoregression of them.
     """
     batches = [rows for at in source.slices(rows_of(len(names))) for rows in data.rows(names, at)]
-    x = torch.cat([rows.x for rows in batches]) if batches else torch.zeros(0, len(names), dtype=torch.float64)
+    x = torch.cat([rows.x for rows in batches]) if batches else torch.zeros(0, len(names), dtype=torch.float64, device="cpu")
     if len(x) < 2:
         return [math.nan] * len(columns)
     labels = [label for rows in batches if rows.index is not None for label in rows.index.to_pylist()]

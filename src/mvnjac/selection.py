@@ -38,7 +38,7 @@ class Part:
 
     def index_tensor(self, device: torch.device) -> torch.Tensor:
         """(size,) the elements' positions."""
-        return torch.tensor(self.index, device=device)
+        return torch.tensor(self.index, dtype=torch.long, device=device)
 
     def joined(self, other: Part) -> Part | None:
         """Both as one part, if both are elements of the same parameter: they are then computed together."""

@@ -90,9 +90,9 @@ class Shifted(Block):
             out = self._complete_entry().new_empty((*self.batch, self.coordinates.size))
         if not plain:
             return out.copy_(self.coordinates.pack_gradient(self.full()))
-        shift, pattern = self._shifts()
-        assert pattern is not None
-        packed = self.coordinates.pack_gradient(shift)
+        pattern = self._rows.patterns
+        chunks = self._rows.shifts_by_chunks()  # all of them, d×d each, would be many times larger than what is kept
+        packed = torch.cat([self.coordinates.pack_gradient(self._gradient(M)) for M in chunks])
         if isinstance(self._complete, Outer) and not tracked(packed):
             patterns = Patterns(pattern, self._rows.mask, 0 in self._local, 1 in self._local)
             if self._complete.by_kernel(packed + self.coordinates.pack_gradient(self._complete.constant), out, patterns):

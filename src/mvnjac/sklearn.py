@@ -55,7 +55,8 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         self.__dict__.pop("_gathering", None)
         weights = None
         if sample_weight is not None:
-            weights = torch.tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+            checked = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            weights = torch.tensor(checked, dtype=torch.float64, device="cpu")
         found = fit(
             rows, self.structure, missing=self.missing, weights=weights, names=self._names(), max_iterations=self.max_iterations
         )
@@ -96,7 +97,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
                 raise ValueError("input_features is not equal to feature_names_in_")
             if len(input_features) != self.n_features_in_:
                 raise ValueError(f"input_features should have length equal to number of features ({self.n_features_in_}).")
-        nothing = torch.zeros(1, self.n_features_in_, dtype=torch.float64)
+        nothing = torch.zeros(1, self.n_features_in_, dtype=torch.float64, device="cpu")
         return np.array(self.fit_.gaussian.jacobian(nothing).columns(self.wrt), dtype=object)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
@@ -110,7 +111,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         array = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite=finite, ensure_min_samples=2 if reset else 1
         )
-        return torch.tensor(array)  # a copy: numpy's may be read-only
+        return torch.tensor(array, dtype=torch.float64, device="cpu")  # a copy: numpy's may be read-only
 
     def _jacobian(self, X: Any) -> Jacobian:
         check_is_fitted(self, "fit_")

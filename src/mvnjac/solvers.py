@@ -32,12 +32,14 @@ def dense_solution(
     scale: (..., p) the roots of what the diagonal would be if nothing were missing, where it says more than the diagonal itself.
     redundant: A has directions in which nothing changes; the solution of minimum norm, for the part of b that has one.
     """
+    if not A.shape[-1]:
+        return b.expand((*torch.broadcast_shapes(A.shape[:-2], b.shape[:-1]), 0))
     scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt() if scale is None else scale
     scale = torch.where(scale > 0, scale, 1)
     if not redundant and (definite := _definite_factor(A, scale)) is not None:
         sign, L = definite
         return sign * torch.cholesky_solve((b / scale).reshape(-1, A.shape[-1]).mT, L).mT.reshape(b.shape) / scale
-    values, Q = torch.linalg.eigh(A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
+    values, Q = _eigenvalues(name, A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:
         require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1], lambda: _along(values, Q, columns))
         return _times(Q, _times(Q.mT, b / scale) / values) / scale
@@ -65,6 +67,18 @@ def _definite_factor(A: Tensor, scale: Tensor) -> tuple[int, Tensor] | None:
         return None
     ratio = torch.linalg.matrix_norm(scaled) * torch.linalg.matrix_norm(torch.cholesky_inverse(L))
     return (sign, L) if bool(ratio * len(A) * torch.finfo(A.dtype).eps < _CERTAIN) else None
+
+
+def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues and eigenvectors of symmetric A (..., p, p)."""
+    try:
+        values, Q = torch.linalg.eigh(A)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise SingularError(
+            f"{name}.solve: the matrix has no eigenvalues that can be computed: it has entries that are not finite, as the average "
+            "over no rows has, or entries of very different sizes; add rows, or leave out parameters by wrt=."
+        ) from error
+    return values, Q
 
 
 def conjugate_gradients(

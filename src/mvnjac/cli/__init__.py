@@ -15,12 +15,24 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
+        from mvnjac.allocation import refusal
         from mvnjac.errors import MvnjacError
 
+        command = " ".join(word for word in sys.argv[1:2] if not word.startswith("-")) or "mvnjac"
+        said = refusal(
+            error, command, "choose fewer variables by --columns, fewer rows or fewer --workers, or give it more memory."
+        )
+        error = said or error
         if not isinstance(error, MvnjacError | OSError):
             raise
-        print(f"mvnjac: {error}", file=sys.stderr)
+        print(f"mvnjac: {_sentence(error)}", file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _exit_code(error: Exception) -> int:

@@ -36,6 +36,7 @@ from mvnjac.cli.options import (
     Wrt,
 )
 from mvnjac.cli.work import keeping, running, table_of
+from mvnjac.words import counted
 
 app = typer.Typer(
     name="mvnjac",
@@ -187,7 +188,10 @@ def score(
         totals = scores.total_scores(table, request, names, run, kinds)
     if output is not None:
         write_text(output, printing.formatted(totals, form))
-        print(f"{output}: the totals of {totals.rows} rows by {len(totals.names)} parameters.", file=sys.stderr)
+        print(
+            f"{output}: the totals of {counted(totals.rows, 'row')} by {counted(len(totals.names), 'parameter')}.",
+            file=sys.stderr,
+        )
     elif form is Format.table:
         printing.print_table(totals)
     else:
@@ -287,5 +291,6 @@ def verify(
         print(f"mvnjac: {output}: {problem}", file=sys.stderr)
     if wrong:
         raise typer.Exit(1)
-    what = f"the sums of {held['units']} units" if "passes" in held else f"{held['units']} parts"
-    print(f"{output}: complete and unchanged: {what}, {held['rows']:,} rows.")
+    units = held["units"]
+    what = f"the sums of {counted(units, 'unit')}" if "passes" in held else counted(units, "part")
+    print(f"{output}: complete and unchanged: {what}, {counted(held['rows'], 'row', ',')}.")

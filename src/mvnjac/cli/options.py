@@ -200,4 +200,10 @@ def wrt_names(text: str | None) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
+    named = [part.strip() for part in parts if part.strip()]
+    twice = [name for name in named if named.count(name) > 1]
+    if twice:
+        from mvnjac.errors import UsageError
+
+        raise UsageError(f"--wrt: {twice[0]!r} is named twice.")
+    return named

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvnjac.allocation import human
 from mvnjac.cli.options import Format
-from mvnjac.cli.progress import amount, duration
+from mvnjac.cli.progress import duration
+from mvnjac.words import counted
 
 if TYPE_CHECKING:
     from mvnjac.scores import ScoreTable, Written
@@ -53,8 +55,9 @@ def written(output: str, file: Path | None, what: Written) -> str:
 
     beside = [str(path) for path in companions_of(file) if path.exists()] if file is not None else []
     more = f" Beside it: {', '.join(beside)}." if beside else ""
-    parts = "" if what.parts == 1 and file is not None else f", {what.parts} parts"
-    return f"{output}: {what.rows} rows, {what.columns} columns each{parts}, {amount(what.size)}, in {duration(what.seconds)}.{more}"
+    parts = "" if what.parts == 1 and file is not None else f", {counted(what.parts, 'part')}"
+    table = f"{counted(what.rows, 'row')}, {counted(what.columns, 'column')} each{parts}"
+    return f"{output}: {table}, {human(what.size)}, in {duration(what.seconds)}.{more}"
 
 
 def format_of(output: Path | None) -> Format:
@@ -101,7 +104,7 @@ def print_table(table: ScoreTable, console: Any = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, caption=f"{table.rows} rows, log-likelihood {table.log_likelihood:.10g}")
+    shown = Table(box=box.SIMPLE_HEAD, caption=f"{counted(table.rows, 'row')}, log-likelihood {table.log_likelihood:.10g}")
     shown.add_column("parameter", no_wrap=True)
     for heading in table.headings:
         shown.add_column(heading.replace("_", " "), justify="right")

@@ -73,15 +73,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {int(seconds % 60)} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def amount(size: float) -> str:
-    """Bytes: 1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
-
-
 class _Drawn(Report):
     def __init__(self, bar: Any) -> None:
         self._bar, self._tasks, self._pace = bar, dict[str, Any](), _Pace()

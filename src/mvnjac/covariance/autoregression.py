@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.arithmetic import below, concrete
 from mvnjac.batches import batch_shape
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import same_kind
+from mvnjac.covariance.padding import pad
 from mvnjac.errors import NotPositiveDefiniteError, ShapeError
 
 _FUNCTION = "BandedPrecision.autoregressive"
@@ -44,7 +44,7 @@ def correlated_bands(a: Tensor, b: Tensor, d: int) -> Tensor:
     for k in range(p + 1):
         products = 0.5 * (a[..., k:] * b[..., : p + 1 - k] + b[..., k:] * a[..., : p + 1 - k])
         sums = products.cumsum(-1)  # C_k(0), …, C_k(p − k)
-        known = torch.arange(d - k, device=a.device).clamp(max=p - k)
+        known = torch.arange(d - k, dtype=torch.long, device=a.device).clamp(max=p - k)
         row = sums.index_select(-1, known) + sums.index_select(-1, known.flip(0)) - sums[..., -1:]
         rows.append(pad(row, (0, k)))
     return torch.stack(rows, -2)

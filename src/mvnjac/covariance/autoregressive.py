@@ -133,7 +133,8 @@ class Autoregressive(Covariance):
             raise ArgumentError(f"{sample.name}: the order {p} is not below the number of variables, {d}; take a smaller one.")
         refuse_all_constant(sample)
         c = torch.stack([(rows[:, k:] * rows[:, : d - k]).sum() / d for k in range(p + 1)])  # one divisor: positive definite
-        lags = (torch.arange(p)[:, None] - torch.arange(p)).abs()
+        steps = torch.arange(p, dtype=torch.long, device=c.device)
+        lags = (steps[:, None] - steps).abs()
         coefficients = torch.linalg.solve(c[lags], c[1:])
         return cls(coefficients, c[0] - coefficients @ c[1:])
 

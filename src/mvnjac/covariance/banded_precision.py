@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor
-from torch.nn.functional import pad
 
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Entrywise
@@ -22,9 +21,11 @@ from mvnjac.covariance.cyclic_reduction import CyclicReduction
 from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_strangers, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, flipped_cholesky, inverse_triangle
 from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.padding import pad
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
+from mvnjac.words import counted
 
 if TYPE_CHECKING:
     from mvnjac.sample import Sample
@@ -219,7 +220,7 @@ class BandedPrecision(Covariance):
             )
         if sample.count < b + 2:
             raise NotPositiveDefiniteError(
-                f"{sample.name}: {sample.count} rows for a bandwidth of {b}; use at least {b + 2} rows."
+                f"{sample.name}: {counted(sample.count, 'row')} for a bandwidth of {b}; use at least {b + 2} rows."
             )
         refuse_constant(sample)
         refuse_strangers(sample, b)

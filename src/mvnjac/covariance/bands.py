@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.coordinates import Coordinates
 from mvnjac.covariance.checks import Check, Namer, of_batch
+from mvnjac.covariance.padding import pad
 from mvnjac.errors import MvnjacError, NotPositiveDefiniteError
 
 
@@ -30,14 +30,14 @@ class Bands(Coordinates):
         return sum(self._lengths())
 
     def positions(self, device: torch.device | None = None) -> Tensor:
-        rows = [torch.arange(length, device=device) + k * self.d for k, length in enumerate(self._lengths())]
+        rows = [torch.arange(length, dtype=torch.long, device=device) + k * self.d for k, length in enumerate(self._lengths())]
         return torch.cat(rows)
 
     def free(self, positions: Tensor) -> Tensor | None:
         return positions // self.d + positions % self.d < self.d
 
     def project(self, full: Tensor) -> Tensor:
-        k, j = (torch.arange(length, device=full.device) for length in self.shape)
+        k, j = (torch.arange(length, dtype=torch.long, device=full.device) for length in self.shape)
         return torch.where(k.unsqueeze(-1) + j < self.d, full, 0)
 
     def pack(self, full: Tensor) -> Tensor:

@@ -213,6 +213,8 @@ class Covariance(Estimable, ABC):
         name, d = type(self).__name__, self.dimension
         for key, value in self.parameters.items():
             expected = self.coordinates_of(key, d or 1).shape
+            if 0 in value.shape[value.ndim - len(expected) :] and 0 not in expected:
+                raise ShapeError(f"{name}: {key} has shape {tuple(value.shape)}: there are no variables.")
             if value.ndim < len(expected) or tuple(value.shape[value.ndim - len(expected) :]) != expected:
                 symbols = ", ".join(["...", *("d" if size == (d or 1) else str(size) for size in expected)])
                 others = [other for other in self.parameters if other != key]

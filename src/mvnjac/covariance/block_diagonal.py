@@ -29,6 +29,7 @@ from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.names import Names
 from mvnjac.residuals import Residuals
+from mvnjac.words import counted
 
 Values = Mapping[str, Tensor]
 
@@ -157,7 +158,8 @@ class BlockDiagonal(Covariance):
         return torch.cat([product.expand((*batch, product.shape[-1])) for product in products], -1)
 
     def redundant_among(self, names: Iterable[str]) -> bool:
-        return any(self.blocks[i].redundant_among(own) for i, own in self._by_block(dict.fromkeys(names)).items())
+        own = self._by_block(dict.fromkeys(name for name in names if name in self.fields))  # not those of a dense Σ
+        return any(self.blocks[i].redundant_among(part) for i, part in own.items())
 
     def units(self, factor: BlockDiagonalFactor) -> dict[str, Tensor]:
         units = {i: dict(block.units(own) or _ones(block)) for i, (_, block, own) in enumerate(self.groups(factor))}
@@ -265,7 +267,7 @@ def _valid_sizes(blocks: Sequence[Covariance], sizes: Sequence[int | None] | Non
     """The number of variables of each block; None of at most one, which then has those that the others leave."""
     given = [None] * len(blocks) if sizes is None else list(sizes)
     if len(given) != len(blocks):
-        raise ShapeError(f"BlockDiagonal: {len(given)} sizes for {len(blocks)} blocks.")
+        raise ShapeError(f"BlockDiagonal: {counted(len(given), 'size')} for {counted(len(blocks), 'block')}.")
     for i, (block, size) in enumerate(zip(blocks, given, strict=True)):
         if size is not None and block.dimension not in (None, size):
             raise ShapeError(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Size, Tensor
-from torch.nn.functional import pad
 
 from mvnjac.batches import RowLayout, broadcast, refolded
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.padding import pad
 
 
 class BlockDiagonalFactor(Factor):

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.covariance.bands import Bands
 from mvnjac.covariance.factor import cholesky, inverse_triangle, solve_rows
+from mvnjac.covariance.padding import pad
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mvnjac.covariance import checks
 from mvnjac.errors import ArgumentError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError
+from mvnjac.words import counted
 
 if TYPE_CHECKING:
     from mvnjac.sample import Sample
@@ -116,7 +117,8 @@ def refuse_few_rows(sample: Sample) -> None:
     """An unrestricted Σ needs more rows than variables."""
     if sample.count <= sample.d:
         raise NotPositiveDefiniteError(
-            f"{sample.name}: {sample.count} rows for {sample.d} variables: the estimated covariance is singular; use more rows than "
+            f"{sample.name}: {counted(sample.count, 'row')} for {counted(sample.d, 'variable')}: the estimated "
+            "covariance is singular; use more rows than "
             "variables, or a structure with fewer parameters (diagonal, low-rank)."
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mvnjac.errors import NotIdentifiedError, NotPositiveDefiniteError
 from mvnjac.sample import Sample
+from mvnjac.words import counted
 
 #: a factor that the sample shows nothing of starts this small, in variances of its own: at 0 it would stay there
 _FAINT = 1e-2
@@ -47,7 +48,8 @@ def require_identified(sample: Sample, k: int) -> None:
         )
     if sample.count < k + 2:
         raise NotPositiveDefiniteError(
-            f"{sample.name}: {sample.count} rows for {k} factors: they reach every row, and the likelihood grows without bound as the "
+            f"{sample.name}: {counted(sample.count, 'row')} for {counted(k, 'factor')}: they reach every row, and the "
+            "likelihood grows without bound as the "
             f"variances of cov_diag go to 0; use at least {k + 2} rows."
         )
 

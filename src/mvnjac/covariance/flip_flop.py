@@ -13,6 +13,7 @@ from torch import Tensor
 from mvnjac.covariance.factor import cholesky, solve_rows
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError
 from mvnjac.sample import Sample
+from mvnjac.words import counted
 
 #: turns: each multiplies the distance from the maximum by a factor below 1
 _TURNS = 5
@@ -38,7 +39,8 @@ def require_rows(sample: Sample, m: int, q: int) -> None:
     least = max(-(-m // q), -(-q // m)) + 1
     if sample.count < least:
         raise NotPositiveDefiniteError(
-            f"{sample.name}: {sample.count} rows for matrices of {m} × {q}: the likelihood has no maximum; use at least {least} rows."
+            f"{sample.name}: {counted(sample.count, 'row')} for matrices of {m} × {q}: the likelihood has no maximum; "
+            f"use at least {counted(least, 'row')}."
         )
 
 

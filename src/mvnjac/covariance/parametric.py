@@ -229,7 +229,7 @@ class Parametric(Covariance):
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
         if make.batch:  # θ has no leading dimensions: its shapes are its own
             return
-        points = torch.arange(d, dtype=torch.float64)
+        points = torch.arange(d, dtype=torch.float64, device="cpu")
 
         def kernel(theta: dict[str, Tensor]) -> Tensor:
             distance = (points[:, None] - points).to(theta["size"].dtype)
@@ -243,7 +243,7 @@ class Parametric(Covariance):
         def bad(function: Any, error: type[Exception], says: str, size: Any = 1.0) -> BadInput:
             return BadInput({"function": function, "parameters": {"size": make.tensor(size)}}, error, says)
 
-        eye = torch.eye(3, dtype=make.dtype)
+        eye = torch.eye(3, dtype=make.dtype, device="cpu")
         yield bad(lambda t: -t["size"] * eye, NotPositiveDefiniteError, r"Σ\(θ\) is not positive definite")
         yield bad(lambda t: t["size"] * eye[0], ShapeError, r"returned a covariance of shape \(3,\)")
         yield bad("kernel", ArgumentError, "function is a str")

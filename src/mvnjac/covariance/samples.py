@@ -24,11 +24,11 @@ class Maker:
 
     def __init__(self, dtype: torch.dtype = torch.float64, batch: Sequence[int] = (), seed: int = 0) -> None:
         self.dtype, self.batch = dtype, tuple(batch)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator(device="cpu").manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
         """(*batch, *shape) standard normal numbers."""
-        return torch.randn((*self.batch, *shape), generator=self._generator, dtype=torch.float64).to(self.dtype)
+        return torch.randn((*self.batch, *shape), generator=self._generator, dtype=torch.float64, device="cpu").to(self.dtype)
 
     def positive(self, *shape: int) -> Tensor:
         """(*batch, *shape) numbers between 1/2 and 2."""
@@ -46,4 +46,4 @@ class Maker:
 
     def tensor(self, data: Any) -> Tensor:
         """These very numbers, without a batch."""
-        return torch.tensor(data, dtype=self.dtype)
+        return torch.tensor(data, dtype=self.dtype, device="cpu")

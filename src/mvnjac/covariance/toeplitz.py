@@ -196,7 +196,7 @@ class Toeplitz(Covariance):
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
         """Damped waves, and what decays without changing sign: products of positive definite sequences."""
-        lags = torch.arange(d, dtype=make.dtype)
+        lags = torch.arange(d, dtype=make.dtype, device="cpu")
         size, damping, frequency = (t.unsqueeze(-1) for t in (make.positive(), make.positive(), make.normal()))
         yield cls(size * torch.exp(-0.5 * damping * lags) * torch.cos(frequency * lags))
         yield cls(size / (1 + lags) ** damping + damping * (-0.4) ** lags)

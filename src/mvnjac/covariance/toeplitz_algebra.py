@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mvnjac.covariance.factor import solve_rows
+from mvnjac.covariance.padding import pad
 
 #: so many columns of L meet the rows at once: matrix products at full speed, and never more than this times d
 _BLOCK = 64
@@ -76,7 +76,7 @@ def innovations(rows: Tensor, c: Tensor, variances: Tensor) -> Tensor:
 
 def toeplitz(c: Tensor) -> Tensor:
     """(..., d) → (..., d, d): the symmetric matrix of first column c."""
-    lags = torch.arange(c.shape[-1], device=c.device)
+    lags = torch.arange(c.shape[-1], dtype=torch.long, device=c.device)
     return c[..., (lags.unsqueeze(-1) - lags).abs()]
 
 

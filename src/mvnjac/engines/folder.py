@@ -43,7 +43,19 @@ class Folder:
         except OSError as error:
             raise TableError(f"{self.path}: the folder cannot be made ({error.strerror or error}).") from error
         if not os.access(self.path, os.W_OK):
-            raise TableError(f"{self.path}: the folder cannot be written to.")
+            raise TableError(f"{self.path or repr('')}: the folder cannot be written to.")
+
+    def require_folder(self) -> None:
+        """Refuse what is there and is no folder.
+
+        Raises:
+            TableError: it is a file, or there is nothing.
+        """
+        there = entry(self.path) if self.path else None
+        if there is None and not self._remote:
+            raise TableError(f"{self.path!r}: there is no such folder.")
+        if there is not None and not there.folder:
+            raise TableError(f"{self.path}: is a file; name the folder that its parts, or the sums that were kept, are in.")
 
     def sizes(self) -> dict[str, int]:
         """Each file's size, by name."""

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
+from mvnjac.allocation import refusal
 from mvnjac.engines.engine import Engine, Resources
 from mvnjac.engines.unit import Job, Packed, Result, Unit, run, run_here
 from mvnjac.errors import MvnjacError
 
 #: a worker takes about two seconds to start: so many units must wait for each before it is worth it
 _UNITS_A_WORKER = 8
+_LESS = "fewer workers (--workers) or fewer variables (--columns) need less."
 #: how often a unit may be begun again after its worker has died
 _TRIALS = 5
 
@@ -138,7 +140,12 @@ def _serve(connection: Connection, content: bytes, driver: int) -> None:
             answer: Result | Exception = run(content, unit)
         except Exception as error:
             answer = error
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except Exception as error:  # nothing of it has been sent: it could not be pickled
+            connection.send(
+                refusal(error, str(unit.at), _LESS) or MvnjacError(f"{unit.at}: its result cannot be sent: {error}")
+            )
 
 
 def _watch(driver: int) -> None:

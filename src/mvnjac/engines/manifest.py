@@ -19,6 +19,7 @@ from mvnjac.engines.sums_file import packed, unpacked
 from mvnjac.engines.unit import File, Result
 from mvnjac.errors import MvnjacError, TableError, UsageError
 from mvnjac.tables.storage import child, entries, entry
+from mvnjac.words import counted
 
 MANIFEST, RECORDS, SUMS = "_manifest.json", "_records-", "_sums-"
 #: in what a manifest is about: that there is one of each pass in a folder of its own
@@ -170,6 +171,7 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     Raises:
         TableError: it has no manifest, or one that cannot be read.
     """
+    folder.require_folder()
     if not is_output(folder):
         raise TableError(f"{folder.path}: has no {MANIFEST}; it is no folder of parts that mvnjac has written.")
     try:
@@ -206,7 +208,8 @@ def verify(path: str) -> tuple[dict[str, Any], list[str]]:
             wrong += _problems(folder, file, sizes.get(file.name))
     if units != set(range(manifest["units"])) or rows != manifest["rows"]:
         wrong.append(
-            f"the records are of {len(units)} units and {rows} rows; the manifest of {manifest['units']} and {manifest['rows']}."
+            f"the records are of {counted(len(units), 'unit')} and {counted(rows, 'row')}; the manifest of "
+            f"{manifest['units']} and {manifest['rows']}."
         )
     return manifest, wrong + [f"{name}: is no part of this output." for name in sizes if name not in own and _foreign(name)]
 

@@ -11,7 +11,7 @@ from typing import Any
 from mvnjac.engines.engine import Engine, Resources
 from mvnjac.engines.local import cores
 from mvnjac.engines.unit import Job, Packed, Result, Unit, run
-from mvnjac.errors import MvnjacError, UsageError
+from mvnjac.errors import MemoryLimitError, MvnjacError, UsageError
 
 #: how often Ray begins a task again whose worker has died
 _TRIALS = 5
@@ -92,6 +92,11 @@ def _result(ray: Any, reference: Any, unit: Unit) -> Result:
         result: Result = ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # what was raised in the task, as it was raised
         raise error.cause from None
+    except ray.exceptions.OutOfMemoryError as error:
+        raise MemoryLimitError(
+            f"{unit.at}: Ray ended its worker {_TRIALS + 1} times, because the node had too little memory left; use fewer workers "
+            "(--workers) or fewer variables (--columns). --resume goes on from here."
+        ) from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
         raise MvnjacError(f"{unit.at}: its worker died {_TRIALS + 1} times ({reason}). --resume goes on from here.") from error

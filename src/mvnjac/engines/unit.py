@@ -6,16 +6,18 @@ Whoever runs a unit, and how often, its result is the same: it works on one thre
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import pickle
 import platform
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mvnjac.allocation import refusal
 from mvnjac.tables.slices import Slice
 
 #: parameters of glibc's mallopt: below how many bytes memory is kept, and how much of it
@@ -71,21 +73,37 @@ class Packed:
 
 def run(content: bytes, unit: Unit) -> Result:
     """A unit of a packed job, on one thread: how many threads share a product is part of its rounding."""
-    return run_here(_unpacked(content), unit, lambda rows: None)
+    with _memory_of(unit):
+        return run_here(_unpacked(content), unit, lambda rows: None)
 
 
 def run_here(job: Job, unit: Unit, told: Callable[[int], None]) -> Result:
     """A unit of a job, likewise; a job that has no use for torch does not import it."""
     keep_memory()
     torch = sys.modules.get("torch")
-    if torch is None:
-        return job.run(unit, told)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _memory_of(unit):
+        if torch is None:
+            return job.run(unit, told)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return job.run(unit, told)
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _memory_of(unit: Unit) -> Iterator[None]:
+    """An allocation that fails is a MemoryLimitError that names the unit."""
     try:
-        return job.run(unit, told)
-    finally:
-        torch.set_num_threads(threads)
+        yield
+    except Exception as error:
+        sentence = refusal(
+            error, str(unit.at), "choose fewer variables by --columns or fewer --workers, or give each more memory."
+        )
+        if sentence is None or sentence is error:
+            raise
+        raise sentence from error
 
 
 @functools.cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
@@ -12,6 +10,7 @@ from mvnjac.inference.estimating_functions import EstimatingFunctions
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import fisher_of
 from mvnjac.operators import FisherInformation
+from mvnjac.warned import warn
 
 #: what a Newton step may move a parameter by, in standard errors
 LIMIT = 0.1
@@ -30,18 +29,17 @@ def warn_unless_at_estimate(estimating: EstimatingFunctions) -> None:
     total = estimating.total()
     try:
         ratios = _ratios(estimating, total)
-    except (SingularError, MemoryLimitError, torch._C._LinAlgError):  # the result itself says so, if it needs the same
+    except (SingularError, MemoryLimitError):  # the result itself says so, if it needs the same
         return
     if ratios is None or not bool((ratios > _limit(estimating)).any()):
         return
     worst = int(ratios.argmax())
-    warnings.warn(
+    warn(
         f"{estimating.function}: the parameters of J are not at the maximum of the likelihood of these rows: a Newton step would move "
         f"{estimating.columns[worst]} by {float(ratios[worst]):.3g} of its standard errors (at most {LIMIT} is taken for 0). Take the "
         "Jacobian at the estimate, fit(x).gaussian.jacobian(x), with the weights= of the fit, if there were any; and name the "
         "parameters that were not estimated by known=.",
         NotAtEstimateWarning,
-        stacklevel=3,  # the line that called the public function
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mvnjac.errors import ArgumentError, FewClustersWarning
 from mvnjac.inference.labels import require_labels, row_labels
+from mvnjac.warned import warn
 
 
 def groupings(function: str, clusters: Any, n: int) -> list[list[Any]]:
@@ -94,12 +94,11 @@ def fewest_clusters(function: str, ways: Sequence[Sequence[Any]], parameters: in
     """The number of clusters, of several ways the smallest; with a warning where there are no more of them than parameters."""
     fewest = min(len(set(way)) for way in ways)
     if 1 < fewest <= parameters:
-        warnings.warn(
+        warn(
             f"{function}: there are {fewest} clusters for {parameters} parameters that were estimated: the covariance is singular, and "
             "tests of several parameters together are not valid. Estimate fewer parameters (a structure, or known=); for single ones "
             "use_t=True takes t quantiles.",
             FewClustersWarning,
-            stacklevel=3,  # the line that called the public function
         )
     return fewest
 

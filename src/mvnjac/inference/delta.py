@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.inference.estimates import Estimates
-from mvnjac.inference.estimating_functions import EstimatingFunctions
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
 from mvnjac.model import Model
+from mvnjac.words import counted
 
 Function = Callable[[Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
 _NAME = "delta_method"
@@ -36,6 +38,7 @@ class Parameters(Mapping[str, Tensor]):
         return len(self._model.parameter_names())
 
 
+@guarded("delta_method", FEWER)
 def delta_method(estimates: Estimates, function: Function, names: Sequence[str] | None = None) -> Estimates:
     """The values of a smooth function of the parameters, with their covariance G V Gᵀ, G its derivatives at the estimates.
 
@@ -123,7 +126,7 @@ def _evaluated(result: object, names: Sequence[str] | None) -> tuple[list[str], 
     ]
     if names is not None:
         if len(names) != len(labels):
-            raise ShapeError(f"{_NAME}: {len(names)} names for {len(labels)} values.")
+            raise ShapeError(f"{_NAME}: {counted(len(names), 'name')} for {counted(len(labels), 'value')}.")
         labels = [str(name) for name in names]
     return [label or "value" for label in labels], torch.cat([part.reshape(-1).double() for part in parts.values()])
 

@@ -12,16 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.clusters import clustered_sum, fewest_clusters, fixed_root, groupings
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.indefinite import warn_if_indefinite
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.student_t import quantile, two_sided_p_value
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 KINDS = ("expected", "observed", "opg", "sandwich", "clustered", "hac")
 #: gradients (k, p) of k functions of the estimates → their covariance (k, k)
@@ -109,7 +111,7 @@ class Estimates(NamedTable):
         )
 
     def _title(self) -> str:
-        return f"{len(self.columns)} estimates from {self.rows} rows; standard errors: {self.kind}"
+        return f"{counted(len(self.columns), 'estimate')} from {counted(self.rows, 'row')}; standard errors: {self.kind}"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -123,6 +125,7 @@ class Estimates(NamedTable):
         }
 
 
+@guarded(_NAME, FEWER)
 def covariance_of_estimates(
     J: Jacobian,
     kind: str = "sandwich",
@@ -215,6 +218,9 @@ def covariance_of_estimates(
     if (fix or use_t) and kind != "clustered":
         raise ArgumentError(f"{_NAME}: {'fix' if fix else 'use_t'} has no meaning for {kind!r}; it is for kind='clustered'.")
     df = None
+    k, p = len(estimating.places), estimating.size
+    held = {"sandwich": k, "clustered": 2 * (p if fix else k), "hac": 7 * p}.get(kind, 0)  # numbers a row
+    estimating.require_memory(estimating.rows * held + PROPAGATED * (p if fix else k) * p)
     if kind in ("expected", "observed", "opg"):
         words, propagate = _inverse(estimating, kind, adjust)
     elif kind == "sandwich":
@@ -277,10 +283,10 @@ def _clustered(
         series = estimating.products(estimating.solve(bread, C))
         return _symmetric(scale * clustered_sum(_NAME, series, ways, cluster_adjust))
 
-    counts = " and ".join(str(len(set(way))) for way in ways)
-    return f"clustered ({counts} clusters, HC{int(adjust)}{', fixed' if fix else ''}), bread: {bread}", _fixed(
-        propagate, estimating
-    ) if fix else propagate
+    counts = [len(set(way)) for way in ways]
+    total = " and ".join([*map(str, counts[:-1]), counted(counts[-1], "cluster")])
+    words = f"clustered ({total}, HC{int(adjust)}{', fixed' if fix else ''}), bread: {bread}"
+    return words, _fixed(propagate, estimating) if fix else propagate
 
 
 def _fixed(propagate: Propagate, estimating: EstimatingFunctions) -> Propagate:

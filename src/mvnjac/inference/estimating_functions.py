@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mvnjac import memory
+from mvnjac.arguments import require_counts
 from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import Wrt, fisher_of, hessian_of
@@ -19,12 +21,19 @@ from mvnjac.jacobian import Jacobian
 from mvnjac.operators import Operator
 from mvnjac.solvers import dense_solution
 from mvnjac.standard_errors import complete_parametrisations
+from mvnjac.words import counted
 
+#: what a function of this package says that could have no memory
+FEWER = "take fewer rows, fewer variables, or a structure of fewer parameters."
 INFORMATIONS = ("expected", "observed", "opg")
 #: a matrix of scores of so many columns is formed at once; of more, products with single directions are taken
 _COLUMNS = 2000
 #: rows of scores that are held at once
 _CHUNK_BYTES = 64 * 2**20
+#: arrays of that size beside them, measured
+_IN_CHUNK = 3
+#: measured: p×p matrices held at once by a solution with one of them, and k×p matrices by what is made of such solutions for k columns
+SOLVED, PROPAGATED = 8, 5
 
 
 class EstimatingFunctions:
@@ -51,11 +60,15 @@ class EstimatingFunctions:
         self.model = self.jacobian._model
         self.names = self._complete(self.jacobian.columns(wrt), known) if names is None else list(names)
         self.columns = self.jacobian.columns(self.names)
+        if not self.columns:
+            raise ArgumentError(f"{function}: {', '.join(self.names)} of {counted(self.model.d, 'variable')} has no elements.")
         wrt = self.names if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
         self.asked, self.places = self.jacobian.columns(wrt), self.places_of(wrt)
         self.values = self.jacobian.values(self.names)
         self.rows, self.size = self.jacobian.batch[0], len(self.columns)
         self.weights = self.jacobian._weights(weights)
+        if self.weights is not None:
+            require_counts(function, self.weights)
 
     def _complete(self, asked: Sequence[str], known: Wrt) -> list[str]:
         """All parameters that were estimated together with these."""
@@ -72,6 +85,13 @@ class EstimatingFunctions:
         if unknown:
             raise UnknownNameError(f"{self.function}: known has {unknown[0]!r}; the parameters are {', '.join(complete[0])}.")
         return [name for name in complete[0] if name not in left_out]
+
+    def require_memory(self, numbers: float) -> None:
+        """Refuse what holds so many numbers at once, beside a chunk of scores, if they cannot fit."""
+        n, p = self.rows, self.size
+        what = f"{self.function}: scores of {n:,} rows by {p:,} parameters and what is made of them"
+        needed = 8.0 * numbers + _IN_CHUNK * min(_CHUNK_BYTES, 8 * n * p)
+        memory.require_bytes(what, needed, self.jacobian.device, FEWER)
 
     # --- scores --------------------------------------------------------------------------------------------------
 
@@ -104,6 +124,7 @@ class EstimatingFunctions:
         """I⁻¹ b for b (k, p)."""
         if information == "opg":
             redundant = self.model.covariance.redundant_among(self.names)
+            self.require_memory(SOLVED * self.size**2)
             return dense_solution(f"{self.function}: JᵀJ", self.gram(), b, redundant)
         operator, factor = self._operator(information)
         step = max(1, _CHUNK_BYTES // (8 * self.size))  # a closed form holds d×d for each
@@ -164,7 +185,7 @@ class EstimatingFunctions:
         """(p,) which columns are known by more than a convention."""
         left_out = tuple(f"{name}[" for name in self.model.covariance.unidentified)
         known = [not (left_out and name.startswith(left_out)) for name in self.columns]
-        return torch.tensor(known, device=self.jacobian.device)
+        return torch.tensor(known, dtype=torch.bool, device=self.jacobian.device)
 
 
 def require(function: str, argument: str, got: str, known: Sequence[str]) -> None:

@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
+from mvnjac.arguments import require_counts
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.covariance.kronecker import Kronecker
-from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
+from mvnjac.errors import NotIdentifiedError, ShapeError
 from mvnjac.inference.maximum import Progress, fit_sample
 from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice, choose
@@ -21,6 +23,7 @@ from mvnjac.names import NamesArgument
 from mvnjac.sample import Sample
 
 
+@guarded("fit", "take fewer rows, fewer variables, or a structure of fewer parameters.")
 def fit(
     x: Float[Tensor, "n d"],
     structure: str | type[Covariance] | Covariance = "dense",
@@ -99,6 +102,8 @@ def _model(x: Tensor, choice: Choice, names: NamesArgument | None, missing: str 
     if x.ndim not in ((2,) if shape is None else (2, 3)) or not len(x):
         matrices = "" if shape is None else " or (n, {}, {})".format(*shape)
         raise ShapeError(f"fit: x has shape {tuple(x.shape)}; pass a table (n, d){matrices} of n ≥ 1 observations.")
+    if not x[0].numel():
+        raise ShapeError(f"fit: x has shape {tuple(x.shape)}: there are no variables.")
     if shape is not None and math.prod(shape) != x[0].numel():
         raise ShapeError(
             f"fit: {shape[0]} × {shape[1]} are {math.prod(shape)} variables, but x has shape {tuple(x.shape)}: choose as many."
@@ -121,10 +126,5 @@ def _valid_weights(weights: Tensor, n: int, like: Tensor) -> Tensor:
     if weights.shape != (n,):
         raise ShapeError(f"fit: weights has shape {tuple(weights.shape)}; expected one number a row: ({n},).")
     weights = weights.detach().to(like)
-    bad = ~(weights >= 0) | weights.isinf()
-    if bool(bad.any()) or not bool((weights > 0).any()):
-        row = int(bad.nonzero()[0]) if bool(bad.any()) else 0
-        raise ArgumentError(
-            f"fit: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
-        )
+    require_counts("fit", weights)
     return weights

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.inference.kernel_weights import KERNELS, andrews_bandwidth, newey_west_bandwidth
 from mvnjac.inference.ordering import order_of
 from mvnjac.information import Wrt
@@ -153,6 +154,7 @@ class LongRunScores:
         return found
 
 
+@guarded("scores_covariance", FEWER)
 def scores_covariance(
     J: Jacobian,
     *,
@@ -187,6 +189,7 @@ def scores_covariance(
     estimating = EstimatingFunctions("scores_covariance", J, wrt, weights, known)
     warn_unless_at_estimate(estimating)
     n, p = estimating.rows, estimating.size
+    estimating.require_memory(7 * n * p + 4 * p * p)
     long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
     total = long_run.covariance_of_sum(estimating.unit_rows(range(p)))
     return total / (n - p if adjust else n)

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
 from mvnjac.inference.labels import row_labels
 from mvnjac.inference.named import NamedTable
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 _NAME = "influence"
 _CHUNK_BYTES = 64 * 2**20
@@ -54,7 +56,7 @@ class Influence(NamedTable):
         )
 
     def _title(self) -> str:
-        return f"influence of {len(self.labels)} rows on {len(self.columns)} estimates:"
+        return f"influence of {counted(len(self.labels), 'row')} on {counted(len(self.columns), 'estimate')}:"
 
     def _labels(self) -> Sequence[Any]:
         return self.labels
@@ -69,6 +71,7 @@ class Influence(NamedTable):
         }
 
 
+@guarded(_NAME, FEWER)
 def influence(
     J: Jacobian,
     *,
@@ -107,6 +110,8 @@ def influence(
     require(_NAME, "information", information, ("observed", "expected", "opg"))
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
     warn_unless_at_estimate(estimating)
+    k = len(estimating.places)
+    estimating.require_memory(2 * estimating.rows * k + PROPAGATED * k * estimating.size)
     directions = estimating.unit_rows(estimating.places)
     inverse = estimating.solve(information, directions)
     changes = -estimating.products(inverse)

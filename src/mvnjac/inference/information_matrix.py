@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import NotIdentifiedError
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.chi_squared import chi_squared_p_value
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.information import Wrt, hessian_of
 from mvnjac.jacobian import Jacobian
 
@@ -35,6 +36,7 @@ class InformationMatrixTest:
     rows: int
 
 
+@guarded(_NAME, FEWER)
 def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = None, known: Wrt = None) -> InformationMatrixTest:
     """n minus the squared residuals of a regression of 1 on the indicators vech(sᵢ sᵢᵀ + Hᵢ) and the scores sᵢ.
 
@@ -73,6 +75,7 @@ def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = No
             f"{_NAME}: there are {count} indicators and {p} scores, but {n} rows; take elements='diagonal', or fewer parameters."
         )
     warn_unless_at_estimate(estimating)
+    estimating.require_memory(5 * n * (count + p))
     scores = estimating.scores()
     indicators = _indicators(estimating, scores, elements)
     explained, rank = _explained(torch.cat([indicators, scores], -1))
@@ -84,11 +87,12 @@ def _indicators(estimating: EstimatingFunctions, scores: Tensor, elements: str) 
     """(n, q) the lower triangle, or the diagonal, of sᵢ sᵢᵀ + Hᵢ."""
     p, parts = estimating.size, []
     step = max(1, _CHUNK_BYTES // (8 * p * p))
+    diagonal = torch.arange(p, dtype=torch.long, device=scores.device).expand(2, p)
+    i, j = torch.tril_indices(p, p, device=scores.device) if elements == "all" else diagonal
     for at in range(0, estimating.rows, step):
         second = hessian_of(estimating.model, estimating.x[at : at + step], estimating.names, None, False).matrix()
         some = scores[at : at + step]
         both = some.unsqueeze(-1) * some.unsqueeze(-2) + second
-        i, j = torch.tril_indices(p, p) if elements == "all" else torch.arange(p).expand(2, p)
         parts.append(both[:, i, j])
     return torch.cat(parts)
 

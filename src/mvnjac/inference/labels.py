@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.words import counted
 
 #: as many rows are named in a message
 _NAMED = 5
@@ -41,7 +42,7 @@ def row_labels(function: str, argument: str, labels: Iterable[Any] | None, n: in
     else:
         found = list(labels.tolist()) if isinstance(labels, Tensor) else [_plain(label) for label in labels]
     if len(found) != n:
-        raise ShapeError(f"{function}: {argument} has {len(found)} entries; expected one a row: {n}.")
+        raise ShapeError(f"{function}: {argument} has {counted(len(found), 'entry')}; expected one a row: {n}.")
     return found
 
 

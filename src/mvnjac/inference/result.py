@@ -14,6 +14,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import hessian_of
 from mvnjac.sample import Sample
+from mvnjac.words import counted
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Fit:
 
     def __str__(self) -> str:
         return (
-            f"{self.covariance!r} of {self.gaussian._model.d} variables, {self.rows} rows: log-likelihood {self.log_likelihood:.10g}; "
+            f"{self.covariance!r} of {counted(self.gaussian._model.d, 'variable')}, {counted(self.rows, 'row')}: "
+            f"log-likelihood {self.log_likelihood:.10g}; "
             f"{self.message}"
         )

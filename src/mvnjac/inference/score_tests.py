@@ -4,7 +4,6 @@ estimate only."""
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.covariance import dense_parameters
 from mvnjac.errors import ArgumentError, NeverRejectsWarning, NotIdentifiedError, SingularError
 from mvnjac.inference.chi_squared import chi_squared_p_value
-from mvnjac.inference.estimating_functions import EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.tangents import tangents
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.warned import warn
 
 _NAME = "score_test"
 #: the restricted estimate satisfies its constraints, and is a maximum among them, to so much of a standard error
@@ -61,6 +62,7 @@ class ScoreTest(NamedTable):
         return {"statistic": self.statistics, "p_value": self.p_values, "expected_change": self.expected_changes}
 
 
+@guarded(_NAME, FEWER)
 def score_test(
     J: Jacobian,
     *,
@@ -153,19 +155,24 @@ def _bound(estimating: EstimatingFunctions, bounded: bool, df: int) -> float:
         )
     smallest = chi_squared_p_value(float(rows), df)
     if smallest > _LEVEL:
-        warnings.warn(
+        warn(
             f"{_NAME}: the statistic can be at most the number of rows, {rows}, where χ² with {df} degrees of freedom has "
             f"p = {smallest:.3g}: the test can never reject at {_LEVEL:.0%}. Take robust=False and information='expected', or lift "
             "fewer constraints.",
             NeverRejectsWarning,
-            stacklevel=3,  # the line that called score_test
         )
     return float(rows)
 
 
 def _unrestricted(J: Jacobian, names: Sequence[str], wrt: Wrt) -> list[str]:
     if wrt is not None:
-        return [wrt] if isinstance(wrt, str) else list(wrt)
+        whole = [wrt] if isinstance(wrt, str) else list(wrt)
+        elements = [part.labels[0] for part in J._select(whole, "unique").parts if part.index is not None]
+        if elements:
+            raise ArgumentError(
+                f"{_NAME}: wrt has {elements[0]!r}; it names whole parameters here, those of the unrestricted model."
+            )
+        return whole
     own = ["mean", "covariance_matrix"]
     parameters = [part.name for part in J._select(dict.fromkeys(names), "unique").parts if part.name != "mean"] if names else []
     for name in parameters:
@@ -192,6 +199,11 @@ def _structure(estimating: EstimatingFunctions) -> tuple[list[str], Tensor]:
     """The directions that the model's own parameters do not reach."""
     K = tangents(estimating)
     scale = estimating.information("expected").diagonal().sqrt()
+    if not bool((scale > 0).all()):
+        name = estimating.columns[int((~(scale > 0)).nonzero()[0])]
+        raise SingularError(
+            f"{_NAME}: there is no information on {name}: nothing that is about it is observed; leave it out by wrt=."
+        )
     U, values, _ = torch.linalg.svd(scale.unsqueeze(-1) * K, full_matrices=True)
     rank = int((values > 1e-10 * values[0]).sum())
     if rank == estimating.size:

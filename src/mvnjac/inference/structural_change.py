@@ -15,15 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
-from mvnjac.inference.estimating_functions import INFORMATIONS, EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
 from mvnjac.inference.labels import row_labels
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.ordering import order_of
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.words import counted
 
 _NAME = "score_process"
 #: a bridge ends at 0; a process that ends further away is no one's
@@ -168,7 +170,7 @@ class ScoreProcess(NamedTable):
         return xr.DataArray(self.process[1:].cpu().numpy(), coords=coords, dims=("row", "parameter"), name="score_process")
 
     def _title(self) -> str:
-        return f"cumulated scores of {len(self.columns)} parameters over {self.rows} rows; the largest of each:"
+        return f"cumulated scores of {counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}; the largest of each:"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -181,6 +183,7 @@ class ScoreProcess(NamedTable):
         return {"largest": largest, "p_value": p_values, "date": [self.dates[i] for i in rows]}
 
 
+@guarded(_NAME, FEWER)
 def score_process(
     J: Jacobian,
     *,
@@ -225,6 +228,7 @@ def score_process(
     if weights is not None and scores_covariance is None and information != "opg":
         raise ArgumentError(f"{_NAME}: with weights the covariance of the scores is no information; take information='opg'.")
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2)
     dates = list(dates) if isinstance(dates, Iterator) else dates
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
     order = order_of(_NAME, dates, n, "dates")

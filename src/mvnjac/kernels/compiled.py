@@ -8,6 +8,7 @@ from torch import Size, Tensor
 from mvnjac import kernels, planner
 from mvnjac.arithmetic import transforming
 from mvnjac.kernels import ITEMSIZE, PLAIN, WHITENED
+from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.kernels.reference import Form, Patterns
 
 
@@ -25,15 +26,11 @@ def _in_reach(*tensors: Tensor | None) -> bool:
     )
 
 
-def _address(t: Tensor | None) -> int:
-    return 0 if t is None else t.data_ptr()
-
-
 def finite(x: Tensor) -> bool | None:
     """Whether all numbers are finite; None where the kernel cannot say."""
     if x.numel() == 0 or not _in_reach(x) or not x.is_contiguous():
         return None
-    return bool(kernels.native.finite(ITEMSIZE[x.dtype], x.data_ptr(), x.numel(), torch.get_num_threads()))
+    return bool(kernels.native.finite(ITEMSIZE[x.dtype], address(x), x.numel(), torch.get_num_threads()))
 
 
 def equals_transpose(A: Tensor) -> bool | None:
@@ -41,7 +38,7 @@ def equals_transpose(A: Tensor) -> bool | None:
     if A.numel() == 0 or not _in_reach(A) or not A.is_contiguous():
         return None
     d, itemsize = A.shape[-1], ITEMSIZE[A.dtype]
-    first = A.data_ptr()
+    first = address(A)
     return all(kernels.native.symmetric(itemsize, first + k * d * d * itemsize, d) for k in range(A.numel() // (d * d)))
 
 
@@ -68,12 +65,12 @@ def packed(
     elif offset.ndim == 2:
         if offset.shape[0] != n:
             return False
-        pattern = torch.arange(n)
+        pattern = torch.arange(n, dtype=torch.int64, device="cpu")
     below = 2 * form.coefficient if form.mirrored else form.coefficient
     kernels.native.packed(
-        ITEMSIZE[out.dtype], out.data_ptr(), out.stride(0), left.data_ptr(), left.stride(0), right.data_ptr(), right.stride(0),
-        offset.data_ptr(), _address(diagonal), _address(pattern), _address(observed), n, d, below, form.coefficient, form.both,
-        not form.strict, torch.get_num_threads(),
+        ITEMSIZE[out.dtype], address(out), out.stride(0), address(left), left.stride(0), address(right), right.stride(0),
+        address(offset), address_or_zero(diagonal), address_or_zero(pattern, torch.int64), address_or_zero(observed, torch.bool),
+        n, d, below, form.coefficient, form.both, not form.strict, torch.get_num_threads(),
     )  # fmt: skip
     return True
 
@@ -86,7 +83,7 @@ def outer_products(A: Tensor, weights: Tensor | None, total: Tensor) -> bool:
     if weights is not None and not weights.is_contiguous():
         return False
     kernels.native.outer_products(
-        ITEMSIZE[A.dtype], A.data_ptr(), A.stride(0), _address(weights), n, p, total.data_ptr(), total.stride(0),
+        ITEMSIZE[A.dtype], address(A), A.stride(0), address_or_zero(weights), n, p, address(total), total.stride(0),
         torch.get_num_threads(),
     )  # fmt: skip
     return True
@@ -101,9 +98,9 @@ def hessian(scale_tril: Tensor, first: Tensor, second: Tensor, count: Tensor) ->
     if not _in_reach(first, triangle) or not second.is_contiguous() or first.requires_grad or second.requires_grad:
         return None
     native, itemsize, p = kernels.native, ITEMSIZE[first.dtype], d + d * (d + 1) // 2
-    prepared = native.prepare_triangle(itemsize, first.data_ptr(), scale_tril.data_ptr(), *scale_tril.stride(), d)
+    prepared = native.prepare_triangle(itemsize, address(first), address(scale_tril), *scale_tril.stride(), d)
     out = first.new_empty((p, p))
-    native.hessian(itemsize, prepared, first.data_ptr(), second.data_ptr(), float(count), d, out.data_ptr())
+    native.hessian(itemsize, prepared, address(first), address(second), float(count), d, address(out))
     return out
 
 
@@ -113,8 +110,8 @@ def pairs(A: Tensor, B: Tensor, coefficient: float, out: Tensor) -> bool:
     A, B = (t if t.is_contiguous() else t.mT for t in (A, B))  # the same numbers
     if A.ndim != 2 or d == 0 or not _in_reach(A, B, out) or not (A.is_contiguous() and B.is_contiguous()):
         return False
-    address = A.data_ptr(), B.data_ptr(), out.data_ptr()
-    kernels.native.pairs(ITEMSIZE[A.dtype], *address, d, out.stride(0), coefficient, torch.get_num_threads())
+    addresses = address(A), address(B), address(out)
+    kernels.native.pairs(ITEMSIZE[A.dtype], *addresses, d, out.stride(0), coefficient, torch.get_num_threads())
     return True
 
 
@@ -145,11 +142,11 @@ def whitened_sums(
     ):
         return None
     native, itemsize = kernels.native, ITEMSIZE[x.dtype]
-    prepared = native.prepare_triangle(itemsize, mean.data_ptr(), scale_tril.data_ptr(), *scale_tril.stride(), d)
+    prepared = native.prepare_triangle(itemsize, address(mean), address(scale_tril), *scale_tril.stride(), d)
     first, second = x.new_empty(d), x.new_empty(Size((d, d)))
     native.sums(
-        itemsize, x.data_ptr(), prepared, n, d, 0 if by_row else x.stride(1), _address(weights), first.data_ptr(), second.data_ptr(),
-        _address(squares), _address(fourth), WHITENED, torch.get_num_threads(),
+        itemsize, address(x), prepared, n, d, 0 if by_row else x.stride(1), address_or_zero(weights), address(first),
+        address(second), address_or_zero(squares, x.dtype), address_or_zero(fourth, x.dtype), WHITENED, torch.get_num_threads(),
     )  # fmt: skip
     return first, second
 
@@ -165,7 +162,7 @@ def project(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> Tensor | 
         return None
     out, inverse, loading = x.new_empty((n, k)), root.reciprocal(), loading.contiguous()
     kernels.native.project(
-        ITEMSIZE[x.dtype], x.data_ptr(), x.stride(0), mean.data_ptr(), inverse.data_ptr(), loading.data_ptr(), n, d, k, out.data_ptr(),
+        ITEMSIZE[x.dtype], address(x), x.stride(0), address(mean), address(inverse), address(loading), n, d, k, address(out),
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -194,8 +191,8 @@ def leave(
     inverse, loading, estimate = root.reciprocal(), loading.contiguous(), estimate.contiguous()
     sums = (x.new_zeros(d), x.new_zeros(d), x.new_zeros((d, k))) if totals else ()
     kernels.native.leave(
-        ITEMSIZE[x.dtype], x.data_ptr(), x.stride(0), mean.data_ptr(), inverse.data_ptr(), loading.data_ptr(), n, d, k,
-        estimate.data_ptr(), _address(weights), squares.data_ptr(), *([t.data_ptr() for t in sums] or (0, 0, 0)),
+        ITEMSIZE[x.dtype], address(x), x.stride(0), address(mean), address(inverse), address(loading), n, d, k,
+        address(estimate), address_or_zero(weights), address(squares), *([address(t) for t in sums] or (0, 0, 0)),
         torch.get_num_threads(),
     )  # fmt: skip
     return sums

@@ -20,4 +20,4 @@ def _one(out):
 
 def run(device: torch.device) -> None:
     """Compile and launch it on this device, the current one."""
-    _one[(1,)](torch.empty(1, device=device))
+    _one[(1,)](torch.empty(1, dtype=torch.float32, device=device))

@@ -11,6 +11,7 @@ from mvnjac.estimates import Data, Request
 from mvnjac.report.content import content
 from mvnjac.report.page import page
 from mvnjac.tables.output import write_text
+from mvnjac.words import counted
 
 SUFFIXES = (".html", ".htm")
 
@@ -21,4 +22,5 @@ def write_report(data: Data, request: Request, output: Path, run: Run) -> str:
         warnings.simplefilter("ignore", NotAtEstimateWarning)  # the report says itself whether the parameters are the estimate
         found = content(data, request, run)
     write_text(output, page(found))
-    return f"{found.rows} rows of {len(found.names)} variables, {len(found.parameters.names)} parameters."
+    variables, parameters = counted(len(found.names), "variable"), counted(len(found.parameters.names), "parameter")
+    return f"{counted(found.rows, 'row')} of {variables}, {parameters}."

@@ -19,6 +19,7 @@ from mvnjac.report.course import Cusum, Influences, cusum, influences
 from mvnjac.report.observations import observations
 from mvnjac.report.parameters import HeatMap, ParameterTable, TotalScore, estimated, given, total_score
 from mvnjac.report.quality import Conditioning, Missing, conditioning, missing_entries
+from mvnjac.words import counted
 
 #: the covariance of so many scores is still formed and inverted in seconds
 _PARAMETERS = 2000
@@ -107,10 +108,11 @@ def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailabl
 
 def _required_few(gaussian: Gaussian) -> int:
     """The number of parameters."""
-    count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64)).columns())
+    count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64, device="cpu")).columns())
     if count > _PARAMETERS:
         raise UsageError(
-            f"The model has {count} parameters, and a report is of at most {_PARAMETERS}: choose fewer variables by --columns, or a "
+            f"The model has {counted(count, 'parameter')}, and a report is of at most {_PARAMETERS}: choose fewer "
+            "variables by --columns, or a "
             "--structure of fewer parameters."
         )
     return count

@@ -11,15 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac import memory
+from mvnjac.allocation import human
 from mvnjac.chronology import sorts_in_time
 from mvnjac.engines.run import Run
 from mvnjac.errors import MemoryLimitError, TableError
 from mvnjac.estimates import Data
 from mvnjac.tables.base import Source
 from mvnjac.tables.rows import Rows, tensor_batches
+from mvnjac.words import counted
 
 #: how many matrices of the scores of all rows are held at once where most are: by the test of breaks, as a series
 _MATRICES = 7
+#: how many p×p matrices: an information, its inverse and their work space
+_SQUARES = 13
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,19 @@ def observations(data: Data, source: Source, names: Sequence[str], parameters: i
 
 
 def _require_memory(data: Data, rows: int, variables: int, parameters: int) -> None:
-    needed, free = 8 * rows * (_MATRICES * parameters + variables), memory.available(torch.device("cpu"))
+    needed, free = _needed(rows, variables, parameters), memory.available(torch.device("cpu"))
     if free is not None and needed > free:
         raise MemoryLimitError(
-            f"{data.path}: {rows:,} rows of scores by {parameters} parameters, seven times over, are {memory.human(needed)}, but there "
-            f"are {memory.human(free)} free: report on fewer rows, on fewer variables by --columns, or on a --structure of fewer "
+            f"{data.path}: {counted(rows, 'row', ',')} of scores by {counted(parameters, 'parameter')}, seven times "
+            f"over, are {human(needed)}, but there "
+            f"are {human(free)} free: report on fewer rows, on fewer variables by --columns, or on a --structure of fewer "
             "parameters; `mvnjac score` needs no more memory for more rows."
         )
+
+
+def _needed(rows: int, variables: int, parameters: int) -> int:
+    """Bytes of all of it: the scores, and the covariance of the parameters with what is made of it."""
+    return 8 * (rows * (_MATRICES * parameters + variables) + _SQUARES * parameters**2)
 
 
 def sortable(labels: Iterable[Any]) -> bool:

@@ -12,6 +12,7 @@ from mvnjac.report.numbers import digits, short
 from mvnjac.report.panels_of_time import unavailable
 from mvnjac.report.parameters import HeatMap
 from mvnjac.report.tables import Number, sortable_table
+from mvnjac.words import counted
 
 #: from this condition on it is worth saying which variables depend on each other
 _DEPENDENT = 10
@@ -60,7 +61,13 @@ def missing(content: Content) -> list[Markup]:
     """The largest patterns, a row each."""
     found = content.missing
     if not found.entries:
-        return [tag("p", f"No entry is missing: all {content.rows:,} rows observe all {len(content.names)} variables.")]
+        return [
+            tag(
+                "p",
+                f"No entry is missing: {_all(content.rows, 'row')} {'observes' if content.rows == 1 else 'observe'} "
+                f"{_all(len(content.names), 'variable')}.",
+            )
+        ]
     names = content.names
     shown = [j for j, count in enumerate(found.by_variable) if count]
     whole = len(names) - len(shown)
@@ -78,7 +85,11 @@ def missing(content: Content) -> list[Markup]:
     more = f" The {len(found.patterns)} largest:" if found.count > len(found.patterns) else ""
     rest = f" {whole} variables without gaps are not shown." if whole else ""
     return [
-        tag("p", f"{found.entries:,} entries ({found.share:.1%}) are missing, in {found.count:,} patterns.{more}"),
+        tag(
+            "p",
+            f"{counted(found.entries, 'entry', ',')} ({found.share:.1%}) {'is' if found.entries == 1 else 'are'} "
+            f"missing, in {counted(found.count, 'pattern', ',')}.{more}",
+        ),
         tag("div", table, class_="table", tabindex="0", role="region", aria_label="patterns of missing entries"),
         tag("p", f"Filled: observed; dashed: missing.{rest}", class_="soft"),
     ]
@@ -121,3 +132,8 @@ def parameters(content: Content) -> list[Markup]:
         tag("p", "; ".join(table.notes) + ". Click a heading to sort.", class_="soft"),
         sortable_table("all-parameters", ["parameter", *table.columns], rows, tall=True),
     ]
+
+
+def _all(count: int, noun: str) -> str:
+    """ "the only row", "all 3 rows"."""
+    return f"the only {noun}" if count == 1 else f"all {counted(count, noun, ',')}"

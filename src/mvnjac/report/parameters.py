@@ -102,7 +102,7 @@ def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap |
 
 def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
     """Where the parameters were given: the total scores, and each in units of its own standard deviation."""
-    names, total = J.columns(), J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype))
+    names, total = J.columns(), J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype, device=J.device))
     deviations = J.gram().diagonal().sqrt()
     errors = attempt(lambda: inference.covariance_of_estimates(J, "expected"))
     columns = {"value": J.values().tolist(), "total score": total.tolist(), "deviation": deviations.tolist()}
@@ -145,7 +145,7 @@ def _scaled_scores(J: Jacobian) -> HeatMap:
     if _SIGMA not in J._model.covariance.fields:  # by a dense Σ at the same density: also where the structure forbids a change
         sigma, x = J._model.parameter(_SIGMA).detach(), J._derivatives.rows.x
         J = Gaussian(J._model.parameter("mean"), sigma, missing=J._model.missing).jacobian(x)
-    total = J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype), _SIGMA)
+    total = J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype, device=J.device), _SIGMA)
     return HeatMap(True, _matrix(total / J.gram(wrt=_SIGMA).diagonal().sqrt()))
 
 

@@ -8,6 +8,7 @@ from mvnjac.report.content import Content
 from mvnjac.report.course import LEVEL
 from mvnjac.report.markup import Markup, join, tag
 from mvnjac.report.numbers import digits, probability, short
+from mvnjac.words import counted
 
 Panel = tuple[str, str, list[Markup]]
 
@@ -126,7 +127,7 @@ def _missing_fact(content: Content) -> tuple[str, object, str]:
     missing = content.missing
     if not missing.entries:
         return "Missing entries", "none", f"{content.rows:,} complete rows"
-    return "Missing entries", f"{missing.share:.1%}", f"{missing.count:,} patterns"
+    return "Missing entries", f"{missing.share:.1%}", counted(missing.count, "pattern", ",")
 
 
 def _heat_heading(content: Content) -> str:

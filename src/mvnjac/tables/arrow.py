@@ -36,6 +36,8 @@ class ArrowSource(Source):
                     batch = reader.get_batch(i).select(list(columns)).slice(at.skip, at.take)
                     for first in range(0, batch.num_rows, rows):
                         yield as_float64(batch.slice(first, rows), self.index)
+        except MemoryError:  # Arrow's is an ArrowException, too
+            raise
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from error
 

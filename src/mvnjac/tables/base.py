@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.columns import Wording, is_numeric, pandas_index, variables
+from mvnjac.tables.exact import column_as_float64
 from mvnjac.tables.slices import Slice
 from mvnjac.tables.storage import entry, is_remote
 
@@ -99,11 +100,15 @@ class Sink(ABC):
 
 
 def as_float64(batch: pa.RecordBatch, keep: str | None = None) -> pa.RecordBatch:
-    """The numeric columns as float64; the others, and the one to keep, as they are."""
+    """The numeric columns as float64; the others, and the one to keep, as they are.
+
+    Raises:
+        InexactError: an integer that is not exactly a float64.
+    """
     if all(pa.types.is_float64(kind) for kind in batch.schema.types):
         return batch
     arrays = [
-        column.cast(pa.float64()) if is_numeric(column.type) and name != keep else column
+        column_as_float64(name, column) if is_numeric(column.type) and name != keep else column
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
@@ -123,7 +128,7 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
     """
     there = entry(path)
     if there is None:
-        raise TableError(f"{path}: no such file.")
+        raise TableError(f"{str(path) or repr('')}: no such file.")
     path = str(path) if is_remote(path) else Path(path)
     array = there.folder and there.name.lower().endswith(".zarr")
     module = _formats()[".parquet"] if there.folder and not array else _format(path)
@@ -131,6 +136,8 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
         raise UsageError(f"{path}: of tables in an object storage only Parquet can be read; copy the file here first.")
     try:
         source: Source = module.open_source(path)
+    except MemoryError:  # Arrow's is an ArrowException, too
+        raise
     except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise unreadable(path, error) from error
     source.index = index

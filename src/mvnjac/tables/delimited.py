@@ -91,6 +91,8 @@ class CsvSource(Source):
                 for batch in reader:
                     self._require_empty(batch)
                     yield batch.select(list(columns))
+        except MemoryError:  # Arrow's is an ArrowException, too
+            raise
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._explained(error, at) from error
 

@@ -12,7 +12,9 @@ import pyarrow as pa
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Sink, Source, batch_rows
 from mvnjac.tables.delimited import CsvSink
+from mvnjac.tables.exact import array_as_float64
 from mvnjac.tables.slices import Slice
+from mvnjac.words import counted
 
 SUFFIXES = (".npy",)
 
@@ -32,7 +34,9 @@ class NpySource(Source):
             names.read_text(encoding="utf-8").splitlines() if names.exists() else [str(i) for i in range(self._array.shape[1])]
         )
         if len(labels) != self._array.shape[1]:
-            raise TableError(f"{names}: {len(labels)} names for the {self._array.shape[1]} columns of {path.name}.")
+            raise TableError(
+                f"{names}: {counted(len(labels), 'name')} for the {counted(self._array.shape[1], 'column')} of {path.name}."
+            )
         self.schema = pa.schema([(label, pa.float64()) for label in labels])
 
     def slices(self, rows: int) -> list[Slice]:
@@ -43,8 +47,8 @@ class NpySource(Source):
         positions = [self.schema.get_field_index(name) for name in columns]
         rows, array = batch_rows(self._array.shape[1]), self._array if at is None else self._array[at.first : at.last]
         for first in range(0, len(array), rows):
-            block = np.asarray(array[first : first + rows], dtype=np.float64)
-            arrays = [pa.array(np.ascontiguousarray(block[:, i])) for i in positions]
+            block = array_as_float64(list(columns), array[first : first + rows][:, positions])
+            arrays = [pa.array(np.ascontiguousarray(column)) for column in block.T]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 

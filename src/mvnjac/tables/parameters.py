@@ -12,6 +12,9 @@ import torch
 from mvnjac.errors import TableError
 from mvnjac.tables.base import open_source
 from mvnjac.tables.columns import is_numeric
+from mvnjac.tables.exact import InexactError, array_as_float64
+from mvnjac.tables.rows import exact_batches
+from mvnjac.words import counted
 
 
 def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
@@ -24,7 +27,7 @@ def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(_array(path, [(len(names),), (1, len(names))]).reshape(-1))
     columns = _columns(path, names)
     if len(columns[0]) != 1:
-        raise TableError(f"{path}: {len(columns[0])} rows; a mean is one row under the variables' names.")
+        raise TableError(f"{path}: {counted(len(columns[0]), 'row')}; a mean is one row under the variables' names.")
     return torch.from_numpy(np.array([column[0] for column in columns]))
 
 
@@ -49,7 +52,9 @@ def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
     if twice:
         raise TableError(f"{path}: the rows {', '.join(map(repr, twice))} occur more than once.")
     if len(rows) != table.num_rows:
-        raise TableError(f"{path}: {table.num_rows} rows for the {len(rows)} variables of its header; expected one a variable.")
+        raise TableError(
+            f"{path}: {counted(table.num_rows, 'row')} for the {counted(len(rows), 'variable')} of its header; expected one a variable."
+        )
     missing = [name for name in names if name not in rows or name not in header]
     if missing:
         raise TableError(f"{path}: no row or no column for {', '.join(map(repr, missing))}.")
@@ -99,7 +104,7 @@ def _table(path: Path) -> pa.Table:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise TableError(f"{path}: the column name {repeated[0]!r} occurs more than once.")
-    batches = list(source.batches(names))
+    batches = list(exact_batches(source, names, None))
     if not batches:
         raise TableError(f"{path}: has no rows.")
     return pa.Table.from_batches(batches)
@@ -115,4 +120,8 @@ def _array(path: Path, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     if array.shape not in shapes or array.dtype.kind not in "fiu":
         expected = " or ".join(map(str, shapes))
         raise TableError(f"{path}: holds {array.dtype} of shape {array.shape}; expected numbers of shape {expected}.")
-    return array.astype(np.float64)
+    try:
+        names = [str(i) for i in range(array.shape[-1])]
+        return array_as_float64(names, array.reshape(-1, len(names))).reshape(array.shape)
+    except InexactError as error:
+        raise TableError(f"{path}: {error}") from None

@@ -50,6 +50,8 @@ class ParquetSource(Source):
             try:
                 for batch in _read(whole, columns):
                     yield as_float64(batch.select(list(columns)), self.index)
+            except MemoryError:  # Arrow's is an ArrowException, too
+                raise
             except (pa.ArrowException, OSError) as error:
                 raise unreadable(whole.path, error) from error
 
@@ -115,6 +117,8 @@ def _footer(part: str) -> tuple[pa.Schema, list[int]]:
         with pq.ParquetFile(open_file(part)) as file:
             metadata = file.metadata
             return file.schema_arrow, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise unreadable(part, error) from error  # the part, not the folder
 

@@ -11,6 +11,7 @@ import torch
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Source
+from mvnjac.tables.exact import InexactError
 from mvnjac.tables.slices import Slice
 
 
@@ -34,8 +35,10 @@ def tensor_batches(
     """
     columns = [*variables, index] if index else list(variables)
     first = 0
-    for batch in source.batches(columns, at):
-        x = torch.empty(len(variables), batch.num_rows, dtype=torch.float64).mT  # torch's memory is aligned: so are sums
+    for batch in exact_batches(source, columns, at):
+        x = torch.empty(
+            len(variables), batch.num_rows, dtype=torch.float64, device="cpu"
+        ).mT  # torch's memory is aligned: so are sums
         numbers = x.numpy()
         for j in range(len(variables)):
             numbers[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
@@ -48,6 +51,18 @@ def tensor_batches(
         first += batch.num_rows
         if batch.num_rows:
             yield Rows(x, keys)
+
+
+def exact_batches(source: Source, columns: Sequence[str], at: Slice | None) -> Iterator[pa.RecordBatch]:
+    """The batches; a number that is no float64 is told with its row in the table."""
+    rows = 0
+    try:
+        for batch in source.batches(columns, at):
+            yield batch
+            rows += batch.num_rows
+    except InexactError as error:
+        row = rows + error.row + 1 + (0 if at is None else source.rows_before(at))
+        raise TableError(f"{source.path}: {error.column!r} is {error.value} at row {row}, {error.explanation()}") from None
 
 
 def _not_usable(

@@ -37,6 +37,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
     """
     try:
         system, path = fs.FileSystem.from_uri(uri)
+    except MemoryError:  # Arrow's is an ArrowException, too
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{uri}: cannot be reached ({error}).") from error
     return system, path
@@ -59,6 +61,9 @@ def entry(path: str | Path) -> Entry | None:
         status = os.stat(path)
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TableError(f"{str(path)!r}: there can be no such file ({reason}).") from error
     return Entry(str(path), Path(path).name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
 
 
@@ -68,7 +73,10 @@ def entries(folder: str | Path) -> list[Entry]:
         system, inner = filesystem(str(folder))
         found = [_remote(child(folder, info.base_name), info) for info in system.get_file_info(fs.FileSelector(inner))]
     else:
-        found = [entry(path) for path in Path(folder).iterdir()]
+        try:
+            found = [entry(path) for path in Path(folder).iterdir()]
+        except OSError as error:
+            raise TableError(f"{folder}: cannot be listed ({error.strerror or error}); name a folder.") from error
     return sorted((each for each in found if each is not None), key=lambda each: each.name)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.base import Sink, Source, batch_rows
 from mvnjac.tables.delimited import CsvSink
+from mvnjac.tables.exact import array_as_float64
 from mvnjac.tables.slices import Slice
 
 SUFFIXES = (".zarr",)
@@ -30,6 +31,10 @@ class ZarrSource(Source):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._array = _library().open_group(str(path), mode="r")[_ARRAY]
+        if self._array.ndim != 2 or self._array.dtype.kind not in "fiu":
+            raise TableError(
+                f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected (rows, columns) numbers."
+            )
         names = self._array.attrs.get("columns") or [str(i) for i in range(self._array.shape[1])]
         self.schema = pa.schema([(name, pa.float64()) for name in names])
 
@@ -42,8 +47,8 @@ class ZarrSource(Source):
         at = at or Slice(str(self.path), 0, self._array.shape[0])
         last, rows = self._array.shape[0] if at.last is None else at.last, batch_rows(len(self.schema))
         for first in range(at.first, last, rows):
-            block = np.asarray(self._array[first : min(first + rows, last)])
-            yield pa.RecordBatch.from_arrays([pa.array(np.ascontiguousarray(block[:, i])) for i in positions], list(columns))
+            block = array_as_float64(list(columns), np.asarray(self._array[first : min(first + rows, last)])[:, positions])
+            yield pa.RecordBatch.from_arrays([pa.array(np.ascontiguousarray(column)) for column in block.T], list(columns))
 
 
 class ZarrSink(Sink):
