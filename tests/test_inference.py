@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
@@ -234,11 +235,15 @@ def test_tables_and_text() -> None:
         ({"kind": "expected", "adjust": True}, ArgumentError, "adjust has no meaning for 'expected'"),
         ({"wrt": "x"}, ArgumentError, "x is no parameter"),
         ({"wrt": ["covariance_matrix[0,0]", "precision_matrix[0,0]"]}, ArgumentError, "belong to 2 parametrisations"),
-        ({"kind": "hac", "order_by": [float("nan")] * 120}, ArgumentError, "no value in row 0"),
+        (
+            {"kind": "hac", "order_by": [float("nan")] * 120},
+            ArgumentError,
+            "order_by has no value in 120 of 120 rows",
+        ),
     ],
 )
 def test_what_means_nothing_is_refused(arguments: dict, error: type, words: str) -> None:
-    with pytest.raises(error, match=words.replace("(", r"\(")):
+    with pytest.raises(error, match=re.escape(words)):
         inference.covariance_of_estimates(fitted(rows()), **arguments)
 
 
@@ -256,6 +261,7 @@ def test_shapes_that_are_no_sample_are_refused() -> None:
         inference.covariance_of_estimates(J, adjust=True)
 
 
+@pytest.mark.filterwarnings("ignore::mvnjac.errors.NotAtEstimateWarning")
 @pytest.mark.parametrize("cls", structures().values(), ids=structures())
 def test_every_structure(cls: type[mvnjac.Covariance]) -> None:
     """The sandwich by its definition, of parameters that may be redundant; and each row's change by it."""

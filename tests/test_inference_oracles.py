@@ -8,9 +8,14 @@ import torch
 
 import mvnjac
 from mvnjac import inference
+from mvnjac.inference.kernel_weights import KERNELS
 from tests.oracles import inference as oracle
 
 CASES = oracle.frozen()
+pytestmark = [  # some of R's settings are such
+    pytest.mark.filterwarnings("ignore::mvnjac.errors.FewClustersWarning"),
+    pytest.mark.filterwarnings("ignore::mvnjac.errors.NotPositiveSemidefiniteWarning"),
+]
 #: 1e-8 is promised; of complete rows 1e-13 is measured, with missing entries (where lavaan itself loses digits) 1e-10
 TOLERANCE = 1e-9
 NAMES = ["lavaan expected", "lavaan observed", "lavaan opg", "lavaan sandwich"]
@@ -38,6 +43,8 @@ def settings(case: oracle.Case) -> dict[str, dict]:
         "clustered HC1": {"kind": "clustered", "clusters": one, "adjust": True},
         "clustered cadjust FALSE": {"kind": "clustered", "clusters": one, "cluster_adjust": False},
         "clustered two ways": {"kind": "clustered", "clusters": [one, two]},
+        "clustered crossed": {"kind": "clustered", "clusters": crossed(case)},
+        "clustered crossed fix": {"kind": "clustered", "clusters": crossed(case), "fix": True},
         "NeweyWest prewhite 0": {"kind": "hac", "prewhite": False},
         "NeweyWest prewhite 1": {"kind": "hac"},
         "NeweyWest order.by": {"kind": "hac", "lag": 3, "order_by": case.order},
@@ -47,17 +54,33 @@ def settings(case: oracle.Case) -> dict[str, dict]:
             for adjust in (0, 1):
                 arguments = {"kind": "hac", "lag": lag, "prewhite": prewhite, "adjust": bool(adjust)}
                 found[f"NeweyWest lag {lag} prewhite {prewhite} adjust {adjust}"] = arguments
+    for kernel in KERNELS:
+        for prewhite in (0, 1):
+            named, arguments = f"{kernel} prewhite {prewhite}", {"kind": "hac", "kernel": kernel, "prewhite": prewhite}
+            found[f"kernHAC {named}"] = arguments | {"bandwidth": "Andrews"}
+            found[f"kernHAC 2.5 {named}"] = arguments | {"bandwidth": 2.5, "adjust": True}
+            if KERNELS[kernel].lags is not None:
+                found[f"kernHAC Newey-West {named}"] = arguments | {"bandwidth": "Newey-West"}
     return found
+
+
+def crossed(case: oracle.Case) -> list[list[int]]:
+    one, two = case.clusters
+    return [[g // 3 for g in one], [h // 2 for h in two]]
 
 
 def covariances_agree(case: oracle.Case) -> None:
     J = jacobian_of(case)
     for name, arguments in settings(case).items():
         ours = inference.covariance_of_estimates(J, wrt=case.columns(), **arguments)
-        scale = np.sqrt(np.diag(case.results[name]))
-        error = np.abs(ours.covariance.numpy() - case.results[name]) / np.outer(scale, scale)
+        variances = np.diag(case.results[name])
+        units = np.sqrt(
+            np.where(variances > 0, variances, np.diag(case.results["sandwich"]))
+        )  # an indefinite one has negative ones
+        error = np.abs(ours.covariance.numpy() - case.results[name]) / np.outer(units, units)
         assert error.max() < TOLERANCE, (name, error.max())
-        np.testing.assert_allclose(ours.standard_errors.numpy(), scale, rtol=TOLERANCE, err_msg=name)
+        errors = np.sqrt(np.where(variances > 0, variances, np.nan))
+        np.testing.assert_allclose(ours.standard_errors.numpy(), errors, rtol=TOLERANCE, err_msg=name)
 
 
 def processes(case: oracle.Case) -> dict[str, inference.ScoreProcess]:
@@ -132,6 +155,8 @@ def score_tests_agree(case: oracle.Case) -> None:
     expected = np.concatenate([case.results["zero uni"], case.results["equal uni"]])
     np.testing.assert_allclose(ours.statistics, expected[:, 0], rtol=1e-9)
     np.testing.assert_allclose(ours.p_values, expected[:, 2], rtol=1e-9)
+    np.testing.assert_allclose(ours.expected_changes[:2], case.results["modindices"][:, 1], rtol=1e-9)
+    np.testing.assert_allclose(ours.statistics[:2], case.results["modindices"][:, 0], rtol=1e-9)
     for name, lifted in (("zero", ours.constraints[:2]), ("equal", ours.constraints[2:])):
         joint = inference.score_test(J, zero=zero, equal=equal, lift=lifted)
         np.testing.assert_allclose([joint.statistic, joint.df, joint.p_value], case.results[f"{name} test"][0], rtol=1e-9)

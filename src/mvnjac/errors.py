@@ -73,3 +73,19 @@ class InternalError(MvnjacError):
 
 class NotConvergedWarning(UserWarning):
     """A fit stopped before it reached a maximum; `Fit.converged` is False."""
+
+
+class NotAtEstimateWarning(UserWarning):
+    """A result is computed as if the parameters were the estimate, but the total score there is not 0."""
+
+
+class FewClustersWarning(UserWarning):
+    """A clustered covariance is of so few clusters that it is singular."""
+
+
+class NotPositiveSemidefiniteWarning(UserWarning):
+    """An estimate of a covariance has negative eigenvalues."""
+
+
+class NeverRejectsWarning(UserWarning):
+    """A test of which the statistic cannot become significant, whatever the data."""

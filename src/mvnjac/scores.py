@@ -7,6 +7,7 @@ a unit of work (`engines/`). Memory holds one batch of rows and one chunk of the
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.engines.local import Local
 from mvnjac.engines.run import Run
-from mvnjac.errors import NotIdentifiedError, UsageError
+from mvnjac.errors import NotAtEstimateWarning, NotIdentifiedError, UsageError
 from mvnjac.estimates import Data, Request, prepared
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.estimates import covariance_of_estimates
@@ -162,10 +163,12 @@ def _series_errors(data: Data, source: Source, names: Sequence[str], gaussian: G
     shape = (3, len(x), len(J.columns()))  # the scores, their autoregression and its residuals
     memory.require("score --errors hac", shape, J.dtype, J.device, "choose fewer columns, or --errors sandwich.")
     asked: dict[str, Any] = {"wrt": list(columns), "order_by": labels or None}
-    try:
-        return covariance_of_estimates(J, "hac", **asked).standard_errors.tolist()
-    except NotIdentifiedError:
-        return covariance_of_estimates(J, "hac", prewhite=False, **asked).standard_errors.tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotAtEstimateWarning)  # the scores stand beside the errors
+        try:
+            return covariance_of_estimates(J, "hac", **asked).standard_errors.tolist()
+        except NotIdentifiedError:
+            return covariance_of_estimates(J, "hac", prewhite=False, **asked).standard_errors.tolist()
 
 
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:

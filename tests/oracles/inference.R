@@ -50,6 +50,9 @@ put("clustered", vcovCL(model, cluster = clusters[[1]]))
 put("clustered HC1", vcovCL(model, cluster = clusters[[1]], type = "HC1"))
 put("clustered cadjust FALSE", vcovCL(model, cluster = clusters[[1]], cadjust = FALSE))
 put("clustered two ways", vcovCL(model, cluster = clusters))
+crossed <- list(g = clusters[[1]] %/% 3, h = clusters[[2]] %/% 2)  # few of them, so that the two ways' difference is indefinite
+put("clustered crossed", suppressWarnings(vcovCL(model, cluster = crossed)))
+put("clustered crossed fix", vcovCL(model, cluster = crossed, fix = TRUE))
 for (lag in c(0, 3)) for (prewhite in 0:2) for (adjust in c(FALSE, TRUE))
   put(sprintf("NeweyWest lag %d prewhite %d adjust %d", lag, prewhite, adjust),
       NeweyWest(model, lag = lag, prewhite = prewhite, adjust = adjust))
@@ -58,6 +61,14 @@ for (prewhite in 0:1) {
   put(sprintf("NeweyWest prewhite %d", prewhite), NeweyWest(model, prewhite = prewhite))
 }
 backwards <- rev(seq_len(n))
+for (kernel in c("Bartlett", "Parzen", "Quadratic Spectral", "Truncated", "Tukey-Hanning")) for (prewhite in 0:1) {
+  named <- sprintf("%s prewhite %d", kernel, prewhite)
+  put(paste("bwAndrews", named), bwAndrews(model, kernel = kernel, prewhite = prewhite))
+  put(paste("kernHAC", named), kernHAC(model, kernel = kernel, prewhite = prewhite, adjust = FALSE))
+  put(paste("kernHAC 2.5", named), kernHAC(model, bw = 2.5, kernel = kernel, prewhite = prewhite, adjust = TRUE))
+  if (kernel %in% c("Bartlett", "Parzen", "Quadratic Spectral"))
+    put(paste("kernHAC Newey-West", named), kernHAC(model, bw = bwNeweyWest, kernel = kernel, prewhite = prewhite, adjust = FALSE))
+}
 put("NeweyWest order.by", NeweyWest(model, lag = 3, prewhite = 1, order.by = (seq_len(n) * 7) %% n))
 tests <- list(maxBB = maxBB, meanL2BB = meanL2BB, supLM = supLM(0.15), "supLM 0.1 0.7" = supLM(0.1, 0.7))
 # `gefp` wants a fitting function's result
@@ -84,6 +95,11 @@ if (file.exists(file("model.lav"))) {
   zero <- lavTestScore(constrained, add = readLines(file("zero.txt")))
   put("zero test", cbind(zero$test$X2, zero$test$df, zero$test$p.value))
   put("zero uni", cbind(zero$uni$X2, zero$uni$df, zero$uni$p.value))
+  fixed <- gsub("~~ ", "~~ 0*", readLines(file("zero.txt")))  # modindices lists what the model names
+  with_zeros <- lavaan(paste(c(readLines(file("model.lav")), fixed), collapse = "\n"), data = x, meanstructure = TRUE,
+                       likelihood = "normal", information = "expected", warn = FALSE)
+  changes <- modindices(with_zeros, standardized = FALSE)
+  put("modindices", cbind(changes$mi, changes$epc))
   equal <- lavTestScore(constrained)
   put("equal test", cbind(equal$test$X2, equal$test$df, equal$test$p.value))
   put("equal uni", cbind(equal$uni$X2, equal$uni$df, equal$uni$p.value))

@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError
-from mvnjac.inference.named import row_labels
+from mvnjac.errors import ArgumentError, FewClustersWarning
+from mvnjac.inference.labels import require_labels, row_labels
+from mvnjac.warned import warn
 
 
 def groupings(function: str, clusters: Any, n: int) -> list[list[Any]]:
-    """One or several lists of n labels, from a sequence, or a list or mapping of sequences (a data frame of them)."""
+    """One or several lists of n labels, from a sequence, or a list or mapping of sequences, or the columns of a table or array.
+
+    Raises:
+        ArgumentError: no labels; labels that are missing, of several types, or cannot tell rows apart.
+        ShapeError: not one a row.
+    """
     if clusters is None:
         raise ArgumentError(f"{function}: clustered needs clusters=, one label a row.")
-    if hasattr(clusters, "columns"):  # a data frame
-        return [row_labels(function, "clusters", clusters[name], n) for name in clusters.columns]
-    ways = list(clusters.values()) if isinstance(clusters, dict) else clusters
-    several = isinstance(clusters, dict) or (
-        isinstance(ways, list | tuple) and bool(ways) and all(isinstance(w, Iterable) and not isinstance(w, str) for w in ways)
-    )
-    if not several:
-        return [row_labels(function, "clusters", ways, n)]
-    return [row_labels(function, "clusters", way, n) for way in ways]
+    ways = [(name, row_labels(function, name, way, n)) for name, way in _ways(clusters)]
+    if not ways:
+        raise ArgumentError(f"{function}: clusters is empty; expected one label a row: {n}.")
+    for name, labels in ways:
+        require_labels(function, name, labels)
+        _require_hashable(function, name, labels)
+    return [labels for _, labels in ways]
+
+
+def _ways(clusters: Any) -> Iterator[tuple[str, Any]]:
+    """Each way of clustering, and what it is called in messages."""
+    if hasattr(clusters, "column_names"):  # an Arrow table, or a batch of one
+        yield from ((f"clusters[{name!r}]", clusters.column(i)) for i, name in enumerate(clusters.column_names))
+    elif hasattr(clusters, "iloc") and hasattr(clusters, "columns"):  # pandas, where two columns may have the same name
+        yield from ((f"clusters[{name!r}]", clusters.iloc[:, i]) for i, name in enumerate(clusters.columns))
+    elif hasattr(clusters, "columns"):  # other data frames
+        yield from ((f"clusters[{name!r}]", clusters[name]) for name in clusters.columns)
+    elif isinstance(clusters, Mapping):
+        yield from ((f"clusters[{name!r}]", way) for name, way in clusters.items())
+    elif isinstance(clusters, np.ndarray | Tensor) and clusters.ndim == 2:  # columns, as in a data frame
+        yield from ((f"clusters[:, {i}]", clusters[:, i]) for i in range(clusters.shape[1]))
+    elif isinstance(clusters, list | tuple) and clusters and all(map(_is_sequence, clusters)):
+        yield from ((f"clusters[{i}]", way) for i, way in enumerate(clusters))
+    else:
+        yield "clusters", clusters
+
+
+def _is_sequence(way: Any) -> bool:
+    """Whether this is a way of clustering, not a label."""
+    return isinstance(way, Iterable) and not isinstance(way, str | bytes) and getattr(way, "ndim", 1) > 0
+
+
+def _require_hashable(function: str, argument: str, labels: Sequence[Any]) -> None:
+    for i, label in enumerate(labels):
+        try:
+            hash(label)
+        except TypeError:
+            raise ArgumentError(
+                f"{function}: {argument} has a {type(label).__name__} in row {i}; expected labels such as text, numbers or dates."
+            ) from None
 
 
 def clustered_sum(function: str, series: Tensor, ways: Sequence[Sequence[Any]], adjust: bool) -> Tensor:
@@ -44,6 +82,25 @@ def clustered_sum(function: str, series: Tensor, ways: Sequence[Sequence[Any]], 
             scale = groups / (groups - 1) if adjust else 1.0
             total = total - (-1.0) ** count * scale * (sums.mT @ sums)
     return total
+
+
+def fixed_root(covariance: Tensor) -> Tensor:
+    """(k, k) R with R Rᵀ the symmetric matrix without its negative eigenvalues (R's vcovCL: fix = TRUE)."""
+    values, Q = torch.linalg.eigh(covariance)
+    return Q * values.clamp(min=0).sqrt()
+
+
+def fewest_clusters(function: str, ways: Sequence[Sequence[Any]], parameters: int) -> int:
+    """The number of clusters, of several ways the smallest; with a warning where there are no more of them than parameters."""
+    fewest = min(len(set(way)) for way in ways)
+    if 1 < fewest <= parameters:
+        warn(
+            f"{function}: there are {fewest} clusters for {parameters} parameters that were estimated: the covariance is singular, and "
+            "tests of several parameters together are not valid. Estimate fewer parameters (a structure, or known=); for single ones "
+            "use_t=True takes t quantiles.",
+            FewClustersWarning,
+        )
+    return fewest
 
 
 def _sums(series: Tensor, labels: Sequence[Any]) -> Tensor:

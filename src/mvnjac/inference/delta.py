@@ -86,6 +86,7 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
         estimates._propagate,
         estimating,
         torch.ones(len(labels), dtype=torch.bool, device=values.device),
+        estimates.df,
     )
 
 

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError
-from mvnjac.inference.clusters import clustered_sum, groupings
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
+from mvnjac.inference.clusters import clustered_sum, fewest_clusters, fixed_root, groupings
 from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
+from mvnjac.inference.indefinite import warn_if_indefinite
 from mvnjac.inference.named import NamedTable, place
+from mvnjac.inference.student_t import quantile, two_sided_p_value
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
 from mvnjac.words import counted
@@ -36,6 +39,7 @@ class Estimates(NamedTable):
         kind: how the covariance was computed, in words.
         columns: the k names; values: (k,) the estimates; covariance: (k, k).
         rows: how many observations there were.
+        df: the degrees of freedom of Student's t, by which p-values and intervals are; None: by the normal distribution.
     """
 
     kind: str
@@ -46,6 +50,7 @@ class Estimates(NamedTable):
     _propagate: Propagate = field(repr=False)
     _estimating: EstimatingFunctions = field(repr=False)
     _identified: Tensor = field(repr=False)
+    df: float | None = None
 
     @property
     def standard_errors(self) -> Float[Tensor, "k"]:
@@ -60,7 +65,10 @@ class Estimates(NamedTable):
 
     @property
     def p_values(self) -> Float[Tensor, "k"]:
-        """Of the hypothesis that the parameter is 0, two-sided, by the normal distribution."""
+        """Of the hypothesis that the parameter is 0, two-sided, by the normal distribution, or by t with `df` degrees of freedom."""
+        if self.df is not None:
+            found = [two_sided_p_value(t, self.df) for t in self.z.tolist()]
+            return torch.tensor(found, dtype=torch.float64, device=self.values.device)
         return torch.special.erfc(self.z.abs() / math.sqrt(2))
 
     @property
@@ -70,10 +78,11 @@ class Estimates(NamedTable):
         return self.covariance / torch.outer(scale, scale)
 
     def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
-        """Lower and upper bounds that contain each parameter with this probability, by the normal distribution."""
+        """Lower and upper bounds that contain each parameter with this probability, by the normal or t distribution."""
         if not 0 < level < 1:
             raise ArgumentError(f"interval: level is {level!r}; expected a probability between 0 and 1.")
-        width = NormalDist().inv_cdf(0.5 + 0.5 * level) * self.standard_errors
+        normal = NormalDist().inv_cdf(0.5 + 0.5 * level)
+        width = (normal if self.df is None else quantile(level, self.df)) * self.standard_errors
         return self.values - width, self.values + width
 
     def standard_error(self, name: str) -> float:
@@ -128,7 +137,11 @@ def covariance_of_estimates(
     bread: str = "observed",
     clusters: Any = None,
     cluster_adjust: bool = True,
+    fix: bool = False,
+    use_t: bool = False,
     lag: int | None = None,
+    kernel: str = "Bartlett",
+    bandwidth: float | str | None = None,
     prewhite: int = True,
     order_by: Iterable[Any] | None = None,
 ) -> Estimates:
@@ -156,7 +169,14 @@ def covariance_of_estimates(
         bread: the information in A: "observed" or "expected".
         clusters: one label a row; or several such sequences, or a data frame of them, for clustering in several ways.
         cluster_adjust: multiply by G/(G − 1), G the number of clusters (R: cadjust).
+        fix: of clusters in several ways, where the covariance need not be positive semidefinite: the negative eigenvalues of that of
+            all parameters are set to 0 (R: fix = TRUE), which takes all p×p of it.
+        use_t: p-values and intervals of clusters by Student's t with G − 1 degrees of freedom, of several ways by the smallest G.
         lag: of Bartlett's weights 1 − l/(lag + 1); None: the integer part of Newey & West's automatic bandwidth (R: bwNeweyWest).
+        kernel: "Bartlett", "Parzen", "Quadratic Spectral", "Truncated" or "Tukey-Hanning" (R: kernHAC); the last two need not give a
+            positive semidefinite covariance.
+        bandwidth: in rows: the weight of a lag l is the kernel's at l/bandwidth (R: bw). A number, "Andrews" (R: bwAndrews; an AR(1) of
+            each score; default of all kernels but Bartlett's) or "Newey-West" (R: bwNeweyWest).
         prewhite: the order of a vector autoregression that whitens the scores first (True: 1; False: none).
         order_by: what the rows are sorted by, for "hac"; None: they are in order.
 
@@ -168,8 +188,13 @@ def covariance_of_estimates(
         NotIdentifiedError: too few rows for `prewhite` or `adjust`.
         ArgumentError, UnknownNameError, ShapeError: arguments that mean nothing here.
 
-    Source: Huber 1967; White 1982, *Maximum likelihood estimation of misspecified models*; Zeileis 2006, *Object-oriented
-    computation of sandwich estimators*.
+    Warns:
+        NotAtEstimateWarning: a Newton step from J's parameters would move one of them by more than 0.1 of its standard error.
+        FewClustersWarning: as many clusters as parameters, or fewer: the covariance is singular.
+        NotPositiveSemidefiniteWarning: the covariance has a negative eigenvalue; standard errors of negative variances are NaN.
+
+    Source: Huber 1967; White 1982, *Maximum likelihood estimation of misspecified models*; Andrews 1991; Zeileis 2006,
+    *Object-oriented computation of sandwich estimators*; Cameron, Gelbach & Miller 2011.
 
     Example:
         >>> import torch, mvnjac
@@ -185,30 +210,43 @@ def covariance_of_estimates(
     require(_NAME, "kind", kind, KINDS)
     require(_NAME, "bread", bread, ("observed", "expected"))
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    warn_unless_at_estimate(estimating)
     if adjust and estimating.rows <= estimating.size:
         raise ArgumentError(
             f"{_NAME}: adjust needs more rows than parameters, but n = {estimating.rows}, p = {estimating.size}."
         )
+    if (fix or use_t) and kind != "clustered":
+        raise ArgumentError(f"{_NAME}: {'fix' if fix else 'use_t'} has no meaning for {kind!r}; it is for kind='clustered'.")
+    df = None
     k, p = len(estimating.places), estimating.size
-    held = {"sandwich": k, "clustered": 2 * k, "hac": 7 * p}.get(kind, 0)  # numbers a row
-    estimating.require_memory(estimating.rows * held + PROPAGATED * k * p)
+    held = {"sandwich": k, "clustered": 2 * (p if fix else k), "hac": 7 * p}.get(kind, 0)  # numbers a row
+    estimating.require_memory(estimating.rows * held + PROPAGATED * (p if fix else k) * p)
     if kind in ("expected", "observed", "opg"):
         words, propagate = _inverse(estimating, kind, adjust)
     elif kind == "sandwich":
         words, propagate = _sandwich(estimating, bread, adjust)
     elif kind == "clustered":
-        words, propagate = _clustered(estimating, bread, adjust, groupings(_NAME, clusters, estimating.rows), cluster_adjust)
+        ways = groupings(_NAME, clusters, estimating.rows)
+        fewest = fewest_clusters(_NAME, ways, estimating.size)
+        words, propagate = _clustered(estimating, bread, adjust, ways, cluster_adjust, fix)
+        df = fewest - 1.0 if use_t else None
+        words += f"; t({fewest - 1})" if use_t else ""
     else:
-        words, propagate = _hac(estimating, bread, adjust, lag, int(prewhite), order_by)
+        long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
+        words, propagate = _hac(estimating, bread, adjust, long_run)
+    covariance = propagate(estimating.unit_rows(estimating.places))
+    if kind in ("clustered", "hac"):
+        warn_if_indefinite(_NAME, covariance, words)
     return Estimates(
         words,
         tuple(estimating.asked),
         estimating.values[estimating.places],
-        propagate(estimating.unit_rows(estimating.places)),
+        covariance,
         estimating.rows,
         propagate,
         estimating,
         estimating.identified()[estimating.places],
+        df,
     )
 
 
@@ -231,7 +269,12 @@ def _sandwich(estimating: EstimatingFunctions, bread: str, adjust: bool) -> tupl
 
 
 def _clustered(
-    estimating: EstimatingFunctions, bread: str, adjust: bool, ways: Sequence[Sequence[Any]], cluster_adjust: bool
+    estimating: EstimatingFunctions,
+    bread: str,
+    adjust: bool,
+    ways: Sequence[Sequence[Any]],
+    cluster_adjust: bool,
+    fix: bool,
 ) -> tuple[str, Propagate]:
     n = estimating.rows
     scale = (n - 1) / (n - estimating.size) if adjust else 1.0
@@ -242,15 +285,19 @@ def _clustered(
 
     counts = [len(set(way)) for way in ways]
     total = " and ".join([*map(str, counts[:-1]), counted(counts[-1], "cluster")])
-    return f"clustered ({total}, HC{int(adjust)}), bread: {bread}", propagate
+    words = f"clustered ({total}, HC{int(adjust)}{', fixed' if fix else ''}), bread: {bread}"
+    return words, _fixed(propagate, estimating) if fix else propagate
 
 
-def _hac(
-    estimating: EstimatingFunctions, bread: str, adjust: bool, lag: int | None, prewhite: int, order_by: Iterable[Any] | None
-) -> tuple[str, Propagate]:
-    long_run = LongRunScores(estimating, lag, prewhite, order_by)
+def _fixed(propagate: Propagate, estimating: EstimatingFunctions) -> Propagate:
+    """By the covariance of all parameters without its negative eigenvalues."""
+    root = fixed_root(propagate(estimating.unit_rows(range(estimating.size))))
+    return lambda C: _symmetric(C @ root @ (C @ root).mT)
+
+
+def _hac(estimating: EstimatingFunctions, bread: str, adjust: bool, long_run: LongRunScores) -> tuple[str, Propagate]:
     scale = _small_sample(estimating) if adjust else 1.0
-    words = f"HAC (Newey–West, lag {long_run.lag}, prewhite {prewhite}{', adjusted' if adjust else ''}), bread: {bread}"
+    words = f"HAC ({long_run.words}{', adjusted' if adjust else ''}), bread: {bread}"
     return words, lambda C: _symmetric(scale * long_run.covariance_of_sum(estimating.solve(bread, C)))
 
 

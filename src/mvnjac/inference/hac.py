@@ -1,7 +1,7 @@
 """Heteroscedasticity and autocorrelation: the covariance of a sum of dependent scores (Newey & West).
 
 The formulas and the meaning of the arguments are those of R's `sandwich` (Zeileis 2004, *Econometric computing with HC and HAC
-covariance matrix estimators*), where these are called `NeweyWest(lag, prewhite, adjust)`, `meatHAC` and `bwNeweyWest`.
+covariance matrix estimators*), where these are called `NeweyWest(lag, prewhite, adjust)`, `kernHAC(bw, kernel)` and `meatHAC`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from torch import Tensor
 
 from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError
-from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
+from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
+from mvnjac.inference.kernel_weights import KERNELS, andrews_bandwidth, newey_west_bandwidth
 from mvnjac.inference.ordering import order_of
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+
+#: more lags than this are summed by Fourier transforms
+_DIRECT_LAGS = 64
 
 
 @dataclass(frozen=True)
@@ -60,66 +65,93 @@ def prewhitened(function: str, scores: Tensor, order: int) -> Prewhitened:
     return Prewhitened((z[order:] - past @ coefficients) * units, units.unsqueeze(-1) * recolour / units)
 
 
-def automatic_lag(series: Tensor, n: int, prewhite: int) -> float:
-    """The bandwidth of Newey & West (1994) for the Bartlett kernel, R's `bwNeweyWest`; the lag is its integer part.
+def long_run_sum(series: Tensor, weights: Tensor) -> Tensor:
+    """(k, k) Σ over the lags l of w_|l| Σₜ uₜ uₜ₊ₗᵀ, of series u (n, k), with weights (L + 1,) of the lags from 0 on.
 
-    1.1447 (s₁/s₀)^⅔ n^⅓ with s₀ = Σ γⱼ and s₁ = Σ |j| γⱼ over lags up to ⌊4 (n/100)^(2/9)⌋ (3 where prewhitened), γ the
-    autocovariances of the sum of all scores.
-
-    Args:
-        series: (n − prewhite,) the sum over the columns. n: rows before prewhitening.
-
-    Source: Newey & West 1994, *Automatic lag selection in covariance matrix estimation*.
-    """
-    most = math.floor((3 if prewhite else 4) * (n / 100) ** (2 / 9))
-    m = len(series)
-    covariances = torch.stack([(series[: m - j] * series[j:]).sum() / m for j in range(min(most, m - 1) + 1)])
-    lags = torch.arange(len(covariances), dtype=series.dtype, device=series.device)
-    s0 = covariances[0] + 2 * covariances[1:].sum()
-    s1 = 2 * (lags * covariances)[1:].sum()
-    return float(1.1447 * ((s1 / s0) ** 2) ** (1 / 3) * n ** (1 / 3))
-
-
-def long_run_sum(series: Tensor, lag: int) -> Tensor:
-    """(k, k) Σ over |l| ≤ lag of (1 − |l|/(lag + 1)) Σₜ uₜ uₜ₊ₗᵀ, of series u (n, k): Bartlett's weights, positive semidefinite.
-
-    Source: Newey & West 1987, *A simple, positive semi-definite, heteroskedasticity and autocorrelation consistent covariance
-    matrix*.
+    With Bartlett's weights it is positive semidefinite (Newey & West 1987, *A simple, positive semi-definite, heteroskedasticity and
+    autocorrelation consistent covariance matrix*).
     """
     n = len(series)
-    total = series.mT @ series
-    for later in range(1, min(lag, n - 1) + 1):
+    weights = weights[:n]
+    if len(weights) > _DIRECT_LAGS:
+        return _by_convolution(series, weights)
+    total = weights[0] * (series.mT @ series)
+    for later in range(1, len(weights)):
         cross = series[: n - later].mT @ series[later:]
-        total = total + (1 - later / (lag + 1)) * (cross + cross.mT)
+        total = total + weights[later] * (cross + cross.mT)
     return total
+
+
+def _by_convolution(series: Tensor, weights: Tensor) -> Tensor:
+    """uᵀ (T u) with the Toeplitz matrix T of the weights, by Fourier transforms: for many lags."""
+    n = len(series)
+    row = series.new_zeros(2 * n)
+    row[: len(weights)] = weights
+    row[2 * n - len(weights) + 1 :] = weights[1:].flip(0)
+    spectrum = torch.fft.rfft(row).real.unsqueeze(-1)
+    smooth = torch.fft.irfft(spectrum * torch.fft.rfft(series, 2 * n, dim=0), 2 * n, dim=0)[:n]
+    total = series.mT @ smooth
+    return 0.5 * (total + total.mT)
 
 
 class LongRunScores:
     """Scores in the order of time, prewhitened or not, and the lag up to which they are taken to depend on each other."""
 
-    def __init__(self, estimating: EstimatingFunctions, lag: int | None, prewhite: int, order_by: Iterable[Any] | None) -> None:
-        _valid(estimating.function, lag, prewhite)
-        self._estimating = estimating
-        self._order = order_of(estimating.function, order_by, estimating.rows).to(estimating.jacobian.device)
+    def __init__(
+        self,
+        estimating: EstimatingFunctions,
+        lag: int | None,
+        prewhite: int,
+        order_by: Iterable[Any] | None,
+        kernel: str = "Bartlett",
+        bandwidth: float | str | None = None,
+    ) -> None:
+        _valid(estimating.function, lag, prewhite, kernel, bandwidth)
+        self._estimating, self._kernel, self._prewhite = estimating, kernel, prewhite
+        order = order_of(estimating.function, order_by, estimating.rows, require_unique=True)
+        self._order = order.to(estimating.jacobian.device)
         self._white = prewhitened(estimating.function, estimating.scores()[self._order], prewhite) if prewhite else None
-        self.lag = self._automatic(prewhite) if lag is None else lag
+        automatic = kernel == "Bartlett" and bandwidth is None
+        self.lag = math.floor(self._automatic("Newey-West")) if automatic and lag is None else lag
+        self.bandwidth = self._bandwidth(bandwidth) if self.lag is None else float(self.lag + 1)
+
+    @property
+    def words(self) -> str:
+        """Kernel, bandwidth and order, for titles."""
+        how = f"Newey–West, lag {self.lag}" if self.lag is not None else f"{self._kernel}, bandwidth {self.bandwidth:.4g}"
+        return f"{how}, prewhite {self._prewhite}"
 
     def covariance_of_sum(self, directions: Tensor) -> Tensor:
         """(k, k) of the sums of the scores times directions (k, p)."""
-        return long_run_sum(self._series(directions), self.lag)
+        series = self._series(directions)
+        lags = torch.arange(len(series), dtype=series.dtype, device=series.device)
+        if self._kernel != "Quadratic Spectral":
+            lags = lags[: math.floor(self.bandwidth) + 1]  # beyond the bandwidth the others are 0
+        weights = KERNELS[self._kernel].weights(lags / self.bandwidth) if self.bandwidth > 0 else (lags == 0).to(series)
+        return long_run_sum(series, weights)
 
     def _series(self, directions: Tensor) -> Tensor:
         if self._white is not None:
             return self._white.residuals @ (directions @ self._white.recolour).mT
         return self._estimating.products(directions)[self._order]
 
-    def _automatic(self, prewhite: int) -> int:
-        if self._white is not None:
-            whole = self._white.residuals.sum(-1)
+    def _bandwidth(self, given: float | str | None) -> float:
+        return float(given) if isinstance(given, int | float) else self._automatic(given or "Andrews")
+
+    def _automatic(self, method: str) -> float:
+        estimating, kernel = self._estimating, self._kernel
+        if method == "Andrews":
+            every = estimating.scores()[self._order] if self._white is None else self._white.residuals
+            found = andrews_bandwidth(estimating.function, every, kernel)
         else:
-            ones = torch.ones(1, self._estimating.size, dtype=torch.float64, device=self._order.device)
-            whole = self._series(ones).squeeze(-1)
-        return math.floor(automatic_lag(whole, self._estimating.rows, prewhite))
+            ones = torch.ones(1, estimating.size, dtype=torch.float64, device=self._order.device)
+            whole = self._series(ones).squeeze(-1) if self._white is None else self._white.residuals.sum(-1)
+            found = newey_west_bandwidth(whole, estimating.rows, self._prewhite, kernel)
+        if not math.isfinite(found):
+            raise NotIdentifiedError(
+                f"{estimating.function}: the bandwidth by {method}'s rule is {found}; say lag= or bandwidth=, as a number."
+            )
+        return found
 
 
 @guarded("scores_covariance", FEWER)
@@ -132,13 +164,19 @@ def scores_covariance(
     prewhite: int = True,
     adjust: bool = False,
     order_by: Iterable[Any] | None = None,
+    kernel: str = "Bartlett",
+    bandwidth: float | str | None = None,
+    weights: Float[Tensor, "n"] | None = None,
 ) -> Float[Tensor, "p p"]:
     """The long-run covariance of a score, n⁻¹ Var(Σ sᵢ), by all parameters that were estimated (R: NeweyWest(sandwich = FALSE)).
 
     Args:
         J: the Jacobian at the estimate.
         wrt: names the parametrisation: all of its columns are in the result.
-        known, lag, prewhite, adjust, order_by: as in `covariance_of_estimates`.
+        known, lag, prewhite, adjust, order_by, kernel, bandwidth, weights: as in `covariance_of_estimates`.
+
+    Warns:
+        NotAtEstimateWarning: as in `covariance_of_estimates`.
 
     Example:
         >>> import torch, mvnjac
@@ -148,20 +186,44 @@ def scores_covariance(
         >>> inference.score_process(J, scores_covariance=inference.scores_covariance(J)).sup_lm().p_value > 0.05
         True
     """
-    estimating = EstimatingFunctions("scores_covariance", J, wrt, None, known)
+    estimating = EstimatingFunctions("scores_covariance", J, wrt, weights, known)
+    warn_unless_at_estimate(estimating)
     n, p = estimating.rows, estimating.size
     estimating.require_memory(7 * n * p + 4 * p * p)
-    total = LongRunScores(estimating, lag, int(prewhite), order_by).covariance_of_sum(estimating.unit_rows(range(p)))
+    long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
+    total = long_run.covariance_of_sum(estimating.unit_rows(range(p)))
     return total / (n - p if adjust else n)
 
 
-def _valid(function: str, lag: int | None, prewhite: int) -> None:
-    """Whether these are numbers of rows."""
+def _valid(function: str, lag: int | None, prewhite: int, kernel: str, bandwidth: float | str | None) -> None:
+    """Whether these are numbers of rows, and go together."""
+    require(function, "kernel", kernel, tuple(KERNELS))
     if lag is not None and (isinstance(lag, bool) or not isinstance(lag, int) or lag < 0):
         raise ArgumentError(
             f"{function}: lag is {lag!r}; expected a number of rows, 0 or more, or None for Newey & West's choice."
         )
+    if lag is not None and (bandwidth is not None or kernel != "Bartlett"):
+        raise ArgumentError(
+            f"{function}: lag is Newey and West's, of Bartlett's kernel; pass bandwidth= alone (lag + 1 means the same)."
+        )
+    _require_bandwidth(function, kernel, bandwidth)
     if not isinstance(prewhite, int) or prewhite < 0:
         raise ArgumentError(
             f"{function}: prewhite is {prewhite!r}; expected the order of an autoregression: False, True, 2, …."
+        )
+
+
+def _require_bandwidth(function: str, kernel: str, bandwidth: float | str | None) -> None:
+    if bandwidth is None or bandwidth == "Andrews":
+        return
+    if bandwidth == "Newey-West":
+        if KERNELS[kernel].lags is None:
+            raise ArgumentError(
+                f"{function}: there is no bandwidth of Newey and West's for the kernel {kernel!r}; take 'Andrews'."
+            )
+        return
+    number = isinstance(bandwidth, int | float) and not isinstance(bandwidth, bool)
+    if not number or not 0 < float(bandwidth) < math.inf:
+        raise ArgumentError(
+            f"{function}: bandwidth is {bandwidth!r}; expected a positive number of rows, 'Andrews' or 'Newey-West'."
         )

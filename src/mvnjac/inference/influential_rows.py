@@ -11,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.allocation import guarded
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
-from mvnjac.inference.named import NamedTable, row_labels
+from mvnjac.inference.labels import row_labels
+from mvnjac.inference.named import NamedTable
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
 from mvnjac.words import counted
@@ -95,6 +97,9 @@ def influence(
     Returns:
         An `Influence`: `.top(10)`, `.changes`, `.distances`; prints as a table.
 
+    Warns:
+        NotAtEstimateWarning: as in `covariance_of_estimates`.
+
     Example:
         >>> import torch, mvnjac
         >>> from mvnjac import inference
@@ -104,6 +109,7 @@ def influence(
     """
     require(_NAME, "information", information, ("observed", "expected", "opg"))
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    warn_unless_at_estimate(estimating)
     k = len(estimating.places)
     estimating.require_memory(2 * estimating.rows * k + PROPAGATED * k * estimating.size)
     directions = estimating.unit_rows(estimating.places)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mvnjac.allocation import guarded
 from mvnjac.errors import NotIdentifiedError
+from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.chi_squared import chi_squared_p_value
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.information import Wrt, hessian_of
@@ -53,6 +54,9 @@ def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = No
     Raises:
         NotIdentifiedError: no more rows than indicators and scores.
 
+    Warns:
+        NotAtEstimateWarning: as in `covariance_of_estimates`.
+
     Source: White 1982, *Maximum likelihood estimation of misspecified models*.
 
     Example:
@@ -70,6 +74,7 @@ def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = No
         raise NotIdentifiedError(
             f"{_NAME}: there are {count} indicators and {p} scores, but {n} rows; take elements='diagonal', or fewer parameters."
         )
+    warn_unless_at_estimate(estimating)
     estimating.require_memory(5 * n * (count + p))
     scores = estimating.scores()
     indicators = _indicators(estimating, scores, elements)

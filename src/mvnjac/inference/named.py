@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from mvnjac.errors import ShapeError, UnknownNameError
-from mvnjac.words import counted
+from mvnjac.errors import UnknownNameError
 
 #: as many rows are printed
 _PRINTED = 24
@@ -58,16 +57,6 @@ class NamedTable(ABC):
             for row in cells
         ]
         return "\n".join([self._title(), *(line.rstrip() for line in lines)])
-
-
-def row_labels(function: str, argument: str, labels: Iterable[Any] | None, n: int) -> list[Any]:
-    """One label a row, from any sequence of them (an index, dates, an array); numbers where none are given."""
-    if labels is None:
-        return list(range(n))
-    found = list(labels.tolist() if isinstance(labels, Tensor) else labels)
-    if len(found) != n:
-        raise ShapeError(f"{function}: {argument} has {counted(len(found), 'entry')}; expected one a row: {n}.")
-    return found
 
 
 def place(function: str, columns: Sequence[str], name: str) -> int:

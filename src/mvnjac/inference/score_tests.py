@@ -3,6 +3,7 @@ estimate only."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +13,22 @@ from torch import Tensor
 
 from mvnjac.allocation import guarded
 from mvnjac.covariance import dense_parameters
-from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
+from mvnjac.errors import ArgumentError, NeverRejectsWarning, NotIdentifiedError, SingularError
 from mvnjac.inference.chi_squared import chi_squared_p_value
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.tangents import tangents
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
+from mvnjac.warned import warn
 
 _NAME = "score_test"
 #: the restricted estimate satisfies its constraints, and is a maximum among them, to so much of a standard error
 _ENOUGH = 1e-3
+#: a test that cannot reject at this level is no test
+_LEVEL = 0.05
+#: an eigenvalue of a correlation matrix below this, times its size, is 0
+_SINGULAR = 1e-14
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +38,9 @@ class ScoreTest(NamedTable):
     Attributes:
         statistic, df, p_value: of all constraints that are lifted together.
         constraints: what each says; statistics, p_values: of lifting each alone (one degree of freedom), the others kept.
+        expected_changes: by how much what is 0 by each constraint would change, about, if it alone were lifted: the parameter itself
+            (R: lavaan's `modindices`, epc), or of two that are equal the first minus the second. One Newton step, sign included.
+        bound: the largest value that the statistic can have, whatever the data: the number of rows where it is robust or by "opg".
     """
 
     statistic: float
@@ -40,6 +49,8 @@ class ScoreTest(NamedTable):
     constraints: tuple[str, ...]
     statistics: tuple[float, ...]
     p_values: tuple[float, ...]
+    expected_changes: tuple[float, ...] = ()
+    bound: float = math.inf
 
     def _title(self) -> str:
         return f"score test: {self.statistic:.6g} on {self.df} degrees of freedom, p = {self.p_value:.4g}"
@@ -48,7 +59,7 @@ class ScoreTest(NamedTable):
         return self.constraints
 
     def _table(self) -> dict[str, Any]:
-        return {"statistic": self.statistics, "p_value": self.p_values}
+        return {"statistic": self.statistics, "p_value": self.p_values, "expected_change": self.expected_changes}
 
 
 @guarded(_NAME, FEWER)
@@ -76,7 +87,8 @@ def score_test(
             neither `zero` nor `equal` J's structure is the constraint, and it is tested within these, by default ("mean",
             "covariance_matrix"): of a fitted `Diagonal`, that nothing is correlated.
         information: "expected", "observed" or "opg".
-        robust: sᵀ I⁻¹Rᵀ (R I⁻¹ JᵀJ I⁻¹ Rᵀ)⁻¹ R I⁻¹ s, R the constraints: right for independent rows that are not normal.
+        robust: sᵀ I⁻¹Rᵀ (R I⁻¹ JᵀJ I⁻¹ Rᵀ)⁻¹ R I⁻¹ s, R the constraints: right for independent rows that are not normal. It is at most
+            n, and so is the statistic by "opg": with many constraints and few rows they can never reject.
         lift: the constraints that are tested together, as they are called in the result ("mean[AAPL] = mean[MSFT]"), the others
             kept; None: all.
         weights: (n,) one a row.
@@ -85,7 +97,11 @@ def score_test(
         A `ScoreTest`.
 
     Raises:
-        NotIdentifiedError: J is not at an estimate under these constraints: they do not hold there, or the score along them is not 0.
+        NotIdentifiedError: J is not at an estimate under these constraints: they do not hold there, or the score along them is not 0;
+            no fewer constraints than rows where the statistic is robust.
+
+    Warns:
+        NeverRejectsWarning: n itself would not be significant at 5%.
 
     Source: Rao 1948; Boos 1992, *On generalized score tests*.
 
@@ -96,8 +112,8 @@ def score_test(
         >>> J = mvnjac.fit(x, "diagonal").gaussian.jacobian(x)
         >>> inference.score_test(J, zero="covariance_matrix[1,0]")
         score test: 0.0571429 on 1 degrees of freedom, p = 0.8111
-                                    statistic  p_value
-        covariance_matrix[1,0] = 0  0.0571429  0.81107
+                                    statistic  p_value  expected_change
+        covariance_matrix[1,0] = 0  0.0571429  0.81107            -0.25
     """
     require(_NAME, "information", information, ("expected", "observed", "opg"))
     zero, equal = [zero] if isinstance(zero, str) else list(zero), [list(group) for group in equal]
@@ -112,16 +128,40 @@ def score_test(
     problem = _Problem(estimating, information, robust)
     problem.require_restricted(R, words)
     lifted = list(range(len(R))) if lift is None else [place(_NAME, words, name) for name in lift]
-    statistic = problem.statistic(R, lifted)
-    each = [problem.statistic(R, [i]) for i in range(len(R))] if names else []
+    bound = _bound(estimating, robust or information == "opg", len(lifted))
+    statistic, _ = problem.lifted(R, lifted)
+    each = [problem.lifted(R, [i]) for i in range(len(R))] if names else []
     return ScoreTest(
         statistic,
         len(lifted),
         chi_squared_p_value(statistic, len(lifted)),
         tuple(words) if names else (),
-        tuple(each),
-        tuple(chi_squared_p_value(one, 1) for one in each),
+        tuple(one for one, _ in each),
+        tuple(chi_squared_p_value(one, 1) for one, _ in each),
+        tuple(float(change) for _, change in each),
+        bound,
     )
+
+
+def _bound(estimating: EstimatingFunctions, bounded: bool, df: int) -> float:
+    """The largest value of a statistic 1ᵀU (UᵀU)⁻¹ Uᵀ1, U (n, df): it projects n ones. A warning where that is too little."""
+    if not bounded:
+        return math.inf
+    rows = estimating.rows if estimating.weights is None else int((estimating.weights != 0).sum())
+    if df >= rows:
+        raise NotIdentifiedError(
+            f"{_NAME}: {df} constraints are tested by the scores of {rows} rows, of which the covariance is then singular, or the "
+            f"statistic {rows} whatever the data: take robust=False and information='expected', or lift fewer constraints."
+        )
+    smallest = chi_squared_p_value(float(rows), df)
+    if smallest > _LEVEL:
+        warn(
+            f"{_NAME}: the statistic can be at most the number of rows, {rows}, where χ² with {df} degrees of freedom has "
+            f"p = {smallest:.3g}: the test can never reject at {_LEVEL:.0%}. Take robust=False and information='expected', or lift "
+            "fewer constraints.",
+            NeverRejectsWarning,
+        )
+    return float(rows)
 
 
 def _unrestricted(J: Jacobian, names: Sequence[str], wrt: Wrt) -> list[str]:
@@ -181,8 +221,9 @@ class _Problem:
         self.B = estimating.gram() / torch.outer(self.scale, self.scale) if robust else self.A
         self.score, self.values = estimating.total() / self.scale, estimating.values * self.scale
 
-    def statistic(self, R: Tensor, lifted: Sequence[int]) -> float:
-        """Of lifting some of the constraints: in the directions that the others leave."""
+    def lifted(self, R: Tensor, lifted: Sequence[int]) -> tuple[float, Tensor]:
+        """The statistic of lifting some of the constraints, in the directions that the others leave; and the Newton step of what
+        they say is 0."""
         R = R / self.scale
         kept = [i for i in range(len(R)) if i not in lifted]
         N, r = _null_space(R[kept]), R[list(lifted)]
@@ -193,7 +234,14 @@ class _Problem:
             )
         reached, step = torch.linalg.solve(A, r.mT).mT, torch.linalg.solve(A, score)
         multiplier = r @ step
-        return float(multiplier @ torch.linalg.solve(reached @ B @ reached.mT, multiplier))
+        middle = reached @ B @ reached.mT
+        units = middle.diagonal().sqrt()
+        if not bool((units > 0).all()) or _smallest(middle / torch.outer(units, units)) <= _SINGULAR * len(middle):
+            raise SingularError(
+                f"{_NAME}: the covariance of the scores along the constraints is singular: too few rows differ in them; lift fewer "
+                "constraints, or take robust=False."
+            )
+        return float(multiplier @ torch.linalg.solve(middle, multiplier)), multiplier
 
     def require_restricted(self, R: Tensor, words: Sequence[str]) -> None:
         """The values satisfy the constraints, and no direction within them leads uphill."""
@@ -213,6 +261,10 @@ class _Problem:
                 f"{max(left, 0.0) ** 0.5:.3g} of the root of its information. "
                 "Name all constraints that the estimate satisfies; lift= says which of them are tested."
             )
+
+
+def _smallest(A: Tensor) -> float:
+    return float(torch.linalg.eigvalsh(A)[0]) if len(A) else 1.0
 
 
 def _null_space(R: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Brownian bridges if the parameters do not change, and further away if they do (N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
 from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
-from mvnjac.inference.named import NamedTable, place, row_labels
+from mvnjac.inference.labels import row_labels
+from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.ordering import order_of
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import Wrt
@@ -192,6 +193,7 @@ def score_process(
     information: str = "opg",
     scores_covariance: Float[Tensor, "p p"] | None = None,
     decorrelate: bool = True,
+    weights: Float[Tensor, "n"] | None = None,
 ) -> ScoreProcess:
     """Cumulated scores, decorrelated: W(t) = V^(−½) n^(−½) Σ_{i ≤ nt} sᵢ, with V the covariance of a score.
 
@@ -203,6 +205,8 @@ def score_process(
         information: V is a row's share of the "opg" (JᵀJ, as in R's `gefp` by default), "expected" or "observed" information.
         scores_covariance: V itself, in place of it: a HAC estimate, by `scores_covariance`.
         decorrelate: False scales each score by itself only; tests of several columns together are then not valid.
+        weights: (n,) of the fit: the scores are w·sᵢ, as in R's estfun of a weighted model, and time goes by rows. The laws hold for
+            weights that have nothing to do with time, and for the "opg" or a `scores_covariance`, which square them.
 
     Returns:
         A `ScoreProcess`: `.double_max()`, `.nyblom_hansen()`, `.sup_lm()`, `.select(columns)`, `.by_variable()`.
@@ -221,10 +225,13 @@ def score_process(
         (True, True)
     """
     require(_NAME, "information", information, INFORMATIONS)
-    estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
+    if weights is not None and scores_covariance is None and information != "opg":
+        raise ArgumentError(f"{_NAME}: with weights the covariance of the scores is no information; take information='opg'.")
+    estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
     estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2)
+    dates = list(dates) if isinstance(dates, Iterator) else dates
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
-    order = order_of(_NAME, None if dates is None else labels, n)
+    order = order_of(_NAME, dates, n, "dates")
     V = estimating.information(information) / n if scores_covariance is None else _valid(scores_covariance, estimating)
     cumulated = estimating.scores()[order.to(V.device)].cumsum(0) / n**0.5
     scaled = cumulated @ _inverse_root(V) if decorrelate else cumulated / V.diagonal().sqrt()
@@ -233,7 +240,7 @@ def score_process(
     if not end < _END:
         raise NotIdentifiedError(
             f"{_NAME}: the scores do not sum to 0: the process of {estimating.asked[0]}, … ends {end:.3g} "
-            "away from 0; take the Jacobian at the estimate by maximum likelihood (the covariance with divisor n)."
+            "away from 0; take the Jacobian at the estimate by maximum likelihood (divisor n), with the weights= of the fit."
         )
     names = tuple(estimating.asked)
     rows = tuple(order.tolist())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from mvnjac.engines.run import Run
+from mvnjac.errors import NotAtEstimateWarning
 from mvnjac.estimates import Data, Request
 from mvnjac.report.content import content
 from mvnjac.report.page import page
@@ -16,7 +18,9 @@ SUFFIXES = (".html", ".htm")
 
 def write_report(data: Data, request: Request, output: Path, run: Run) -> str:
     """Write the report, complete or not at all. Returns a line that says what it is of."""
-    found = content(data, request, run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotAtEstimateWarning)  # the report says itself whether the parameters are the estimate
+        found = content(data, request, run)
     write_text(output, page(found))
     variables, parameters = counted(len(found.names), "variable"), counted(len(found.parameters.names), "parameter")
     return f"{counted(found.rows, 'row')} of {variables}, {parameters}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mvnjac import memory
 from mvnjac.allocation import human
+from mvnjac.chronology import sorts_in_time
 from mvnjac.engines.run import Run
 from mvnjac.errors import MemoryLimitError, TableError
 from mvnjac.estimates import Data
@@ -24,7 +24,6 @@ from mvnjac.words import counted
 _MATRICES = 7
 #: how many p×p matrices: an information, its inverse and their work space
 _SQUARES = 13
-_YEAR_FIRST = re.compile(r"\d{4}")
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,11 @@ def _needed(rows: int, variables: int, parameters: int) -> int:
 
 
 def sortable(labels: Iterable[Any]) -> bool:
-    """Whether ascending labels are the order of time: of text only years first, all of one length (30/12/2020 is not)."""
+    """Whether ascending labels are the order of time; of text: `chronology.sorts_in_time`."""
     found = list(labels)
     if any(label is None or label != label for label in found):
         return False
-    if isinstance(found[0], str):
-        return len(set(map(len, found))) == 1 and all(_YEAR_FIRST.match(label) for label in found)
-    return True
+    return sorts_in_time(found) if isinstance(found[0], str) else True
 
 
 def _labels(batches: Sequence[Rows]) -> list[Any] | None:

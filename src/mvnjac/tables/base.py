@@ -6,12 +6,10 @@ itself.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
+from mvnjac.tables.columns import Wording, is_numeric, pandas_index, variables
 from mvnjac.tables.exact import column_as_float64
 from mvnjac.tables.slices import Slice
 from mvnjac.tables.storage import entry, is_remote
@@ -69,36 +68,7 @@ class Source(ABC):
             UsageError: a column that does not exist, or is asked for twice.
             TableError: a column that is not numeric, or two of the same name.
         """
-        known, labels = Counter(self.names), self._row_labels()
-        repeated = sorted(name for name, times in known.items() if times > 1)
-        if repeated:
-            raise TableError(f"{self.path}: the column name {repeated[0]!r} occurs more than once.")
-        for name in [*(columns or []), *([index] if index else [])]:
-            if name not in known:
-                raise _unknown(self.path, name, self.names)
-        chosen = list(columns) if columns else [name for name in self.names if name != index and name not in labels]
-        if not columns and "" in chosen:
-            raise TableError(
-                f"{self.path}: column {self.names.index('') + 1} has no name; name it in the header, choose the others by "
-                "--columns, or leave row labels out when the file is written."
-            )
-        asked = Counter(chosen)
-        for name in chosen:
-            if asked[name] > 1 or name == index:
-                raise UsageError(f"The column {name!r} is asked for twice.")
-            if not is_numeric(self.schema.field(name).type):
-                raise TableError(
-                    f"{self.path}: column {name!r} is not numeric ({self.schema.field(name).type}); choose the numeric columns "
-                    "by --columns, or keep this one in the output by --index."
-                )
-        if not chosen:
-            raise TableError(f"{self.path}: there are no columns to use besides the index.")
-        return chosen
-
-    def _row_labels(self) -> set[str]:
-        """Columns that the file itself says are no variables: those in which a pandas frame keeps its index."""
-        declared = (self.schema.pandas_metadata or {}).get("index_columns", [])
-        return {name for name in declared if isinstance(name, str)}
+        return variables(self.schema, columns, index, pandas_index(self.schema), Wording(str(self.path)))
 
 
 class Sink(ABC):
@@ -127,11 +97,6 @@ class Sink(ABC):
     def companions(path: Path) -> list[Path]:
         """Files that belong to the table at `path`, beside it."""
         return []
-
-
-def is_numeric(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold a variable."""
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
 
 
 def as_float64(batch: pa.RecordBatch, keep: str | None = None) -> pa.RecordBatch:
@@ -203,10 +168,3 @@ def _formats() -> dict[str, ModuleType]:
     package = importlib.import_module("mvnjac.tables")
     modules = [importlib.import_module(f"mvnjac.tables.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
     return {suffix: module for module in modules for suffix in getattr(module, "SUFFIXES", ())}
-
-
-def _unknown(path: str | Path, name: str, names: Sequence[str]) -> UsageError:
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    shown = ", ".join(names[:50]) + (", …" if len(names) > 50 else "")
-    return UsageError(f"{path}: there is no column {name!r}.{hint} The columns are: {shown}.")

@@ -13,7 +13,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import Sink, Source, is_numeric, unreadable
+from mvnjac.tables.base import Sink, Source, unreadable
+from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.slices import Slice
 
 SUFFIXES = (".csv", ".csv.gz")

@@ -11,13 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mvnjac.chronology import sorts_in_time
 from mvnjac.errors import TableError
 from mvnjac.tables.arrow import ArrowSink
 from mvnjac.tables.base import Source, batch_rows
 from mvnjac.tables.slices import Slice
-
-#: Text of which the order letter by letter is that of time: years first, all of one length.
-_YEAR_FIRST = r"^\d{4}"
 
 
 class Ordered(Source):
@@ -34,6 +32,8 @@ class Ordered(Source):
         self.path, self.schema, self.index = source.path, source.schema, index
         self._source, self._index = source, index
         values = pa.chunked_array([batch.column(0) for batch in source.batches([index])] or [[]])
+        if pa.types.is_dictionary(values.type):  # a categorical: its values, not their numbers
+            values = values.cast(values.type.value_type)
         self._require_unique(values)
         order = pc.sort_indices(values)
         ascending = len(order) == 0 or bool(np.array_equal(order.to_numpy(), np.arange(len(order))))
@@ -69,10 +69,10 @@ class Ordered(Source):
 
     def _require_sortable(self, values: pa.ChunkedArray) -> None:
         """Text sorts letter by letter: 30/12/2020 would come after 01/01/2021, and every return would be a wrong one."""
-        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        if not _is_text(values.type):
             return
-        lengths = pc.min_max(pc.utf8_length(values))
-        if lengths["min"] != lengths["max"] or not pc.all(pc.match_substring_regex(values, _YEAR_FIRST)).as_py():
+        texts = (text for chunk in values.iterchunks() for text in chunk.to_pylist())
+        if not sorts_in_time(texts):
             raise TableError(
                 f"{self.path}: the index {self._index!r} is text such as {values[0].as_py()!r} and not ascending as it stands; sorted "
                 "letter by letter it need not be in the order of time. Write it as YYYY-MM-DD, or order the rows in the file."
@@ -81,7 +81,7 @@ class Ordered(Source):
     def _require_unique(self, values: pa.ChunkedArray) -> None:
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
-        if pa.types.is_string(values.type):
+        if _is_text(values.type):
             values = pc.if_else(pc.equal(values, ""), None, values)
         if values.null_count:
             row = pc.index(pc.is_null(values), True).as_py() + 1
@@ -93,3 +93,7 @@ class Ordered(Source):
                 f"{self.path}: the index {self._index!r} has {repeated[0]['values']} in {repeated[0]['counts']} rows; returns "
                 "between rows of the same index are ambiguous."
             )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

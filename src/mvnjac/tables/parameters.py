@@ -10,7 +10,8 @@ import pyarrow as pa
 import torch
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import is_numeric, open_source
+from mvnjac.tables.base import open_source
+from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.exact import InexactError, array_as_float64
 from mvnjac.tables.rows import exact_batches
 from mvnjac.words import counted
