@@ -11,6 +11,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
@@ -19,9 +20,29 @@ def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
     return function
 
 
+_tracing_state = torch._C._get_tracing_state
+_modes = torch._C._len_torch_dispatch_stack
+#: the dispatch modes of make_fx, FakeTensorMode and functionalisation
+_RECORDERS = tuple(torch._C._TorchDispatchModeKey.__members__.values())
+
+
+def recorded() -> bool:
+    """Whether operations are recorded for other numbers (torch.compile, torch.jit.trace, make_fx) or run without numbers at all."""
+    return torch.compiler.is_compiling() or _tracing_state() is not None or (_modes() > 0 and _by_a_mode())
+
+
+def _by_a_mode() -> bool:
+    return any(torch._C._get_dispatch_mode(key) is not None for key in _RECORDERS)
+
+
+def intercepted() -> bool:
+    """Whether torch.jit.trace or a dispatch mode sees every operation, so that a kernel must not write results past it."""
+    return _tracing_state() is not None or _modes() > 0
+
+
 def tracked(*tensors: Tensor) -> bool:
-    """Whether a derivative, a batching transform or a compiler watches any of these tensors: then plain torch only."""
-    if torch.compiler.is_compiling():
+    """Whether a derivative, a batching transform, a compiler or a tracer is active for these tensors: then plain torch only."""
+    if recorded():
         return True
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
@@ -35,10 +56,8 @@ def _transformed(t: Tensor) -> bool:
 
 
 def concrete(*tensors: Tensor) -> bool:
-    """Whether the numbers can be looked at: not under torch.compile, nor where vmap has made one tensor of many."""
-    if torch.compiler.is_compiling():
-        return False
-    return not any(_batched(t) or t.is_meta for t in tensors)
+    """Whether the numbers can be looked at: not where operations are `recorded`, nor where vmap has made one tensor of many."""
+    return not recorded() and not any(_batched(t) or t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
 
 def _batched(t: Tensor) -> bool:
@@ -71,12 +90,25 @@ def transforming() -> bool:
 
 def at_hand(t: Tensor) -> bool:
     """Whether to look at a number costs nothing. A tensor on another device would have to be waited for."""
-    return t.device.type == "cpu"
+    return t.device.type == "cpu" and not isinstance(t, FakeTensor)
 
 
 def pushing_forward() -> bool:
     """Whether autograd's own forward mode is under way, inside which torch.func's cannot be used."""
     return bool(forward_ad._current_level >= 0) and not transforming()
+
+
+def constant_size(t: Tensor, dim: int = -1) -> int:
+    """A size as a number: torch.jit.trace makes tensors of sizes, which are no keys, and products of which with numbers are float32."""
+    size = t.shape[dim]
+    if not isinstance(size, Tensor):
+        return size
+    state = _tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        return int(size)
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def version(t: Tensor) -> int | None:

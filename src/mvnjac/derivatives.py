@@ -12,6 +12,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import memory, planner
+from mvnjac.arithmetic import recorded
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.blocks import Block, Entrywise
 from mvnjac.coordinates import vector
@@ -201,11 +202,11 @@ class Derivatives:
     def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
         """Slices of rows of about `size` bytes at so many columns, with their weights; each is gone when the next one comes.
 
-        Along the longest dimension that reductions run over.
+        Along the longest dimension that reductions run over; all at once where operations are recorded for any number of rows.
         """
         batch = self.rows.batch
         rows = RowLayout(batch, self.model.reduced_batch).rows
-        if not rows or batch.numel() == 0:
+        if not rows or recorded() or batch.numel() == 0:
             yield self.rows, weights
             return
         dim = max(rows, key=lambda i: batch[i])

@@ -16,7 +16,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import memory, planner
-from mvnjac.arithmetic import tracked, version
+from mvnjac.arithmetic import constant_size, tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import ArgumentError
@@ -52,7 +52,7 @@ class Residuals:
     @property
     def d(self) -> int:
         """The number of variables."""
-        return self.mean.shape[-1]
+        return constant_size(self.mean)
 
     @property
     def x(self) -> Tensor:

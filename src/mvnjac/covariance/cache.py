@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from mvnjac.arithmetic import transforming, version
+from mvnjac.arithmetic import recorded, transforming, version
 from mvnjac.covariance.factorised import Factor
 
 
@@ -60,8 +59,8 @@ class Factors:
 
 
 def passing() -> bool:
-    """Whether a transform or a compiler is at work, whose tensors live only as long as it does."""
-    return torch.compiler.is_compiling() or transforming()
+    """Whether a transform, a compiler or a tracer is active, whose tensors live only as long as it does."""
+    return recorded() or transforming()
 
 
 def _same_memory(t: Tensor, u: Tensor) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import planner
-from mvnjac.arithmetic import at_hand, concrete, tracked
+from mvnjac.arithmetic import at_hand, concrete, constant_size, tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import NotPositiveDefiniteError
@@ -39,7 +39,7 @@ class DenseFactor(Factor):
 
     @property
     def d(self) -> int:
-        return next(iter(self._views.values())).shape[-1]
+        return constant_size(next(iter(self._views.values())))
 
     # --- views ---------------------------------------------------------------------------------------------------
 
