@@ -111,8 +111,13 @@ def constant_size(t: Tensor, dim: int = -1) -> int:
         torch._C._set_tracing_state(state)
 
 
+def savable(t: Tensor) -> Tensor:
+    """The tensor, or a copy of one made in inference mode, which autograd refuses to save for a backward pass."""
+    return t.clone() if t.is_inference() and not torch.is_inference_mode_enabled() else t
+
+
 def version(t: Tensor) -> int | None:
-    """The count of in-place changes, which autograd keeps too; None where nobody counts."""
+    """The count of in-place changes, which autograd keeps too; None where none is kept (inference tensors, compilers)."""
     return None if torch.compiler.is_compiling() or t.is_inference() else t._version
 
 

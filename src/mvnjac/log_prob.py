@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.distributions import Distribution
 
 from mvnjac.allocation import guarded
-from mvnjac.arithmetic import at_hand, recorded, tracked, transforming
+from mvnjac.arithmetic import at_hand, recorded, savable, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
@@ -100,7 +100,9 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     model.check_shape(x)
     if not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
         model = model.foreseeing()
-    return (TracedLogProb if torch.compiler.is_compiling() else LogProb).apply(model, x, *model.given())
+    if torch.compiler.is_compiling():
+        return TracedLogProb.apply(model, x, *model.given())
+    return LogProb.apply(model, *(savable(t) for t in (x, *model.given())))
 
 
 def _compiles_rules(*tensors: Tensor) -> bool:
