@@ -13,6 +13,8 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import FakeTensor
 
+from mvnjac.errors import ArgumentError
+
 
 def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
     """`torch.compiler.assume_constant_result`, which imports the compiler: that takes as long as importing torch."""
@@ -28,16 +30,30 @@ _RECORDERS = tuple(torch._C._TorchDispatchModeKey.__members__.values())
 
 def recorded() -> bool:
     """Whether operations are recorded for other numbers (torch.compile, torch.jit.trace, make_fx) or run without numbers at all."""
-    return torch.compiler.is_compiling() or _tracing_state() is not None or (_modes() > 0 and _by_a_mode())
+    return torch.compiler.is_compiling() or in_jit_trace() or (_modes() > 0 and _by_a_mode())
 
 
 def _by_a_mode() -> bool:
     return any(torch._C._get_dispatch_mode(key) is not None for key in _RECORDERS)
 
 
+def in_jit_trace() -> bool:
+    """Whether torch.jit.trace records."""
+    return _tracing_state() is not None
+
+
+def require_no_jit_trace(function: str) -> None:
+    """Refuse what takes derivatives by torch.func, which torch.jit.trace does not record."""
+    if in_jit_trace():
+        raise ArgumentError(
+            f"{function}: it takes derivatives by torch.func, which torch.jit.trace cannot record; call it outside of the traced "
+            "function, or use torch.compile or torch.export."
+        )
+
+
 def intercepted() -> bool:
     """Whether torch.jit.trace or a dispatch mode sees every operation, so that a kernel must not write results past it."""
-    return _tracing_state() is not None or _modes() > 0
+    return in_jit_trace() or _modes() > 0
 
 
 def tracked(*tensors: Tensor) -> bool:

@@ -98,7 +98,8 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     if recorded() and not _compiles_rules(x, *model.given()):
         return log_density(model, model.residuals(x))
     model.check_shape(x)
-    if not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
+    by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # by the mean alone the sums are of no use
+    if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
         model = model.foreseeing()
     if torch.compiler.is_compiling():
         return TracedLogProb.apply(model, x, *model.given())
@@ -154,8 +155,8 @@ class TracedLogProb(Function):
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
-        needed = tuple(ctx.needs_input_grad[1:])
-        sums = _score(ctx.model, needed, own_batches(ctx.model, ctx.saved_tensors), weights, *ctx.saved_tensors)
+        needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors  # unpacked once: checkpoints allow no more
+        sums = _score(ctx.model, needed, own_batches(ctx.model, tensors), weights, *tensors)
         return (None, *spread(sums, needed))
 
 
@@ -170,9 +171,9 @@ class LogProb(TracedLogProb):
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
-        needed = tuple(ctx.needs_input_grad[1:])
-        owns = own_batches(ctx.model, ctx.saved_tensors)
-        return (None, *spread(Score.apply(ctx.model, needed, owns, weights, *ctx.saved_tensors), needed))
+        needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors
+        owns = own_batches(ctx.model, tensors)
+        return (None, *spread(Score.apply(ctx.model, needed, owns, weights, *tensors), needed))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
