@@ -127,9 +127,14 @@ def constant_size(t: Tensor, dim: int = -1) -> int:
         torch._C._set_tracing_state(state)
 
 
+def unsavable(t: Tensor) -> bool:
+    """Whether autograd refuses to save the tensor for a backward pass: it was made in inference mode, which is over."""
+    return not torch.compiler.is_compiling() and t.is_inference() and not torch.is_inference_mode_enabled()
+
+
 def savable(t: Tensor) -> Tensor:
-    """The tensor, or a copy of one made in inference mode, which autograd refuses to save for a backward pass."""
-    return t.clone() if t.is_inference() and not torch.is_inference_mode_enabled() else t
+    """The tensor, or a copy of one that is `unsavable`."""
+    return t.clone() if unsavable(t) else t
 
 
 def version(t: Tensor) -> int | None:

@@ -11,7 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac import model_arguments
-from mvnjac.arithmetic import as_given, below, concrete, savable, tracked
+from mvnjac.arithmetic import as_given, below, concrete, savable, tracked, unsavable
 from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
@@ -260,7 +260,7 @@ class Model:
 
     def _working_covariance(self, keep: bool) -> Covariance:
         parameters = self.covariance.parameters.values()
-        as_it_is = self.working == self.dtype and not any(t.is_inference() if keep else t.requires_grad for t in parameters)
+        as_it_is = self.working == self.dtype and not any(unsavable(t) if keep else t.requires_grad for t in parameters)
         return self.covariance if as_it_is else self.covariance.map(lambda t: (savable(t) if keep else t.detach()).to(self.working))
 
     def _batch(self) -> Size:

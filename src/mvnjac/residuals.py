@@ -135,8 +135,8 @@ class Residuals:
         squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
         if squares is not None:
             return squares
-        many = len(self.batch) == 1 and self.batch[0] > step and not self.mean.ndim > 1 and not self.factor.batch
-        if not many or name in self._cache or self._source is not None or self.tracked:
+        whole = self.tracked or name in self._cache or self._source is not None  # first of all: a size may be one of any number of rows
+        if whole or len(self.batch) != 1 or self.mean.ndim > 1 or self.factor.batch or self.batch[0] <= step:
             z = getattr(self, name)
             return (z * z).sum(-1)
         square, workspace = self.mean.new_empty(self.batch), memory.Workspace()

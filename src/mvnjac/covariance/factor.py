@@ -145,7 +145,7 @@ class DenseFactor(Factor):
         """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
         if "precision_matrix" in self._given:
             return True
-        return "scale_tril" in self._given and planner.multiplies(n_rows, self.d) and not tracked(rows, self.scale_tril)
+        return "scale_tril" in self._given and not tracked(rows, self.scale_tril) and planner.multiplies(n_rows, self.d)
 
     def dense(self) -> DenseFactor:
         return self
