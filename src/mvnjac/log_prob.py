@@ -98,7 +98,7 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     if recorded() and not _compiles_rules(x, *model.given()):
         return log_density(model, model.residuals(x))
     model.check_shape(x)
-    by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # by the mean alone the sums are of no use
+    by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # the mean alone has no use for the sums
     if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
         model = model.foreseeing()
     if torch.compiler.is_compiling():

@@ -261,7 +261,9 @@ class Model:
     def _working_covariance(self, keep: bool) -> Covariance:
         parameters = self.covariance.parameters.values()
         as_it_is = self.working == self.dtype and not any(unsavable(t) if keep else t.requires_grad for t in parameters)
-        return self.covariance if as_it_is else self.covariance.map(lambda t: (savable(t) if keep else t.detach()).to(self.working))
+        if as_it_is:
+            return self.covariance
+        return self.covariance.map(lambda t: (savable(t) if keep else t.detach()).to(self.working))
 
     def _batch(self) -> Size:
         return model_arguments.common_batch(self.function, self.mean_name, self.mean, self.covariance)

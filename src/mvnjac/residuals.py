@@ -135,7 +135,8 @@ class Residuals:
         squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
         if squares is not None:
             return squares
-        whole = self.tracked or name in self._cache or self._source is not None  # first of all: a size may be one of any number of rows
+        # First of all, since the number of rows may be a symbol, about which nothing must be asked.
+        whole = self.tracked or name in self._cache or self._source is not None
         if whole or len(self.batch) != 1 or self.mean.ndim > 1 or self.factor.batch or self.batch[0] <= step:
             z = getattr(self, name)
             return (z * z).sum(-1)

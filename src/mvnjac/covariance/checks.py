@@ -154,7 +154,7 @@ def lower_triangular(name: str, A: Tensor) -> Check:
             f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
         )
 
-    return Check(torch.equal(A, triangle) if at_hand(A) else (A == triangle).all(), explain)
+    return Check(torch.equal(A, triangle) if at_hand(A) else (triangle == A).all(), explain)
 
 
 def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> Check:
