@@ -144,7 +144,7 @@ def test_a_jacobian_made_outside_of_the_trace() -> None:
 
 
 def test_what_jit_trace_cannot_record_is_refused() -> None:
-    with pytest.raises(mvnjac.errors.ArgumentError, match="jit[.]trace cannot record"):
+    with pytest.raises(mvnjac.errors.ArgumentError, match="cannot record"):
         traced(lambda x, mean, sigma: mvnjac.hessian(x, mean, mvnjac.Diagonal(sigma.diagonal())).matrix(), data(1))
 
 
