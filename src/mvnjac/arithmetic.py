@@ -11,6 +11,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
+
+from mvnjac.errors import ArgumentError
 
 
 def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
@@ -19,9 +22,43 @@ def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
     return function
 
 
+_tracing_state = torch._C._get_tracing_state
+_modes = torch._C._len_torch_dispatch_stack
+#: the dispatch modes of make_fx, FakeTensorMode and functionalisation
+_RECORDERS = tuple(torch._C._TorchDispatchModeKey.__members__.values())
+
+
+def recorded() -> bool:
+    """Whether operations are recorded for other numbers (torch.compile, torch.jit.trace, make_fx) or run without numbers at all."""
+    return torch.compiler.is_compiling() or in_jit_trace() or (_modes() > 0 and _by_a_mode())
+
+
+def _by_a_mode() -> bool:
+    return any(torch._C._get_dispatch_mode(key) is not None for key in _RECORDERS)
+
+
+def in_jit_trace() -> bool:
+    """Whether torch.jit.trace records."""
+    return _tracing_state() is not None
+
+
+def require_no_jit_trace(function: str) -> None:
+    """Refuse what takes derivatives by torch.func, which torch.jit.trace does not record."""
+    if in_jit_trace():
+        raise ArgumentError(
+            f"{function}: it takes derivatives by torch.func, which torch.jit.trace cannot record; call it outside of the traced "
+            "function, or use torch.compile or torch.export."
+        )
+
+
+def intercepted() -> bool:
+    """Whether torch.jit.trace or a dispatch mode sees every operation, so that a kernel must not write results past it."""
+    return in_jit_trace() or _modes() > 0
+
+
 def tracked(*tensors: Tensor) -> bool:
-    """Whether a derivative, a batching transform or a compiler watches any of these tensors: then plain torch only."""
-    if torch.compiler.is_compiling():
+    """Whether a derivative, a batching transform, a compiler or a tracer is active for these tensors: then plain torch only."""
+    if recorded():
         return True
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
@@ -35,10 +72,8 @@ def _transformed(t: Tensor) -> bool:
 
 
 def concrete(*tensors: Tensor) -> bool:
-    """Whether the numbers can be looked at: not under torch.compile, nor where vmap has made one tensor of many."""
-    if torch.compiler.is_compiling():
-        return False
-    return not any(_batched(t) or t.is_meta for t in tensors)
+    """Whether the numbers can be looked at: not where operations are `recorded`, nor where vmap has made one tensor of many."""
+    return not recorded() and not any(_batched(t) or t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
 
 def _batched(t: Tensor) -> bool:
@@ -71,7 +106,7 @@ def transforming() -> bool:
 
 def at_hand(t: Tensor) -> bool:
     """Whether to look at a number costs nothing. A tensor on another device would have to be waited for."""
-    return t.device.type == "cpu"
+    return t.device.type == "cpu" and not isinstance(t, FakeTensor)
 
 
 def pushing_forward() -> bool:
@@ -79,8 +114,31 @@ def pushing_forward() -> bool:
     return bool(forward_ad._current_level >= 0) and not transforming()
 
 
+def constant_size(t: Tensor, dim: int = -1) -> int:
+    """A size as a number: torch.jit.trace makes tensors of sizes, which are no keys, and products of which with numbers are float32."""
+    size = t.shape[dim]
+    if not isinstance(size, Tensor):
+        return size
+    state = _tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        return int(size)
+    finally:
+        torch._C._set_tracing_state(state)
+
+
+def unsavable(t: Tensor) -> bool:
+    """Whether autograd refuses to save the tensor for a backward pass: it was made in inference mode, which is over."""
+    return not torch.compiler.is_compiling() and t.is_inference() and not torch.is_inference_mode_enabled()
+
+
+def savable(t: Tensor) -> Tensor:
+    """The tensor, or a copy of one that is `unsavable`."""
+    return t.clone() if unsavable(t) else t
+
+
 def version(t: Tensor) -> int | None:
-    """The count of in-place changes, which autograd keeps too; None where nobody counts."""
+    """The count of in-place changes, which autograd keeps too; None where none is kept (inference tensors, compilers)."""
     return None if torch.compiler.is_compiling() or t.is_inference() else t._version
 
 

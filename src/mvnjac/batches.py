@@ -84,8 +84,11 @@ def batch_shape(t: Tensor, event: int) -> Size:
 
 def broadcast(*shapes: Size) -> Size:
     """torch.broadcast_shapes, without its cost where there is nothing to broadcast: none but one of them has dimensions."""
-    distinct = {shape for shape in shapes if shape}
-    return torch.broadcast_shapes(*distinct) if len(distinct) > 1 else Size(distinct.pop() if distinct else ())
+    distinct: list[Size] = []  # in the order given, and not hashed: torch.jit.trace makes tensors of sizes
+    for shape in shapes:
+        if shape and shape not in distinct:
+            distinct.append(shape)
+    return torch.broadcast_shapes(*distinct) if len(distinct) > 1 else Size(distinct[0] if distinct else ())
 
 
 def sum_to(t: Tensor, batch: Size, event: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import require_no_jit_trace
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.factor import DenseFactor
@@ -131,5 +132,6 @@ class Definition:
 
 
 def _vjp(f: Callable[..., Any], *values: Tensor) -> tuple[Any, Any]:
+    require_no_jit_trace("second derivatives of this structure")
     result: Any = torch.func.vjp(f, *values)
     return result

@@ -12,7 +12,8 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import memory, planner
-from mvnjac.batches import RowLayout, batch_shape, narrow
+from mvnjac.arithmetic import recorded
+from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.blocks import Block, Entrywise
 from mvnjac.coordinates import vector
 from mvnjac.covariance import dense_parameters
@@ -95,6 +96,8 @@ class Derivatives:
 
     def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
         """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
+        if list(names) == ["mean"] and not (self.rows.has_scaled or isinstance(self.rows, IncompleteResiduals)):
+            return [self._total_by_mean(weights, owns[0])]
         if self.sums_first(names, owns):
             sums = Sums.at_once(self.rows, weights)
             if sums is not None:
@@ -114,6 +117,24 @@ class Derivatives:
             new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
         return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
+
+    def _total_by_mean(self, weights: Tensor | None, own: Size) -> Tensor:
+        """(*own, d) Σ⁻¹ Σ w r: the residuals of a mean and a covariance are summed first, and the sum alone is solved for."""
+        batch = broadcast(self.model.batch, own)
+        size = self._chunk_size(["mean"])
+        chunks = self._chunks(self.model.d, weights, size) if batch == self.model.batch else [(self.rows, weights)]
+        total: Tensor | None = None
+        for rows, some in chunks:
+            layout = RowLayout(rows.batch, batch)
+            r = layout.fold(rows.residual)
+            part = r.sum(-2) if some is None else (layout.fold(some, 0).unsqueeze(-2) @ r).squeeze(-2)
+            total = part if total is None else total + part
+        assert total is not None
+        factor, summed = self.rows.factor, layout.unfold_own(total, 1)
+        inner = RowLayout(batch, factor.batch)
+        r = inner.fold(summed)
+        a = factor.unwhiten(factor.whiten(r, inner), inner) if factor.unwhitens else factor.solve(r, inner)
+        return sum_to(inner.unfold(a), own, 1)
 
     def in_one_pass(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
         """Whether a structure may form the totals in its own way."""
@@ -201,11 +222,11 @@ class Derivatives:
     def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
         """Slices of rows of about `size` bytes at so many columns, with their weights; each is gone when the next one comes.
 
-        Along the longest dimension that reductions run over.
+        Along the longest dimension that reductions run over; all at once where operations are recorded for any number of rows.
         """
         batch = self.rows.batch
         rows = RowLayout(batch, self.model.reduced_batch).rows
-        if not rows or batch.numel() == 0:
+        if not rows or recorded() or batch.numel() == 0:
             yield self.rows, weights
             return
         dim = max(rows, key=lambda i: batch[i])

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import require_no_jit_trace
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.derivatives import Derivatives
 from mvnjac.derived import chosen, spread
@@ -42,6 +43,8 @@ def gradient_of_phi(
     model: Model, needed: Sequence[bool], direction: Sequence[Tensor | None], arguments: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """The gradient of φ(w, x, µ, θ…; direction) by those of its arguments that are needed."""
+
+    require_no_jit_trace(model.function)
 
     def phi(*some: Tensor) -> Tensor:
         values = spread(some, needed)

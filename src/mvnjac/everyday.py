@@ -21,15 +21,17 @@ from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE, cuda
 from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.many import Many, ManyOnDevice
 
+_tracing_state = torch._C._get_tracing_state
 _functorch_level = torch._C._functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 
 
 def watched() -> bool:
-    """Whether a transform, a compiler or a mode of torch is at work: then not even plain tensors are what they seem."""
+    """Whether a transform, a compiler, a tracer or a mode of torch is active: then not even plain tensors are what they seem."""
     return (
         torch.compiler.is_compiling()
+        or _tracing_state() is not None
         or _functorch_level() is not None
         or forward_ad._current_level >= 0
         or _modes() > 0

@@ -18,11 +18,12 @@ from torch.distributions import Distribution
 
 from mvnjac import arguments, memory
 from mvnjac.allocation import guarded
+from mvnjac.arithmetic import intercepted
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.everyday import Everyday, everyday
+from mvnjac.everyday import Everyday, everyday, watched
 from mvnjac.explanation import explained
 from mvnjac.linear_operators import linear_operator
 from mvnjac.log_prob import log_density
@@ -125,6 +126,11 @@ class Jacobian:
         return self._made
 
     @property
+    def _at_once(self) -> Everyday | Many | None:
+        """What kernels answer by themselves; nothing where a tracer or a mode must see the operations."""
+        return None if intercepted() else self._quick
+
+    @property
     def _model(self) -> Model:
         return self._derivatives.model
 
@@ -148,7 +154,8 @@ class Jacobian:
     @property
     def log_prob(self) -> Float[Tensor, "*batch"]:
         """The log-density of each row."""
-        quick = self._quick.log_prob() if self._quick is not None else None
+        at_once = self._at_once
+        quick = at_once.log_prob() if at_once is not None else None
         return quick if quick is not None else log_density(self._model, self._derivatives.rows)
 
     @overload
@@ -208,8 +215,9 @@ class Jacobian:
             >>> J.matrix(wrt=("mean", "covariance_matrix[1,0]")).shape
             torch.Size([3, 3])
         """
-        if self._quick is not None and wrt is None and layout == "unique" and isinstance(self._quick, Everyday):
-            return self._packed(self._quick, out)
+        at_once = self._at_once
+        if isinstance(at_once, Everyday) and wrt is None and layout == "unique":
+            return self._packed(at_once, out)
         return self._by_columns(wrt, layout, out)
 
     @guarded("matrix", _FEWER)
@@ -271,8 +279,9 @@ class Jacobian:
             {name: tensor}; symmetric parameters as symmetric gradients. vech of it with doubled off-diagonals is
             matrix().sum(0).
         """
-        if self._quick is not None and wrt is None and weights is None:
-            quick = self._quick.sum()
+        at_once = self._at_once
+        if at_once is not None and wrt is None and weights is None:
+            quick = at_once.sum()
             if quick is not None:
                 return quick
         return self._sum(weights, wrt)
@@ -333,8 +342,9 @@ class Jacobian:
         Raises:
             MemoryLimitError: if p×p cannot fit.
         """
-        if isinstance(self._quick, Everyday) and wrt is None:
-            quick = self._quick.gram(None if weights is None else self._weights(weights))
+        at_once = self._at_once
+        if isinstance(at_once, Everyday) and wrt is None and (weights is None or not watched()):
+            quick = at_once.gram(None if weights is None else self._weights(weights))
             if quick is not None:
                 return quick
         return self._gram(weights, wrt)

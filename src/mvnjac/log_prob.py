@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.distributions import Distribution
 
 from mvnjac.allocation import guarded
-from mvnjac.arithmetic import at_hand, tracked, transforming
+from mvnjac.arithmetic import at_hand, recorded, savable, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
@@ -95,12 +95,21 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
         given = model.mean if mean is None else mean
         twin = Model(model.function, given, covariance, model.names, model.precision, model.check, missing=model.missing)
         return evaluate(twin, x)
-    if torch.compiler.is_compiling() and (transforming() or torch.compiler.is_exporting()):
-        return log_density(model, model.residuals(x))  # traced as it is: the compiler knows no rules of ours in there
+    if recorded() and not _compiles_rules(x, *model.given()):
+        return log_density(model, model.residuals(x))
     model.check_shape(x)
-    if not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
+    by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # the mean alone has no use for the sums
+    if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
         model = model.foreseeing()
-    return (TracedLogProb if torch.compiler.is_compiling() else LogProb).apply(model, x, *model.given())
+    if torch.compiler.is_compiling():
+        return TracedLogProb.apply(model, x, *model.given())
+    return LogProb.apply(model, *(savable(t) for t in (x, *model.given())))
+
+
+def _compiles_rules(*tensors: Tensor) -> bool:
+    """Whether the recorder knows the rules of an autograd Function: torch.compile does, for a graph and outside of torch.func."""
+    graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return graph and torch.compiler.is_compiling() and not (transforming() or torch.compiler.is_exporting())
 
 
 @guarded("log_prob", "take fewer rows at a time.")
@@ -146,8 +155,8 @@ class TracedLogProb(Function):
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
-        needed = tuple(ctx.needs_input_grad[1:])
-        sums = _score(ctx.model, needed, own_batches(ctx.model, ctx.saved_tensors), weights, *ctx.saved_tensors)
+        needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors  # unpacked once: checkpoints allow no more
+        sums = _score(ctx.model, needed, own_batches(ctx.model, tensors), weights, *tensors)
         return (None, *spread(sums, needed))
 
 
@@ -162,9 +171,9 @@ class LogProb(TracedLogProb):
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
-        needed = tuple(ctx.needs_input_grad[1:])
-        owns = own_batches(ctx.model, ctx.saved_tensors)
-        return (None, *spread(Score.apply(ctx.model, needed, owns, weights, *ctx.saved_tensors), needed))
+        needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors
+        owns = own_batches(ctx.model, tensors)
+        return (None, *spread(Score.apply(ctx.model, needed, owns, weights, *tensors), needed))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:

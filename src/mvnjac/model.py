@@ -11,7 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac import model_arguments
-from mvnjac.arithmetic import as_given, below, concrete, tracked
+from mvnjac.arithmetic import as_given, below, concrete, savable, tracked, unsavable
 from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
@@ -116,7 +116,7 @@ class Model:
     def rows(self, x: Tensor) -> Residuals:
         """The residuals of an x that has been looked at."""
         keep = tracked(x, *self.given())
-        x, mean, factor = x if keep else x.detach(), self._working_mean(keep), self._factor(keep)
+        x, mean, factor = savable(x) if keep else x.detach(), self._working_mean(keep), self._factor(keep)
         observed = self._observed(x)
         if observed is None:
             return Residuals(x, mean, factor)
@@ -244,7 +244,7 @@ class Model:
             own = self._working_covariance(True).mean
             assert own is not None
             return own if keep else own.detach()
-        return (self.mean if keep else self.mean.detach()).to(self.working)
+        return (savable(self.mean) if keep else self.mean.detach()).to(self.working)
 
     def _factor(self, keep: bool) -> Factor:
         """The factor: with its graph where one must be kept, without where not; each made once."""
@@ -259,10 +259,11 @@ class Model:
         return factor
 
     def _working_covariance(self, keep: bool) -> Covariance:
-        as_it_is = self.working == self.dtype and (
-            keep or not any(t.requires_grad for t in self.covariance.parameters.values())
-        )
-        return self.covariance if as_it_is else self.covariance.map(lambda t: (t if keep else t.detach()).to(self.working))
+        parameters = self.covariance.parameters.values()
+        as_it_is = self.working == self.dtype and not any(unsavable(t) if keep else t.requires_grad for t in parameters)
+        if as_it_is:
+            return self.covariance
+        return self.covariance.map(lambda t: (savable(t) if keep else t.detach()).to(self.working))
 
     def _batch(self) -> Size:
         return model_arguments.common_batch(self.function, self.mean_name, self.mean, self.covariance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import constant_size
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance, same_kind
@@ -39,7 +40,7 @@ def dimension(function: str, mean_name: str, mean: Tensor, covariance: Covarianc
     """The number of variables, that of the mean and of the covariance."""
     if mean.ndim == 0:
         raise ShapeError(f"{function}: {mean_name} has shape (); pass a {mean_name} of shape (d,) or (..., d).")
-    d, expected = mean.shape[-1], covariance.dimension
+    d, expected = constant_size(mean), covariance.dimension
     if expected is not None and d != expected:
         matrix = covariance.matrix_shape
         form = f"(..., {expected})" if matrix is None else f"(..., {matrix[0]}, {matrix[1]})"

@@ -12,6 +12,7 @@ from torch import Size, Tensor
 
 from mvnjac import memory
 from mvnjac.allocation import guarded
+from mvnjac.arithmetic import in_jit_trace
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.curvature import Curvature
 from mvnjac.errors import ArgumentError, ShapeError
@@ -223,7 +224,11 @@ class Operator:
         more = v.ndim - 1 - len(self.batch)
         if self._curvature.broadcasts or more <= 0:
             return self._apply(self._product, v)
-        each = torch.func.vmap(lambda one: self._apply(self._product, one))(v.flatten(0, more - 1))
+        every = v.flatten(0, more - 1)
+        if in_jit_trace():  # which does not record vmap
+            each = torch.stack([self._apply(self._product, one) for one in every.unbind()])
+        else:
+            each = torch.func.vmap(lambda one: self._apply(self._product, one))(every)
         return each.unflatten(0, v.shape[:more])
 
     def _solution(self, b: Tensor) -> Tensor:

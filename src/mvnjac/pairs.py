@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import constant_size, tracked
 from mvnjac.coordinates import symmetric
 from mvnjac.covariance.factor import DenseFactor
 from mvnjac.kernels import compiled
@@ -32,7 +32,7 @@ def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
     sigma = factor.covariance_matrix
     variances = sigma.diagonal(dim1=-2, dim2=-1)
     products = variances.unsqueeze(-1) * variances.unsqueeze(-2) + sigma * sigma
-    packed = torch.cat([variances, symmetric(sigma.shape[-1]).pack(products)], -1)
+    packed = torch.cat([variances, symmetric(constant_size(sigma)).pack(products)], -1)
     return packed.expand((*batch, packed.shape[-1]))
 
 
@@ -57,7 +57,7 @@ def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
 
 def _assembled(by_mean: Tensor, cross: Pair | None, by_matrix: Pair, coefficient: float) -> Tensor:
     """The block by the mean, that by both, −½ m (s_i P_jk + s_j P_ik), and coefficient · Dᵀ (A ⊗ B) D made symmetric."""
-    d = by_mean.shape[-1]
+    d = constant_size(by_mean)
     kind = symmetric(d)
     positions = kind.positions(by_mean.device)
     multiplicity = kind.multiplicity(positions)

@@ -16,7 +16,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import memory, planner
-from mvnjac.arithmetic import tracked, version
+from mvnjac.arithmetic import constant_size, tracked, version
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import ArgumentError
@@ -52,7 +52,7 @@ class Residuals:
     @property
     def d(self) -> int:
         """The number of variables."""
-        return self.mean.shape[-1]
+        return constant_size(self.mean)
 
     @property
     def x(self) -> Tensor:
@@ -135,8 +135,9 @@ class Residuals:
         squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
         if squares is not None:
             return squares
-        many = len(self.batch) == 1 and self.batch[0] > step and not self.mean.ndim > 1 and not self.factor.batch
-        if not many or name in self._cache or self._source is not None or self.tracked:
+        # First of all, since the number of rows may be a symbol, about which nothing must be asked.
+        whole = self.tracked or name in self._cache or self._source is not None
+        if whole or len(self.batch) != 1 or self.mean.ndim > 1 or self.factor.batch or self.batch[0] <= step:
             z = getattr(self, name)
             return (z * z).sum(-1)
         square, workspace = self.mean.new_empty(self.batch), memory.Workspace()

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.arithmetic import constant_size
 from mvnjac.batches import RowLayout, batch_shape, broadcast
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import Coordinates, scalar
@@ -56,7 +57,7 @@ class Autoregressive(Covariance):
     @property
     def order(self) -> int:
         """p, the number of coefficients."""
-        return self.parameters["coefficients"].shape[-1]
+        return constant_size(self.parameters["coefficients"])
 
     @property
     def dimension(self) -> int | None:

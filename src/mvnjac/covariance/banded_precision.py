@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import constant_size, require_no_jit_trace
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import Coordinates
@@ -157,7 +158,7 @@ class BandedPrecision(Covariance):
     @property
     def bandwidth(self) -> int:
         """b, the number of bands below the diagonal."""
-        return self.parameters["precision_bands"].shape[-2] - 1
+        return constant_size(self.parameters["precision_bands"], -2) - 1
 
     def _check_shapes(self) -> None:
         shape = tuple(self.parameters["precision_bands"].shape)
@@ -185,6 +186,7 @@ class BandedPrecision(Covariance):
 
     def fisher(self, factor: BandedFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """With V = dP: ½ Σ V Σ on the band, doubled off the diagonal; the band of Σ has the differential −Σ V Σ."""
+        require_no_jit_trace("BandedPrecision: the Fisher information")
         change = v["precision_bands"]
         full = broadcast(batch_shape(change, 2), factor.batch)
         bands = factor.bands.expand((*full, *factor.bands.shape[-2:]))

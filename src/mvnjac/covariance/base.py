@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import constant_size
 from mvnjac.batches import batch_shape, broadcast, narrow
 from mvnjac.coordinates import Coordinates
 from mvnjac.covariance import checks
@@ -156,7 +157,7 @@ class Covariance(Estimable, ABC):
         """The number of variables; None where the parameters don't tell."""
         for key, value in self.parameters.items():
             if self.coordinates_of(key, 1).shape and value.ndim:
-                return value.shape[-1]
+                return constant_size(value)
         return None
 
     @property

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mvnjac.arithmetic import transforming, version
+from mvnjac.arithmetic import at_hand, recorded, transforming, version
 from mvnjac.covariance.factorised import Factor
 
 
 class Snapshot:
-    """Some tensors as they are now: `matches` says whether others are the same memory, not written to since."""
+    """Some tensors as they are now: `matches` says whether others are the same memory, not written to since.
+
+    Inference tensors count no changes: a copy of their numbers is kept, and compared.
+    """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors, self._versions = list(tensors), [version(t) for t in tensors]
+        self._copies = [t.clone() if count is None else None for t, count in zip(tensors, self._versions, strict=True)]
 
     def __reduce__(self) -> tuple[type[Snapshot], tuple[list[Tensor]]]:
         return Snapshot, ([],)  # a copy of a tensor counts its changes from zero: a copy of the snapshot matches nothing
@@ -23,8 +27,8 @@ class Snapshot:
     def matches(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the tensors of the snapshot, unchanged."""
         return len(tensors) == len(self._tensors) and all(
-            (t is own or _same_memory(t, own)) and version(t) == then
-            for t, own, then in zip(tensors, self._tensors, self._versions, strict=True)
+            (t is own or _same_memory(t, own)) and (version(t) == then if copy is None else at_hand(t) and torch.equal(t, copy))
+            for t, own, then, copy in zip(tensors, self._tensors, self._versions, self._copies, strict=True)
         )
 
 
@@ -60,8 +64,8 @@ class Factors:
 
 
 def passing() -> bool:
-    """Whether a transform or a compiler is at work, whose tensors live only as long as it does."""
-    return torch.compiler.is_compiling() or transforming()
+    """Whether a transform, a compiler or a tracer is active, whose tensors live only as long as it does."""
+    return recorded() or transforming()
 
 
 def _same_memory(t: Tensor, u: Tensor) -> bool:

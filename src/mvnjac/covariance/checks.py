@@ -140,17 +140,21 @@ def _equals_transpose(A: Tensor) -> bool:
 
 
 def lower_triangular(name: str, A: Tensor) -> Check:
-    """Zeros above the diagonal."""
-    above = A.detach().triu(1) != 0
+    """Zeros above the diagonal: A is its own lower triangle."""
+    A = A.detach()
+    triangle = A.tril()
 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
-        *batch, i, j = above.nonzero()[0].tolist()
+        above = (A.triu(1) != 0).nonzero()  # none where A has NaN on or below the diagonal alone
+        if not len(above):
+            return None
+        *batch, i, j = above[0].tolist()
         return ArgumentError(
             f"{function}: {name} is not lower triangular{of_batch(batch)}: entry [{i},{j}] is "
             f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
         )
 
-    return Check(~above.any(), explain)
+    return Check(torch.equal(A, triangle) if at_hand(A) else (triangle == A).all(), explain)
 
 
 def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> Check:

@@ -15,7 +15,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import planner
-from mvnjac.arithmetic import at_hand, concrete, tracked
+from mvnjac.arithmetic import at_hand, concrete, constant_size, tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import NotPositiveDefiniteError
@@ -39,7 +39,7 @@ class DenseFactor(Factor):
 
     @property
     def d(self) -> int:
-        return next(iter(self._views.values())).shape[-1]
+        return constant_size(next(iter(self._views.values())))
 
     # --- views ---------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class DenseFactor(Factor):
         """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
         if "precision_matrix" in self._given:
             return True
-        return "scale_tril" in self._given and planner.multiplies(n_rows, self.d) and not tracked(rows, self.scale_tril)
+        return "scale_tril" in self._given and not tracked(rows, self.scale_tril) and planner.multiplies(n_rows, self.d)
 
     def dense(self) -> DenseFactor:
         return self
@@ -205,7 +205,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     factor, info = torch.linalg.cholesky_ex(A)
     if concrete(info) and at_hand(info) and not info.any():
         return factor, info
-    return torch.where((info == 0)[..., None, None], factor, torch.nan), info
+    return factor.masked_fill((info != 0)[..., None, None], torch.nan), info
 
 
 def flipped_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.arithmetic import constant_size
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import scalar
 from mvnjac.covariance import checks
@@ -59,11 +60,11 @@ class Isotropic(Covariance):
         return Entrywise(0.5 * ((a * a).sum(-1) - rows.d / variance), scalar())
 
     def fisher(self, factor: DiagonalFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        d, variance = factor.variance.shape[-1], factor.variance[..., 0]
+        d, variance = constant_size(factor.variance), factor.variance[..., 0]
         return {"variance": 0.5 * d * v["variance"] / variance**2}
 
     def fisher_solve(self, factor: DiagonalFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        d, variance = factor.variance.shape[-1], factor.variance[..., 0]
+        d, variance = constant_size(factor.variance), factor.variance[..., 0]
         return {"variance": gradients["variance"] * variance**2 * (2 / d)}
 
     def times(self, factor: DiagonalFactor, v: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
+from mvnjac.arithmetic import constant_size
 from mvnjac.batches import RowLayout, broadcast, refolded, stacked
 from mvnjac.coordinates import Triangle, symmetric
 from mvnjac.covariance import checks, flip_flop
@@ -143,7 +144,7 @@ class Kronecker(Covariance):
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        return self.parameters[ROW].shape[-1], self.parameters[COLUMN].shape[-1]
+        return constant_size(self.parameters[ROW]), constant_size(self.parameters[COLUMN])
 
     @property
     def dimension(self) -> int:
@@ -151,7 +152,7 @@ class Kronecker(Covariance):
         return m * q
 
     def coordinates_of(self, name: str, d: int) -> Triangle:
-        return symmetric(self.parameters[name].shape[-1])
+        return symmetric(constant_size(self.parameters[name]))
 
     def names_of(self, parameter: str, names: Names) -> Names:
         m, q = self.matrix_shape

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import tracked
+from mvnjac.arithmetic import constant_size, tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import Coordinates, vector
@@ -181,12 +181,12 @@ class LowRank(Covariance):
     @property
     def dimension(self) -> int | None:
         cov_diag = self.parameters["cov_diag"]
-        return cov_diag.shape[-1] if cov_diag.ndim else None
+        return constant_size(cov_diag) if cov_diag.ndim else None
 
     @property
     def rank(self) -> int:
         """k, the number of factors."""
-        return self.parameters["cov_factor"].shape[-1]
+        return constant_size(self.parameters["cov_factor"])
 
     def coordinates_of(self, name: str, d: int) -> Coordinates:
         if name == "cov_factor" and self.parameters["cov_factor"].ndim > 1:
@@ -203,7 +203,7 @@ class LowRank(Covariance):
         if name == "cov_diag":
             return Entrywise(torch.addcmul(-0.5 * factor.precision_diag, a, a, value=0.5), vector(rows.d))
         common = rows.whitened[..., rows.d :]  # aᵀ W is ŵ; as that product it would lose its digits
-        kind = Coordinates((rows.d, factor.cov_factor.shape[-1]), (0,))
+        kind = Coordinates((rows.d, constant_size(factor.cov_factor)), (0,))
         return Outer(a, common, -factor.precision_factor, kind)
 
     def fisher(self, factor: LowRankFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import pushing_forward, version
+from mvnjac.arithmetic import pushing_forward, require_no_jit_trace, version
 from mvnjac.batches import narrow
 from mvnjac.blocks import Entrywise
 from mvnjac.coordinates import Coordinates, symmetric, vector
@@ -160,6 +160,7 @@ class Parametric(Covariance):
             mean, sigma = self.at(values).evaluate()
             return (sigma,) if mean is None else (sigma, mean)
 
+        require_no_jit_trace("Parametric")
         jacobian = torch.func.jacrev if pushing_forward() else torch.func.jacfwd
         derivatives = jacobian(flat, tuple(range(len(names))))(*self.parameters.values())
         sigmas, means = derivatives[0], derivatives[1] if len(derivatives) > 1 else [None] * len(names)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mvnjac.arithmetic import constant_size
 from mvnjac.covariance.factor import solve_rows
 from mvnjac.covariance.padding import pad
 
@@ -82,12 +83,12 @@ def toeplitz(c: Tensor) -> Tensor:
 
 def toeplitz_times(c: Tensor, v: Tensor) -> Tensor:
     """The symmetric Toeplitz matrix of first column c, times v: within a circulant one, whose spectrum is real."""
-    return signal((2 * spectrum(c).real - c[..., :1]) * spectrum(v), v.shape[-1])
+    return signal((2 * spectrum(c).real - c[..., :1]) * spectrum(v), constant_size(v))
 
 
 def inverse_times(u: Tensor, v: Tensor) -> Tensor:
     """Σ⁻¹ v by the formula of Gohberg & Semencul, u the first column of Σ⁻¹."""
-    d, image, u = u.shape[-1], spectrum(v), u / u[..., :1].sqrt()
+    d, image, u = constant_size(u), spectrum(v), u / u[..., :1].sqrt()
     first, second = spectrum(u), spectrum(pad(u[..., 1:].flip(-1), (1, 0)))
     inner, outer = signal(first.conj() * image, d), signal(second.conj() * image, d)
     return signal(first * spectrum(inner) - second * spectrum(outer), d)
@@ -108,12 +109,12 @@ def newton(c: Tensor, u: Tensor) -> Tensor:
 def autocorrelation(a: Tensor) -> Tensor:
     """Σᵢ aᵢ aᵢ₊ₖ for each lag k."""
     image = spectrum(a)
-    return signal(image.real.square() + image.imag.square(), a.shape[-1])
+    return signal(image.real.square() + image.imag.square(), constant_size(a))
 
 
 def weighted_lags(x: Tensor, y: Tensor) -> Tensor:
     """Σₜ (d/2 − t) (xₜ₊ₖ yₜ) + (d/2 − t − k) (xₜ yₜ₊ₖ) for each lag k; with x = y, Σₜ (d − k − 2t) xₜ xₜ₊ₖ."""
-    d = y.shape[-1]
+    d = constant_size(y)
     weights = 0.5 * d - torch.arange(d, dtype=y.dtype, device=y.device)
     left, right = spectrum(x), spectrum(weights * y)
     return 2 * signal(left.real * right.real + left.imag * right.imag, d)
@@ -126,7 +127,7 @@ def half_at_first(lags: Tensor) -> Tensor:
 
 def spectrum(v: Tensor) -> Tensor:
     """The Fourier transform, padded by zeros so that nothing wraps around: to a power of two, at least 2d − 1."""
-    d = v.shape[-1]
+    d = constant_size(v)
     if v.numel() == 0:  # which MKL refuses to transform
         return pad(v, (0, _length(d) // 2 + 1 - d)).to(v.dtype.to_complex())
     return torch.fft.rfft(v, n=_length(d))

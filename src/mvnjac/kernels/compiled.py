@@ -6,20 +6,20 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import kernels, planner
-from mvnjac.arithmetic import transforming
+from mvnjac.arithmetic import intercepted, tracked, transforming
 from mvnjac.kernels import ITEMSIZE, PLAIN, WHITENED
 from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.kernels.reference import Form, Patterns
 
 
 def _in_reach(*tensors: Tensor | None) -> bool:
-    """Whether these are numbers of one dtype in CPU memory that nothing has wrapped, and contiguous along the last dimension."""
+    """Whether these are numbers of one dtype in CPU memory, contiguous along the last dimension, that nothing has wrapped or tracks."""
     there = [t for t in tensors if t is not None]
     dtype = there[0].dtype
     return (
         kernels.native is not None
         and dtype in ITEMSIZE
-        and not (torch.compiler.is_compiling() or transforming())
+        and not (transforming() or intercepted() or tracked(*there))
         and all(type(t) in PLAIN for t in there)
         and all(t.is_cpu and t.dtype == dtype and not t.is_neg() and t.ndim > 0 for t in there)
         and all(t.shape[-1] == 1 or t.stride(-1) == 1 for t in there)
