@@ -73,3 +73,7 @@ class InternalError(MvnjacError):
 
 class NotConvergedWarning(UserWarning):
     """A fit stopped before it reached a maximum; `Fit.converged` is False."""
+
+
+class IllConditionedWarning(UserWarning):
+    """The correlation matrix of a covariance leaves fewer than 6 of the 16 decimal digits of float64; the variables are named."""

@@ -11,6 +11,7 @@ from torch import Size, Tensor
 
 from mvnjac import model_file
 from mvnjac.covariance.base import Covariance
+from mvnjac.fingerprint import Fingerprint
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import hessian_of
 from mvnjac.sample import Sample
@@ -100,6 +101,7 @@ class Fit:
             "log_likelihood": repr(self.log_likelihood),
             "converged": str(self.converged).lower(),
             "score_ratio": repr(self.score_ratio),
+            model_file.ESTIMATED_FROM: Fingerprint.of(self._sample).to_json(),
         }
         model_file.write(Path(path), self.gaussian, about)
 
