@@ -16,7 +16,7 @@ from mvnjac.sample import Sample
 #: combinations of the variables whose means, scales and variances are taken
 _COMBINATIONS = 6
 #: two samples are the same where no number differs by more than this, in standard deviations, and by more than rounding
-_TOLERANCE, _ROUNDING = 1e-8, 1e-12
+_TOLERANCE, _ROUNDING = 1e-9, 1e-12
 
 
 @dataclass(frozen=True)

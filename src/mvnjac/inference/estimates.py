@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.elements import derived, elements
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.clusters import clustered_sum, groupings
 from mvnjac.inference.estimating_functions import EstimatingFunctions, require
@@ -146,7 +147,10 @@ def covariance_of_estimates(
 
     Args:
         J: the Jacobian at the estimate, of n rows: `fit(x).gaussian.jacobian(x)`.
-        wrt: the columns of the result, by default all parameters as given; or those of any other dense parametrisation.
+        wrt: the columns of the result, by default all parameters as given; or those of any other dense parametrisation. Of a
+            structure that is no dense parametrisation these ("covariance_matrix", "correlation_matrix[1,0]", …) are functions of
+            its own parameters: their covariance is G V Gᵀ, G their derivatives (the delta method). What leaves Σ as it is, such as
+            rotations of factors, plays no part in it.
         known: parameters that were not estimated, such as "mean".
         weights: (n,) one a row; rows count as w·sᵢ, in the squares too (R's estfun of a weighted model).
         adjust: multiply by n/(n − p) (R: adjust = TRUE; HC1 is the sandwich with it), of clusters by (n − 1)/(n − p) (type = "HC1").
@@ -181,7 +185,9 @@ def covariance_of_estimates(
     """
     require(_NAME, "kind", kind, KINDS)
     require(_NAME, "bread", bread, ("observed", "expected"))
-    estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    parts = J._select(wrt, "unique").parts if isinstance(J, Jacobian) else []
+    functions = derived(J._model, [part.name for part in parts]) if parts else False
+    estimating = EstimatingFunctions(_NAME, J, None if functions else wrt, weights, known)
     if adjust and estimating.rows <= estimating.size:
         raise ArgumentError(
             f"{_NAME}: adjust needs more rows than parameters, but n = {estimating.rows}, p = {estimating.size}."
@@ -194,6 +200,8 @@ def covariance_of_estimates(
         words, propagate = _clustered(estimating, bread, adjust, groupings(_NAME, clusters, estimating.rows), cluster_adjust)
     else:
         words, propagate = _hac(estimating, bread, adjust, lag, int(prewhite), order_by)
+    if functions:
+        return _of_elements(words, propagate, estimating, wrt)
     return Estimates(
         words,
         tuple(estimating.asked),
@@ -203,6 +211,23 @@ def covariance_of_estimates(
         propagate,
         estimating,
         estimating.identified()[estimating.places],
+    )
+
+
+def _of_elements(words: str, propagate: Propagate, estimating: EstimatingFunctions, wrt: Wrt) -> Estimates:
+    """By the delta method: elements of parametrisations that the structure does not have are functions of its own parameters."""
+    selection, model = estimating.jacobian._select(wrt, "unique"), estimating.model
+    values, gradients = elements(model, estimating.names, selection.parts)
+    known = [part.name not in model.covariance.unidentified for part in selection.parts for _ in range(part.size)]
+    return Estimates(
+        f"delta method; {words}",
+        tuple(selection.columns()),
+        values,
+        propagate(gradients),
+        estimating.rows,
+        propagate,
+        estimating,
+        torch.tensor(known, device=values.device),
     )
 
 
