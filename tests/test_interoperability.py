@@ -156,10 +156,10 @@ def test_generic_likelihood_model_takes_our_scores() -> None:
 
 
 def one_factor(rows: torch.Tensor) -> torch.Tensor:
-    """(n, 3) columns that one factor moves, made of each row by itself."""
-    level = rows.mean(-1, keepdim=True)
-    own = (rows[:, :2] @ torch.tensor([[5.0, 3.0, 2.0], [1.0, 4.0, 7.0]], dtype=rows.dtype)).sin()
-    return level + 0.5 * own
+    """(n, 3) columns that one factor moves, made of each row by itself; what the factor leaves sums to 0, so that no column has all
+    of it."""
+    phases = torch.arange(3, dtype=rows.dtype) * (2 * torch.pi / 3)
+    return rows[:, :1] + 0.3 * (41.75 * (rows[:, :1] + 0.37 * rows[:, 1:2]) + phases).cos()
 
 
 #: what scikit-learn's tables become where the structure has no density for their size: 9 different rows of 30 variables for a
