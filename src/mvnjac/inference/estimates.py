@@ -227,7 +227,7 @@ def _of_elements(words: str, propagate: Propagate, estimating: EstimatingFunctio
         estimating.rows,
         propagate,
         estimating,
-        torch.tensor(known, device=values.device),
+        torch.tensor(known, dtype=torch.bool, device=values.device),
     )
 
 
