@@ -15,8 +15,11 @@ from statsmodels.base.model import GenericLikelihoodModel
 from statsmodels.stats import sandwich_covariance
 
 import mvnjac
-from mvnjac import inference
+from mvnjac import errors, inference
+from mvnjac.covariance import structures
+from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import DtypeError, ShapeError, UnknownNameError
+from mvnjac.inference.structure import choices, kebab
 from mvnjac.sklearn import GaussianModel
 
 RNG = np.random.default_rng(4)
@@ -152,20 +155,66 @@ def test_generic_likelihood_model_takes_our_scores() -> None:
 # --- scikit-learn ----------------------------------------------------------------------------------------------------
 
 
-#: its rows are fewer than their variables, 27 of 30: there is no maximum with a dense Σ
-SINGULAR = {"check_sample_weight_equivalence_on_dense_data": "27 rows for 30 variables"}
+def one_factor(rows: torch.Tensor) -> torch.Tensor:
+    """(n, 3) columns that one factor moves, made of each row by itself; what the factor leaves sums to 0, so that no column has all
+    of it."""
+    phases = torch.arange(3, dtype=rows.dtype) * (2 * torch.pi / 3)
+    return rows[:, :1] + 0.3 * (41.75 * (rows[:, :1] + 0.37 * rows[:, 1:2]) + phases).cos()
 
 
-def test_scikit_learns_own_checks() -> None:
-    check_estimator(GaussianModel("diagonal"))
+#: what scikit-learn's tables become where the structure has no density for their size: 9 different rows of 30 variables for a
+#: dense Σ, two variables for a factor, any number for a matrix
+SERVED = {
+    **{kebab(name): lambda x: x[:, :5] for name, cls in structures().items() if issubclass(cls, DenseParametrisation)},
+    "toeplitz": lambda x: x[:, :10],
+    "low-rank:1": one_factor,
+    "kronecker:2x1": lambda x: x[:, :2],
+}
+#: the structures, as they are asked for, with options for which scikit-learn's tables have variables enough
+OPTIONS = {"low-rank": ":1", "kronecker": ":2x1", "banded-precision": ":1", "autoregressive": ":1"}
 
 
-@pytest.mark.parametrize("missing", [None, "marginalise"])
-def test_scikit_learns_own_checks_of_a_dense_covariance(missing: str | None) -> None:
-    results = check_estimator(GaussianModel(missing=missing), expected_failed_checks=SINGULAR, on_skip=None)
-    failed = [result for result in results if result["status"] == "xfail"]
-    assert [result["check_name"] for result in failed] == list(SINGULAR)
-    assert "27 rows for 30 variables" in str(failed[0]["exception"])
+class Served(GaussianModel):
+    """On columns that its structure can serve."""
+
+    def _rows(self, X: object, reset: bool) -> torch.Tensor:
+        rows = super()._rows(X, reset)
+        return SERVED.get(self.structure, lambda x: x)(rows) if rows.shape[1] > 1 else rows
+
+    def _names(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("structure", [name + OPTIONS.get(name, "") for name in choices()])
+def test_scikit_learns_own_checks(structure: str) -> None:
+    """None fails, and none is left out but that of array API inputs."""
+    model = Served(structure) if structure in SERVED else GaussianModel(structure)
+    results = check_estimator(model, on_skip=None)
+    assert {result["check_name"] for result in results if result["status"] != "passed"} <= {"check_array_api_input"}
+    assert len(results) > 50
+
+
+@pytest.mark.parametrize("structure", ["dense", "diagonal", "compound-symmetric"])
+def test_scikit_learns_own_checks_with_missing_entries(structure: str) -> None:
+    model = Served(structure, missing="marginalise")
+    results = check_estimator(model, on_skip=None)
+    assert {result["check_name"] for result in results if result["status"] != "passed"} <= {"check_array_api_input"}
+
+
+def test_what_has_no_density_is_refused() -> None:
+    with pytest.raises(errors.NotPositiveDefiniteError, match="27 rows for 30 variables"):
+        GaussianModel().fit(np.random.default_rng(0).normal(size=(27, 30)))
+    with pytest.raises(errors.ArgumentError, match=r"one variable says nothing about a correlation; .*\(n_features = 1\)"):
+        GaussianModel("compound-symmetric").partial_fit(X[:, :1])
+
+
+@pytest.mark.parametrize("structure", ["isotropic", "compound-symmetric", "ar:1", "toeplitz", "banded-precision:1"])
+def test_structures_whose_parameters_do_not_tell_the_number_of_variables(structure: str) -> None:
+    model = GaussianModel(structure).fit(X)
+    expected = mvnjac.fit(torch.from_numpy(X), structure).covariance.dense(3).numpy()
+    np.testing.assert_allclose(model.covariance_, expected, rtol=1e-10, atol=1e-12)
+    assert model.transform(X).shape == (150, len(model.get_feature_names_out()))
+    assert model.sample(5, random_state=0).shape == (5, 3)
 
 
 def test_weights_are_counts() -> None:

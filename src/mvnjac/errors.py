@@ -89,3 +89,7 @@ class NotPositiveSemidefiniteWarning(UserWarning):
 
 class NeverRejectsWarning(UserWarning):
     """A test of which the statistic cannot become significant, whatever the data."""
+
+
+class IllConditionedWarning(UserWarning):
+    """The correlation matrix of a covariance leaves fewer than 6 of the 16 decimal digits of float64; the variables are named."""

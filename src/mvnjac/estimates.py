@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mvnjac import model_file, passes
+from mvnjac.conditioning import warn_if_ill_conditioned
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.estimation import refuse_extreme
 from mvnjac.engines.run import Run
@@ -111,6 +112,11 @@ class Request:
         if len(given) > 1 and given != {"--mean", "--covariance"}:
             raise UsageError(f"{' and '.join(sorted(given))} exclude each other: each says where the covariance comes from.")
 
+    @property
+    def estimates(self) -> bool:
+        """Whether mean and covariance are both estimated from the table."""
+        return self.mean is None and self.covariance is None and self.model is None
+
     def files(self) -> list[Path | None]:
         """What is read besides the data."""
         return [self.mean, self.covariance, self.model]
@@ -121,13 +127,20 @@ def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str],
 
     Raises:
         NotPositiveDefiniteError: an estimate that is singular: constant columns, too few rows, linear dependence.
+
+    Warns:
+        IllConditionedWarning: few digits are left of the scores.
     """
-    if request.model is not None:
-        return _with_model(data, request.model)
-    source, names = data.open()
-    if request.mean is None and request.covariance is None:
+    if request.estimates:
+        source, names = data.open()
         return source, names, _fitted(data, source, names, request.structure or "dense", 1000, run).gaussian
-    return source, names, _given(data, source, names, request.mean, request.covariance, run)
+    if request.model is not None:
+        source, names, gaussian = _with_model(data, request.model)
+    else:
+        source, names = data.open()
+        gaussian = _given(data, source, names, request.mean, request.covariance, run)
+    warn_if_ill_conditioned(str(data.path), gaussian, lambda i: repr(names[i]), 2)
+    return source, names, gaussian
 
 
 def fitted(data: Data, structure: str, max_iterations: int, run: Run) -> Fit:

@@ -15,10 +15,13 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.parametric import Parametric
 from mvnjac.errors import ArgumentError, TableError, UsageError
+from mvnjac.fingerprint import Fingerprint
 from mvnjac.gaussian import Gaussian
 
 SUFFIX = ".safetensors"
 _MEAN = "mean"
+#: the fingerprint of the rows whose likelihood a model maximises, in its metadata
+ESTIMATED_FROM = "estimated_from"
 
 
 def load(path: str | Path) -> Gaussian:
@@ -91,6 +94,15 @@ def read(path: Path) -> Gaussian:
         ) from error
     gaussian._model.check_parameters()
     return gaussian
+
+
+def estimated_from(path: Path) -> Fingerprint | None:
+    """The fingerprint of the rows whose likelihood the model of this file maximises; None where the file does not say so."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("converged") != "true" or ESTIMATED_FROM not in metadata:
+        return None
+    return Fingerprint.from_json(metadata[ESTIMATED_FROM])
 
 
 def _form(covariance: Covariance) -> Any:

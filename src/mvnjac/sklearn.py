@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
+from mvnjac.errors import ArgumentError
 from mvnjac.inference.fit import fit
 from mvnjac.inference.maximum import fit_sample
 from mvnjac.inference.structure import choose
@@ -57,9 +60,15 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         if sample_weight is not None:
             checked = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
             weights = torch.tensor(checked, dtype=torch.float64, device="cpu")
-        found = fit(
-            rows, self.structure, missing=self.missing, weights=weights, names=self._names(), max_iterations=self.max_iterations
-        )
+        with _counting(rows):
+            found = fit(
+                rows,
+                self.structure,
+                missing=self.missing,
+                weights=weights,
+                names=self._names(),
+                max_iterations=self.max_iterations,
+            )
         return self._fitted(found)
 
     def partial_fit(self, X: Any, y: None = None) -> GaussianModel:
@@ -72,7 +81,8 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         sample = gathering.sample(lambda i: f"variable {i}" if names is None else repr(names[i]), "partial_fit")
         if sample is None:
             raise ValueError("partial_fit: X has no entry that is not missing.")
-        found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations)
+        with _counting(rows):
+            found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations)
         self._gathering = gathering
         return self._fitted(found)
 
@@ -97,13 +107,13 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
                 raise ValueError("input_features is not equal to feature_names_in_")
             if len(input_features) != self.n_features_in_:
                 raise ValueError(f"input_features should have length equal to number of features ({self.n_features_in_}).")
-        nothing = torch.zeros(1, self.n_features_in_, dtype=torch.float64, device="cpu")
+        nothing = torch.zeros(1, len(self.mean_), dtype=torch.float64, device="cpu")
         return np.array(self.fit_.gaussian.jacobian(nothing).columns(self.wrt), dtype=object)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """(n_samples, d) rows drawn from the estimate."""
         check_is_fitted(self, "fit_")
-        normal = check_random_state(random_state).standard_normal((n_samples, self.n_features_in_))
+        normal = check_random_state(random_state).standard_normal((n_samples, len(self.mean_)))
         return self.mean_ + normal @ np.linalg.cholesky(self.covariance_).T
 
     def _rows(self, X: Any, reset: bool) -> Tensor:
@@ -123,7 +133,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
 
     def _fitted(self, found: Any) -> GaussianModel:
         self.fit_ = found
-        self.mean_, self.covariance_ = found.mean.numpy(), found.covariance.dense().numpy()
+        self.mean_, self.covariance_ = found.mean.numpy(), found.gaussian.parameter("covariance_matrix").numpy()
         self.n_iter_, self.converged_ = max(found.iterations, 1), found.converged
         return self
 
@@ -131,3 +141,16 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing is not None
         return tags
+
+
+@contextlib.contextmanager
+def _counting(rows: Tensor) -> Iterator[None]:
+    """An error about too few rows or columns says how many there are in scikit-learn's words, too."""
+    try:
+        yield
+    except ArgumentError as error:
+        n, d = rows.shape
+        few = [f"n_samples = {n}"] * (n == 1) + [f"n_features = {d}"] * (d == 1)
+        if not few:
+            raise
+        raise type(error)(f"{error} ({', '.join(few)})") from error

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.derivatives import Derivatives
+from mvnjac.elements import elements
 from mvnjac.errors import SingularError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import fisher_of, hessian_from, hessian_of
@@ -34,6 +36,14 @@ KINDS = ("expected", "observed", "sandwich")
 MOST_INVERTED = 4000
 
 
+@dataclass(frozen=True)
+class Functions:
+    """Columns that are functions of the parameters: their names, and (k, p) their derivatives by the parameters."""
+
+    columns: list[str]
+    gradients: Tensor
+
+
 class StandardErrors:
     """Of rows that come batch by batch: sums are kept, no row is.
 
@@ -44,7 +54,20 @@ class StandardErrors:
         self._model, self._columns, self.kinds = gaussian._model, list(columns), tuple(kinds)
         dense = isinstance(self._model.covariance, DenseParametrisation)
         kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
-        self._parts = [kind(self._model, names, self.kinds) for names in complete_parametrisations(self._model, self._columns)]
+        complete, functions = complete_parametrisations(self._model, self._columns), self._functions(gaussian)
+        if functions is not None:
+            complete = [self._model.default_names()]
+        self._parts = [kind(self._model, names, self.kinds, functions) for names in complete]
+
+    def _functions(self, gaussian: Gaussian) -> Functions | None:
+        """The columns that are functions of a structure's own parameters, unless there are too many of them."""
+        own = tuple(f"{name}[" for name in self._model.covariance.fields)
+        others = [name for name in self._columns if not name.startswith(("mean[", *own)) and name not in own]
+        if isinstance(self._model.covariance, DenseParametrisation) or not 0 < len(others) <= MOST_INVERTED:
+            return None
+        selection = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))._select(others, "unique")
+        gradients = elements(self._model, self._model.default_names(), selection.parts)[1]
+        return Functions(others, gradients.to(self._model.working))
 
     def sums(self, derivatives: Derivatives, informations: bool = True) -> Bundle:
         """What the errors need of some rows; that of all rows is merged.
@@ -79,7 +102,7 @@ class StandardErrors:
             if found is not None:
                 variances |= dict(zip(part.columns, found.tolist(), strict=True))
         left_out = tuple(f"{name}[" for name in self._model.covariance.unidentified)  # what is known up to a convention only
-        known = {name: v for name, v in variances.items() if v > 0 and not name.startswith(left_out)}
+        known = {name: v for name, v in variances.items() if v >= 0 and not name.startswith(left_out)}
         return [math.sqrt(known[name]) if name in known else math.nan for name in self._columns]
 
 
@@ -100,10 +123,29 @@ def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list
 class _Information(ABC):
     """The informations by the parameters of one parametrisation, from sums over rows."""
 
-    def __init__(self, model: Model, names: Sequence[str], kinds: Sequence[str]) -> None:
-        self._model, self._names, self._kinds = model, list(names), kinds
+    def __init__(self, model: Model, names: Sequence[str], kinds: Sequence[str], functions: Functions | None = None) -> None:
+        self._model, self._names, self._kinds, self._functions = model, list(names), kinds, functions
         self._once = fisher_of(model, names)
-        self.columns, self._size = self._once.columns(), self._once.shape[-1]
+        self._size = self._once.shape[-1]
+        self.columns = [*self._once.columns(), *([] if functions is None else functions.columns)]
+
+    def _with_functions(
+        self, diagonal: Tensor, solve: Callable[[Tensor], Tensor], product: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """The variances of the parameters, and after them those of the functions (the delta method): g A⁻¹ g, or with a product
+        with B of A⁻¹ g."""
+        if self._functions is None:
+            return diagonal
+        G = self._functions.gradients
+        solved = solve(G)
+        return torch.cat([diagonal, (solved * (G if product is None else product(solved))).sum(-1)])
+
+    def _of_hessian(self, hessian: Hessian, meat: Tensor | None) -> Tensor:
+        """The diagonal of −H⁻¹, or of H⁻¹ B H⁻¹."""
+        if meat is None:
+            return -self._with_functions(hessian.inverse_diagonal(), hessian.solve)
+        diagonal = hessian.solve(hessian.solve(meat).mT).diagonal()
+        return self._with_functions(diagonal, hessian.solve, lambda solved: solved @ meat)
 
     @abstractmethod
     def sums(self, derivatives: Derivatives) -> Any:
@@ -132,7 +174,7 @@ class _Information(ABC):
             return observed if kind == "observed" else None
         robust = self.observed(sums, meat["meat"])
         return (
-            None if robust is None else torch.where(observed > 0, robust, torch.nan)
+            None if robust is None else torch.where(observed >= 0, robust, torch.nan)
         )  # away from a maximum there is no such thing
 
 
@@ -143,12 +185,12 @@ class _Dense(_Information):
         return Sums.of([(derivatives.rows, None)], self._model.batch)
 
     def expected(self, sums: Sums) -> Tensor | None:
-        return self._once.inverse_diagonal() / sums.count
+        return self._with_functions(self._once.inverse_diagonal(), self._once.solve) / sums.count
 
     def observed(self, sums: Sums, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        return _of_hessian(hessian_from(self._model, self._names, sums), meat)
+        return self._of_hessian(hessian_from(self._model, self._names, sums), meat)
 
 
 class _Structured(_Information):
@@ -160,14 +202,14 @@ class _Structured(_Information):
     def expected(self, sums: Moments) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        return self._once.inverse_diagonal() / sums.count
+        return self._with_functions(self._once.inverse_diagonal(), self._once.solve) / sums.count
 
     def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
         sample = Sample.of_moments(sums, self._model.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
-        return _of_hessian(hessian, meat)
+        return self._of_hessian(hessian, meat)
 
 
 class _Incomplete(_Information):
@@ -184,24 +226,22 @@ class _Incomplete(_Information):
         return Totals(found)
 
     def expected(self, sums: Totals) -> Tensor | None:
-        return self._solution(sums["expected"], self._identity()).diagonal() if sums.tensors else None
+        return self._inverted(sums["expected"], None) if sums.tensors else None
 
     def observed(self, sums: Totals, meat: Tensor | None = None) -> Tensor | None:
         if not sums.tensors:
             return None
-        A = sums["observed"]
-        if meat is None:
-            return self._solution(A, self._identity()).diagonal()
-        return self._solution(A, self._solution(A, meat).mT).diagonal()
+        return self._inverted(sums["observed"], meat)
 
-    def _identity(self) -> Tensor:
-        return torch.eye(self._size, dtype=self._model.working, device=self._once.device)
+    def _inverted(self, A: Tensor, meat: Tensor | None) -> Tensor:
+        def solve(b: Tensor) -> Tensor:
+            return self._solution(A, b)
+
+        if meat is None:
+            identity = torch.eye(self._size, dtype=self._model.working, device=self._once.device)
+            return self._with_functions(solve(identity).diagonal(), solve)
+        return self._with_functions(solve(solve(meat).mT).diagonal(), solve, lambda solved: solved @ meat)
 
     def _solution(self, A: Tensor, b: Tensor) -> Tensor:
         scale = self._once.matrix().diagonal().sqrt()
         return dense_solution("information", A, b, self._once.redundant, scale)
-
-
-def _of_hessian(hessian: Hessian, meat: Tensor | None) -> Tensor:
-    """The diagonal of −H⁻¹, or of H⁻¹ B H⁻¹."""
-    return -hessian.inverse_diagonal() if meat is None else hessian.solve(hessian.solve(meat).mT).diagonal()

@@ -199,6 +199,42 @@ def test_a_model_of_these_rows_is_an_estimate_and_of_others_is_not(tmp_path: Pat
         assert data(page)["model"]["estimated"] == estimated
 
 
+@pytest.mark.parametrize("noise", [1e-4, 1e-6])
+def test_an_ill_conditioned_estimate_is_an_estimate(tmp_path: Path, noise: float) -> None:
+    """Whatever rounding leaves of its total score; the same numbers given as files are given."""
+    x, page = tmp_path / "x.csv", tmp_path / "x.html"
+    rows = np.random.default_rng(0).normal(size=(500, 4))
+    rows[:, 3] = rows[:, 0] + rows[:, 1] + noise * rows[:, 3]
+    pd.DataFrame(rows, columns=list("abcd")).to_csv(x, index=False)
+    assert run("fit", x, "-o", tmp_path / "m.safetensors")[0] == 0
+    pd.DataFrame([rows.mean(0)], columns=list("abcd")).to_csv(tmp_path / "mean.csv", index=False)
+    pd.DataFrame(np.cov(rows.T, bias=True), columns=list("abcd")).to_csv(tmp_path / "covariance.csv", index=False)
+    given = ["--mean", tmp_path / "mean.csv", "--covariance", tmp_path / "covariance.csv"]
+    for options, estimate in (([], True), (["--model", tmp_path / "m.safetensors"], True), (given, False)):
+        assert run("report", x, *options, "-o", page, "--force")[0] == 0
+        record, text = data(page), page.read_text("utf-8")
+        assert record["model"]["estimated"] == estimate
+        assert ("divisor n" in text) == estimate
+        assert ("Given: the mean from mean.csv" in text) != estimate
+        assert ("total_score" in record["parameters"][0]) != estimate
+
+
+def test_a_model_of_other_rows_with_the_same_moments_is_given(tmp_path: Path) -> None:
+    """Two tables of as many rows with the means 0 and the variances 1."""
+    for seed, name in enumerate(("one", "two")):
+        rows = np.random.default_rng(seed).normal(size=(200, 3))
+        frame = pd.DataFrame((rows - rows.mean(0)) / rows.std(0), columns=list("abc"))
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    assert run("fit", tmp_path / "one.csv", "-o", tmp_path / "m.safetensors")[0] == 0
+    found = []
+    for name in ("one", "two"):
+        page = tmp_path / f"{name}.html"
+        assert run("report", tmp_path / f"{name}.csv", "--model", tmp_path / "m.safetensors", "-o", page)[0] == 0
+        found.append(data(page)["model"]["estimated"])
+    assert found == [True, False]
+    assert "taken as given" in (tmp_path / "two.html").read_text("utf-8")
+
+
 def test_too_few_rows_for_a_panel_say_so(tmp_path: Path) -> None:
     pd.DataFrame(np.random.default_rng(1).normal(size=(8, 3)), columns=list("abc")).to_csv(tmp_path / "x.csv", index=False)
     assert run("report", tmp_path / "x.csv", "-o", tmp_path / "x.html")[0] == 0

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 from mvnjac.cli.commands import app
 
 
 def main() -> None:
-    """The entry point: every error of ours is one sentence on standard error and an exit code."""
+    """The entry point: every error of ours is one sentence on standard error and an exit code, every warning one sentence."""
+    with warnings.catch_warnings():
+        warnings.showwarning = functools.partial(_show, warnings.showwarning)
+        _run()
+
+
+def _show(others: Callable[..., None], message: Warning, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning of ours as a sentence; any other as Python shows it."""
+    if category.__module__ == "mvnjac.errors":
+        print(f"mvnjac: warning: {message}", file=sys.stderr)
+    else:
+        others(message, category, *where, **more)
+
+
+def _run() -> None:
     try:
         app()
     except BrokenPipeError:

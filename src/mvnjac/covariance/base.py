@@ -108,6 +108,16 @@ class Covariance(Estimable, ABC):
         """
         return None
 
+    def free_parameters(self, d: int) -> int:
+        """How many parameters tell different Σ of d variables apart: the elements, less what leaves every Σ as it is."""
+        elements = sum(self.coordinates_of(name, d).size for name in self.parameters)
+        return min(elements - self.redundant_directions, d * (d + 1) // 2)
+
+    @property
+    def redundant_directions(self) -> int:
+        """In how many directions the parameters may move without a change of Σ."""
+        return 0
+
     def minimum_norm(self, factor: Any, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """The change v without what leaves Σ as it is."""
         return v

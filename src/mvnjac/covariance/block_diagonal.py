@@ -170,6 +170,9 @@ class BlockDiagonal(Covariance):
     def _one_each(self, at: slice) -> Tensor:
         return torch.ones(at.stop - at.start, dtype=self.dtype, device=self.device)
 
+    def free_parameters(self, d: int) -> int:
+        return sum(block.free_parameters(at.stop - at.start) for block, at in zip(self.blocks, self.slices(d), strict=True))
+
     def minimum_norm(self, factor: BlockDiagonalFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
         own = {i: part for i, part in self._by_block(v).items() if self.blocks[i].redundant_among(part)}
         return {**v, **_joined({i: self.blocks[i].minimum_norm(factor.factors[i], part) for i, part in own.items()})}

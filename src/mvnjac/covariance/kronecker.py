@@ -208,6 +208,11 @@ class Kronecker(Covariance):
         mean = stacked(a.unsqueeze(-1) * b.unsqueeze(-2), -2)
         return {"mean": mean, ROW: a.unsqueeze(-1) * a.unsqueeze(-2), COLUMN: b.unsqueeze(-1) * b.unsqueeze(-2)}
 
+    @property
+    def redundant_directions(self) -> int:
+        """A scale that moves from one matrix to the other."""
+        return 1
+
     def times(self, factor: KroneckerFactor, v: Tensor) -> Tensor:
         return stacked(factor.row.covariance_matrix @ factor.matrices(v) @ factor.column.covariance_matrix, -2)
 

@@ -177,6 +177,7 @@ class LowRank(Covariance):
 
     def __init__(self, cov_factor: Float[Tensor, "*batch d k"], cov_diag: Float[Tensor, "*#batch d"]) -> None:
         super().__init__(cov_factor=cov_factor, cov_diag=cov_diag)
+        self.unidentified = ("cov_factor",) if self.rank > 1 else ()  # of one factor only the sign is a convention
 
     @property
     def dimension(self) -> int | None:
@@ -239,7 +240,7 @@ class LowRank(Covariance):
         skew = torch.where(sums > 0, turned / torch.where(sums > 0, sums, 1), 0)
         return {**v, "cov_factor": change - W @ (Q @ skew @ Q.mT)}
 
-    option, positive, unidentified = "RANK", ("cov_diag",), ("cov_factor",)
+    option, positive = "RANK", ("cov_diag",)
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> LowRank:
@@ -259,6 +260,11 @@ class LowRank(Covariance):
         """WᵀD⁻¹W diagonal, descending; the correlations with every factor of a positive sum."""
         W, v = self.parameters["cov_factor"], self.parameters["cov_diag"]
         return type(self)(factor_analysis.principal_rotation(W, v), v)
+
+    @property
+    def redundant_directions(self) -> int:
+        """The k (k − 1)/2 rotations of the factors (Lawley & Maxwell 1971, ch. 2)."""
+        return self.rank * (self.rank - 1) // 2
 
     def times(self, factor: LowRankFactor, v: Tensor) -> Tensor:
         W = factor.cov_factor

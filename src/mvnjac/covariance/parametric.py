@@ -214,6 +214,10 @@ class Parametric(Covariance):
     def times(self, factor: ParametricFactor, v: Tensor) -> Tensor:
         return (factor.covariance_matrix @ v.unsqueeze(-1)).squeeze(-1)
 
+    def free_parameters(self, d: int) -> int:
+        """All elements: whether the function tells them apart, only the data say. They may be the mean's, too."""
+        return sum(value.numel() for value in self.parameters.values())
+
     def dense(self, d: int | None = None) -> Tensor:
         return self._value[1]
 

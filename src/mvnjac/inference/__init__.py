@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mvnjac.inference.influential_rows import influence as influence
     from mvnjac.inference.information_matrix import InformationMatrixTest as InformationMatrixTest
     from mvnjac.inference.information_matrix import information_matrix_test as information_matrix_test
+    from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest as LikelihoodRatioTest
+    from mvnjac.inference.likelihood_ratio import likelihood_ratio_test as likelihood_ratio_test
     from mvnjac.inference.score_tests import ScoreTest as ScoreTest
     from mvnjac.inference.score_tests import score_test as score_test
     from mvnjac.inference.structural_change import BreakTest as BreakTest
@@ -32,6 +34,8 @@ _HOMES = {
     "ScoreTest": "score_tests",
     "information_matrix_test": "information_matrix",
     "InformationMatrixTest": "information_matrix",
+    "likelihood_ratio_test": "likelihood_ratio",
+    "LikelihoodRatioTest": "likelihood_ratio",
     "influence": "influential_rows",
     "Influence": "influential_rows",
     "score_process": "structural_change",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.allocation import guarded
+from mvnjac.elements import gradients, leaves
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.inference.estimates import Estimates
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
@@ -76,12 +77,12 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
     with torch.enable_grad():
         changes, model = leaves(estimating.model, estimating.names)
         labels, values = _evaluated(function(Parameters(model)), names)
-        gradients = _gradients(values, changes, labels)
+        G = _gradients(values, changes, labels)
     return Estimates(
         f"delta method; {estimates.kind}",
         tuple(labels),
         values.detach(),
-        estimates._propagate(gradients),
+        estimates._propagate(G),
         estimates.rows,
         estimates._propagate,
         estimating,
@@ -98,16 +99,6 @@ def _require_own(estimating: EstimatingFunctions) -> None:
             f"{_NAME}: the estimates are by {other[0]}; pass the covariance by the model's own parameters "
             f"({', '.join(model.default_names())}): the function may take any parametrisation of them."
         )
-
-
-def leaves(model: Model, names: Sequence[str]) -> tuple[list[Tensor], Model]:
-    """Changes of the model's own parameters of these names, all 0, the leaves of a graph; and the model that follows from them."""
-    values, changes = {name: model.parameter(name) for name in ("mean", *model.covariance.fields)}, []
-    for name in names:
-        kind = model.coordinates(name)
-        changes.append(torch.zeros(kind.size, dtype=torch.float64, device=model.mean.device, requires_grad=True))
-        values[name] = values[name] + kind.unpack(changes[-1])
-    return changes, model.at(values["mean"], [values[name] for name in model.covariance.fields])
 
 
 def _evaluated(result: object, names: Sequence[str] | None) -> tuple[list[str], Tensor]:
@@ -137,5 +128,4 @@ def _gradients(values: Tensor, changes: Sequence[Tensor], labels: Sequence[str])
         raise ArgumentError(
             f"{_NAME}: {labels[0]} does not depend on the estimated parameters by differentiable operations of torch."
         )
-    rows = [torch.autograd.grad(value, changes, retain_graph=True, materialize_grads=True) for value in values]
-    return torch.stack([torch.cat(row) for row in rows])
+    return gradients(values, changes)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.allocation import guarded
+from mvnjac.elements import derived, elements
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.clusters import clustered_sum, fewest_clusters, fixed_root, groupings
@@ -162,7 +163,10 @@ def covariance_of_estimates(
 
     Args:
         J: the Jacobian at the estimate, of n rows: `fit(x).gaussian.jacobian(x)`.
-        wrt: the columns of the result, by default all parameters as given; or those of any other dense parametrisation.
+        wrt: the columns of the result, by default all parameters as given; or those of any other dense parametrisation. Of a
+            structure that is no dense parametrisation these ("covariance_matrix", "correlation_matrix[1,0]", …) are functions of
+            its own parameters: their covariance is G V Gᵀ, G their derivatives (the delta method). What leaves Σ as it is, such as
+            rotations of factors, plays no part in it.
         known: parameters that were not estimated, such as "mean".
         weights: (n,) one a row; rows count as w·sᵢ, in the squares too (R's estfun of a weighted model).
         adjust: multiply by n/(n − p) (R: adjust = TRUE; HC1 is the sandwich with it), of clusters by (n − 1)/(n − p) (type = "HC1").
@@ -209,7 +213,9 @@ def covariance_of_estimates(
     """
     require(_NAME, "kind", kind, KINDS)
     require(_NAME, "bread", bread, ("observed", "expected"))
-    estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    parts = J._select(wrt, "unique").parts if isinstance(J, Jacobian) else []
+    functions = derived(J._model, [part.name for part in parts]) if parts else False
+    estimating = EstimatingFunctions(_NAME, J, None if functions else wrt, weights, known)
     warn_unless_at_estimate(estimating)
     if adjust and estimating.rows <= estimating.size:
         raise ArgumentError(
@@ -234,6 +240,8 @@ def covariance_of_estimates(
     else:
         long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
         words, propagate = _hac(estimating, bread, adjust, long_run)
+    if functions:
+        return _of_elements(words, propagate, estimating, wrt, df)
     covariance = propagate(estimating.unit_rows(estimating.places))
     if kind in ("clustered", "hac"):
         warn_if_indefinite(_NAME, covariance, words)
@@ -246,6 +254,24 @@ def covariance_of_estimates(
         propagate,
         estimating,
         estimating.identified()[estimating.places],
+        df,
+    )
+
+
+def _of_elements(words: str, propagate: Propagate, estimating: EstimatingFunctions, wrt: Wrt, df: float | None) -> Estimates:
+    """By the delta method: elements of parametrisations that the structure does not have are functions of its own parameters."""
+    selection, model = estimating.jacobian._select(wrt, "unique"), estimating.model
+    values, gradients = elements(model, estimating.names, selection.parts)
+    known = [part.name not in model.covariance.unidentified for part in selection.parts for _ in range(part.size)]
+    return Estimates(
+        f"delta method; {words}",
+        tuple(selection.columns()),
+        values,
+        propagate(gradients),
+        estimating.rows,
+        propagate,
+        estimating,
+        torch.tensor(known, dtype=torch.bool, device=values.device),
         df,
     )
 

@@ -62,6 +62,8 @@ def fit(
 
     Warns:
         NotConvergedWarning: the search stopped early.
+        IllConditionedWarning: the condition κ of the correlation matrix leaves fewer than 6 decimal digits (κ eps > 1e-6, that is
+            κ > 4.5e9); it names κ, the digits and the variables. Of structures that are not dense: up to 500 variables.
 
     Raises:
         NotPositiveDefiniteError: no maximum: too few rows, constant columns, linear combinations, and variances of `LowRank` that

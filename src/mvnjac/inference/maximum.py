@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from mvnjac.conditioning import warn_if_ill_conditioned
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.dense import Dense
@@ -73,6 +74,7 @@ def fit_sample(
     if mean is not None:
         structure = _converted(Gaussian(mean, structure), choice.cls)
     gaussian = Gaussian(mean, structure, names=names, missing=missing)
+    warn_if_ill_conditioned(sample.name, gaussian, sample.namer, 3)
     return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Size, Tensor
 
 from mvnjac import model_file
 from mvnjac.covariance.base import Covariance
+from mvnjac.elements import elements
+from mvnjac.fingerprint import Fingerprint
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import hessian_of
+from mvnjac.operators import Operator
 from mvnjac.sample import Sample
+from mvnjac.selection import Part
 from mvnjac.words import counted
+
+if TYPE_CHECKING:
+    from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest
 
 
 @dataclass(frozen=True)
@@ -56,30 +66,92 @@ class Fit:
         """The variables' names."""
         return self.gaussian.names
 
-    def standard_errors(self) -> dict[str, Tensor]:
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters were estimated: those of the mean and the free ones of the covariance.
+
+        Of `LowRank` d k + d − k (k − 1)/2, because rotations of the factors leave Σ as it is; of `Kronecker` one less than the unique
+        elements of both matrices, because a scale may move from one to the other. Parameters that the estimate has at a boundary
+        count like all others: they were free to leave it.
+        """
+        model, covariance = self.gaussian._model, self.covariance
+        return (0 if model.mean_follows else model.d) + covariance.free_parameters(model.d)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, 2 p − 2 log-likelihood, p = `n_parameters` (Akaike 1974); smaller is better."""
+        return 2 * self.n_parameters - 2 * self.log_likelihood
+
+    @property
+    def bic(self) -> float:
+        """The Bayesian information criterion, p log n − 2 log-likelihood, n the sum of the weights (Schwarz 1978); smaller is
+        better."""
+        return self.n_parameters * math.log(self._sample.total) - 2 * self.log_likelihood
+
+    def likelihood_ratio_test(self, other: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
+        """This fit against another of the same rows, of which one is a restriction of the other: `inference.likelihood_ratio_test`,
+        the fit with fewer parameters being the restricted one."""
+        from mvnjac.inference.likelihood_ratio import likelihood_ratio_test
+
+        one, two = sorted((self, other), key=lambda fit: fit.n_parameters)
+        return likelihood_ratio_test(one, two, nested=nested)
+
+    def standard_errors(self, wrt: str | Sequence[str] | None = None) -> dict[str, Tensor]:
         """The standard errors of the estimates, in the parameters' own shapes: from the inverse of the expected information; where
         entries are missing, of the observed one, minus the Hessian (Kenward & Molenberghs 1998, *Likelihood based frequentist
         inference when data are missing at random*).
 
         Of a symmetric parameter both entries have that of the one element; what cannot vary has 0. Parameters that are known up
-        to a convention only (cov_factor, row_covariance and column_covariance) have none, and are left out.
+        to a convention only (cov_factor of several factors, row_covariance and column_covariance) have none, and are left out.
+
+        Args:
+            wrt: names of parameters, of the structure or of any dense parametrisation ("covariance_matrix", "correlation_matrix",
+                …), whose standard errors follow by the delta method; None: the mean and the structure's own.
+
+        Returns:
+            One tensor a parameter, by name.
 
         Raises:
+            UnknownNameError: no parameter of that name.
             MemoryLimitError: the information has no closed inverse and its matrix cannot fit.
+
+        Example:
+            >>> import torch, mvnjac
+            >>> x = torch.tensor([[1.0, 2.0], [3.0, 1.0], [2.0, 6.0], [0.0, 3.0]])
+            >>> mvnjac.fit(x, "diagonal").standard_errors("covariance_matrix")["covariance_matrix"]
+            tensor([[0.8839, 0.0000],
+                    [0.0000, 2.4749]], dtype=torch.float64)
         """
-        model, sample = self.gaussian._model, self._sample
-        sample.require_rows("standard errors")
-        if sample.complete:
-            variances = self.gaussian.fisher_information().inverse_diagonal() / sample.total
-        else:
-            rows = sample.origin + sample.rows
-            variances = -hessian_of(model, rows, None, sample.weights, True).inverse_diagonal()
+        model = self.gaussian._model
+        information, factor = self._information()
+        if wrt is not None:
+            return self._errors_of([wrt] if isinstance(wrt, str) else list(wrt), information, factor)
+        variances = information.inverse_diagonal() / factor
         result, first = {}, 0
         for name in model.default_names():
             kind = model.coordinates(name)
             if name not in self.covariance.unidentified:
                 result[name] = model.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
             first += kind.size
+        return result
+
+    def _information(self) -> tuple[Operator, float]:
+        """An operator and the factor that makes it the information of all rows."""
+        self._sample.require_rows("standard errors")
+        if self._sample.complete:
+            return self.gaussian.fisher_information(), self._sample.total
+        rows = self._sample.origin + self._sample.rows
+        return hessian_of(self.gaussian._model, rows, None, self._sample.weights, True), -1.0
+
+    def _errors_of(self, wrt: Sequence[str], information: Operator, factor: float) -> dict[str, Tensor]:
+        """By the delta method."""
+        model, result = self.gaussian._model, {}
+        for name in wrt:
+            part = Part(name, "unique", model.coordinates(name))
+            _, gradients = elements(model, model.default_names(), [part])
+            variances = (gradients * information.solve(gradients)).sum(-1) / factor
+            errors = variances.clamp(min=0).sqrt() if name not in self.covariance.unidentified else variances * math.nan
+            result[name] = model.shaped(name, part.coordinates.unpack(errors))
         return result
 
     def shaped(self, event: Size) -> Fit:
@@ -101,6 +173,7 @@ class Fit:
             "log_likelihood": repr(self.log_likelihood),
             "converged": str(self.converged).lower(),
             "score_ratio": repr(self.score_ratio),
+            model_file.ESTIMATED_FROM: Fingerprint.of(self._sample).to_json(),
         }
         model_file.write(Path(path), self.gaussian, about)
 

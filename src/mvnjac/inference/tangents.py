@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.inference.delta import Parameters, leaves
+from mvnjac.elements import gradients, leaves
+from mvnjac.inference.delta import Parameters
 from mvnjac.inference.estimating_functions import EstimatingFunctions
 
 
@@ -17,5 +18,4 @@ def tangents(estimating: EstimatingFunctions) -> Tensor:
         theta = Parameters(moved)
         packed = torch.cat([model.coordinates(name).pack(theta[name].reshape(-1) if name == "mean" else theta[name])
                             for name in estimating.names])  # fmt: skip
-        rows = [torch.autograd.grad(value, changes, retain_graph=True, materialize_grads=True) for value in packed]
-    return torch.stack([torch.cat(row) for row in rows])
+        return gradients(packed, changes)

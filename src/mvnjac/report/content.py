@@ -7,10 +7,14 @@ from pathlib import PurePath
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mvnjac import model_file
+from mvnjac.conditioning import Conditioning, conditioning
 from mvnjac.engines.run import Run
 from mvnjac.errors import UsageError
 from mvnjac.estimates import Data, Request, prepared
+from mvnjac.fingerprint import Fingerprint
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.structure import kebab
 from mvnjac.jacobian import Jacobian
@@ -18,7 +22,8 @@ from mvnjac.report.attempts import Unavailable, attempt
 from mvnjac.report.course import Cusum, Influences, cusum, influences
 from mvnjac.report.observations import observations
 from mvnjac.report.parameters import HeatMap, ParameterTable, TotalScore, estimated, given, total_score
-from mvnjac.report.quality import Conditioning, Missing, conditioning, missing_entries
+from mvnjac.report.quality import Missing, missing_entries
+from mvnjac.sample import Sample
 from mvnjac.words import counted
 
 #: the covariance of so many scores is still formed and inverted in seconds
@@ -34,7 +39,7 @@ class Content:
         names: the d variables; labels: (n,) of the rows; sorted: whether these are ascending.
         structure: of the covariance, as --structure calls it.
         log_likelihood: Σ log p.
-        estimate: whether the parameters are the maximum of the likelihood of these rows.
+        estimate: whether the parameters were estimated from these rows: here, or by the fit that wrote the model.
     """
 
     data: Data
@@ -74,9 +79,9 @@ def content(data: Data, request: Request, run: Run) -> Content:
     source, names, gaussian = prepared(data, request, run)
     rows = observations(data, source, names, _required_few(gaussian), run)
     J = gaussian.jacobian(rows.x)
-    total = total_score(J)
+    total, estimate = total_score(J), request.estimates or _estimated_from(request, gaussian, rows.x)
     errors = "observed" if bool(rows.x.isnan().any()) else "expected"
-    parameters, heat = estimated(J, errors) if total.at_maximum else given(J)
+    parameters, heat = estimated(J, errors) if estimate else given(J)
     covariance = gaussian.covariance
     return Content(
         data,
@@ -86,15 +91,22 @@ def content(data: Data, request: Request, run: Run) -> Content:
         rows.sorted,
         kebab(type(covariance).__name__),
         float(J.log_prob.sum()),
-        total.at_maximum,
+        estimate,
         total,
         parameters,
         heat,
-        attempt(lambda: influences(J, rows.labels, "observed" if total.at_maximum else "expected")),
-        _cusum(J, rows.labels, total.at_maximum),
+        attempt(lambda: influences(J, rows.labels, "observed" if estimate else "expected")),
+        _cusum(J, rows.labels, estimate),
         missing_entries(rows.x),
         conditioning(J._model.parameter("covariance_matrix").detach(), names),
     )
+
+
+def _estimated_from(request: Request, gaussian: Gaussian, x: Tensor) -> bool:
+    """Whether a model's file says that it was estimated from these rows."""
+    source = None if request.model is None else model_file.estimated_from(request.model)
+    sample = None if source is None else Sample.of(x, None, lambda i: f"variable {i}", "report")
+    return source is not None and sample is not None and source.matches(Fingerprint.of(sample))
 
 
 def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailable:

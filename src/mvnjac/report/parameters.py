@@ -18,8 +18,6 @@ from mvnjac.inference.estimating_functions import EstimatingFunctions
 from mvnjac.jacobian import Jacobian
 from mvnjac.report.attempts import Unavailable, attempt
 
-#: at a maximum √(sᵀ I⁻¹ s) is below this, as `Fit.converged` has it
-_MAXIMUM = 1e-6
 #: a map of more variables than this has cells that nobody can tell apart
 MAPPED = 60
 _SIGMA = "covariance_matrix"
@@ -57,13 +55,11 @@ class TotalScore:
 
     Attributes:
         statistic, df, p_value: χ²_df if the rows have this density.
-        at_maximum: whether the total score is 0 but for rounding: the parameters are an estimate from these rows.
     """
 
     statistic: float
     df: int
     p_value: float
-    at_maximum: bool
 
 
 def total_score(J: Jacobian) -> TotalScore:
@@ -72,7 +68,7 @@ def total_score(J: Jacobian) -> TotalScore:
     total = estimating.total()
     statistic = float(total @ estimating.solve("expected", total.unsqueeze(0)).squeeze(0))
     p_value = chi_squared_p_value(statistic, estimating.size)
-    return TotalScore(statistic, estimating.size, p_value, abs(statistic) ** 0.5 < _MAXIMUM)
+    return TotalScore(statistic, estimating.size, p_value)
 
 
 def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap | Unavailable]:

@@ -59,7 +59,9 @@ def _origin(content: Content) -> str:
     if request.model is not None:
         words = f"Mean and covariance ({content.structure}, {p} parameters) are those of the model {request.model.name}"
         return words + (
-            ", the maximum of the likelihood of these rows." if content.estimate else ", not estimated from these rows."
+            ", estimated from these rows by maximum likelihood."
+            if content.estimate
+            else ", taken as given: the file does not say that it was estimated from these rows."
         )
     given = [
         f"the {name} from {path.name}" for name, path in (("mean", request.mean), ("covariance", request.covariance)) if path
