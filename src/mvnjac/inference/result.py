@@ -30,6 +30,7 @@ class Fit:
         score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information: no total score is larger, in units of the
             square root of its information, by any parameter of any parametrisation. The search goes on until it is below 1e-8.
         message: the same in words.
+        boundary: the columns of parameters that stand at a bound of the search, such as "cov_diag[USD]"; [] where there are none.
     """
 
     gaussian: Gaussian
@@ -40,6 +41,7 @@ class Fit:
     score_ratio: float
     message: str
     _sample: Sample = field(repr=False)
+    boundary: list[str] = field(default_factory=list)
 
     @property
     def mean(self) -> Float[Tensor, "d"]:
