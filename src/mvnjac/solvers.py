@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.arithmetic import tracked
-from mvnjac.errors import SingularError
+from mvnjac.errors import SingularError, UnsolvedError
 
 #: the relative residual that an iteration must reach, in units of eps
 _RESIDUAL = 1e3
@@ -94,7 +94,7 @@ def conjugate_gradients(
     seen. tolerance: the relative residual, by default 1000 eps.
 
     Raises:
-        SingularError: if it does not converge: the residual reached is said.
+        UnsolvedError: a SingularError: it does not converge: the residual reached is said.
     """
     x, r = torch.zeros_like(b), b.clone()
     z = r if nearly_solved is None else nearly_solved(r)
@@ -111,7 +111,7 @@ def conjugate_gradients(
         z = r if nearly_solved is None else nearly_solved(r)
         square, before = (r * z).sum(), square
         direction = z + (square / before) * direction
-    raise SingularError(
+    raise UnsolvedError(
         f"{name}.solve: the iteration did not converge in {limit} steps: the residual is {float((square / first).sqrt()):.2g} "
         "of the right side; the matrix is singular or nearly so."
     )

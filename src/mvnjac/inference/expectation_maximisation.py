@@ -39,3 +39,42 @@ def improved(sample: Sample, covariance_matrix: Tensor, steps: int) -> tuple[Ten
         mean, covariance_matrix = step(sample, mean, covariance_matrix)
         refuse_combination(sample, covariance_matrix, VANISHED)
     return mean, covariance_matrix
+
+
+def factor_step(
+    sample: Sample, mean: Tensor, W: Tensor, v: Tensor, lower: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of EM for a factor model whose factors, but not whose missing entries, are what is completed.
+
+    Given what a row observes, its factors z have the mean ŵ = C⁻¹ Bᵀu and the covariance C⁻¹, C = I + BᵀB over what is observed; each
+    variable is then regressed on (z, 1) over the rows that have it, and what is left is its unique variance, or the bound.
+
+    Source: Rubin & Thayer 1982, *EM algorithms for ML factor analysis*.
+    """
+    k, seen = W.shape[-1], (~sample.rows.isnan()).to(W)
+    root = v.sqrt()
+    B, u = W / root.unsqueeze(-1), (sample.rows - mean).nan_to_num() / root
+    squares = torch.einsum("ia,ib->iab", B, B).reshape(len(B), k * k)
+    C = torch.eye(k, dtype=W.dtype, device=W.device) + (seen @ squares).reshape(-1, k, k)
+    covariances = torch.cholesky_inverse(torch.linalg.cholesky(C))
+    z = (covariances @ (u @ B).unsqueeze(-1)).squeeze(-1)
+    z = torch.cat([z, torch.ones_like(z[:, :1])], -1)  # the last regressor is 1
+    moments = torch.einsum("ma,mb->mab", z, z)
+    moments[:, :k, :k] += covariances
+    weights = sample.weights.unsqueeze(-1) * seen
+    x = sample.rows.nan_to_num()
+    normal = (weights.mT @ moments.reshape(len(moments), -1)).reshape(-1, k + 1, k + 1)
+    right = (weights * x).mT @ z
+    slopes = torch.linalg.solve(normal, right)
+    left = (weights * x * x).sum(0) - (slopes * right).sum(-1)
+    return slopes[:, k], slopes[:, :k], (left / weights.sum(0)).clamp(min=lower)
+
+
+def improved_factors(
+    sample: Sample, W: Tensor, v: Tensor, lower: float, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean, W and v after some steps from the sample's own mean."""
+    mean = torch.zeros_like(sample.origin)
+    for _ in range(steps):
+        mean, W, v = factor_step(sample, mean, W, v, lower)
+    return mean, W, v

@@ -12,6 +12,7 @@ from mvnjac.allocation import guarded
 from mvnjac.arguments import require_counts
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.estimation import LOWER
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.covariance.kronecker import Kronecker
 from mvnjac.errors import NotIdentifiedError, ShapeError
@@ -33,6 +34,7 @@ def fit(
     names: NamesArgument | None = None,
     max_iterations: int = 1000,
     progress: Progress | None = None,
+    lower: float = LOWER,
 ) -> Fit:
     """The mean and the covariance under which the rows are most likely.
 
@@ -52,8 +54,10 @@ def fit(
         missing: "marginalise": NaN is a missing entry, and each row is the marginal of what it observes.
         weights: (n,) not negative; a weight of 2 is a row that occurred twice.
         names: the variables' names, for columns and messages.
-        max_iterations: of the search.
-        progress: called with (phase, iteration, log-likelihood).
+        max_iterations: of the search, from each start.
+        progress: called with (phase, iteration, log-likelihood); of a search from several starts the largest so far.
+        lower: the least unique variance (`cov_diag` of `LowRank`), as a share of the variable's sample variance, between 0 and 1;
+            R's factanal has the same bound. Other structures have none.
 
     Returns:
         A `Fit`. `converged` says whether its estimate is a maximum; of a structure that is searched there may be several, and this
@@ -81,6 +85,8 @@ def fit(
         >>> estimate.mean, estimate.covariance.parameters["cov_diag"]
         (tensor([1.5000, 3.0000], dtype=torch.float64), tensor([1.2500, 3.5000], dtype=torch.float64))
     """
+    if not 0 < lower < 1:
+        raise ArgumentError(f"fit: lower is {lower!r}; expected a share of the variance, above 0 and below 1.")
     choice = choose(structure)
     model = _model(x, choice, names, missing)
     rows, each = _rows(model, x), None if weights is None else _valid_weights(weights, len(x), model.mean)
@@ -91,7 +97,7 @@ def fit(
         sample = Sample.of(rows[kept], None if each is None else each[kept], model.naming)
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing.")
-    result = fit_sample(sample, choice, names, missing, max_iterations, progress)
+    result = fit_sample(sample, choice, names, missing, max_iterations, progress, lower)
     return result if x.ndim == 2 else result.shaped(x.shape[1:])
 
 

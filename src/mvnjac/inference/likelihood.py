@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -10,8 +11,12 @@ from torch import Tensor
 
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.factor_analysis import Scoring
+from mvnjac.covariance.low_rank import LowRank
 from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.errors import UnsolvedError
 from mvnjac.gaussian import Gaussian
+from mvnjac.inference.quasi_newton import held_at
 from mvnjac.information import fisher_of
 from mvnjac.operators import FisherInformation
 from mvnjac.sample import Sample
@@ -33,9 +38,12 @@ class Likelihood:
     Attributes:
         names: the parameters.
         start: θ at the mean and the structure that were given.
+        lower: (p,) the bounds of θ: of each parameter in `least`, by its value; −inf elsewhere.
     """
 
-    def __init__(self, sample: Sample, mean: Tensor, structure: Covariance) -> None:
+    def __init__(
+        self, sample: Sample, mean: Tensor, structure: Covariance, least: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.sample, self._structure = sample, structure
         self._follows = structure.mean is not None
         self._by_mean = not (sample.complete or self._follows)
@@ -46,6 +54,9 @@ class Likelihood:
         self._logarithmic = [name in structure.positive for name in given]
         packed = [kind.pack(given[name]).reshape(-1) for name, kind in self._kinds.items()]
         self.start = torch.cat([p.log() if log else p for p, log in zip(packed, self._logarithmic, strict=True)])
+        bounds = least or {}
+        free = [p.new_full(p.shape, -torch.inf) for p in packed]
+        self.lower = torch.cat([bounds[name].log() if name in bounds else p for name, p in zip(given, free, strict=True)])
 
     def at(self, theta: Tensor) -> Point:
         """The likelihood there.
@@ -72,6 +83,10 @@ class Likelihood:
         """The largest entry, in absolute value, of a change of θ, among those that are logarithms."""
         parts = zip(self.split(change).values(), self._logarithmic, strict=True)
         return max((float(part.abs().max()) for part, log in parts if log), default=0.0)
+
+    def rounding(self, value: float) -> float:
+        """By how much a log-likelihood of about this value is uncertain."""
+        return rounding(self.sample, value)
 
     @property
     def by_chains(self) -> bool:
@@ -105,6 +120,7 @@ class Point:
         self.value, totals = sample.totals(gaussian, likelihood.names)
         self._stretch = likelihood.stretch(theta)
         self.score = likelihood.packed(totals) * self._stretch
+        self.held = held_at(theta, likelihood.lower, self.score)
 
     @property
     def structure(self) -> Covariance:
@@ -118,16 +134,52 @@ class Point:
     def natural(self, gradient: Tensor) -> Tensor:
         """About (n F)⁻¹ times a gradient by θ: a change of θ. F is that of the average observation; but of a structure with missing
         entries, whose patterns cost much, that of a complete one."""
+        if isinstance(self.structure, LowRank):
+            return self._scoring(gradient)
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._complete)
-        return solve(gradient / self._stretch) / self._stretch / self._likelihood.sample.total
+        b = gradient / self._stretch
+        try:
+            change = solve(b)
+        except UnsolvedError:  # a direction of the search may be any uphill
+            change = self._likelihood.units(self.gaussian).square() * b
+        return change / self._stretch / self._likelihood.sample.total
 
     @cached_property
     def score_ratio(self) -> float:
-        """√(sᵀ (n F)⁻¹ s), the same in all coordinates: no total score is larger, in units of the square root of its information,
-        by any parameter of any parametrisation (Cauchy & Schwarz)."""
+        """√(sᵀ (n F)⁻¹ s) of what is not held at a bound, the same in all coordinates: no total score is larger, in units of the
+        square root of its information, by any parameter of any parametrisation (Cauchy & Schwarz). NaN where an iteration with
+        the information does not end."""
+        if isinstance(self.structure, LowRank):
+            return self._ratio_of_factors()
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._observed)
         s = self.score / self._stretch
-        return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
+        try:
+            return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
+        except UnsolvedError:
+            return math.nan
+
+    def _ratio_of_factors(self) -> float:
+        """By iteration about the information of complete rows, which leaves out what a rotation of the factors changes."""
+        total, free = self._likelihood.sample.total, ~self.held
+
+        def product(change: Tensor) -> Tensor:
+            return total * self._observed.matvec(change * self._stretch) * self._stretch * free
+
+        score = self.score * free
+        try:
+            return abs(float(score @ conjugate_gradients("fit", product, score, self._scoring, _TOLERANCE))) ** 0.5
+        except UnsolvedError:
+            return math.nan
+
+    def _scoring(self, gradient: Tensor) -> Tensor:
+        """(n F)⁻¹ times a gradient, F of complete rows, in closed form."""
+        parts, total = self._likelihood.split(gradient), self._likelihood.sample.total
+        covariance, d = self.structure, self._likelihood.sample.d
+        held = self._likelihood.split(self.held)["cov_diag"]
+        W, v = covariance.parameters["cov_factor"], covariance.parameters["cov_diag"]
+        by_factor, by_log = Scoring(W, v, held).solve(parts["cov_factor"].reshape(W.shape), parts["cov_diag"])
+        mean = [covariance.times(self.gaussian._model.prepared()[1], parts["mean"])] if "mean" in parts else []
+        return torch.cat([*mean, by_factor.reshape(-1), by_log.reshape(d)]) / total
 
     def _dense_solution(self, b: Tensor) -> Tensor:
         """By the information of the patterns, that of complete rows, which is closed form, being nearly the same."""
@@ -155,3 +207,8 @@ class Point:
 
 def _kind(structure: Covariance, name: str, d: int) -> Coordinates:
     return vector(d) if name == "mean" else structure.coordinates_of(name, d)
+
+
+def rounding(sample: Sample, value: float) -> float:
+    """By how much a log-likelihood of about this value is uncertain: 10 eps (|ℓ| + n d), it being a sum of n d terms or so."""
+    return 10 * torch.finfo(torch.float64).eps * (abs(value) + sample.total * sample.d)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
@@ -13,8 +15,10 @@ from mvnjac import model_file
 from mvnjac.covariance.base import Covariance
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import hessian_of
+from mvnjac.operators import Operator
 from mvnjac.sample import Sample
 from mvnjac.words import counted
+from mvnjac.solvers import dense_solution
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Fit:
         inference when data are missing at random*).
 
         Of a symmetric parameter both entries have that of the one element; what cannot vary has 0. Parameters that are known up
-        to a convention only (cov_factor, row_covariance and column_covariance) have none, and are left out.
+        to a convention only (cov_factor, row_covariance and column_covariance) have none, and are left out. What stands at a bound has
+        NaN, and the others' errors are those given that it stands there.
 
         Raises:
             MemoryLimitError: the information has no closed inverse and its matrix cannot fit.
@@ -72,10 +77,12 @@ class Fit:
         model, sample = self.gaussian._model, self._sample
         sample.require_rows("standard errors")
         if sample.complete:
-            variances = self.gaussian.fisher_information().inverse_diagonal() / sample.total
+            information: Operator = self.gaussian.fisher_information()
+            scale = 1 / sample.total
         else:
             rows = sample.origin + sample.rows
-            variances = -hessian_of(model, rows, None, sample.weights, True).inverse_diagonal()
+            information, scale = hessian_of(model, rows, None, sample.weights, True), -1.0
+        variances = scale * (self._conditional(information) if self.boundary else information.inverse_diagonal())
         result, first = {}, 0
         for name in model.default_names():
             kind = model.coordinates(name)
@@ -83,6 +90,15 @@ class Fit:
                 result[name] = model.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
             first += kind.size
         return result
+
+    def _conditional(self, information: Operator) -> Tensor:
+        """The diagonal of the inverse of what is left without the parameters at a bound; NaN for these."""
+        full = information.matrix()
+        free = torch.tensor([column not in self.boundary for column in information.columns()], device=full.device)
+        matrix = full[free][:, free]
+        units = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        variances = dense_solution("standard_errors", matrix, units, self.covariance.redundant).diagonal()
+        return matrix.new_full(free.shape, torch.nan).masked_scatter(free, variances)
 
     def shaped(self, event: Size) -> Fit:
         """The same estimate, the mean being a matrix."""
@@ -103,6 +119,7 @@ class Fit:
             "log_likelihood": repr(self.log_likelihood),
             "converged": str(self.converged).lower(),
             "score_ratio": repr(self.score_ratio),
+            "boundary": json.dumps(self.boundary),
         }
         model_file.write(Path(path), self.gaussian, about)
 
@@ -112,3 +129,9 @@ class Fit:
             f"log-likelihood {self.log_likelihood:.10g}; "
             f"{self.message}"
         )
+
+
+def columns_of(gaussian: Gaussian, name: str) -> list[str]:
+    """The columns of one parameter."""
+    model = gaussian._model
+    return [name + label for label in model.coordinates(name).labels(model.labels_of(name))]
