@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mvnjac.covariance import factor_analysis
 from mvnjac.covariance.low_rank import LowRank
-from mvnjac.inference.expectation_maximisation import improved_factors
+from mvnjac.inference import incomplete_factors
+from mvnjac.inference.factor_likelihood import FactorLikelihood
 from mvnjac.inference.factor_profile import FactorProfile
-from mvnjac.inference.likelihood import Likelihood
-from mvnjac.inference.quasi_newton import Ascent, Objective, Point, ascend
+from mvnjac.inference.quasi_newton import Ascent, Point, ascend
 from mvnjac.sample import Sample
 
 #: how often EM brings a start nearer
@@ -53,13 +53,12 @@ def _with_gaps(sample: Sample, given: LowRank | None, k: int, lower: float, most
     if held is sample:
         return _highest([ascend(likelihood, most, watched) for likelihood in likelihoods])
     best = _highest([ascend(likelihood, most, lambda *_: None) for likelihood in likelihoods]).point.gaussian
-    least = torch.full_like(best.mean, lower)
-    return ascend(Likelihood(sample, best.mean, best.covariance, {"cov_diag": least}), most, watched)
+    return ascend(FactorLikelihood(sample, best.mean, *best.covariance.parameters.values(), lower), most, watched)
 
 
-def _likelihood(sample: Sample, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> Objective:
-    mean, W, v = improved_factors(sample, cov_factor, cov_diag.clamp(min=lower), lower, _EM_STEPS)
-    return Likelihood(sample, mean, LowRank(W, v), {"cov_diag": torch.full_like(v, lower)})
+def _likelihood(sample: Sample, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:
+    start = incomplete_factors.improved(sample, cov_factor, cov_diag.clamp(min=lower), lower, _EM_STEPS)
+    return FactorLikelihood(sample, *start, lower)
 
 
 def _starts(sample: Sample, k: int, lower: float, most: int) -> list[dict[str, Tensor]]:

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.factor_analysis import Scoring
-from mvnjac.covariance.low_rank import LowRank
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import UnsolvedError
 from mvnjac.gaussian import Gaussian
@@ -24,7 +22,7 @@ from mvnjac.solvers import conjugate_gradients
 
 MARGINALISE = "marginalise"
 #: a direction of the search, and the size of a score, need no more digits
-_TOLERANCE = 1e-2
+TOLERANCE = 1e-2
 #: the largest information that is solved with as a matrix
 _DENSE_SIZE = 500
 
@@ -37,13 +35,10 @@ class Likelihood:
 
     Attributes:
         names: the parameters.
-        start: θ at the mean and the structure that were given.
-        lower: (p,) the bounds of θ: of each parameter in `least`, by its value; −inf elsewhere.
+        start: θ at the mean and the structure that were given; lower: the bounds of θ: none here.
     """
 
-    def __init__(
-        self, sample: Sample, mean: Tensor, structure: Covariance, least: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, sample: Sample, mean: Tensor, structure: Covariance) -> None:
         self.sample, self._structure = sample, structure
         self._follows = structure.mean is not None
         self._by_mean = not (sample.complete or self._follows)
@@ -54,9 +49,7 @@ class Likelihood:
         self._logarithmic = [name in structure.positive for name in given]
         packed = [kind.pack(given[name]).reshape(-1) for name, kind in self._kinds.items()]
         self.start = torch.cat([p.log() if log else p for p, log in zip(packed, self._logarithmic, strict=True)])
-        bounds = least or {}
-        free = [p.new_full(p.shape, -torch.inf) for p in packed]
-        self.lower = torch.cat([bounds[name].log() if name in bounds else p for name, p in zip(given, free, strict=True)])
+        self.lower = torch.full_like(self.start, -torch.inf)
 
     def at(self, theta: Tensor) -> Point:
         """The likelihood there.
@@ -64,11 +57,23 @@ class Likelihood:
         Raises:
             NotPositiveDefiniteError, NotFiniteError: θ is no density.
         """
+        return Point(self, theta, self.gaussian(theta))
+
+    def gaussian(self, theta: Tensor) -> Gaussian:
+        """The density at θ."""
         parts = zip(self.split(theta).values(), self._kinds.values(), self._logarithmic, strict=True)
         values = [kind.unpack(part.exp() if log else part) for part, kind, log in parts]
         mean = values.pop(0) if self._by_mean else None if self._follows else torch.zeros_like(self.sample.origin)
         missing = None if self.sample.complete else MARGINALISE
-        return Point(self, theta, Gaussian(mean, self._structure.at(values), missing=missing))
+        return Gaussian(mean, self._structure.at(values), missing=missing)
+
+    def totals(self, gaussian: Gaussian) -> tuple[float, dict[str, Tensor]]:
+        """The log-likelihood of all observations, and its gradients by the parameters."""
+        return self.sample.totals(gaussian, self.names)
+
+    def rounding(self, value: float) -> float:
+        """By how much a log-likelihood of about this value is uncertain."""
+        return rounding(self.sample, value)
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """The part of θ (or of a change of it, or of a score) that is each parameter's."""
@@ -83,10 +88,6 @@ class Likelihood:
         """The largest entry, in absolute value, of a change of θ, among those that are logarithms."""
         parts = zip(self.split(change).values(), self._logarithmic, strict=True)
         return max((float(part.abs().max()) for part, log in parts if log), default=0.0)
-
-    def rounding(self, value: float) -> float:
-        """By how much a log-likelihood of about this value is uncertain."""
-        return rounding(self.sample, value)
 
     @property
     def by_chains(self) -> bool:
@@ -115,9 +116,8 @@ class Point:
     """
 
     def __init__(self, likelihood: Likelihood, theta: Tensor, gaussian: Gaussian) -> None:
-        sample = likelihood.sample
         self._likelihood, self.theta, self.gaussian = likelihood, theta, gaussian
-        self.value, totals = sample.totals(gaussian, likelihood.names)
+        self.value, totals = likelihood.totals(gaussian)
         self._stretch = likelihood.stretch(theta)
         self.score = likelihood.packed(totals) * self._stretch
         self.held = held_at(theta, likelihood.lower, self.score)
@@ -134,23 +134,18 @@ class Point:
     def natural(self, gradient: Tensor) -> Tensor:
         """About (n F)⁻¹ times a gradient by θ: a change of θ. F is that of the average observation; but of a structure with missing
         entries, whose patterns cost much, that of a complete one."""
-        if isinstance(self.structure, LowRank):
-            return self._scoring(gradient)
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._complete)
         b = gradient / self._stretch
         try:
             change = solve(b)
-        except UnsolvedError:  # a direction of the search may be any uphill
+        except UnsolvedError:  # any direction uphill will do
             change = self._likelihood.units(self.gaussian).square() * b
         return change / self._stretch / self._likelihood.sample.total
 
     @cached_property
     def score_ratio(self) -> float:
-        """√(sᵀ (n F)⁻¹ s) of what is not held at a bound, the same in all coordinates: no total score is larger, in units of the
-        square root of its information, by any parameter of any parametrisation (Cauchy & Schwarz). NaN where an iteration with
-        the information does not end."""
-        if isinstance(self.structure, LowRank):
-            return self._ratio_of_factors()
+        """√(sᵀ (n F)⁻¹ s), the same in all coordinates: no total score is larger, in units of the square root of its information,
+        by any parameter of any parametrisation (Cauchy & Schwarz). NaN where an iteration with the information does not end."""
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._observed)
         s = self.score / self._stretch
         try:
@@ -158,38 +153,15 @@ class Point:
         except UnsolvedError:
             return math.nan
 
-    def _ratio_of_factors(self) -> float:
-        """By iteration about the information of complete rows, which leaves out what a rotation of the factors changes."""
-        total, free = self._likelihood.sample.total, ~self.held
-
-        def product(change: Tensor) -> Tensor:
-            return total * self._observed.matvec(change * self._stretch) * self._stretch * free
-
-        score = self.score * free
-        try:
-            return abs(float(score @ conjugate_gradients("fit", product, score, self._scoring, _TOLERANCE))) ** 0.5
-        except UnsolvedError:
-            return math.nan
-
-    def _scoring(self, gradient: Tensor) -> Tensor:
-        """(n F)⁻¹ times a gradient, F of complete rows, in closed form."""
-        parts, total = self._likelihood.split(gradient), self._likelihood.sample.total
-        covariance, d = self.structure, self._likelihood.sample.d
-        held = self._likelihood.split(self.held)["cov_diag"]
-        W, v = covariance.parameters["cov_factor"], covariance.parameters["cov_diag"]
-        by_factor, by_log = Scoring(W, v, held).solve(parts["cov_factor"].reshape(W.shape), parts["cov_diag"])
-        mean = [covariance.times(self.gaussian._model.prepared()[1], parts["mean"])] if "mean" in parts else []
-        return torch.cat([*mean, by_factor.reshape(-1), by_log.reshape(d)]) / total
-
     def _dense_solution(self, b: Tensor) -> Tensor:
         """By the information of the patterns, that of complete rows, which is closed form, being nearly the same."""
-        return conjugate_gradients("fit", self._observed.matvec, b, self._complete.solve, _TOLERANCE)
+        return conjugate_gradients("fit", self._observed.matvec, b, self._complete.solve, TOLERANCE)
 
     def _solver(self, information: FisherInformation) -> Callable[[Tensor], Tensor]:
         if information.shape[-1] <= _DENSE_SIZE or information.closed:
             return information.solve
         units = self._likelihood.units(self.gaussian)
-        return lambda b: conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, _TOLERANCE)
+        return lambda b: conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, TOLERANCE)
 
     @cached_property
     def _observed(self) -> FisherInformation:
