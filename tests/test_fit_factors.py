@@ -148,10 +148,10 @@ def assert_heywood(seed: int) -> bool:
     """At a bound next to 0 the closed form; at the usual bound what scipy finds. Whether there was a Heywood case."""
     x = three(seed)
     limit, squared = closed_form(x)
-    near = mvnjac.fit(x, "low-rank:1", lower=1e-10)
+    near = mvnjac.fit(x, "low-rank:1", lower=1e-8)
     assert near.converged, near.message
     assert near.log_likelihood == pytest.approx(limit, rel=0, abs=1e-5)
-    proper = all(0 < square < 1 - 1e-9 for square in squared)
+    proper = all(0 < square < 1 - 1e-8 for square in squared)
     assert bool(near.boundary) == (not proper)
     estimate = mvnjac.fit(x, "low-rank:1")
     assert estimate.converged, estimate.message
@@ -223,9 +223,7 @@ def test_the_bound_is_an_argument() -> None:
 
 def test_bounds_in_blocks_are_named_by_their_blocks() -> None:
     x, alone = heywood()
-    blocks = mvnjac.BlockDiagonal(
-        [mvnjac.Isotropic(torch.tensor(1.0)), mvnjac.LowRank(torch.ones(7, 2), torch.ones(7))], [2, 7]
-    )
+    blocks = mvnjac.BlockDiagonal([mvnjac.Isotropic(torch.tensor(1.0).double()), alone.covariance], [2, 7])
     estimate = mvnjac.fit(torch.cat([sample(150, 2), x], 1), blocks, names=list("xyabcdefg"))
     assert estimate.boundary == ["blocks[1].cov_diag[c]", "blocks[1].cov_diag[g]"]
     assert estimate.standard_errors()["blocks[1].cov_diag"].isnan().sum() == 2
@@ -304,7 +302,7 @@ def test_many_variables_are_solved_by_iteration(monkeypatch: pytest.MonkeyPatch)
 def test_one_start_is_enough_where_it_is_given() -> None:
     x = sample(400, 9, k=3, seed=2)
     estimate = mvnjac.fit(x, "low-rank:3")
-    again = mvnjac.fit(x, mvnjac.LowRank(torch.ones(9, 3), x.var(0)))
+    again = mvnjac.fit(x, mvnjac.LowRank(torch.ones(9, 3).double(), x.var(0)))
     assert again.log_likelihood == pytest.approx(estimate.log_likelihood, abs=1e-7)
     assert ratio(again, x) < REQUIRED
 
@@ -315,9 +313,9 @@ def test_one_start_is_enough_where_it_is_given() -> None:
 def test_a_search_that_rounding_has_stopped_has_converged() -> None:
     """Series that were integrated twice: the information is nearly singular, and 1e-6 of a standard error cannot be seen."""
     ratios = []
-    for seed in range(12):
+    for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(20, 20, generator=generator).double().cumsum(1).cumsum(1)
+        x = torch.randn(40, 40, generator=generator, dtype=torch.float64).cumsum(1).cumsum(1)
         estimate = mvnjac.fit(x, "ar:2")
         assert estimate.converged, estimate.message
         ratios.append(estimate.score_ratio)
