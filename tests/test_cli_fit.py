@@ -162,11 +162,35 @@ def test_errors(table: Path, tmp_path: Path, capsys, options: list[str], code: i
     assert set(tmp_path.iterdir()) == before, "something half-written is left behind"
 
 
-def test_a_heywood_case_names_the_variable(tmp_path: Path, capsys) -> None:
-    code, _, err = run("fit", *RETURNS, "--structure", "low-rank:8", "-o", tmp_path / "m.safetensors", capsys=capsys)
-    assert code == 3
-    assert "Heywood" in err
-    assert "cov_diag of '" in err
+def test_a_heywood_case_is_named_and_kept(tmp_path: Path, capsys) -> None:
+    """In the file, and by what is made of it: no standard error at the bound, and the others given that it is there."""
+    path = tmp_path / "m.safetensors"
+    code, _, err = run("fit", *RETURNS, "--structure", "low-rank:8", "-o", path, capsys=capsys)
+    assert code == 0
+    assert "at the bound, 0.005 of the variance (a Heywood case): cov_diag[" in err
+    estimate = mvnjac.fit(torch.from_numpy(returns().to_numpy()), "low-rank:8", names=COMPLETE)
+    loaded = mvnjac.load(path)
+    assert loaded.boundary == estimate.boundary
+    assert "cov_diag[HKD]" in loaded.boundary
+    code, out, _ = run("score", *RETURNS, "--model", path, "--wrt", "cov_diag", "--format", "json", capsys=capsys)
+    assert code == 0
+    for entry, error in zip(json.loads(out)["parameters"], estimate.standard_errors()["cov_diag"], strict=True):
+        if entry["parameter"] in estimate.boundary:
+            assert entry["expected_error"] is entry["observed_error"] is None
+        else:
+            assert entry["expected_error"] == pytest.approx(float(error), rel=1e-4)
+            assert entry["observed_error"] is not None
+
+
+def test_the_bound_is_an_option(tmp_path: Path, capsys) -> None:
+    arguments = ["fit", *RETURNS, "--structure", "low-rank:7", "--lower", "0.02", "-o", tmp_path / "m.safetensors"]
+    code, _, err = run(*arguments, capsys=capsys)
+    assert code == 0
+    assert "at the bound, 0.02 of the variance" in err
+    arguments[arguments.index("0.02")] = "0"
+    code, _, err = run(*arguments, capsys=capsys)
+    assert code == 2
+    assert "--lower: 0.0 is no share of the variance" in err
 
 
 def test_only_one_source_of_the_covariance(table: Path, model: Path, tmp_path: Path, capsys) -> None:

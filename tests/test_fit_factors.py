@@ -1,7 +1,8 @@
-"""Fits of factor models: the same maximum whatever the units and the order of the columns; Heywood cases; where rounding ends a search."""
+"""Fits of factor models: one maximum whatever the units and the order of columns; Heywood cases; where rounding ends a search."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -74,7 +75,7 @@ def assert_one_maximum(d: int, n: int, k: int, seed: int, gaps: bool) -> None:
 
 
 def assert_stationary(x: Tensor, estimate: mvnjac.Fit, held: Tensor) -> None:
-    """By autograd through the definition: no change of W or of a free log v raises the likelihood; those that are held would fall on."""
+    """By autograd through the definition: no change of W or of a free log v raises the likelihood; what is held would fall on."""
     S, n = torch.cov(x.mT, correction=0), len(x)
     W, log_v = (t.detach().requires_grad_() for t in (estimate.covariance.parameters["cov_factor"],
                 estimate.covariance.parameters["cov_diag"].log()))  # fmt: skip
@@ -217,7 +218,7 @@ def test_the_bound_is_an_argument() -> None:
         assert f"at the bound, {lower:g} of the variance" in str(estimate)
     assert shares == pytest.approx({lower: lower for lower in shares})
     for lower in (0.0, -0.1, 1.0, math.nan):
-        with pytest.raises(errors.ArgumentError, match="fit: lower is .* expected a share of the variance"):
+        with pytest.raises(errors.ArgumentError, match=r"fit: lower is .* expected a share of the variance"):
             mvnjac.fit(x, "low-rank:2", lower=lower)
 
 
@@ -271,8 +272,10 @@ def test_the_information_of_incomplete_rows_is_that_of_the_patterns() -> None:
 
 def test_em_never_lowers_the_likelihood() -> None:
     _, found, _, W, v = incomplete()
-    values = [incomplete_factors.totals(found, *incomplete_factors.improved(found, W, v, LOWER, steps))[0] for steps in range(8)]
-    assert all(after > before for before, after in zip(values, values[1:], strict=False))
+    values = [
+        incomplete_factors.totals(found, *incomplete_factors.improved(found, W, v, LOWER, steps))[0] for steps in range(8)
+    ]
+    assert all(after > before for before, after in itertools.pairwise(values))
 
 
 @pytest.mark.parametrize("held", [[], [1, 4]])

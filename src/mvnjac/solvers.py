@@ -79,6 +79,20 @@ def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
             "over no rows has, or entries of very different sizes; add rows, or leave out parameters by wrt=."
         ) from error
     return values, Q
+def conditional_diagonal(A: Tensor, free: Tensor, redundant: bool, meat: Tensor | None = None) -> Tensor:
+    """(p,) the diagonal of the inverse of the rows and columns of A (p, p) that are free, or of that inverse times `meat` times it; NaN
+    for the others.
+
+    redundant: as in `dense_solution`.
+    """
+    inner = A[free][:, free]
+
+    def solve(b: Tensor) -> Tensor:
+        return dense_solution("information", inner, b, redundant)
+
+    unit = torch.eye(len(inner), dtype=A.dtype, device=A.device)
+    found = solve(unit) if meat is None else solve(solve(meat[free][:, free]).mT)
+    return A.new_full(free.shape, torch.nan).masked_scatter(free, found.diagonal())
 
 
 def conjugate_gradients(

@@ -25,7 +25,7 @@ from mvnjac.model import Model
 from mvnjac.moments import Moments
 from mvnjac.operators import Hessian
 from mvnjac.sample import Sample
-from mvnjac.solvers import dense_solution
+from mvnjac.solvers import conditional_diagonal, dense_solution
 from mvnjac.whitened import Sums
 
 #: the informations and covariances of scores that errors can be taken from, of rows that come batch by batch
@@ -44,7 +44,10 @@ class StandardErrors:
         self._model, self._columns, self.kinds = gaussian._model, list(columns), tuple(kinds)
         dense = isinstance(self._model.covariance, DenseParametrisation)
         kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
-        self._parts = [kind(self._model, names, self.kinds) for names in complete_parametrisations(self._model, self._columns)]
+        self._parts = [
+            kind(self._model, names, self.kinds, gaussian.boundary)
+            for names in complete_parametrisations(self._model, self._columns)
+        ]
 
     def sums(self, derivatives: Derivatives, informations: bool = True) -> Bundle:
         """What the errors need of some rows; that of all rows is merged.
@@ -98,12 +101,16 @@ def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list
 
 
 class _Information(ABC):
-    """The informations by the parameters of one parametrisation, from sums over rows."""
+    """The informations by the parameters of one parametrisation, from sums over rows. Of parameters at a bound there are no errors;
+    those of the others are conditional on them."""
 
-    def __init__(self, model: Model, names: Sequence[str], kinds: Sequence[str]) -> None:
+    def __init__(self, model: Model, names: Sequence[str], kinds: Sequence[str], boundary: Sequence[str]) -> None:
         self._model, self._names, self._kinds = model, list(names), kinds
         self._once = fisher_of(model, names)
         self.columns, self._size = self._once.columns(), self._once.shape[-1]
+        at_bound = set(boundary).intersection(self.columns)
+        free = [column not in at_bound for column in self.columns]
+        self._free = torch.tensor(free, device=self._once.device) if at_bound else None
 
     @abstractmethod
     def sums(self, derivatives: Derivatives) -> Any:
@@ -160,6 +167,8 @@ class _Structured(_Information):
     def expected(self, sums: Moments) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
+        if self._free is not None:
+            return conditional_diagonal(self._once.matrix(), self._free, self._once.redundant) / sums.count
         return self._once.inverse_diagonal() / sums.count
 
     def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
@@ -167,6 +176,8 @@ class _Structured(_Information):
             return None
         sample = Sample.of_moments(sums, self._model.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
+        if self._free is not None:
+            return conditional_diagonal(-hessian.matrix(), self._free, self._once.redundant, meat)
         return _of_hessian(hessian, meat)
 
 
@@ -184,12 +195,15 @@ class _Incomplete(_Information):
         return Totals(found)
 
     def expected(self, sums: Totals) -> Tensor | None:
-        return self._solution(sums["expected"], self._identity()).diagonal() if sums.tensors else None
+        return self._variances(sums["expected"], None) if sums.tensors else None
 
     def observed(self, sums: Totals, meat: Tensor | None = None) -> Tensor | None:
-        if not sums.tensors:
-            return None
-        A = sums["observed"]
+        return self._variances(sums["observed"], meat) if sums.tensors else None
+
+    def _variances(self, A: Tensor, meat: Tensor | None) -> Tensor:
+        """The diagonal of A⁻¹, or with a meat B of A⁻¹ B A⁻¹."""
+        if self._free is not None:
+            return conditional_diagonal(A, self._free, self._once.redundant, meat)
         if meat is None:
             return self._solution(A, self._identity()).diagonal()
         return self._solution(A, self._solution(A, meat).mT).diagonal()

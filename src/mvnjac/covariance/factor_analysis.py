@@ -1,4 +1,4 @@
-"""Factor analysis: where the search for the maximum of the likelihood of `LowRank` starts, in which metric it moves, which rotation it
+"""Factor analysis: where the search for the maximum of the likelihood of `LowRank` starts, its metric, and the rotation that a fit
 reports.
 
 Source: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*; the first start is Jöreskog's (1967, *Some contributions to
@@ -37,8 +37,8 @@ def starts(sample: Sample, rows: Tensor, k: int, lower: float) -> list[Tensor]:
     """Vectors v (d,) from which the likelihood's maxima are searched: functions of the correlations alone, whatever the order of the
     variables.
 
-    They are Jöreskog's, (1 − k/2d)/(S⁻¹)ᵢᵢ, where S has an inverse; what k principal components leave, beyond their share of noise; half
-    of each variance; and, against local maxima, those in which one of the best explained variables begins at the bound.
+    They are Jöreskog's, (1 − k/2d)/(S⁻¹)ᵢᵢ, where S has an inverse; what k principal components leave beyond their share of noise;
+    half of each variance; and, against local maxima, those in which one of the best explained variables begins at the bound.
 
     Args:
         rows: (m, d) whose Gram matrix is the correlations; lower: the bound, in variances.
@@ -76,7 +76,7 @@ def spectrum(rows: Tensor, spread: float = 1.0) -> tuple[Tensor, Tensor]:
 class Scoring:
     """The inverse information of a complete observation by W and log v, on what no rotation of the factors leaves alone.
 
-    With B = diag(v)^-½ W = U s Vᵀ and Λ = 1 + s², a change of Σ seen from diag(v)^-½ Λ^-½ in the basis of U and its complement has a part
+    With B = diag(v)^-½ W = U s Vᵀ and Λ = 1 + s², a change of Σ, whitened and in the basis of U and its complement, has a part
     within U, a part between, and a part beyond: the changes of W reach all of the first two and none of the third, which is that of the
     changes δ of log v, (I − UUᵀ) diag(δ) (I − UUᵀ). So δ is solved for alone, with the matrix of the squared elements of I − UUᵀ, and
     the change of W follows. The change of B within U is the smallest there is: no rotation.

@@ -72,4 +72,5 @@ class FactorPoint(Point):
 
     @cached_property
     def _scoring(self) -> Scoring:
-        return Scoring(*self.structure.parameters.values(), self._likelihood.split(self.held)["cov_diag"])
+        W, v = self.structure.parameters.values()
+        return Scoring(W, v, self._likelihood.split(self.held)["cov_diag"])

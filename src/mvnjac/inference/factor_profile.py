@@ -52,7 +52,7 @@ class FactorProfile:
 
 
 class ProfilePoint:
-    """The log-likelihood at one log v and the best loadings for it: `theta`, `value`, `score`, `held` as a point of a search has them."""
+    """The log-likelihood at one log v and the best loadings for it: a point of a search, with its `theta`, `value`, `score`, `held`."""
 
     def __init__(self, profile: FactorProfile, theta: Tensor) -> None:
         self._profile, self.theta, d = profile, theta, len(theta)

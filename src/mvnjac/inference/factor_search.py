@@ -53,7 +53,8 @@ def _with_gaps(sample: Sample, given: LowRank | None, k: int, lower: float, most
     if held is sample:
         return _highest([ascend(likelihood, most, watched) for likelihood in likelihoods])
     best = _highest([ascend(likelihood, most, lambda *_: None) for likelihood in likelihoods]).point.gaussian
-    return ascend(FactorLikelihood(sample, best.mean, *best.covariance.parameters.values(), lower), most, watched)
+    W, v = best.covariance.parameters.values()
+    return ascend(FactorLikelihood(sample, best.mean, W, v, lower), most, watched)
 
 
 def _likelihood(sample: Sample, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:

@@ -52,7 +52,8 @@ def parts(sample: Sample, mean: Tensor, W: Tensor, v: Tensor) -> Iterator[Rows]:
 def totals(sample: Sample, mean: Tensor, W: Tensor, v: Tensor) -> tuple[float, dict[str, Tensor]]:
     """The log-likelihood of all observations, and its gradients by the mean, W and v."""
     root, d = v.sqrt(), len(v)
-    value, by_mean, squares, common, covariance = 0.0, *[torch.zeros_like(v) for _ in range(2)], torch.zeros_like(W), 0.0
+    value, by_mean, squares, common = 0.0, torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(W)
+    covariance = W.new_zeros(d, W.shape[-1] ** 2)  # Σ w C⁻¹ over the rows that have a variable
     for some in parts(sample, mean, W, v):
         e = some.seen * (some.u - some.z @ some.B.mT)
         constant = some.seen @ (v.log() + math.log(2 * math.pi)) + some.log_dets
@@ -61,9 +62,8 @@ def totals(sample: Sample, mean: Tensor, W: Tensor, v: Tensor) -> tuple[float, d
         by_mean, squares = by_mean + weighted.sum(0), squares + (weighted * e).sum(0)
         common = common + weighted.mT @ some.z
         covariance = covariance + (some.weights * some.seen).mT @ some.covariances.flatten(1)
-    covariance = torch.as_tensor(covariance).reshape(d, *W.shape[-1:], -1)  # Σ w C⁻¹ over the rows that have a variable
     B = W / root.unsqueeze(-1)
-    pulled = (B.unsqueeze(-2) @ covariance).squeeze(-2)
+    pulled = (B.unsqueeze(-2) @ covariance.reshape(d, *W.shape[-1:], -1)).squeeze(-2)
     count = (sample.weights.unsqueeze(-1) * ~sample.rows.isnan()).sum(0)
     return value, {
         "mean": by_mean / root,

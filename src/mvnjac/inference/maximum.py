@@ -22,7 +22,7 @@ from mvnjac.inference.expectation_maximisation import improved
 from mvnjac.inference.factor_search import search
 from mvnjac.inference.likelihood import Likelihood
 from mvnjac.inference.quasi_newton import ENOUGH, Ascent, Point, ascend
-from mvnjac.inference.result import Fit, columns_of
+from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice
 from mvnjac.names import NamesArgument
 from mvnjac.sample import Sample
@@ -83,11 +83,10 @@ def fit_sample(
     if mean is not None:
         structure = _converted(Gaussian(mean, structure), choice.cls)
     gaussian = Gaussian(mean, structure, names=names, missing=missing)
-    boundary = _boundary(gaussian, point.structure, lower)
-    if boundary:
-        message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(boundary)}"
-    value = point.value + shift
-    return Fit(gaussian, value, sample.count, ascent.iterations, converged, point.score_ratio, message, sample, boundary)
+    gaussian.boundary = _boundary(gaussian, point.structure, lower)
+    if gaussian.boundary:
+        message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(gaussian.boundary)}"
+    return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
 
 
 def _fit_blocks(
@@ -106,11 +105,10 @@ def _fit_blocks(
         fits.append(fit_sample(part, Choice(type(block), instance=block), None, missing, max_iterations, progress, lower))
     covariance = BlockDiagonal([each.covariance for each in fits], start.sizes)
     gaussian = Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing)
-    boundary = []
     for i, each in enumerate(fits):
         for name in each.covariance.bounded:
-            there = [column in each.boundary for column in columns_of(each.gaussian, name)]
-            boundary += itertools.compress(columns_of(gaussian, f"blocks[{i}].{name}"), there)
+            there = [column in each.boundary for column in each.gaussian.columns(name)]
+            gaussian.boundary += itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), there)
     return Fit(
         gaussian,
         sum(each.log_likelihood for each in fits),
@@ -120,7 +118,6 @@ def _fit_blocks(
         sum(each.score_ratio**2 for each in fits) ** 0.5,
         "; ".join(f"blocks[{i}]: {each.message}" for i, each in enumerate(fits)),
         sample,
-        boundary,
     )
 
 
@@ -129,7 +126,7 @@ def _boundary(gaussian: Gaussian, found: Covariance, lower: float) -> list[str]:
     return [
         column
         for name in found.bounded
-        for column, value in zip(columns_of(gaussian, name), found.parameters[name].tolist(), strict=True)
+        for column, value in zip(gaussian.columns(name), found.parameters[name].tolist(), strict=True)
         if value <= lower * (1 + 1e-12)
     ]
 

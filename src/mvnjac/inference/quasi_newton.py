@@ -132,8 +132,8 @@ def ascend(objective: Objective, most: int, watch: Callable[[int, Point], None])
         memory.add(point, following)
         point = following
     watch(most, point)
-    stopped = None if point.score_ratio <= GOAL else f"stopped after {most} iterations"
-    return Ascent(point, most, stopped, objective.rounding(point.value))
+    early = None if point.score_ratio <= GOAL else f"stopped after {most} iterations"
+    return Ascent(point, most, early, objective.rounding(point.value))
 
 
 def held_at(theta: Tensor, lower: Tensor, score: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mvnjac.operators import Operator
 from mvnjac.sample import Sample
 from mvnjac.words import counted
 from mvnjac.solvers import dense_solution
+from mvnjac.solvers import conditional_diagonal
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class Fit:
         score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information: no total score is larger, in units of the
             square root of its information, by any parameter of any parametrisation. The search goes on until it is below 1e-8.
         message: the same in words.
-        boundary: the columns of parameters that stand at a bound of the search, such as "cov_diag[USD]"; [] where there are none.
     """
 
     gaussian: Gaussian
@@ -45,7 +44,11 @@ class Fit:
     score_ratio: float
     message: str
     _sample: Sample = field(repr=False)
-    boundary: list[str] = field(default_factory=list)
+
+    @property
+    def boundary(self) -> list[str]:
+        """The columns of parameters that stand at a bound of the search, such as "cov_diag[USD]"; [] where there are none."""
+        return self.gaussian.boundary
 
     @property
     def mean(self) -> Float[Tensor, "d"]:
@@ -93,12 +96,8 @@ class Fit:
 
     def _conditional(self, information: Operator) -> Tensor:
         """The diagonal of the inverse of what is left without the parameters at a bound; NaN for these."""
-        full = information.matrix()
-        free = torch.tensor([column not in self.boundary for column in information.columns()], device=full.device)
-        matrix = full[free][:, free]
-        units = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        variances = dense_solution("standard_errors", matrix, units, self.covariance.redundant).diagonal()
-        return matrix.new_full(free.shape, torch.nan).masked_scatter(free, variances)
+        free = torch.tensor([column not in self.boundary for column in information.columns()])
+        return conditional_diagonal(information.matrix(), free, information.redundant)
 
     def shaped(self, event: Size) -> Fit:
         """The same estimate, the mean being a matrix."""
@@ -119,7 +118,6 @@ class Fit:
             "log_likelihood": repr(self.log_likelihood),
             "converged": str(self.converged).lower(),
             "score_ratio": repr(self.score_ratio),
-            "boundary": json.dumps(self.boundary),
         }
         model_file.write(Path(path), self.gaussian, about)
 
@@ -129,9 +127,3 @@ class Fit:
             f"log-likelihood {self.log_likelihood:.10g}; "
             f"{self.message}"
         )
-
-
-def columns_of(gaussian: Gaussian, name: str) -> list[str]:
-    """The columns of one parameter."""
-    model = gaussian._model
-    return [name + label for label in model.coordinates(name).labels(model.labels_of(name))]
