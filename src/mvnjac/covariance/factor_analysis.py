@@ -22,7 +22,7 @@ from mvnjac.solvers import conjugate_gradients
 _LEAST = 1e-3
 #: starts that begin at the bound, each with another variable there
 _AT_THE_BOUND = 3
-#: up to this size of the smaller Gram matrix there are such starts: beyond, a search costs seconds
+#: up to this size of the smaller Gram matrix there are several starts: beyond, the search from one of them takes seconds
 _SMALL = 500
 #: the most variables whose information is solved with as a matrix
 _DENSE_SIZE = 2000
@@ -51,10 +51,11 @@ def starts(sample: Sample, rows: Tensor, k: int, lower: float) -> list[Tensor]:
     first = own if unexplained is None else (1 - k / (2 * d)) * unexplained
     found = [] if unexplained is None else [first]
     found += [own.clamp(min=_LEAST), torch.full_like(own, 0.5)]
-    if min(rows.shape) <= _SMALL:
-        places = torch.arange(d, device=rows.device)
-        for i in first.argsort()[:_AT_THE_BOUND].tolist():
-            found.append(first.clamp(min=_LEAST).where(places != i, lower))
+    places = torch.arange(d, device=rows.device)
+    for i in first.argsort()[:_AT_THE_BOUND].tolist():
+        found.append(first.clamp(min=_LEAST).where(places != i, lower))
+    if min(rows.shape) > _SMALL:
+        found = found[:1]
     return [v.clamp(min=lower, max=1) for v in found]
 
 

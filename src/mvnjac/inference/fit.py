@@ -41,8 +41,9 @@ def fit(
     In closed form where there is one: the sample mean, and of the dense family S = Σ w (x − x̄)(x − x̄)ᵀ / Σ w (with divisor n,
     not n − 1); of `Diagonal`, `Isotropic`, `CompoundSymmetric` and `BandedPrecision` what follows from S. Otherwise by L-BFGS in
     the metric of the Fisher information, from a start that the structure knows (of a dense Σ and missing entries from some steps of
-    EM), until every total score is below 1e-8 of the square root of its information. Of rows that observe the same only their mean
-    and scatter matter: a million of them cost no more than 2d.
+    EM), until every total score is below 1e-8 of the square root of its information. Factor models are searched from several starts,
+    over the unique variances alone where nothing is missing, with a lower bound for these. Of rows that observe the same only their
+    mean and scatter matter: a million of them cost no more than 2d.
 
     Args:
         x: (n, d), one observation a row, float32 or float64; of `Kronecker` also (n, m, q). The arithmetic is float64, and so is the
@@ -61,21 +62,23 @@ def fit(
 
     Returns:
         A `Fit`. `converged` says whether its estimate is a maximum; of a structure that is searched there may be several, and this
-        is one. Where different parameters mean the same Σ, a convention chooses: of `LowRank` WᵀD⁻¹W is diagonal and descending, and
-        the correlations with every factor have a positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
+        is one. `boundary` names the unique variances that stand at their bound (Heywood cases). Where different parameters mean the
+        same Σ, a convention chooses: of `LowRank` WᵀD⁻¹W is diagonal and descending, and the correlations with every factor have a
+        positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
 
     Warns:
         NotConvergedWarning: the search stopped early.
 
     Raises:
-        NotPositiveDefiniteError: no maximum: too few rows, constant columns, linear combinations, and variances of `LowRank` that
-            go to 0 (a Heywood case); the variables are named.
+        NotPositiveDefiniteError: no maximum: too few rows, constant columns, linear combinations, and variances, other than those
+            of `LowRank`, that go to 0; the variables are named.
         NotIdentifiedError: no single maximum: more parameters than the data tell apart, variables that are never observed, or,
             for a dense Σ, pairs that are never observed together.
         ArgumentError, UnknownNameError: a structure that does not exist, or lacks its option.
         ShapeError, DtypeError, NotFiniteError: x is no table of numbers.
 
-    Source: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*; Little & Rubin, *Statistical Analysis with Missing
+    Source: Jöreskog 1967, *Some contributions to maximum likelihood factor analysis*; Lawley & Maxwell 1971, *Factor Analysis as a
+    Statistical Method*; Little & Rubin, *Statistical Analysis with Missing
     Data*; each structure's `start` names its own.
 
     Example:

@@ -30,9 +30,11 @@ class Fit:
         log_likelihood: Σ w log p over the rows, at the estimate.
         rows: how many rows there were (of positive weight).
         iterations: of the search; 0 where the maximum is closed form.
-        converged: whether this is a maximum: `score_ratio` is below 1e-6.
-        score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information: no total score is larger, in units of the
-            square root of its information, by any parameter of any parametrisation. The search goes on until it is below 1e-8.
+        converged: whether this is a maximum: `score_ratio` is below 1e-6, or below 1e-5 where rounding of the log-likelihood hides
+            what is left.
+        score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information of what is not at a bound: no total score is
+            larger, in units of the square root of its information, by any parameter of any parametrisation. The search goes on until
+            it is below 1e-8.
         message: the same in words.
     """
 
