@@ -98,7 +98,7 @@ class Fit:
 
     def _conditional(self, information: Operator) -> Tensor:
         """The diagonal of the inverse of what is left without the parameters at a bound; NaN for these."""
-        free = torch.tensor([column not in self.boundary for column in information.columns()])
+        free = torch.tensor([column not in self.boundary for column in information.columns()], device=information.device)
         return conditional_diagonal(information.matrix(), free, information.redundant)
 
     def shaped(self, event: Size) -> Fit:
