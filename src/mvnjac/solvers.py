@@ -79,6 +79,8 @@ def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
             "over no rows has, or entries of very different sizes; add rows, or leave out parameters by wrt=."
         ) from error
     return values, Q
+
+
 def conditional_diagonal(A: Tensor, free: Tensor, redundant: bool, meat: Tensor | None = None) -> Tensor:
     """(p,) the diagonal of the inverse of the rows and columns of A (p, p) that are free, or of that inverse times `meat` times it; NaN
     for the others.

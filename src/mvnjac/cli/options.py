@@ -207,7 +207,6 @@ def wrt_names(text: str | None) -> list[str]:
 
         raise UsageError(f"--wrt: {twice[0]!r} is named twice.")
     return named
-    return [part.strip() for part in parts if part.strip()]
 
 
 def check_share(option: str, value: float) -> None:

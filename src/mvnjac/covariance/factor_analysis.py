@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mvnjac.errors import NotIdentifiedError, NotPositiveDefiniteError
 from mvnjac.sample import Sample
-from mvnjac.words import counted
 from mvnjac.solvers import conjugate_gradients
+from mvnjac.words import counted
 
 #: a variable that the others explain to rounding starts with this share of its variance of its own
 _LEAST = 1e-3

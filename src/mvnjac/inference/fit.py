@@ -15,7 +15,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.estimation import LOWER
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.covariance.kronecker import Kronecker
-from mvnjac.errors import NotIdentifiedError, ShapeError
+from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
 from mvnjac.inference.maximum import Progress, fit_sample
 from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice, choose

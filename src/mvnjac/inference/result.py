@@ -16,9 +16,8 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.information import hessian_of
 from mvnjac.operators import Operator
 from mvnjac.sample import Sample
-from mvnjac.words import counted
-from mvnjac.solvers import dense_solution
 from mvnjac.solvers import conditional_diagonal
+from mvnjac.words import counted
 
 
 @dataclass(frozen=True)
