@@ -27,14 +27,14 @@ GAPS = [RATES, "--columns", "USD,JPY,LTL,RUB,BRL", "--index", "Date", "--log-ret
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "factors.safetensors"
-    assert run("fit", *RETURNS, "--structure", "low-rank:3", "-o", path)[0] == 0
+    assert run("fit", *RETURNS, "--structure", "low-rank:3", "--lower", "1e-5", "-o", path)[0] == 0
     return path
 
 
 def test_a_fit_is_that_of_the_library(model: Path) -> None:
     loaded = mvnjac.load(model)
     x = torch.from_numpy(returns().to_numpy())
-    estimate = mvnjac.fit(x, "low-rank:3", names=COMPLETE)
+    estimate = mvnjac.fit(x, "low-rank:3", names=COMPLETE, lower=1e-5)
     assert loaded.names == COMPLETE
     for name, value in estimate.covariance.parameters.items():
         torch.testing.assert_close(loaded.covariance.parameters[name], value, rtol=1e-5, atol=1e-9)
@@ -56,7 +56,7 @@ def test_scores_at_a_model_vanish(model: Path, capsys) -> None:
     assert len(entries) == 17 + 17 * 3 + 17
     assert max(abs(entry["ratio"]) for entry in entries.values()) < 1e-6
     assert entries["cov_factor[USD,0]"]["expected_error"] is None  # factors are known up to a rotation
-    estimate = mvnjac.fit(torch.from_numpy(returns().to_numpy()), "low-rank:3")
+    estimate = mvnjac.fit(torch.from_numpy(returns().to_numpy()), "low-rank:3", lower=1e-5)
     expected = estimate.standard_errors()["cov_diag"][0]
     assert entries["cov_diag[USD]"]["expected_error"] == pytest.approx(float(expected), rel=1e-5)
     assert record["log_likelihood"] == pytest.approx(estimate.log_likelihood, rel=1e-10)
@@ -67,6 +67,10 @@ def test_a_structure_is_fitted_on_the_way(model: Path, tmp_path: Path, capsys) -
         assert run("jacobian", *RETURNS, *given, "-o", tmp_path / "s.parquet", "--force")[0] == 0
         table = pd.read_parquet(tmp_path / "s.parquet").iloc[:, 1:]
         assert list(table.columns[17:19]) == ["cov_factor[USD,0]", "cov_factor[USD,1]"]
+        if given[0] == "--structure":  # with the usual bound, at which these two stand
+            at_bound = ["cov_diag[USD]", "cov_diag[HKD]"]
+            assert (table[at_bound].sum() < 0).all()
+            table = table.drop(columns=at_bound)
         assert float((table.sum().abs() / np.sqrt((table**2).sum())).max()) < 1e-6
     code, out, _ = run(
         "score", *RETURNS, "--structure", "compound-symmetric", "--wrt", "correlation", "--format", "csv", capsys=capsys
@@ -162,11 +166,35 @@ def test_errors(table: Path, tmp_path: Path, capsys, options: list[str], code: i
     assert set(tmp_path.iterdir()) == before, "something half-written is left behind"
 
 
-def test_a_heywood_case_names_the_variable(tmp_path: Path, capsys) -> None:
-    code, _, err = run("fit", *RETURNS, "--structure", "low-rank:8", "-o", tmp_path / "m.safetensors", capsys=capsys)
-    assert code == 3
-    assert "Heywood" in err
-    assert "cov_diag of '" in err
+def test_a_heywood_case_is_named_and_kept(tmp_path: Path, capsys) -> None:
+    """In the file, and by what is made of it: no standard error at the bound, and the others given that it is there."""
+    path = tmp_path / "m.safetensors"
+    code, _, err = run("fit", *RETURNS, "--structure", "low-rank:8", "-o", path, capsys=capsys)
+    assert code == 0
+    assert "at the bound, 0.005 of the variance (a Heywood case): cov_diag[" in err
+    estimate = mvnjac.fit(torch.from_numpy(returns().to_numpy()), "low-rank:8", names=COMPLETE)
+    loaded = mvnjac.load(path)
+    assert loaded.boundary == estimate.boundary
+    assert "cov_diag[HKD]" in loaded.boundary
+    code, out, _ = run("score", *RETURNS, "--model", path, "--wrt", "cov_diag", "--format", "json", capsys=capsys)
+    assert code == 0
+    for entry, error in zip(json.loads(out)["parameters"], estimate.standard_errors()["cov_diag"], strict=True):
+        if entry["parameter"] in estimate.boundary:
+            assert entry["expected_error"] is entry["observed_error"] is None
+        else:
+            assert entry["expected_error"] == pytest.approx(float(error), rel=1e-4)
+            assert entry["observed_error"] is not None
+
+
+def test_the_bound_is_an_option(tmp_path: Path, capsys) -> None:
+    arguments = ["fit", *RETURNS, "--structure", "low-rank:7", "--lower", "0.02", "-o", tmp_path / "m.safetensors"]
+    code, _, err = run(*arguments, capsys=capsys)
+    assert code == 0
+    assert "at the bound, 0.02 of the variance" in err
+    arguments[arguments.index("0.02")] = "0"
+    code, _, err = run(*arguments, "--force", capsys=capsys)
+    assert code == 2
+    assert "--lower: 0.0 is no share of the variance" in err
 
 
 def test_only_one_source_of_the_covariance(table: Path, model: Path, tmp_path: Path, capsys) -> None:

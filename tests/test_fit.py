@@ -12,6 +12,7 @@ import torch
 import mvnjac
 from mvnjac import errors
 from mvnjac.covariance import structures
+from mvnjac.inference import factor_profile
 from mvnjac.inference.structure import choices
 from tests.fitting import GOAL, assert_maximum, ratio, sample, with_gaps
 from tests.tolerance import assert_close, condition
@@ -118,11 +119,14 @@ def test_a_million_rows_cost_no_more_than_their_moments(monkeypatch: pytest.Monk
     """The search never sees more than 2d rows, and finds the same."""
     x = sample(5000, 6)
     seen = []
-    own = mvnjac.Gaussian.jacobian
+    own, profile = mvnjac.Gaussian.jacobian, factor_profile.spectrum
     monkeypatch.setattr(mvnjac.Gaussian, "jacobian", lambda self, x: seen.append(len(x)) or own(self, x))
-    estimate = mvnjac.fit(x, "low-rank:2")
-    assert seen
-    assert max(seen) <= 12
+    monkeypatch.setattr(factor_profile, "spectrum", lambda rows, *more: seen.append(len(rows)) or profile(rows, *more))
+    for structure in ("low-rank:2", "toeplitz"):
+        seen.clear()
+        estimate = mvnjac.fit(x, structure)
+        assert seen
+        assert max(seen) <= 12
     monkeypatch.undo()
     assert ratio(estimate, x) < 1e-6
 

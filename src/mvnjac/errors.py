@@ -48,6 +48,10 @@ class SingularError(ArgumentError):
     """An information or Hessian matrix that is to be inverted is singular."""
 
 
+class UnsolvedError(SingularError):
+    """An iteration with an information matrix did not converge: the matrix is singular, or nearly so."""
+
+
 class UnknownNameError(ArgumentError, KeyError):
     """A parameter or column of that name does not exist here."""
 

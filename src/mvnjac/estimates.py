@@ -14,7 +14,7 @@ from torch import Tensor
 from mvnjac import model_file, passes
 from mvnjac.conditioning import warn_if_ill_conditioned
 from mvnjac.covariance.dense import Dense
-from mvnjac.covariance.estimation import refuse_extreme
+from mvnjac.covariance.estimation import LOWER, refuse_extreme
 from mvnjac.engines.run import Run
 from mvnjac.engines.unit import Job, Result, Unit
 from mvnjac.errors import ArgumentError, MvnjacError, NotConvergedWarning, TableError, UsageError
@@ -143,12 +143,14 @@ def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str],
     return source, names, gaussian
 
 
-def fitted(data: Data, structure: str, max_iterations: int, run: Run) -> Fit:
+def fitted(data: Data, structure: str, max_iterations: int, run: Run, lower: float = LOWER) -> Fit:
     """The estimate of a structure from the table."""
-    return _fitted(data, *data.open(), structure, max_iterations, run)
+    return _fitted(data, *data.open(), structure, max_iterations, run, lower)
 
 
-def _fitted(data: Data, source: Source, names: list[str], structure: str, max_iterations: int, run: Run) -> Fit:
+def _fitted(
+    data: Data, source: Source, names: list[str], structure: str, max_iterations: int, run: Run, lower: float = LOWER
+) -> Fit:
     choice = _choice(structure)
     sample = _sample(data, source, names, run)
     if sample is None:
@@ -156,7 +158,7 @@ def _fitted(data: Data, source: Source, names: list[str], structure: str, max_it
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotConvergedWarning)  # half a maximum is none: nothing is made from it
         try:
-            return fit_sample(sample, choice, names, data.missing, max_iterations, run.search)
+            return fit_sample(sample, choice, names, data.missing, max_iterations, run.search, lower)
         except NotConvergedWarning as warning:
             raise MvnjacError(str(warning)) from None
 
@@ -225,4 +227,7 @@ def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
             f"{path}: the model is of {counted(gaussian.mean.numel(), 'variable')} without names, but the number of "
             f"columns that are chosen is {len(names)}."
         )
-    return source, names, Gaussian(gaussian.mean.flatten(), gaussian.covariance, names=names, missing=data.missing)
+    found = Gaussian(gaussian.mean.flatten(), gaussian.covariance, names=names, missing=data.missing)
+    at_bound = [column in gaussian.boundary for column in gaussian.columns()]
+    found.boundary = list(itertools.compress(found.columns(), at_bound))
+    return source, names, found

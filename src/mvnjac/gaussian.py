@@ -24,6 +24,10 @@ class Gaussian:
     Args:
         mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
 
+    Attributes:
+        boundary: the columns of parameters that `fit` found at a bound, such as "cov_diag[USD]"; [] where there are none. Their
+            standard errors are NaN, and the others' are conditional on them.
+
     Example:
         >>> import torch, mvnjac
         >>> gaussian = mvnjac.Gaussian(torch.zeros(2), torch.eye(2))
@@ -43,6 +47,7 @@ class Gaussian:
     ) -> None:
         self._model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
         self._given = mean, covariance
+        self.boundary: list[str] = []
         self._prepared = prepared(mean, covariance) if missing is None and precision is None else None
 
     @property
@@ -97,6 +102,12 @@ class Gaussian:
         quick = self._rows(x) if wrt is None and weights is None else None
         step = None if quick is None else quick.natural_gradient()
         return natural_gradient_of(self._model, x, wrt, weights) if step is None else step
+
+    def columns(self, name: str | None = None) -> list[str]:
+        """The columns of one parameter, or of the mean and all parameters."""
+        model = self._model
+        names = model.default_names() if name is None else [name]
+        return [each + label for each in names for label in model.coordinates(each).labels(model.labels_of(each))]
 
     def parameter(self, name: str) -> Tensor:
         """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.

@@ -64,6 +64,7 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
         "structure": json.dumps(_form(covariance)),
         "names": json.dumps(model.naming.argument),
         "missing": model.missing or "",
+        "boundary": json.dumps(gaussian.boundary),
         **about,
     }
     with replacing(path) as temporary:
@@ -87,6 +88,7 @@ def read(path: Path) -> Gaussian:
         mean, form = tensors.pop(_MEAN), json.loads(metadata["structure"])
         names, missing = json.loads(metadata["names"]), metadata["missing"] or None
         gaussian = Gaussian(mean, _structure(form, tensors), names=names, missing=missing)
+        gaussian.boundary = json.loads(metadata.get("boundary", "[]"))
     except (KeyError, TypeError, ValueError) as error:
         raise TableError(
             f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "

@@ -148,6 +148,10 @@ class StandIn(Sample):
     def totals(self, gaussian: Gaussian, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
         return self.over_rows(gaussian, names, self.origin, self.units)
 
+    def held(self) -> Sample:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Sample)}
+        return Sample(**fields)
+
     def require_rows(self, wanted: str) -> None:
         raise MvnjacError(
             f"{self.name}: {wanted} need all rows again, more than are held; ask for them by `mvnjac score --model`."

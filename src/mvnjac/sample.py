@@ -135,6 +135,10 @@ class Sample:
         J = gaussian.jacobian(self.rows)
         return float((self.weights * J.log_prob).sum()), J.sum(weights=self.weights, wrt=names)
 
+    def held(self) -> Sample:
+        """The rows alone, where they stand for more of them; else this sample itself."""
+        return self
+
     def require_rows(self, wanted: str) -> None:
         """Raise where the rows stand for observations only roughly."""
 

@@ -39,18 +39,21 @@ class Density:
     names: tuple[str, ...] | None
     missing: str | None
     device: str
+    boundary: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, gaussian: Gaussian, device: str = "cpu") -> Density:
         """That of a Gaussian."""
         names = None if gaussian.names is None else tuple(gaussian.names)
-        return cls(gaussian.mean, gaussian.covariance, names, gaussian._model.missing, device)
+        return cls(gaussian.mean, gaussian.covariance, names, gaussian._model.missing, device, tuple(gaussian.boundary))
 
     def gaussian(self) -> Gaussian:
         """It, factorised."""
         mean = None if self.covariance.mean is not None else self.mean.to(self.device)
         covariance = self.covariance if self.device == "cpu" else self.covariance.map(lambda t: t.to(self.device))
-        return Gaussian(mean, covariance, names=self.names, missing=self.missing)
+        gaussian = Gaussian(mean, covariance, names=self.names, missing=self.missing)
+        gaussian.boundary = list(self.boundary)
+        return gaussian
 
 
 @dataclass(frozen=True)

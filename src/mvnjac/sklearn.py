@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
+from mvnjac.covariance.estimation import LOWER
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.fit import fit
 from mvnjac.inference.maximum import fit_sample
@@ -29,6 +30,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         missing: "marginalise": NaN is a missing entry.
         wrt: the columns of `transform`, as in `Jacobian.matrix`; None: the mean and the covariance's parameters.
         max_iterations: of the search, where there is no closed form.
+        lower: the least unique variance of a factor model, as in `mvnjac.fit`.
 
     Attributes:
         fit_: the `mvnjac.Fit`. mean_, covariance_: arrays. n_iter_, converged_: of the search.
@@ -45,12 +47,19 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
     _gathering: Gathering
 
     def __init__(
-        self, structure: Any = "dense", *, missing: str | None = None, wrt: Any = None, max_iterations: int = 1000
+        self,
+        structure: Any = "dense",
+        *,
+        missing: str | None = None,
+        wrt: Any = None,
+        max_iterations: int = 1000,
+        lower: float = LOWER,
     ) -> None:
         self.structure = structure
         self.missing = missing
         self.wrt = wrt
         self.max_iterations = max_iterations
+        self.lower = lower
 
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> GaussianModel:
         """The estimate from these rows alone. sample_weight: a weight of 2 is a row that occurred twice."""
@@ -68,6 +77,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
                 weights=weights,
                 names=self._names(),
                 max_iterations=self.max_iterations,
+                lower=self.lower,
             )
         return self._fitted(found)
 
@@ -82,7 +92,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         if sample is None:
             raise ValueError("partial_fit: X has no entry that is not missing.")
         with _counting(rows):
-            found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations)
+            found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations, None, self.lower)
         self._gathering = gathering
         return self._fitted(found)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.arithmetic import tracked
-from mvnjac.errors import SingularError
+from mvnjac.errors import SingularError, UnsolvedError
 
 #: the relative residual that an iteration must reach, in units of eps
 _RESIDUAL = 1e3
@@ -81,6 +81,20 @@ def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     return values, Q
 
 
+def conditional_solver(A: Tensor, free: Tensor, redundant: bool) -> Callable[[Tensor], Tensor]:
+    """b (k, p) → A⁻¹ b with the inverse of the rows and columns of A (p, p) that are free; 0 for the others.
+
+    redundant: as in `dense_solution`.
+    """
+    inner = A[free][:, free]
+
+    def solve(b: Tensor) -> Tensor:
+        found = dense_solution("information", inner, b[:, free], redundant)
+        return torch.zeros_like(b).masked_scatter(free.expand(b.shape), found)
+
+    return solve
+
+
 def conjugate_gradients(
     name: str,
     product: Callable[[Tensor], Tensor],
@@ -94,7 +108,7 @@ def conjugate_gradients(
     seen. tolerance: the relative residual, by default 1000 eps.
 
     Raises:
-        SingularError: if it does not converge: the residual reached is said.
+        UnsolvedError: a SingularError: it does not converge: the residual reached is said.
     """
     x, r = torch.zeros_like(b), b.clone()
     z = r if nearly_solved is None else nearly_solved(r)
@@ -111,7 +125,7 @@ def conjugate_gradients(
         z = r if nearly_solved is None else nearly_solved(r)
         square, before = (r * z).sum(), square
         direction = z + (square / before) * direction
-    raise SingularError(
+    raise UnsolvedError(
         f"{name}.solve: the iteration did not converge in {limit} steps: the residual is {float((square / first).sqrt()):.2g} "
         "of the right side; the matrix is singular or nearly so."
     )

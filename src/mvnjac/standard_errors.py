@@ -27,9 +27,10 @@ from mvnjac.model import Model
 from mvnjac.moments import Moments
 from mvnjac.operators import Hessian
 from mvnjac.sample import Sample
-from mvnjac.solvers import dense_solution
+from mvnjac.solvers import conditional_solver, dense_solution
 from mvnjac.whitened import Sums
 
+Solve = Callable[[Tensor], Tensor]
 #: the informations and covariances of scores that errors can be taken from, of rows that come batch by batch
 KINDS = ("expected", "observed", "sandwich")
 #: the most parameters for which an information without a closed inverse is inverted here
@@ -57,7 +58,7 @@ class StandardErrors:
         complete, functions = complete_parametrisations(self._model, self._columns), self._functions(gaussian)
         if functions is not None:
             complete = [self._model.default_names()]
-        self._parts = [kind(self._model, names, self.kinds, functions) for names in complete]
+        self._parts = [kind(self._model, names, self.kinds, gaussian.boundary, functions) for names in complete]
 
     def _functions(self, gaussian: Gaussian) -> Functions | None:
         """The columns that are functions of a structure's own parameters, unless there are too many of them."""
@@ -121,31 +122,53 @@ def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list
 
 
 class _Information(ABC):
-    """The informations by the parameters of one parametrisation, from sums over rows."""
+    """The informations by the parameters of one parametrisation, from sums over rows. Of parameters at a bound there are no errors;
+    those of the others are conditional on them."""
 
-    def __init__(self, model: Model, names: Sequence[str], kinds: Sequence[str], functions: Functions | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        names: Sequence[str],
+        kinds: Sequence[str],
+        boundary: Sequence[str] = (),
+        functions: Functions | None = None,
+    ) -> None:
         self._model, self._names, self._kinds, self._functions = model, list(names), kinds, functions
         self._once = fisher_of(model, names)
         self._size = self._once.shape[-1]
-        self.columns = [*self._once.columns(), *([] if functions is None else functions.columns)]
+        own = self._once.columns()
+        self.columns = [*own, *([] if functions is None else functions.columns)]
+        bound = [column in boundary for column in own]
+        self._free = ~torch.tensor(bound, dtype=torch.bool, device=self._once.device) if any(bound) else None
 
-    def _with_functions(
-        self, diagonal: Tensor, solve: Callable[[Tensor], Tensor], product: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
-        """The variances of the parameters, and after them those of the functions (the delta method): g A⁻¹ g, or with a product
-        with B of A⁻¹ g."""
+    def _solver(self, A: Callable[[], Tensor], otherwise: Solve) -> Solve:
+        """b → A⁻¹ b: conditional on what stands at a bound, or, where nothing does, otherwise."""
+        return otherwise if self._free is None else conditional_solver(A(), self._free, self._once.redundant)
+
+    def _variances(self, solve: Solve, meat: Tensor | None = None, diagonal: Callable[[], Tensor] | None = None) -> Tensor:
+        """The diagonal of A⁻¹, or with a meat B of A⁻¹ B A⁻¹, of the parameters and after them of the functions (the delta method).
+
+        diagonal: that of A⁻¹, where it is known without solving.
+        """
+        if meat is not None:
+            variances = solve(solve(meat).mT).diagonal()
+        elif diagonal is not None and self._free is None:
+            variances = diagonal()
+        else:
+            unit = torch.eye(self._size, dtype=self._model.working, device=self._once.device)
+            variances = solve(unit).diagonal()
+        if self._free is not None:
+            variances = torch.where(self._free, variances, torch.nan)
         if self._functions is None:
-            return diagonal
+            return variances
         G = self._functions.gradients
         solved = solve(G)
-        return torch.cat([diagonal, (solved * (G if product is None else product(solved))).sum(-1)])
+        return torch.cat([variances, (solved * (G if meat is None else solved @ meat)).sum(-1)])
 
     def _of_hessian(self, hessian: Hessian, meat: Tensor | None) -> Tensor:
-        """The diagonal of −H⁻¹, or of H⁻¹ B H⁻¹."""
-        if meat is None:
-            return -self._with_functions(hessian.inverse_diagonal(), hessian.solve)
-        diagonal = hessian.solve(hessian.solve(meat).mT).diagonal()
-        return self._with_functions(diagonal, hessian.solve, lambda solved: solved @ meat)
+        """With −H as A."""
+        solve = self._solver(lambda: -hessian.matrix(), lambda b: -hessian.solve(b))
+        return self._variances(solve, meat, lambda: -hessian.inverse_diagonal())
 
     @abstractmethod
     def sums(self, derivatives: Derivatives) -> Any:
@@ -185,7 +208,8 @@ class _Dense(_Information):
         return Sums.of([(derivatives.rows, None)], self._model.batch)
 
     def expected(self, sums: Sums) -> Tensor | None:
-        return self._with_functions(self._once.inverse_diagonal(), self._once.solve) / sums.count
+        solve = self._solver(self._once.matrix, self._once.solve)
+        return self._variances(solve, diagonal=self._once.inverse_diagonal) / sums.count
 
     def observed(self, sums: Sums, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
@@ -202,7 +226,8 @@ class _Structured(_Information):
     def expected(self, sums: Moments) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        return self._with_functions(self._once.inverse_diagonal(), self._once.solve) / sums.count
+        solve = self._solver(self._once.matrix, self._once.solve)
+        return self._variances(solve, diagonal=self._once.inverse_diagonal) / sums.count
 
     def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
@@ -234,13 +259,7 @@ class _Incomplete(_Information):
         return self._inverted(sums["observed"], meat)
 
     def _inverted(self, A: Tensor, meat: Tensor | None) -> Tensor:
-        def solve(b: Tensor) -> Tensor:
-            return self._solution(A, b)
-
-        if meat is None:
-            identity = torch.eye(self._size, dtype=self._model.working, device=self._once.device)
-            return self._with_functions(solve(identity).diagonal(), solve)
-        return self._with_functions(solve(solve(meat).mT).diagonal(), solve, lambda solved: solved @ meat)
+        return self._variances(self._solver(lambda: A, lambda b: self._solution(A, b)), meat)
 
     def _solution(self, A: Tensor, b: Tensor) -> Tensor:
         scale = self._once.matrix().diagonal().sqrt()

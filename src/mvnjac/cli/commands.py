@@ -212,6 +212,12 @@ def fit(
     log_returns: Returns = False,
     missing: MissingOption = None,
     max_iterations: Annotated[int, typer.Option("--max-iterations", min=0, help="Of the search.")] = 1000,
+    lower: Annotated[
+        float,
+        typer.Option(
+            "--lower", metavar="SHARE", help="The least unique variance of low-rank, as a share of the variable's variance."
+        ),
+    ] = 0.005,
     engine: EngineOption = Engine.local,
     workers: Workers = None,
     address: Address = None,
@@ -221,7 +227,8 @@ def fit(
 ) -> None:
     """Estimate mean and covariance by maximum likelihood, and write them as a model for `jacobian --model` and `score --model`.
 
-    A search that does not reach a maximum fails with exit code 1, and writes nothing.
+    A search that does not reach a maximum fails with exit code 1, and writes nothing. Unique variances that end at the bound of --lower
+    (Heywood cases) are named, and the model keeps their names.
     """
     from mvnjac import estimates, model_file
     from mvnjac.tables.output import check_output
@@ -229,10 +236,11 @@ def fit(
     model_file.check_suffix(output)
     check_output(output, force, [data])
     printing.check_resume(keep, resume)
+    options.check_share("--lower", lower)
     table = table_of(data, columns, index, log_returns, missing)
-    kept = keeping("fit", table, estimates.Request(structure=structure), {}, keep, resume, force)
+    kept = keeping("fit", table, estimates.Request(structure=structure), {"lower": repr(lower)}, keep, resume, force)
     with running(engine, workers, 0, address, kept) as run:
-        estimate = estimates.fitted(table, structure, max_iterations, run)
+        estimate = estimates.fitted(table, structure, max_iterations, run, lower)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 

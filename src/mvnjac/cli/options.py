@@ -207,3 +207,11 @@ def wrt_names(text: str | None) -> list[str]:
 
         raise UsageError(f"--wrt: {twice[0]!r} is named twice.")
     return named
+
+
+def check_share(option: str, value: float) -> None:
+    """A share is between 0 and 1."""
+    from mvnjac.errors import UsageError
+
+    if not 0 < value < 1:
+        raise UsageError(f"{option}: {value!r} is no share of the variance; expected a number above 0 and below 1.")

@@ -125,6 +125,10 @@ class Autoregressive(Covariance):
     # --- estimation -----------------------------------------------------------------------------------------------------
 
     option, short, positive, scaling = "ORDER", "ar", ("variance",), "variance"
+    advice = (
+        "The earlier values predict each value without error: take a lower order, or another structure; or start from an instance "
+        "elsewhere."
+    )
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> Autoregressive:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 VANISHED = 1e-8
 #: and below this share it is worth a word where a search fails
 _NEAR = 1e-4
+#: a parameter that a fit bounds stays above this share of the sample's variance
+LOWER = 0.005
 #: pairs that a message names
 _SHOWN = 10
 
@@ -34,6 +36,10 @@ class Estimable:
     closed_form: ClassVar[bool] = False
     #: the parameters that are positive numbers: a search moves in their logarithms
     positive: ClassVar[tuple[str, ...]] = ()
+    #: those of them, one a variable, that a fit keeps above a share of the sample's variances
+    bounded: ClassVar[tuple[str, ...]] = ()
+    #: what to do where a variance goes to 0
+    advice: ClassVar[str] = "Leave variables out, take another structure, or start from an instance elsewhere."
     #: the parameters that only a convention sets apart from others of the same Σ: they have no standard errors
     unidentified: tuple[str, ...] = ()
     #: the parameter that multiplies Σ, where all variables have one unit and the other parameters none
@@ -61,8 +67,8 @@ class Estimable:
             if gone:
                 named = f"{name} of {', '.join(map(sample.namer, gone))}" if shares.ndim else name
                 raise NotPositiveDefiniteError(
-                    f"{sample.name}: {named} goes to 0, and the likelihood rises on the way (a Heywood case): it has no maximum with "
-                    f"positive {name} near here. Take fewer factors, leave the variable out, or start from an instance elsewhere."
+                    f"{sample.name}: {named} goes to 0, and the likelihood rises on the way: it has no maximum with positive {name} "
+                    f"near here. {self.advice}"
                 )
 
     def near_edge(self, sample: Sample) -> list[str]:
@@ -71,8 +77,8 @@ class Estimable:
         return [f"{name} of {sample.namer(i)}" for name, i in near]
 
     def _shares(self, sample: Sample) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter of positive numbers, in variances of the sample."""
-        for name in self.positive:
+        """Each parameter of positive numbers that has no bound, in variances of the sample."""
+        for name in set(self.positive) - set(self.bounded):
             values = self.parameters[name]
             yield name, values / (sample.variances if values.shape == sample.variances.shape else sample.variances.mean())
 

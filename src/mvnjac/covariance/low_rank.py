@@ -241,13 +241,15 @@ class LowRank(Covariance):
         return {**v, "cov_factor": change - W @ (Q @ skew @ Q.mT)}
 
     option, positive = "RANK", ("cov_diag",)
+    bounded = ("cov_diag",)
 
     @classmethod
     def start(cls, sample: Sample, option: str | None) -> LowRank:
+        """k factors without loadings, and all of the variances: the search chooses its own starts by the number of factors."""
         k = whole_number("low-rank", option)
         factor_analysis.require_identified(sample, k)
         refuse_constant(sample)
-        return cls(*factor_analysis.starting_values(sample, k))
+        return cls(sample.variances.new_zeros(sample.d, k), sample.variances)
 
     def require_maximum(self, sample: Sample) -> None:
         factor_analysis.require_identified(sample, self.rank)

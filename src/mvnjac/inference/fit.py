@@ -12,9 +12,10 @@ from mvnjac.allocation import guarded
 from mvnjac.arguments import require_counts
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.estimation import LOWER
 from mvnjac.covariance.isotropic import Isotropic
 from mvnjac.covariance.kronecker import Kronecker
-from mvnjac.errors import NotIdentifiedError, ShapeError
+from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
 from mvnjac.inference.maximum import Progress, fit_sample
 from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice, choose
@@ -33,14 +34,16 @@ def fit(
     names: NamesArgument | None = None,
     max_iterations: int = 1000,
     progress: Progress | None = None,
+    lower: float = LOWER,
 ) -> Fit:
     """The mean and the covariance under which the rows are most likely.
 
     In closed form where there is one: the sample mean, and of the dense family S = Σ w (x − x̄)(x − x̄)ᵀ / Σ w (with divisor n,
     not n − 1); of `Diagonal`, `Isotropic`, `CompoundSymmetric` and `BandedPrecision` what follows from S. Otherwise by L-BFGS in
     the metric of the Fisher information, from a start that the structure knows (of a dense Σ and missing entries from some steps of
-    EM), until every total score is below 1e-8 of the square root of its information. Of rows that observe the same only their mean
-    and scatter matter: a million of them cost no more than 2d.
+    EM), until every total score is below 1e-8 of the square root of its information. Factor models are searched from several starts,
+    over the unique variances alone where nothing is missing, with a lower bound for these. Of rows that observe the same only their
+    mean and scatter matter: a million of them cost no more than 2d.
 
     Args:
         x: (n, d), one observation a row, float32 or float64; of `Kronecker` also (n, m, q). The arithmetic is float64, and so is the
@@ -52,13 +55,16 @@ def fit(
         missing: "marginalise": NaN is a missing entry, and each row is the marginal of what it observes.
         weights: (n,) not negative; a weight of 2 is a row that occurred twice.
         names: the variables' names, for columns and messages.
-        max_iterations: of the search.
-        progress: called with (phase, iteration, log-likelihood).
+        max_iterations: of the search, from each start.
+        progress: called with (phase, iteration, log-likelihood); of a search from several starts the largest so far.
+        lower: the least unique variance (`cov_diag` of `LowRank`), as a share of the variable's sample variance, between 0 and 1;
+            R's factanal has the same bound. Other structures have none.
 
     Returns:
         A `Fit`. `converged` says whether its estimate is a maximum; of a structure that is searched there may be several, and this
-        is one. Where different parameters mean the same Σ, a convention chooses: of `LowRank` WᵀD⁻¹W is diagonal and descending, and
-        the correlations with every factor have a positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
+        is one. `boundary` names the unique variances that stand at their bound (Heywood cases). Where different parameters mean the
+        same Σ, a convention chooses: of `LowRank` WᵀD⁻¹W is diagonal and descending, and the correlations with every factor have a
+        positive sum; of `Kronecker` the diagonal of row_covariance has the average 1.
 
     Warns:
         NotConvergedWarning: the search stopped early.
@@ -66,14 +72,15 @@ def fit(
             κ > 4.5e9); it names κ, the digits and the variables. Of structures that are not dense: up to 500 variables.
 
     Raises:
-        NotPositiveDefiniteError: no maximum: too few rows, constant columns, linear combinations, and variances of `LowRank` that
-            go to 0 (a Heywood case); the variables are named.
+        NotPositiveDefiniteError: no maximum: too few rows, constant columns, linear combinations, and variances, other than those
+            of `LowRank`, that go to 0; the variables are named.
         NotIdentifiedError: no single maximum: more parameters than the data tell apart, variables that are never observed, or,
             for a dense Σ, pairs that are never observed together.
         ArgumentError, UnknownNameError: a structure that does not exist, or lacks its option.
         ShapeError, DtypeError, NotFiniteError: x is no table of numbers.
 
-    Source: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*; Little & Rubin, *Statistical Analysis with Missing
+    Source: Jöreskog 1967, *Some contributions to maximum likelihood factor analysis*; Lawley & Maxwell 1971, *Factor Analysis as a
+    Statistical Method*; Little & Rubin, *Statistical Analysis with Missing
     Data*; each structure's `start` names its own.
 
     Example:
@@ -83,6 +90,8 @@ def fit(
         >>> estimate.mean, estimate.covariance.parameters["cov_diag"]
         (tensor([1.5000, 3.0000], dtype=torch.float64), tensor([1.2500, 3.5000], dtype=torch.float64))
     """
+    if not 0 < lower < 1:
+        raise ArgumentError(f"fit: lower is {lower!r}; expected a share of the variance, above 0 and below 1.")
     choice = choose(structure)
     model = _model(x, choice, names, missing)
     rows, each = _rows(model, x), None if weights is None else _valid_weights(weights, len(x), model.mean)
@@ -93,7 +102,7 @@ def fit(
         sample = Sample.of(rows[kept], None if each is None else each[kept], model.naming)
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing.")
-    result = fit_sample(sample, choice, names, missing, max_iterations, progress)
+    result = fit_sample(sample, choice, names, missing, max_iterations, progress, lower)
     return result if x.ndim == 2 else result.shaped(x.shape[1:])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.errors import UnsolvedError
 from mvnjac.gaussian import Gaussian
+from mvnjac.inference.quasi_newton import held_at
 from mvnjac.information import fisher_of
 from mvnjac.operators import FisherInformation
 from mvnjac.sample import Sample
@@ -19,7 +22,7 @@ from mvnjac.solvers import conjugate_gradients
 
 MARGINALISE = "marginalise"
 #: a direction of the search, and the size of a score, need no more digits
-_TOLERANCE = 1e-2
+TOLERANCE = 1e-2
 #: the largest information that is solved with as a matrix
 _DENSE_SIZE = 500
 
@@ -32,7 +35,7 @@ class Likelihood:
 
     Attributes:
         names: the parameters.
-        start: θ at the mean and the structure that were given.
+        start: θ at the mean and the structure that were given; lower: the bounds of θ: none here.
     """
 
     def __init__(self, sample: Sample, mean: Tensor, structure: Covariance) -> None:
@@ -46,6 +49,7 @@ class Likelihood:
         self._logarithmic = [name in structure.positive for name in given]
         packed = [kind.pack(given[name]).reshape(-1) for name, kind in self._kinds.items()]
         self.start = torch.cat([p.log() if log else p for p, log in zip(packed, self._logarithmic, strict=True)])
+        self.lower = torch.full_like(self.start, -torch.inf)
 
     def at(self, theta: Tensor) -> Point:
         """The likelihood there.
@@ -53,11 +57,23 @@ class Likelihood:
         Raises:
             NotPositiveDefiniteError, NotFiniteError: θ is no density.
         """
+        return Point(self, theta, self.gaussian(theta))
+
+    def gaussian(self, theta: Tensor) -> Gaussian:
+        """The density at θ."""
         parts = zip(self.split(theta).values(), self._kinds.values(), self._logarithmic, strict=True)
         values = [kind.unpack(part.exp() if log else part) for part, kind, log in parts]
         mean = values.pop(0) if self._by_mean else None if self._follows else torch.zeros_like(self.sample.origin)
         missing = None if self.sample.complete else MARGINALISE
-        return Point(self, theta, Gaussian(mean, self._structure.at(values), missing=missing))
+        return Gaussian(mean, self._structure.at(values), missing=missing)
+
+    def totals(self, gaussian: Gaussian) -> tuple[float, dict[str, Tensor]]:
+        """The log-likelihood of all observations, and its gradients by the parameters."""
+        return self.sample.totals(gaussian, self.names)
+
+    def rounding(self, value: float) -> float:
+        """By how much a log-likelihood of about this value is uncertain."""
+        return rounding(self.sample, value)
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """The part of θ (or of a change of it, or of a score) that is each parameter's."""
@@ -100,11 +116,11 @@ class Point:
     """
 
     def __init__(self, likelihood: Likelihood, theta: Tensor, gaussian: Gaussian) -> None:
-        sample = likelihood.sample
         self._likelihood, self.theta, self.gaussian = likelihood, theta, gaussian
-        self.value, totals = sample.totals(gaussian, likelihood.names)
+        self.value, totals = likelihood.totals(gaussian)
         self._stretch = likelihood.stretch(theta)
         self.score = likelihood.packed(totals) * self._stretch
+        self.held = held_at(theta, likelihood.lower, self.score)
 
     @property
     def structure(self) -> Covariance:
@@ -119,25 +135,33 @@ class Point:
         """About (n F)⁻¹ times a gradient by θ: a change of θ. F is that of the average observation; but of a structure with missing
         entries, whose patterns cost much, that of a complete one."""
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._complete)
-        return solve(gradient / self._stretch) / self._stretch / self._likelihood.sample.total
+        b = gradient / self._stretch
+        try:
+            change = solve(b)
+        except UnsolvedError:  # any direction uphill will do
+            change = self._likelihood.units(self.gaussian).square() * b
+        return change / self._stretch / self._likelihood.sample.total
 
     @cached_property
     def score_ratio(self) -> float:
         """√(sᵀ (n F)⁻¹ s), the same in all coordinates: no total score is larger, in units of the square root of its information,
-        by any parameter of any parametrisation (Cauchy & Schwarz)."""
+        by any parameter of any parametrisation (Cauchy & Schwarz). NaN where an iteration with the information does not end."""
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._observed)
         s = self.score / self._stretch
-        return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
+        try:
+            return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
+        except UnsolvedError:
+            return math.nan
 
     def _dense_solution(self, b: Tensor) -> Tensor:
         """By the information of the patterns, that of complete rows, which is closed form, being nearly the same."""
-        return conjugate_gradients("fit", self._observed.matvec, b, self._complete.solve, _TOLERANCE)
+        return conjugate_gradients("fit", self._observed.matvec, b, self._complete.solve, TOLERANCE)
 
     def _solver(self, information: FisherInformation) -> Callable[[Tensor], Tensor]:
         if information.shape[-1] <= _DENSE_SIZE or information.closed:
             return information.solve
         units = self._likelihood.units(self.gaussian)
-        return lambda b: conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, _TOLERANCE)
+        return lambda b: conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, TOLERANCE)
 
     @cached_property
     def _observed(self) -> FisherInformation:
@@ -155,3 +179,8 @@ class Point:
 
 def _kind(structure: Covariance, name: str, d: int) -> Coordinates:
     return vector(d) if name == "mean" else structure.coordinates_of(name, d)
+
+
+def rounding(sample: Sample, value: float) -> float:
+    """By how much a log-likelihood of about this value is uncertain: 10 eps (|ℓ| + n d), it being a sum of n d terms or so."""
+    return 10 * torch.finfo(torch.float64).eps * (abs(value) + sample.total * sample.d)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import warnings
 from collections.abc import Callable
 
@@ -12,13 +14,15 @@ from mvnjac.conditioning import warn_if_ill_conditioned
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.dense import Dense
-from mvnjac.covariance.estimation import refuse_extreme, refuse_unobserved
+from mvnjac.covariance.estimation import LOWER, refuse_extreme, refuse_unobserved
 from mvnjac.covariance.log_cholesky import LogCholesky
-from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError
+from mvnjac.covariance.low_rank import LowRank
+from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError, UnsolvedError
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.expectation_maximisation import improved
-from mvnjac.inference.likelihood import Likelihood, Point
-from mvnjac.inference.quasi_newton import Ascent, ascend
+from mvnjac.inference.factor_search import search
+from mvnjac.inference.likelihood import Likelihood
+from mvnjac.inference.quasi_newton import ENOUGH, Ascent, Point, ascend
 from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice
 from mvnjac.names import NamesArgument
@@ -38,12 +42,13 @@ def fit_sample(
     missing: str | None = None,
     max_iterations: int = 1000,
     progress: Progress | None = None,
+    lower: float = LOWER,
 ) -> Fit:
     """`fit` to a sample that may have come in batches."""
     refuse_unobserved(sample)
     refuse_extreme(sample)
     if isinstance(choice.instance, BlockDiagonal):
-        return _fit_blocks(sample, choice.instance, names, missing, max_iterations, progress)
+        return _fit_blocks(sample, choice.instance, names, missing, max_iterations, progress, lower)
     start = choice.start(sample)
     start.require_maximum(sample)
     closed_form = start.closed_form and sample.complete
@@ -52,16 +57,21 @@ def fit_sample(
     if rescaled is None:
         units = torch.ones_like(units)
     sample_there = sample if rescaled is None else sample.in_units(units)
-    likelihood = _likelihood(sample_there, rescaled or start)
     shift = -float(sample.together.diagonal() @ units.log())
 
-    def watch(iteration: int, point: Point) -> None:
+    def watch(iteration: int, point: Point, value: float | None = None) -> None:
         point.structure.refuse_edge(sample_there, point.scores)
         if progress is not None:
-            progress("fitting", iteration, point.value + shift)
+            progress("fitting", iteration, (point.value if value is None else value) + shift)
 
     try:
-        ascent = ascend(likelihood, 0 if closed_form else max_iterations, watch)
+        if isinstance(rescaled, LowRank):
+            given = None if choice.instance is None else rescaled
+            ascent = search(sample_there, given, rescaled.rank, lower, max_iterations, watch)
+        else:
+            ascent = ascend(_likelihood(sample_there, rescaled or start), 0 if closed_form else max_iterations, watch)
+    except UnsolvedError:
+        raise
     except SingularError as error:
         raise NotIdentifiedError(f"{sample.name}: the data do not tell the parameters apart: {error}") from error
     point = ascent.point
@@ -74,6 +84,9 @@ def fit_sample(
     if mean is not None:
         structure = _converted(Gaussian(mean, structure), choice.cls)
     gaussian = Gaussian(mean, structure, names=names, missing=missing)
+    gaussian.boundary = _boundary(gaussian, point.structure, lower)
+    if gaussian.boundary:
+        message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(gaussian.boundary)}"
     warn_if_ill_conditioned(sample.name, gaussian, sample.namer, 3)
     return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
 
@@ -85,15 +98,21 @@ def _fit_blocks(
     missing: str | None,
     max_iterations: int,
     progress: Progress | None,
+    lower: float,
 ) -> Fit:
     """Block by block: the likelihood is a product over them."""
     fits = []
     for i, (block, at) in enumerate(zip(start.blocks, start.slices(sample.d), strict=True)):
         part = dataclasses.replace(sample.part(at), name=f"{sample.name}: blocks[{i}]")
-        fits.append(fit_sample(part, Choice(type(block), instance=block), None, missing, max_iterations, progress))
+        fits.append(fit_sample(part, Choice(type(block), instance=block), None, missing, max_iterations, progress, lower))
     covariance = BlockDiagonal([each.covariance for each in fits], start.sizes)
+    gaussian = Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing)
+    for i, each in enumerate(fits):
+        for name in each.covariance.bounded:
+            there = [column in each.boundary for column in each.gaussian.columns(name)]
+            gaussian.boundary += itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), there)
     return Fit(
-        Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing),
+        gaussian,
         sum(each.log_likelihood for each in fits),
         sample.count,
         max(each.iterations for each in fits),
@@ -102,6 +121,16 @@ def _fit_blocks(
         "; ".join(f"blocks[{i}]: {each.message}" for i, each in enumerate(fits)),
         sample,
     )
+
+
+def _boundary(gaussian: Gaussian, found: Covariance, lower: float) -> list[str]:
+    """The columns of what stands at its bound; `found` is of variables with the variance 1."""
+    return [
+        column
+        for name in found.bounded
+        for column, value in zip(gaussian.columns(name), found.parameters[name].tolist(), strict=True)
+        if value <= lower * (1 + 1e-12)
+    ]
 
 
 def _likelihood(sample: Sample, structure: Covariance) -> Likelihood:
@@ -122,14 +151,18 @@ def _converted(gaussian: Gaussian, cls: type[Covariance]) -> Covariance:
 
 
 def _verdict(sample: Sample, ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
-    size = f"no total score is above {ascent.point.score_ratio:.1e} of the square root of its information"
+    ratio, structure = ascent.point.score_ratio, ascent.point.structure
+    size = f"no total score is above {ratio:.1e} of the square root of its information"
     if closed_form:
         return True, f"the maximum in closed form; {size}"
     if ascent.converged:
-        return True, f"converged after {ascent.iterations} iterations: {size}"
-    near = ascent.point.structure.near_edge(sample)
-    edge = f" {', '.join(near)} is near 0: there may be no maximum (a Heywood case)." if near else ""
-    return False, (
-        f"NOT converged, {ascent.stopped}: total scores of up to {ascent.point.score_ratio:.1e} of the square root of their "
-        f"information are left.{edge} Raise max_iterations, or start from an instance nearby."
-    )
+        hidden = ", less than the rounding of the log-likelihood shows" if ratio > ENOUGH else ""
+        return True, f"converged after {ascent.iterations} iterations: {size}{hidden}"
+    near = structure.near_edge(sample)
+    edge = f" {', '.join(near)} is near 0: there may be no maximum. {structure.advice}" if near else ""
+    if math.isnan(ratio):
+        left = "the total scores could not be compared with their information, which is nearly singular"
+    else:
+        left = f"total scores of up to {ratio:.1e} of the square root of their information are left"
+    raise_it = "" if ascent.exhausted else "Raise max_iterations, or s"
+    return False, f"NOT converged, {ascent.stopped}: {left}.{edge} {raise_it or 'S'}tart from an instance nearby."

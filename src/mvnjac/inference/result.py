@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
@@ -21,6 +22,7 @@ from mvnjac.information import hessian_of
 from mvnjac.operators import Operator
 from mvnjac.sample import Sample
 from mvnjac.selection import Part
+from mvnjac.solvers import conditional_solver
 from mvnjac.words import counted
 
 if TYPE_CHECKING:
@@ -36,9 +38,11 @@ class Fit:
         log_likelihood: Σ w log p over the rows, at the estimate.
         rows: how many rows there were (of positive weight).
         iterations: of the search; 0 where the maximum is closed form.
-        converged: whether this is a maximum: `score_ratio` is below 1e-6.
-        score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information: no total score is larger, in units of the
-            square root of its information, by any parameter of any parametrisation. The search goes on until it is below 1e-8.
+        converged: whether this is a maximum: `score_ratio` is below 1e-6, or below 1e-5 where rounding of the log-likelihood hides
+            what is left.
+        score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information of what is not at a bound: no total score is
+            larger, in units of the square root of its information, by any parameter of any parametrisation. The search goes on until
+            it is below 1e-8.
         message: the same in words.
     """
 
@@ -50,6 +54,11 @@ class Fit:
     score_ratio: float
     message: str
     _sample: Sample = field(repr=False)
+
+    @property
+    def boundary(self) -> list[str]:
+        """The columns of parameters that stand at a bound of the search, such as "cov_diag[USD]"; [] where there are none."""
+        return self.gaussian.boundary
 
     @property
     def mean(self) -> Float[Tensor, "d"]:
@@ -102,7 +111,8 @@ class Fit:
         inference when data are missing at random*).
 
         Of a symmetric parameter both entries have that of the one element; what cannot vary has 0. Parameters that are known up
-        to a convention only (cov_factor of several factors, row_covariance and column_covariance) have none, and are left out.
+        to a convention only (cov_factor of several factors, row_covariance and column_covariance) have none, and are left out. What
+        stands at a bound has NaN, and the others' errors are those given that it stands there.
 
         Args:
             wrt: names of parameters, of the structure or of any dense parametrisation ("covariance_matrix", "correlation_matrix",
@@ -126,7 +136,7 @@ class Fit:
         information, factor = self._information()
         if wrt is not None:
             return self._errors_of([wrt] if isinstance(wrt, str) else list(wrt), information, factor)
-        variances = information.inverse_diagonal() / factor
+        variances = (self._conditional(information)[1] if self.boundary else information.inverse_diagonal()) / factor
         result, first = {}, 0
         for name in model.default_names():
             kind = model.coordinates(name)
@@ -143,13 +153,22 @@ class Fit:
         rows = self._sample.origin + self._sample.rows
         return hessian_of(self.gaussian._model, rows, None, self._sample.weights, True), -1.0
 
+    def _conditional(self, information: Operator) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """b → A⁻¹ b without the parameters at a bound, and its diagonal, NaN for these."""
+        bound = [column in self.boundary for column in information.columns()]
+        free = ~torch.tensor(bound, dtype=torch.bool, device=information.device)
+        solve = conditional_solver(information.matrix(), free, information.redundant)
+        unit = torch.eye(len(bound), dtype=information.dtype, device=information.device)
+        return solve, torch.where(free, solve(unit).diagonal(), torch.nan)
+
     def _errors_of(self, wrt: Sequence[str], information: Operator, factor: float) -> dict[str, Tensor]:
         """By the delta method."""
         model, result = self.gaussian._model, {}
+        solve = self._conditional(information)[0] if self.boundary else information.solve
         for name in wrt:
             part = Part(name, "unique", model.coordinates(name))
             _, gradients = elements(model, model.default_names(), [part])
-            variances = (gradients * information.solve(gradients)).sum(-1) / factor
+            variances = (gradients * solve(gradients)).sum(-1) / factor
             errors = variances.clamp(min=0).sqrt() if name not in self.covariance.unidentified else variances * math.nan
             result[name] = model.shaped(name, part.coordinates.unpack(errors))
         return result
