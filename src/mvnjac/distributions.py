@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.utils import lazy_property
 
 from mvnjac import divergences as divergences  # registers them with torch.distributions.kl_divergence
 from mvnjac.covariance.base import Covariance
@@ -17,6 +16,7 @@ from mvnjac.covariance.cholesky import Cholesky
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.low_rank import LowRank, LowRankFactor
 from mvnjac.covariance.precision import Precision
+from mvnjac.distribution_attributes import Parameter
 from mvnjac.errors import ArgumentError
 from mvnjac.normal import Normal
 
@@ -43,7 +43,7 @@ class MultivariateNormal(Normal):
         tensor([-2.8379, -2.8379, -2.8379])
     """
 
-    arg_constraints = {
+    arg_constraints = _own_constraints = {
         "loc": constraints.real_vector,
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,
@@ -57,6 +57,8 @@ class MultivariateNormal(Normal):
         precision_matrix: Float[Tensor, "*#batch d d"] | None = None,
         scale_tril: Float[Tensor, "*#batch d d"] | None = None,
         validate_args: bool | None = None,
+        *,
+        missing: str | None = None,
     ) -> None:
         given: dict[Callable[[Tensor], Covariance], Tensor | None] = {
             Dense: covariance_matrix, Precision: precision_matrix, Cholesky: scale_tril
@@ -67,7 +69,7 @@ class MultivariateNormal(Normal):
                 f"{type(self).__name__}: {len(structures)} matrices; pass exactly one of covariance_matrix, precision_matrix "
                 "and scale_tril."
             )
-        super().__init__(loc, structures[0], validate_args)
+        super().__init__(loc, structures[0], validate_args, missing)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """The same distribution for a larger batch; nothing is copied, validated or factorised."""
@@ -95,7 +97,7 @@ class LowRankMultivariateNormal(Normal):
         tensor([2., 1.])
     """
 
-    arg_constraints = {
+    arg_constraints = _own_constraints = {
         "loc": constraints.real_vector,
         "cov_factor": constraints.independent(constraints.real, 2),
         "cov_diag": constraints.independent(constraints.positive, 1),
@@ -107,16 +109,28 @@ class LowRankMultivariateNormal(Normal):
         cov_factor: Float[Tensor, "*#batch d k"],
         cov_diag: Float[Tensor, "*#batch d"],
         validate_args: bool | None = None,
+        *,
+        missing: str | None = None,
     ) -> None:
-        super().__init__(loc, LowRank(cov_factor, cov_diag), validate_args)
+        super().__init__(loc, LowRank(cov_factor, cov_diag), validate_args, missing)
 
-    @lazy_property
+    @Parameter
+    def cov_factor(self) -> Tensor:
+        """W as given, (*batch, d, k)."""
+        raise AttributeError("cov_factor is not given yet")
+
+    @Parameter
+    def cov_diag(self) -> Tensor:
+        """v as given, (*batch, d)."""
+        raise AttributeError("cov_diag is not given yet")
+
+    @Parameter
     def precision_matrix(self) -> Tensor:
         """Σ⁻¹, (*batch, d, d), by Woodbury's identity."""
-        _, factor = self._model.prepared()
+        factor = self._factor()
         assert isinstance(factor, LowRankFactor)
         with self._model.arithmetic():
-            P = factor.precision_times(torch.eye(self._model.d, dtype=self.loc.dtype, device=self.loc.device))
+            P = factor.precision_times(torch.eye(self._model.d, dtype=factor.root.dtype, device=factor.root.device))
             return self._full(0.5 * (P + P.mT), 2)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:

@@ -68,6 +68,11 @@ def require_rows(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: 
     """Whether rows of x meet a mean, and a mean and a covariance of these leading dimensions."""
     checks.floating(function, "x", x)
     same_kind(function, "x", x, mean_name, mean)
+    require_row_shape(function, x, mean_name, mean, batch)
+
+
+def require_row_shape(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: Size) -> None:
+    """The same of their shapes alone."""
     d = mean.shape[-1]
     if x.ndim == 0 or x.shape[-1] != d:
         columns = x.shape[-1] if x.ndim else "no"
