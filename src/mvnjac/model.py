@@ -15,7 +15,7 @@ from mvnjac.arithmetic import as_given, below, concrete, tracked
 from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
-from mvnjac.covariance.base import Covariance, same_kind
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Factors, Snapshot
 from mvnjac.covariance.checks import Check, Tolerance, raise_first, rounding
 from mvnjac.covariance.factorised import Factor
@@ -55,10 +55,10 @@ class Model:
         mean, covariance = mean_and_covariance(function, mean, covariance, mean_name)
         self.function, self.check, self.mean_name = function, check, mean_name
         self.missing = model_arguments.valid_missing(function, missing)
-        self.covariance = model_arguments.as_covariance(function, covariance)
+        self.covariance = model_arguments.as_covariance(function, covariance, mean)
         self.mean_follows = self.covariance.mean is not None
         self.mean = mean = model_arguments.valid_mean(function, mean_name, mean, self.covariance)
-        same_kind(function, mean_name, mean, "covariance", next(iter(self.covariance.parameters.values())))
+        model_arguments.require_one_kind(function, mean_name, mean, covariance, self.covariance)
         matrix = self.covariance.matrix_shape
         self._as_matrix = matrix is not None and mean.shape[-2:] == matrix
         self.event = mean.shape[-2:] if self._as_matrix else mean.shape[-1:]

@@ -67,13 +67,16 @@ def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
             raise error
 
 
-def floating(function: str, name: str, value: object) -> None:
-    """A float32 or float64 tensor, or a DtypeError that says how to get one."""
+def floating(function: str, name: str, value: object, like: torch.dtype | None = None) -> None:
+    """A float32 or float64 tensor, or a DtypeError that says how to get one: of the dtype that the other arguments have, if known."""
     if not isinstance(value, Tensor):
         hint = "torch.from_numpy(...)" if type(value).__module__ == "numpy" else "torch.tensor(...)"
         raise DtypeError(f"{function}: {name} is a {type(value).__name__}; pass a torch.Tensor, for example by {hint}.")
     if value.dtype not in (torch.float32, torch.float64):
-        remedy = f"convert it by {name}.double()" if not value.is_complex() else "complex densities are not supported"
+        if like not in (torch.float32, torch.float64):
+            like = torch.float32 if value.is_floating_point() else torch.float64
+        to = "float" if like is torch.float32 else "double"
+        remedy = f"convert it by {name}.{to}()" if not value.is_complex() else "complex densities are not supported"
         raise DtypeError(f"{function}: {name} is {value.dtype}; expected float32 or float64: {remedy}.")
 
 
