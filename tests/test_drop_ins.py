@@ -521,3 +521,100 @@ def test_missing_entries_inside_other_distributions(form: str) -> None:
 def test_missing_keyword_is_checked() -> None:
     with pytest.raises(MvnjacError, match="missing is 'drop'"):
         OURS.MultivariateNormal(torch.zeros(3), torch.eye(3), missing="drop")
+
+
+# What differs from torch's classes: the list in docs/comparison.md --------------------------------------------------------------
+
+
+def test_it_is_no_instance_of_torchs_class() -> None:
+    d = OURS.MultivariateNormal(torch.zeros(3), torch.eye(3))
+    assert isinstance(d, Distribution)
+    assert not isinstance(d, TORCH.MultivariateNormal)
+    assert not hasattr(d, "_unbroadcasted_scale_tril")
+
+
+@pytest.mark.parametrize("form", ["covariance_matrix", "precision_matrix"])
+def test_unvalidated_matrices_that_are_not_definite(form: str) -> None:
+    """torch's factorisation raises; here nothing is looked at, and results are NaN."""
+    with pytest.raises(torch.linalg.LinAlgError):
+        build(TORCH, torch.zeros(3), {form: -torch.eye(3)}, validate_args=False)
+    d = build(OURS, torch.zeros(3), {form: -torch.eye(3)}, validate_args=False)
+    assert d.log_prob(torch.zeros(3)).isnan()
+
+
+def test_a_covariance_changed_in_place() -> None:
+    """torch keeps the factor of the matrix as it was; here the density is that of the matrix as it is."""
+    x = torch.ones(3)
+    for module, scale in ((TORCH, 1.0), (OURS, 4.0)):
+        sigma = torch.eye(3)
+        d = module.MultivariateNormal(torch.zeros(3), sigma)
+        sigma.mul_(4)
+        close(d.log_prob(x), TORCH.MultivariateNormal(torch.zeros(3), scale * torch.eye(3)).log_prob(x))
+
+
+@by_module
+def test_a_matrix_that_is_repeated_for_a_batch_is_not_in_the_graph(module: Any) -> None:
+    """One factor serves the batch: gradients are by the tensor that was given, as in torch; by loc, also by the attribute."""
+    sigma, x = torch.eye(3).requires_grad_(), torch.ones(5, 3)
+    for d in (
+        module.MultivariateNormal(torch.zeros(5, 3), sigma),
+        module.MultivariateNormal(torch.zeros(3), sigma).expand((5,)),
+    ):
+        with pytest.raises(RuntimeError, match="not have been used in the graph"):
+            torch.autograd.grad(d.log_prob(x).sum(), d.covariance_matrix)
+        assert torch.autograd.grad(d.log_prob(x).sum(), sigma)[0].shape == (3, 3)
+
+
+def test_draws_under_autocast() -> None:
+    """Of a bfloat16 loc torch's draws are bfloat16, ours float32 and, as the density, formed in float32."""
+    root, loc = Maker(torch.float32).lower(3), torch.zeros(3).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        assert TORCH.MultivariateNormal(loc, scale_tril=root).rsample((2,)).dtype == torch.bfloat16
+        drawn = draw(OURS.MultivariateNormal(loc, scale_tril=root))
+    close(drawn, draw(TORCH.MultivariateNormal(loc.float(), scale_tril=root)))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("loc_kind", KINDS, ids=str)
+@pytest.mark.parametrize("x_kind", KINDS, ids=str)
+def test_dtypes_of_low_rank(x_kind: torch.dtype, loc_kind: torch.dtype, kind: torch.dtype) -> None:
+    """torch's class of low rank takes no float64 value beside float32 factors, and none the other way; here the rule is one."""
+    own = given("cov_factor", dtype=kind)
+    x, loc = (10 * normal(4)).to(x_kind), (10 * normal(seed=5)).to(loc_kind)
+    result = build(OURS, loc, own).log_prob(x)
+    expected = build(TORCH, torch.zeros(3).double(), {name: t.double() for name, t in own.items()}).log_prob((x - loc).double())
+    assert result.dtype == kind
+    close(result.double(), expected, rtol=1e-4 if torch.float32 in (kind, loc_kind, x_kind) else 1e-3, atol=1e-4)
+
+
+def test_a_loc_with_a_smaller_batch() -> None:
+    """The result keeps the distribution's batch; torch's has the batch of what is left."""
+    for module, shape in ((TORCH, ()), (OURS, (4,))):
+        d = module.MultivariateNormal(torch.zeros(4, 3), torch.eye(3))
+        d.loc = torch.zeros(3)
+        assert d.log_prob(torch.zeros(3)).shape == shape
+        assert d.batch_shape == (4,)
+
+
+def test_gradients_of_draws_by_a_triangle() -> None:
+    """torch's have entries above the diagonal, so that a step along them leaves the triangle; ours have not."""
+    for module, lower in ((TORCH, False), (OURS, True)):
+        root = torch.eye(3).double().requires_grad_()
+        gradient = torch.autograd.grad(draw(module.MultivariateNormal(torch.zeros(3).double(), scale_tril=root)).sum(), root)[0]
+        assert torch.equal(gradient, gradient.tril()) == lower
+
+
+def test_tangents_by_a_symmetric_matrix() -> None:
+    """A change of one entry above the diagonal: torch reads the lower triangle alone, ours the symmetric part."""
+    change = torch.zeros(3, 3).double()
+    change[0, 1] = 1.0
+    for module, expected in ((TORCH, 0.0), (OURS, 0.5)):
+
+        def density(sigma: Tensor, module: Any = module) -> Tensor:
+            return module.MultivariateNormal(torch.zeros(3).double(), sigma, validate_args=False).log_prob(
+                torch.ones(3).double()
+            )
+
+        tangent = torch.func.jvp(density, (torch.eye(3).double(),), (change,))[1]
+        close(tangent, torch.tensor(expected).double())

@@ -318,6 +318,8 @@ def test_weights_only() -> None:
         saved(mvnjac.Gaussian(torch.zeros(2), torch.eye(2)), weights_only=True)
     step = mvnjac.natural_gradient(rows(), torch.zeros(D).double(), sigma())
     same(saved(step, weights_only=True), step)
+    with torch.serialization.safe_globals([mvnjac.Dense]):
+        same(saved(mvnjac.Dense(sigma()), weights_only=True).parameters["covariance_matrix"], sigma())
 
 
 def _elsewhere(sent: Any, back: Any) -> None:

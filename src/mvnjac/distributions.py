@@ -27,14 +27,18 @@ class MultivariateNormal(Normal):
     """torch.distributions.MultivariateNormal, with the closed-form derivatives of `mvnjac.log_prob`.
 
     Args:
-        loc: (..., d) µ.
+        loc: (..., d) µ, in units of x, of any real dtype. The attribute `loc` can be assigned and changed in place: everything is
+            then that of the new mean.
         covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, or Σ⁻¹, or L lower triangular with Σ = L Lᵀ: one of
-            them. Leading dimensions broadcast.
+            them, float32 or float64, which is the dtype of densities. Leading dimensions broadcast. As in torch, Σ and Σ⁻¹ may be
+            asymmetric up to 1e-6 + 1e-5 of an entry; the lower triangle of Σ is read, and the upper one of Σ⁻¹.
         validate_args: look at the numbers, here and in `log_prob`; by default as torch's (`set_default_validate_args`).
             False looks at nothing: where there is no density, results are NaN.
+        missing: "marginalise": NaN in a value is a missing entry, and `log_prob` the density of what is observed.
 
     Raises:
         MvnjacError: arguments that do not fit each other; numbers that are no density, if validated. All are ValueErrors.
+        ReadOnlyError: an AttributeError, where a parameter of the covariance is assigned: build a new distribution.
 
     Example:
         >>> import torch
@@ -82,10 +86,10 @@ class LowRankMultivariateNormal(Normal):
         Σ = W Wᵀ + diag(v)
 
     Args:
-        loc: (..., d) µ.
-        cov_factor: (..., d, k) W.
-        cov_diag: (..., d) v, positive.
-        validate_args: as for `MultivariateNormal`.
+        loc: (..., d) µ, as for `MultivariateNormal`.
+        cov_factor: (..., d, k) W, in units of x, float32 or float64.
+        cov_diag: (..., d) v, positive, in squared units of x, of the same dtype.
+        validate_args, missing: as for `MultivariateNormal`.
 
     Raises:
         MvnjacError: as `MultivariateNormal`.
