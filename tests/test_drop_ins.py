@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.distributions import (
     Categorical,
     Distribution,
+    ExpTransform,
     Independent,
     MixtureSameFamily,
     TransformedDistribution,
     constraints,
     kl_divergence,
+    transform_to,
 )
 from torch.distributions.transforms import AffineTransform
 
@@ -521,6 +523,101 @@ def test_missing_entries_inside_other_distributions(form: str) -> None:
 def test_missing_keyword_is_checked() -> None:
     with pytest.raises(MvnjacError, match="missing is 'drop'"):
         OURS.MultivariateNormal(torch.zeros(3), torch.eye(3), missing="drop")
+
+
+# Idioms ------------------------------------------------------------------------------------------------------------------------
+
+
+def mixture(module: Any, t: dict[str, Tensor]) -> Tensor:
+    """A mixture's negative log-likelihood, its mean and its variance."""
+    means = torch.stack([t["loc"], t["loc"] + 1, 2 * t["loc"]])
+    components = module.MultivariateNormal(means, scale_tril=t["root"].tril())
+    p = MixtureSameFamily(Categorical(logits=t["loc"]), components)
+    return -p.log_prob(normal(7)).mean() + p.mean.sum() + p.variance.prod()
+
+
+def mixture_of_low_rank(module: Any, t: dict[str, Tensor]) -> Tensor:
+    means = torch.stack([t["loc"], -t["loc"]])
+    components = module.LowRankMultivariateNormal(means, t["root"][:, :1], t["loc"].exp())
+    return MixtureSameFamily(Categorical(probs=torch.ones(2).double()), components).log_prob(normal(7)).sum()
+
+
+def series(module: Any, t: dict[str, Tensor]) -> Tensor:
+    """Steps of a random walk as one event."""
+    steps = Independent(module.MultivariateNormal(t["loc"], scale_tril=t["root"].tril()).expand((4,)), 1)
+    return steps.log_prob(normal(2, 4)).sum() + steps.entropy() + draw(steps).square().sum()
+
+
+def log_normal(module: Any, t: dict[str, Tensor]) -> Tensor:
+    base = module.MultivariateNormal(t["loc"], precision_matrix=t["root"] @ t["root"].mT)
+    p = TransformedDistribution(base, [AffineTransform(0.5, 2.0), ExpTransform()])
+    return p.log_prob(normal(4).exp()).sum() + draw(p).log().sum()
+
+
+def evidence_bound(module: Any, t: dict[str, Tensor]) -> Tensor:
+    """A variational posterior: expected likelihood by reparametrised draws, less the divergence from the prior."""
+    posterior = module.MultivariateNormal(t["loc"], scale_tril=t["root"].tril())
+    prior = module.MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+    likelihood = module.MultivariateNormal(draw(posterior), 2 * torch.eye(3).double())
+    return likelihood.log_prob(normal()).mean() - kl_divergence(posterior, prior) - kl_divergence(prior, posterior)
+
+
+def divergence_of_independents(module: Any, t: dict[str, Tensor]) -> Tensor:
+    p = Independent(module.MultivariateNormal(t["loc"], scale_tril=t["root"].tril()).expand((4,)), 1)
+    q = Independent(module.MultivariateNormal(normal(4), torch.eye(3).double()), 1)
+    return kl_divergence(p, q)
+
+
+def unconstrained(module: Any, t: dict[str, Tensor]) -> Tensor:
+    """Parameters from unconstrained numbers, by the constraints that the class declares."""
+    declared = module.MultivariateNormal.arg_constraints
+    root = transform_to(declared["scale_tril"])(t["root"])
+    sigma = transform_to(declared["covariance_matrix"])(t["root"])
+    return sum(
+        module.MultivariateNormal(t["loc"], **{name: value}).log_prob(normal(4)).sum()
+        for name, value in (("scale_tril", root), ("covariance_matrix", sigma))
+    )
+
+
+def rebuilt(module: Any, t: dict[str, Tensor]) -> Tensor:
+    """Moved to another dtype by building it anew from its attributes."""
+    p = module.MultivariateNormal(t["loc"], t["root"] @ t["root"].mT)
+    other = type(p)(p.loc.float(), scale_tril=p.scale_tril.float())
+    return other.log_prob(normal(4).float()).sum().double()
+
+
+def moving_mean(module: Any, t: dict[str, Tensor]) -> Tensor:
+    """One distribution whose loc follows a recursion."""
+    p, total = module.MultivariateNormal(torch.zeros(3).double(), scale_tril=t["root"].tril()), torch.zeros(()).double()
+    for x in normal(5):
+        total = total + p.log_prob(x)
+        p.loc = 0.5 * p.loc + t["loc"] * x
+    return total
+
+
+IDIOMS = (
+    *(mixture, mixture_of_low_rank, series, log_normal, evidence_bound, divergence_of_independents),
+    *(unconstrained, rebuilt, moving_mean),
+)
+
+
+@pytest.mark.parametrize("idiom", IDIOMS, ids=lambda idiom: idiom.__name__)
+def test_idioms(idiom: Callable[[Any, dict[str, Tensor]], Tensor]) -> None:
+    """Programs written for torch's classes: the same value, the same gradients, and the same way downhill for ten steps."""
+    start = {"loc": 0.3 * normal(seed=5), "root": Maker(seed=1).lower(3)}
+    ways = []
+    for module in (TORCH, OURS):
+        leaves = {name: t.clone().requires_grad_() for name, t in start.items()}
+        value = idiom(module, leaves)
+        gradients = torch.autograd.grad(value, list(leaves.values()))
+        optimiser = torch.optim.Adam(leaves.values(), lr=1e-2)
+        for _ in range(10):
+            optimiser.zero_grad()
+            idiom(module, leaves).backward()
+            optimiser.step()
+        ways.append((value.detach(), gradients, [t.detach() for t in leaves.values()]))
+    tolerance = 1e-4 if idiom is rebuilt else 1e-9
+    close(ways[1], ways[0], rtol=tolerance, atol=tolerance)
 
 
 # What differs from torch's classes: the list in docs/comparison.md --------------------------------------------------------------
