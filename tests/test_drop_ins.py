@@ -29,7 +29,7 @@ from torch.distributions.transforms import AffineTransform
 import mvnjac
 from mvnjac import distributions
 from mvnjac.covariance.samples import Maker
-from mvnjac.errors import DtypeError, MvnjacError, NotSymmetricError, ReadOnlyError, ShapeError
+from mvnjac.errors import DeviceError, DtypeError, MvnjacError, NotSymmetricError, ReadOnlyError, ShapeError
 
 OURS, TORCH = distributions, torch.distributions
 FORMS = ("covariance_matrix", "precision_matrix", "scale_tril", "cov_factor")
@@ -423,6 +423,14 @@ def test_what_is_no_number_is_refused(bad: Tensor) -> None:
         OURS.MultivariateNormal(torch.zeros(3), torch.eye(3), validate_args=False).log_prob(bad)
     with pytest.raises(DtypeError, match="loc"):
         OURS.MultivariateNormal(bad, torch.eye(3))
+
+
+def test_values_on_another_device() -> None:
+    """Whether the dtypes agree or not."""
+    d = OURS.MultivariateNormal(torch.zeros(3), torch.eye(3), validate_args=False)
+    for kind in (torch.float32, torch.bfloat16):
+        with pytest.raises(DeviceError, match="meta"):
+            d.log_prob(torch.ones(3, dtype=kind, device="meta"))
 
 
 # Asymmetry ---------------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.samples import Maker
 from mvnjac.errors import ArgumentError
+from mvnjac.sklearn import GaussianModel
 
 D = 6
 
@@ -260,6 +261,28 @@ def test_function_of_changed_parameters(way: str) -> None:
     _ = parametric.dimension
     size.mul_(3)
     same(WAYS[way](parametric).dense(), 6 * torch.eye(D).double())
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
+@pytest.mark.parametrize("structure", ["isotropic", "compound-symmetric", "autoregressive:1", "toeplitz", "kronecker:2x3"])
+def test_fits_of_structures(structure: str, way: str) -> None:
+    fit = mvnjac.fit(rows(50), structure)
+    same(fitted(WAYS[way](fit)), fitted(fit))
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
+def test_estimator(way: str) -> None:
+    """An estimator of scikit-learn that goes on with further rows after it was loaded."""
+    first, second = rows().numpy(), rows(seed=9).numpy()
+    loaded = WAYS[way](GaussianModel().partial_fit(first))
+    same(
+        torch.from_numpy(loaded.partial_fit(second).mean_),
+        torch.from_numpy(GaussianModel().partial_fit(first).partial_fit(second).mean_),
+    )
+    same(
+        torch.from_numpy(WAYS[way](GaussianModel().fit(first)).score_samples(second)),
+        torch.from_numpy(GaussianModel().fit(first).score_samples(second)),
+    )
 
 
 class Density(torch.nn.Module):

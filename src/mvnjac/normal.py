@@ -26,6 +26,7 @@ from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.low_rank import LowRankFactor
 from mvnjac.distribution_arguments import unexpanded
 from mvnjac.distribution_attributes import Parameter, as_torch, real_or_missing
+from mvnjac.errors import DeviceError
 from mvnjac.log_prob import evaluate
 from mvnjac.model import Model
 
@@ -160,6 +161,8 @@ class Normal(Distribution):
         loc, dtype = self.loc, model.dtype
         if isinstance(value, Tensor) and not (value.dtype == loc.dtype == dtype):
             in_dtype(model.function, "value", value, dtype)
+            if value.device != loc.device:
+                raise DeviceError(f"{model.function}: value is on {value.device} but loc is on {loc.device}; move one of them.")
             model_arguments.require_row_shape(model.function, value, "loc", loc, model.batch)
             value = (value - loc).to(dtype)
             mean = value.new_zeros(model.d)

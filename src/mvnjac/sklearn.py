@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         gathering = Gathering(rows.shape[1]) if first else self._gathering
         gathering.add(rows[~rows.isnan().all(-1)])
         names = self._names()
-        sample = gathering.sample(lambda i: f"variable {i}" if names is None else repr(names[i]), "partial_fit")
+        sample = gathering.sample(partial(_variable, names), "partial_fit")
         if sample is None:
             raise ValueError("partial_fit: X has no entry that is not missing.")
         found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations)
@@ -131,3 +132,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing is not None
         return tags
+
+
+def _variable(names: list[str] | None, i: int) -> str:
+    return f"variable {i}" if names is None else repr(names[i])
