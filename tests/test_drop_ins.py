@@ -20,6 +20,7 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     TransformedDistribution,
+    biject_to,
     constraints,
     kl_divergence,
     transform_to,
@@ -333,6 +334,12 @@ def test_subclass_with_another_support(module: Any) -> None:
             p.log_prob(-torch.ones(3))
 
 
+@by_module
+def test_subclass_without_validation(module: Any) -> None:
+    own = type("Unvalidated", (module.MultivariateNormal,), {"_validate_args": False})
+    assert own(torch.zeros(3), torch.eye(3)).log_prob(torch.full((3,), torch.nan)).isnan()
+
+
 # Dtypes ------------------------------------------------------------------------------------------------------------------------
 
 KINDS = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64)
@@ -526,6 +533,15 @@ def test_missing_entries_inside_other_distributions(form: str) -> None:
     d.loc = loc + 1
     close(d.log_prob(x), both[:, 1])
     close(d.log_prob(x.to(torch.bfloat16)), marginals(loc + 1, own, x.to(torch.bfloat16).double()))
+
+
+def test_support_where_entries_may_be_missing() -> None:
+    """What Pyro asks of a support: a check of values, and a transform to it."""
+    d = OURS.MultivariateNormal(torch.zeros(3), torch.eye(3), missing="marginalise")
+    assert d.support.event_dim == 1
+    assert d.support.check(gaps()).tolist() == [True] * 5
+    for registry in (biject_to, transform_to):
+        assert torch.equal(registry(d.support)(normal(4)), normal(4))
 
 
 def test_missing_keyword_is_checked() -> None:

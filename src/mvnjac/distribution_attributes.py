@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints, identity_transform, transform_to
 from torch.distributions.utils import lazy_property
 
 from mvnjac.errors import ReadOnlyError
@@ -42,6 +42,9 @@ class _Entries(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         return torch.ones_like(value, dtype=torch.bool)
 
+
+for _registry in (biject_to, transform_to):
+    _registry.register(_Entries, lambda _: identity_transform)
 
 #: the support where NaN marks a missing entry
 real_or_missing = constraints.independent(_Entries(), 1)
