@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +119,48 @@ def test_nearly_singular_in_scale_is_fine() -> None:
         sigma = (scale[:, None] * corr * scale).to(dtype)
         J = mvnjac.jacobian(torch.zeros(2, 3, dtype=dtype), torch.zeros(3, dtype=dtype), sigma)
         assert torch.isfinite(J.matrix()).all()
+
+
+KINDS = (torch.bfloat16, torch.float32, torch.float64, torch.int64)
+
+
+def advised(error: errors.DtypeError) -> tuple[str, str]:
+    """What the message says to convert, and how."""
+    advice = re.search(r"by ((\w+)\.(?:to|map|float|double)\(.*?\)+)", str(error))
+    return ("", "") if advice is None else (advice[2], advice[1])
+
+
+@pytest.mark.parametrize("function", [mvnjac.log_prob, mvnjac.jacobian])
+@pytest.mark.parametrize("kinds", [*itertools.product(KINDS, repeat=3)], ids=str)
+@pytest.mark.parametrize("structure", [mvnjac.Precision, None])
+def test_what_a_dtype_error_advises_works(function: Any, kinds: tuple[torch.dtype, ...], structure: Any) -> None:
+    """The functions convert nothing silently; what the message says is done to each argument once at most, and then it works."""
+    x, mean, matrix = (t.to(kind) for t, kind in zip((torch.ones(4, 3), torch.zeros(3), torch.eye(3)), kinds, strict=True))
+    scope: dict[str, Any] = {"x": x, "mean": mean, "torch": torch}
+    scope |= {"covariance": matrix} if structure is None else {"precision_matrix": matrix}
+    converted: list[str] = []
+    while len(converted) <= 4:
+        try:
+            if structure is not None and "covariance" not in scope:
+                scope["covariance"] = structure(scope["precision_matrix"])
+            result = function(scope["x"], scope["mean"], scope["covariance"])
+            break
+        except errors.DtypeError as error:
+            name, how = advised(error)
+            scope[name] = eval(how, scope)
+            converted.append(name)
+    once = ["covariance" if name == "precision_matrix" else name for name in converted]
+    assert len(once) == len(set(once)) or structure is not None, converted
+    assert (not converted) == (kinds in ((torch.float32,) * 3, (torch.float64,) * 3))
+    value = result if isinstance(result, torch.Tensor) else result.log_prob
+    torch.testing.assert_close(value, torch.full_like(value, -1.5 - 1.5 * math.log(2 * math.pi)))
+
+
+@pytest.mark.parametrize("module", [torch.distributions, mvnjac.distributions], ids=["torch", "ours"])
+def test_a_distribution_of_two_dtypes(module: Any) -> None:
+    """The functions take such a distribution no more than two such tensors, and say how to build it."""
+    dist = module.MultivariateNormal(torch.zeros(3), EYE)
+    with pytest.raises(errors.DtypeError, match=r"a loc of torch.float32 and a covariance of torch.float64.*loc\.to"):
+        mvnjac.log_prob(X, dist)
+    fit = module.MultivariateNormal(torch.zeros(3).to(torch.float64), EYE)
+    torch.testing.assert_close(mvnjac.log_prob(X, fit), mvnjac.log_prob(X, ZERO, EYE))

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance import checks
 from mvnjac.covariance.base import Covariance
-from mvnjac.errors import ArgumentError
+from mvnjac.errors import ArgumentError, DtypeError
 
 #: what a distribution may have been given, each with the structure that takes it
 STRUCTURES = {
@@ -50,7 +50,13 @@ def mean_and_covariance(
             f"{function}: a covariance besides {_described(mean)}, which has its own; "
             "pass the distribution alone, or its mean and the covariance."
         )
-    return parameters(mean)
+    loc, own = parameters(mean)
+    if loc.dtype != own.dtype:
+        raise DtypeError(
+            f"{function}: {_described(mean)} has a loc of {loc.dtype} and a covariance of {own.dtype}; "
+            f"build it of one dtype, for example with loc.to({own.dtype})."
+        )
+    return loc, own
 
 
 def is_multivariate_normal(dist: object) -> bool:

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.utils import lazy_property
 
 from mvnjac import divergences as divergences  # registers them with torch.distributions.kl_divergence
 from mvnjac.covariance.base import Covariance
@@ -17,6 +16,7 @@ from mvnjac.covariance.cholesky import Cholesky
 from mvnjac.covariance.dense import Dense
 from mvnjac.covariance.low_rank import LowRank, LowRankFactor
 from mvnjac.covariance.precision import Precision
+from mvnjac.distribution_attributes import Parameter
 from mvnjac.errors import ArgumentError
 from mvnjac.normal import Normal
 
@@ -27,14 +27,18 @@ class MultivariateNormal(Normal):
     """torch.distributions.MultivariateNormal, with the closed-form derivatives of `mvnjac.log_prob`.
 
     Args:
-        loc: (..., d) µ.
+        loc: (..., d) µ, in units of x, of any real dtype. The attribute `loc` can be assigned and changed in place: everything is
+            then that of the new mean.
         covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, or Σ⁻¹, or L lower triangular with Σ = L Lᵀ: one of
-            them. Leading dimensions broadcast.
+            them, float32 or float64, which is the dtype of densities. Leading dimensions broadcast. As in torch, Σ and Σ⁻¹ may be
+            asymmetric up to 1e-6 + 1e-5 of an entry; the lower triangle of Σ is read, and the upper one of Σ⁻¹.
         validate_args: look at the numbers, here and in `log_prob`; by default as torch's (`set_default_validate_args`).
             False looks at nothing: where there is no density, results are NaN.
+        missing: "marginalise": NaN in a value is a missing entry, and `log_prob` the density of what is observed.
 
     Raises:
         MvnjacError: arguments that do not fit each other; numbers that are no density, if validated. All are ValueErrors.
+        ReadOnlyError: an AttributeError, where a parameter of the covariance is assigned: build a new distribution.
 
     Example:
         >>> import torch
@@ -43,7 +47,7 @@ class MultivariateNormal(Normal):
         tensor([-2.8379, -2.8379, -2.8379])
     """
 
-    arg_constraints = {
+    arg_constraints = _own_constraints = {
         "loc": constraints.real_vector,
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,
@@ -57,6 +61,8 @@ class MultivariateNormal(Normal):
         precision_matrix: Float[Tensor, "*#batch d d"] | None = None,
         scale_tril: Float[Tensor, "*#batch d d"] | None = None,
         validate_args: bool | None = None,
+        *,
+        missing: str | None = None,
     ) -> None:
         given: dict[Callable[[Tensor], Covariance], Tensor | None] = {
             Dense: covariance_matrix, Precision: precision_matrix, Cholesky: scale_tril
@@ -67,7 +73,7 @@ class MultivariateNormal(Normal):
                 f"{type(self).__name__}: {len(structures)} matrices; pass exactly one of covariance_matrix, precision_matrix "
                 "and scale_tril."
             )
-        super().__init__(loc, structures[0], validate_args)
+        super().__init__(loc, structures[0], validate_args, missing)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """The same distribution for a larger batch; nothing is copied, validated or factorised."""
@@ -80,10 +86,10 @@ class LowRankMultivariateNormal(Normal):
         Σ = W Wᵀ + diag(v)
 
     Args:
-        loc: (..., d) µ.
-        cov_factor: (..., d, k) W.
-        cov_diag: (..., d) v, positive.
-        validate_args: as for `MultivariateNormal`.
+        loc: (..., d) µ, as for `MultivariateNormal`.
+        cov_factor: (..., d, k) W, in units of x, float32 or float64.
+        cov_diag: (..., d) v, positive, in squared units of x, of the same dtype.
+        validate_args, missing: as for `MultivariateNormal`.
 
     Raises:
         MvnjacError: as `MultivariateNormal`.
@@ -95,7 +101,7 @@ class LowRankMultivariateNormal(Normal):
         tensor([2., 1.])
     """
 
-    arg_constraints = {
+    arg_constraints = _own_constraints = {
         "loc": constraints.real_vector,
         "cov_factor": constraints.independent(constraints.real, 2),
         "cov_diag": constraints.independent(constraints.positive, 1),
@@ -107,16 +113,28 @@ class LowRankMultivariateNormal(Normal):
         cov_factor: Float[Tensor, "*#batch d k"],
         cov_diag: Float[Tensor, "*#batch d"],
         validate_args: bool | None = None,
+        *,
+        missing: str | None = None,
     ) -> None:
-        super().__init__(loc, LowRank(cov_factor, cov_diag), validate_args)
+        super().__init__(loc, LowRank(cov_factor, cov_diag), validate_args, missing)
 
-    @lazy_property
+    @Parameter
+    def cov_factor(self) -> Tensor:
+        """W as given, (*batch, d, k)."""
+        raise AttributeError("cov_factor is not given yet")
+
+    @Parameter
+    def cov_diag(self) -> Tensor:
+        """v as given, (*batch, d)."""
+        raise AttributeError("cov_diag is not given yet")
+
+    @Parameter
     def precision_matrix(self) -> Tensor:
         """Σ⁻¹, (*batch, d, d), by Woodbury's identity."""
-        _, factor = self._model.prepared()
+        factor = self._factor()
         assert isinstance(factor, LowRankFactor)
         with self._model.arithmetic():
-            P = factor.precision_times(torch.eye(self._model.d, dtype=self.loc.dtype, device=self.loc.device))
+            P = factor.precision_times(torch.eye(self._model.d, dtype=factor.root.dtype, device=factor.root.device))
             return self._full(0.5 * (P + P.mT), 2)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:

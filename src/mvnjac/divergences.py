@@ -6,46 +6,49 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, register_kl
+from torch.distributions import register_kl
 
 from mvnjac.batches import RowLayout, batch_shape, broadcast
-from mvnjac.covariance.base import same_kind
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cholesky import Cholesky
 from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.low_rank import LowRankFactor
 from mvnjac.distribution_arguments import parameters, unexpanded
-from mvnjac.errors import ShapeError
+from mvnjac.errors import DeviceError, ShapeError
 from mvnjac.model import Model
 from mvnjac.normal import Normal, columns
 
 
-def _kl_divergence(p: Distribution, q: Distribution) -> Tensor:
+def _kl_divergence(p: Any, q: Any) -> Tensor:
     """½ (tr Σq⁻¹ Σp + ‖Lq⁻¹(µp − µq)‖² − d + log det Σq − log det Σp)."""
     if p.event_shape != q.event_shape:
         raise ShapeError(f"kl_divergence: the event shapes {tuple(p.event_shape)} and {tuple(q.event_shape)} differ.")
     mine, other = _model(p), _model(q)
-    same_kind("kl_divergence", "the first", mine.mean, "the second", other.mean)
-    (p_mean, p_factor), (q_mean, q_factor) = mine.prepared(), other.prepared()
-    with mine.arithmetic():
-        distance = _squares(q_factor, p_mean - q_mean)
+    if mine.mean.device != other.mean.device:
+        raise DeviceError(f"kl_divergence: the first is on {mine.mean.device} but the second is on {other.mean.device}.")
+    p_factor, q_factor = mine.prepared()[1], other.prepared()[1]
+    with mine.arithmetic(), other.arithmetic():
+        distance = _squares(q_factor, (p.loc - q.loc).to(other.dtype))
         determinants = q_factor.log_det - p_factor.log_det
-        result = 0.5 * (_trace(p_factor, q_factor) + distance - mine.d + determinants)
-    return result.expand(broadcast(p.batch_shape, q.batch_shape))
+        result = 0.5 * (_trace(p_factor, q_factor, other.dtype) + distance - mine.d + determinants)
+    return result.expand(broadcast(result.shape, p.batch_shape, q.batch_shape))
 
 
 def _model(dist: Any) -> Model:
     if isinstance(dist, Normal):
-        return dist._model
+        return dist._current()
+    covariance: Covariance
     if isinstance(dist, torch.distributions.LowRankMultivariateNormal):
-        mean, covariance = parameters(dist)
+        covariance = parameters(dist)[1]
     else:
-        mean, covariance = dist.loc, Cholesky(unexpanded(dist.scale_tril, 2))  # torch factorised it already
-    return Model("kl_divergence", mean, covariance, None, None, False)
+        covariance = Cholesky(unexpanded(dist.scale_tril, 2))  # torch factorised it already
+    return Model("kl_divergence", dist.loc.to(covariance.dtype), covariance, None, None, False)
 
 
-def _trace(p: Factor, q: Factor) -> Tensor:
-    """tr Σq⁻¹ Σp, as the squares of the columns of Σp's root, whitened by q."""
+def _trace(p: Factor, q: Factor, dtype: torch.dtype) -> Tensor:
+    """tr Σq⁻¹ Σp, as the squares of the columns of Σp's root, whitened by q, which is of this dtype."""
     S, diagonal = columns(p)
+    S = S.to(dtype)
     full = broadcast(p.batch, q.batch)
     trace = _squares(q, S.expand((*full, *S.shape[-2:])).movedim(-1, 0)).sum(0)
     if diagonal is None:

@@ -2,7 +2,7 @@
 
 Each message says what was called, what it got, what it expected, where (row, column, batch index, pivot), and what to do.
 All classes derive from :class:`MvnjacError`; those about arguments are also the built-in error that a Python user expects
-(``ValueError``, ``TypeError``, ``KeyError``, ``MemoryError``).
+(``ValueError``, ``TypeError``, ``KeyError``, ``AttributeError``, ``MemoryError``).
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class UnknownNameError(ArgumentError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""
+
+
+class ReadOnlyError(MvnjacError, AttributeError):
+    """An attribute that cannot be assigned, since what was computed from it would not follow."""
 
 
 class MemoryLimitError(MvnjacError, MemoryError):

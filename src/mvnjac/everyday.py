@@ -9,6 +9,8 @@ is no density) `everyday` gives None, and the general way does it, or says what 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
@@ -70,6 +72,12 @@ class Prepared:
         self.dtype, self.d = mean.dtype, mean.shape[0]
         self.itemsize = ITEMSIZE[self.dtype]
         self._versions = mean._version, covariance._version
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return prepared, (
+            self.mean,
+            self.covariance,
+        )  # the kernels are the other process's; a copy of a tensor has counted no changes
 
     def unchanged(self) -> bool:
         """Whether the factor is still that of the tensors."""
@@ -167,6 +175,9 @@ class Everyday:
 
     def __init__(self, x: Tensor, prepared: Prepared) -> None:
         self.x, self.prepared, self._version = x, prepared, x._version
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return everyday, (self.x, self.prepared.mean, self.prepared.covariance)
 
     def changed(self) -> str | None:
         """What was changed in place since the numbers were looked at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +22,7 @@ from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError
 from mvnjac.everyday import prepared
 from mvnjac.incomplete import IncompleteResiduals
-from mvnjac.incomplete_curvature import IncompleteCurvature, IncompleteStatistics
+from mvnjac.incomplete_curvature import IncompleteCurvature
 from mvnjac.marginal_curvature import owners_of, suited
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
@@ -196,11 +197,10 @@ def _hessian(
         model,
         selection,
         own,
-        lambda v: second.hessian(sums, v),
-        lambda b: second.hessian_solve(sums, b),
+        partial(second.hessian, sums),
+        partial(second.hessian_solve, sums),
         curvature=second,
-        matrix=_incomplete(second, selection, lambda: _as_statistics(sums).matrix)
-        or _direct(second, lambda dense: hessian_matrix(dense.factor, _as_sums(sums))),
+        matrix=_incomplete(second, selection, sums, "matrix") or _direct(second, _hessian_matrix, sums),
         scale=scale,
     )
 
@@ -219,7 +219,11 @@ def _scale(model: Model, wrt: Wrt, rows: Residuals | None) -> Callable[[], Tenso
     """The roots of the information's diagonal if nothing were missing: beside them what should be 0 is seen to be."""
     if not isinstance(rows, IncompleteResiduals):
         return None
-    return lambda: fisher_of(model, wrt).matrix().diagonal(dim1=-2, dim2=-1).sqrt()
+    return partial(_information_scale, model, wrt)
+
+
+def _information_scale(model: Model, wrt: Wrt) -> Tensor:
+    return fisher_of(model, wrt).matrix().diagonal(dim1=-2, dim2=-1).sqrt()
 
 
 def _fisher(
@@ -233,9 +237,8 @@ def _fisher(
         second.fisher,
         second.fisher_solve,
         curvature=second,
-        matrix=_incomplete(second, selection, lambda: _as_incomplete(second).fisher_matrix)
-        or _direct(second, lambda dense: fisher_matrix(dense.factor, model.batch)),
-        inverse_diagonal=_direct(second, lambda dense: fisher_inverse_diagonal(dense.factor, model.batch)),
+        matrix=_incomplete(second, selection, second, "fisher_matrix") or _direct(second, _fisher_matrix, model.batch),
+        inverse_diagonal=_direct(second, _fisher_inverse_diagonal, model.batch),
         scale=scale,
     )
 
@@ -298,35 +301,36 @@ def _names(selection: Selection) -> list[str]:
     return list(dict.fromkeys(part.name for part in selection.parts))
 
 
-def _direct(second: Curvature, matrix: Callable[[DenseCurvature], Tensor]) -> Callable[[], Tensor] | None:
+def _direct(second: Curvature, matrix: Callable[..., Tensor], *given: object) -> Callable[[], Tensor] | None:
     """By the mean and Σ the matrix is written down entry by entry."""
     if isinstance(second, DenseCurvature) and second.names == ["mean", "covariance_matrix"]:
-        return lambda: matrix(second)
+        return partial(matrix, second, *given)
     return None
 
 
-def _incomplete(second: Curvature, selection: Selection, matrix: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
-    """Of rows with missing entries, too, by the mean and Σ: whole parameters of the matrix over both."""
+def _incomplete(second: Curvature, selection: Selection, owner: object, name: str) -> Callable[[], Tensor] | None:
+    """Of rows with missing entries, too, by the mean and Σ: whole parameters of the matrix over both, an attribute of `owner`."""
     if not isinstance(second, IncompleteCurvature) or not second.natural_coordinates or not second.formable:
         return None
     d, parts = second.rows.d, [part.name for part in selection.parts]
     if parts == ["mean", "covariance_matrix"]:
-        return lambda: matrix()
+        return partial(getattr, owner, name)
     columns = {"mean": range(d), "covariance_matrix": range(d, d * (d + 3) // 2)}
-    chosen = [column for name in parts for column in columns[name]]
-    return lambda: matrix()[chosen][:, chosen]
+    return partial(_chosen, owner, name, [column for part in parts for column in columns[part]])
 
 
-def _as_incomplete(second: Curvature) -> IncompleteCurvature:
-    assert isinstance(second, IncompleteCurvature)
-    return second
+def _chosen(owner: object, name: str, chosen: list[int]) -> Tensor:
+    matrix: Tensor = getattr(owner, name)
+    return matrix[chosen][:, chosen]
 
 
-def _as_statistics(sums: object) -> IncompleteStatistics:
-    assert isinstance(sums, IncompleteStatistics)
-    return sums
+def _hessian_matrix(second: DenseCurvature, sums: Sums) -> Tensor:
+    return hessian_matrix(second.factor, sums)
 
 
-def _as_sums(sums: object) -> Sums:
-    assert isinstance(sums, Sums)
-    return sums
+def _fisher_matrix(second: DenseCurvature, batch: Size) -> Tensor:
+    return fisher_matrix(second.factor, batch)
+
+
+def _fisher_inverse_diagonal(second: DenseCurvature, batch: Size) -> Tensor:
+    return fisher_inverse_diagonal(second.factor, batch)

@@ -115,6 +115,10 @@ class Jacobian:
     def __init__(self, derivatives: Derivatives | Callable[[], Derivatives], quick: Everyday | Many | None = None) -> None:
         self._made, self._quick = derivatives, quick
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        quick = self._quick
+        return type(self), (self._derivatives, None if quick is None or quick.changed() else quick)
+
     @property
     def _derivatives(self) -> Derivatives:
         """Made when first needed, where kernels have looked at the numbers already."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,11 @@ class Many:
         self.x, self.mean, self.covariance = x, mean, covariance
         self._versions = self._now()
         self._ready: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from mvnjac.everyday import everyday
+
+        return everyday, (self.x, self.mean, self.covariance)
 
     def changed(self) -> str | None:
         """What was changed in place since the numbers were looked at."""
@@ -75,6 +82,11 @@ class ManyOnDevice(Many):
     def __init__(self, x: Tensor, mean: Tensor, covariance: Tensor, check: bool) -> None:
         super().__init__(x, mean, covariance)
         self._unseen = check
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from mvnjac.everyday import everyday
+
+        return everyday, (self.x, self.mean, self.covariance, True, self._unseen)
 
     def evaluate(self, gradients: bool = True) -> bool:
         """All results, those by Σ where wanted; False where a row has no density. Not looked at, such a row is NaN."""

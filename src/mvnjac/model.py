@@ -15,9 +15,9 @@ from mvnjac.arithmetic import as_given, below, concrete, savable, tracked, unsav
 from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
 from mvnjac.covariance import checks, dense_parameters
-from mvnjac.covariance.base import Covariance, same_kind
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Factors, Snapshot
-from mvnjac.covariance.checks import Check, raise_first
+from mvnjac.covariance.checks import Check, Tolerance, raise_first, rounding
 from mvnjac.covariance.factorised import Factor
 from mvnjac.distribution_arguments import mean_and_covariance
 from mvnjac.errors import ShapeError
@@ -55,10 +55,10 @@ class Model:
         mean, covariance = mean_and_covariance(function, mean, covariance, mean_name)
         self.function, self.check, self.mean_name = function, check, mean_name
         self.missing = model_arguments.valid_missing(function, missing)
-        self.covariance = model_arguments.as_covariance(function, covariance)
+        self.covariance = model_arguments.as_covariance(function, covariance, mean)
         self.mean_follows = self.covariance.mean is not None
         self.mean = mean = model_arguments.valid_mean(function, mean_name, mean, self.covariance)
-        same_kind(function, mean_name, mean, "covariance", next(iter(self.covariance.parameters.values())))
+        model_arguments.require_one_kind(function, mean_name, mean, covariance, self.covariance)
         matrix = self.covariance.matrix_shape
         self._as_matrix = matrix is not None and mean.shape[-2:] == matrix
         self.event = mean.shape[-2:] if self._as_matrix else mean.shape[-1:]
@@ -175,6 +175,13 @@ class Model:
         other.batch = other._batch()
         return other
 
+    def with_mean(self, mean: Tensor) -> Model:
+        """The same covariance, factorised once for both, at another mean, whose shape and kind are looked at."""
+        names, options = self.naming.argument, (self.precision, self.check, self.mean_name, self.missing)
+        other = Model(self.function, mean, self.covariance, names, *options)
+        other._factors = self._factors
+        return other
+
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context in which every product is formed: no autocast, no TF32."""
         return as_given(self.working, self.mean.device)
@@ -285,14 +292,19 @@ class Model:
         if first_time:
             self._checked[:] = [Snapshot(self.given())]
 
-    def check_parameters(self) -> None:
-        """Look at mean and covariance alone, where there are numbers, whatever `check` says."""
+    def check_parameters(self, tolerance: Tolerance = rounding) -> None:
+        """Look at mean and covariance alone, where there are numbers, whatever `check` says.
+
+        tolerance: of entries of a symmetric parameter that should be equal.
+        """
         if not concrete(*self.given()):
             return
         mean, *parameters = (below(t) for t in self.given())
         with torch.no_grad():
-            raise_first(self.function, self.at(mean, parameters)._parameter_checks(), self.naming)
+            raise_first(self.function, self.at(mean, parameters)._parameter_checks(tolerance), self.naming)
 
-    def _parameter_checks(self) -> list[Check]:
+    def _parameter_checks(self, tolerance: Tolerance = rounding) -> list[Check]:
         own = self.covariance.all_checks(self._factor(False))
+        if tolerance is not rounding:
+            own = (check if check.tolerating is None else check.tolerating(tolerance) for check in own)
         return [checks.finite(self.mean_name, self.mean, vector(self.d)), *own]

@@ -13,12 +13,20 @@ from mvnjac.covariance.dense import Dense
 from mvnjac.errors import ArgumentError, DtypeError, ShapeError
 
 
-def as_covariance(function: str, covariance: Tensor | Covariance) -> Covariance:
-    """A plain tensor means Σ itself."""
+def as_covariance(function: str, covariance: Tensor | Covariance, mean: object = None) -> Covariance:
+    """A plain tensor means Σ itself. mean: what is given besides, whose dtype is the one to convert to."""
     if isinstance(covariance, Covariance):
         return covariance
-    checks.floating(function, "covariance", covariance)
+    checks.floating(function, "covariance", covariance, mean.dtype if isinstance(mean, Tensor) else None)
     return Dense(covariance)
+
+
+def require_one_kind(function: str, mean_name: str, mean: Tensor, given: Tensor | Covariance, covariance: Covariance) -> None:
+    """Whether mean and covariance have one dtype and one device. given: the covariance as it was given."""
+    parameter, remedy = next(iter(covariance.parameters.values())), None
+    if isinstance(given, Covariance) and mean.dtype.itemsize > parameter.dtype.itemsize:
+        remedy = f"convert one of them, for example by covariance.map(lambda t: t.to({mean.dtype}))."
+    same_kind(function, mean_name, mean, "covariance", parameter, remedy)
 
 
 def valid_mean(function: str, mean_name: str, mean: Tensor | None, covariance: Covariance) -> Tensor:
@@ -32,7 +40,7 @@ def valid_mean(function: str, mean_name: str, mean: Tensor | None, covariance: C
         return covariance.mean
     if mean is None:
         raise ArgumentError(f"{function}: the mean is None; pass a tensor of shape (d,) or (..., d).")
-    checks.floating(function, mean_name, mean)
+    checks.floating(function, mean_name, mean, covariance.dtype)
     return mean
 
 
@@ -67,8 +75,14 @@ def common_batch(function: str, mean_name: str, mean: Tensor, covariance: Covari
 
 def require_rows(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: Size) -> None:
     """Whether rows of x meet a mean, and a mean and a covariance of these leading dimensions."""
-    checks.floating(function, "x", x)
-    same_kind(function, "x", x, mean_name, mean)
+    checks.floating(function, "x", x, mean.dtype)
+    remedy = f"convert x by x.to({mean.dtype}), or {mean_name} and covariance to {x.dtype}."
+    same_kind(function, "x", x, mean_name, mean, remedy)
+    require_row_shape(function, x, mean_name, mean, batch)
+
+
+def require_row_shape(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: Size) -> None:
+    """The same of their shapes alone."""
     d = mean.shape[-1]
     if x.ndim == 0 or x.shape[-1] != d:
         columns = x.shape[-1] if x.ndim else "no"

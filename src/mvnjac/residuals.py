@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Size, Tensor
@@ -43,6 +44,14 @@ class Residuals:
         self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
         self._workspace: memory.Workspace | None = None
         self._take()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_version": version(self._x) == self._version}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy of x counts its changes from zero; what had been changed before stays known as changed."""
+        vars(self).update(state)
+        self._version = version(self._x) if state["_version"] else -1
 
     def _take(self) -> None:
         """Where autograd, or nobody, guards x from changes, nothing is left for later."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         gathering = Gathering(rows.shape[1]) if first else self._gathering
         gathering.add(rows[~rows.isnan().all(-1)])
         names = self._names()
-        sample = gathering.sample(lambda i: f"variable {i}" if names is None else repr(names[i]), "partial_fit")
+        sample = gathering.sample(partial(_variable, names), "partial_fit")
         if sample is None:
             raise ValueError("partial_fit: X has no entry that is not missing.")
         with _counting(rows):
@@ -164,3 +165,7 @@ def _counting(rows: Tensor) -> Iterator[None]:
         if not few:
             raise
         raise type(error)(f"{error} ({', '.join(few)})") from error
+
+
+def _variable(names: list[str] | None, i: int) -> str:
+    return f"variable {i}" if names is None else repr(names[i])

@@ -240,12 +240,14 @@ class Covariance(Estimable, ABC):
             raise ShapeError(f"{name}: the leading dimensions of {shapes} do not broadcast.") from None
 
 
-def same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
-    """Two arguments that must agree in dtype and device."""
+def same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor, remedy: str | None = None) -> None:
+    """Two arguments that must agree in dtype and device.
+
+    remedy: what to do about different dtypes; by default the one of lower precision is to be converted.
+    """
     if a.dtype != b.dtype:
-        raise DtypeError(
-            f"{function}: {first} is {a.dtype} but {second} is {b.dtype}; convert one of them, "
-            f"for example {second}.to({a.dtype})."
-        )
+        name, wider = (first, b.dtype) if b.dtype.itemsize > a.dtype.itemsize else (second, a.dtype)
+        remedy = remedy or f"convert one of them, for example by {name}.to({wider})."
+        raise DtypeError(f"{function}: {first} is {a.dtype} but {second} is {b.dtype}; {remedy}")
     if a.device != b.device:
         raise DeviceError(f"{function}: {first} is on {a.device} but {second} is on {b.device}; move one of them.")

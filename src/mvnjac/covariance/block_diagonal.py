@@ -244,7 +244,11 @@ def _name(i: int, parameter: str) -> str:
 
 
 def _kind(block: Covariance, name: str, size: int | None, rest: int) -> Callable[[int], Coordinates]:
-    return lambda d: block.coordinates_of(name, d - rest if size is None else size)
+    return functools.partial(_coordinates, block, name, size, rest)
+
+
+def _coordinates(block: Covariance, name: str, size: int | None, rest: int, d: int) -> Coordinates:
+    return block.coordinates_of(name, d - rest if size is None else size)
 
 
 def _joined(values: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ and where. All flags of a call are looked at together: one synchronisation on CU
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,18 +29,29 @@ from mvnjac.names import Names
 
 #: How a variable is called in a message: its index → "variable 3" or "'EEK'".
 Namer = Callable[[int], str]
+#: How far entry [i,j] of a matrix may differ from [j,i]: the matrix (..., d, d) → as many numbers.
+Tolerance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Check:
-    """ok: 0-dimensional boolean, or known already; explain(function, names): the error if it is False, None for a false alarm."""
+    """ok: 0-dimensional boolean, or known already; explain(function, names): the error if it is False, None for a false alarm.
+
+    tolerating: the same check with another tolerance, where it has one (`symmetric`).
+    """
 
     ok: Tensor | bool
     explain: Callable[[str, Names], MvnjacError | None]
+    tolerating: Callable[[Tolerance], Check] | None = None
 
     def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
         """The same check, of something that has names of its own, in a place that the message says."""
-        return replace(self, explain=lambda function, names: self.explain(function + place, rename(names)))
+        tolerating = self.tolerating
+        return replace(
+            self,
+            explain=lambda function, names: self.explain(function + place, rename(names)),
+            tolerating=None if tolerating is None else lambda tolerance: tolerating(tolerance).within(rename, place),
+        )
 
 
 def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
@@ -55,13 +67,16 @@ def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
             raise error
 
 
-def floating(function: str, name: str, value: object) -> None:
-    """A float32 or float64 tensor, or a DtypeError that says how to get one."""
+def floating(function: str, name: str, value: object, like: torch.dtype | None = None) -> None:
+    """A float32 or float64 tensor, or a DtypeError that says how to get one: of the dtype that the other arguments have, if known."""
     if not isinstance(value, Tensor):
         hint = "torch.from_numpy(...)" if type(value).__module__ == "numpy" else "torch.tensor(...)"
         raise DtypeError(f"{function}: {name} is a {type(value).__name__}; pass a torch.Tensor, for example by {hint}.")
     if value.dtype not in (torch.float32, torch.float64):
-        remedy = f"convert it by {name}.double()" if not value.is_complex() else "complex densities are not supported"
+        if like not in (torch.float32, torch.float64):
+            like = torch.float32 if value.is_floating_point() else torch.float64
+        to = "float" if like is torch.float32 else "double"
+        remedy = f"convert it by {name}.{to}()" if not value.is_complex() else "complex densities are not supported"
         raise DtypeError(f"{function}: {name} is {value.dtype}; expected float32 or float64: {remedy}.")
 
 
@@ -106,14 +121,18 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
 SYMMETRY = {dtype: torch.finfo(dtype).eps ** (2 / 3) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
-def symmetric(name: str, A: Tensor) -> Check:
-    """|Aᵢⱼ − Aⱼᵢ| ≤ eps^⅔ √(Aᵢᵢ Aⱼⱼ): relative to the scale of the two variables, wide enough for rounding alone."""
-    tolerance = SYMMETRY[A.dtype]
+def rounding(A: Tensor) -> Tensor:
+    """(..., d, d) how far the two entries may differ: eps^⅔ √(Aᵢᵢ Aⱼⱼ), relative to the scale of the two variables."""
+    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    return SYMMETRY[A.dtype] * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+
+
+def symmetric(name: str, A: Tensor, tolerance: Tolerance = rounding) -> Check:
+    """|Aᵢⱼ − Aⱼᵢ| is within the tolerance, which is wide enough for rounding alone."""
     with torch.no_grad():
         if at_hand(A) and _equals_transpose(A):
-            return Check(True, lambda *_: None)
-        scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
-        bad = (A - A.mT).abs() > tolerance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+            return Check(True, lambda *_: None, functools.partial(symmetric, name, A))
+        bad = (A - A.mT).abs() > tolerance(A)
 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
         *batch, i, j = bad.nonzero()[0].tolist()
@@ -123,7 +142,7 @@ def symmetric(name: str, A: Tensor) -> Check:
             f"{here!r} but [{j},{i}] is {there!r}; if the difference is rounding, pass (A + A.mT) / 2."
         )
 
-    return Check(~bad.any(), explain)
+    return Check(~bad.any(), explain, functools.partial(symmetric, name, A))
 
 
 def _equals_transpose(A: Tensor) -> bool:

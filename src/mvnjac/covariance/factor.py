@@ -245,9 +245,17 @@ def twice_symmetric(A: Tensor) -> Tensor:
     return A + A.mT
 
 
-def symmetric_part(A: Tensor) -> Tensor:
-    """A itself; where a derivative is watched, ½(A + Aᵀ), so that cotangents and tangents by A are symmetric."""
-    return 0.5 * (A + A.mT) if tracked(A) else A
+def symmetric_part(A: Tensor, *, upper: bool = False) -> Tensor:
+    """A itself; where a derivative is watched, the triangle that is factorised and its mirror image, as a function of A whose
+    cotangents and tangents are symmetric.
+
+    upper: the upper triangle is factorised (`flipped_cholesky`), else the lower.
+    """
+    if not tracked(A):
+        return A
+    half, given = 0.5 * (A + A.mT), A.detach()
+    mirrored = given.triu() + given.triu(1).mT if upper else given.tril() + given.tril(-1).mT
+    return half + (mirrored - half.detach())  # the bracket is rounding in A alone, and no function of it
 
 
 def _gram(A: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -92,6 +93,9 @@ class Parametric(Covariance):
         self.fields = {name: _kind(shape) for name, shape in shapes.items()}
         self._known: tuple[list[int | None], tuple[Tensor | None, Tensor]] | None = None
         super().__init__(**parameters)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_known": None}  # a copy of a tensor counts its changes from zero
 
     @property
     def _value(self) -> tuple[Tensor | None, Tensor]:
@@ -260,4 +264,8 @@ class Parametric(Covariance):
 
 
 def _kind(shape: tuple[int, ...]) -> Callable[[int], Coordinates]:
-    return lambda d: Coordinates(shape, ())
+    return functools.partial(_any_shape, shape)
+
+
+def _any_shape(shape: tuple[int, ...], d: int) -> Coordinates:
+    return Coordinates(shape, ())

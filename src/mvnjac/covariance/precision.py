@@ -46,7 +46,7 @@ class Precision(DenseCovariance):
         super().__init__(precision_matrix=precision_matrix)
 
     def factor(self, d: int) -> Factor:
-        precision_matrix = symmetric_part(self.parameters["precision_matrix"])
+        precision_matrix = symmetric_part(self.parameters["precision_matrix"], upper=True)
         upper, info = flipped_cholesky(precision_matrix)
         return DenseFactor(info, precision_matrix=precision_matrix, inverse_scale_tril=upper.mT)
 
