@@ -192,7 +192,7 @@ REFUSED = {
     "combination": (COMBINED, "precision", errors.NotPositiveDefiniteError, "'NVDA' is, to rounding, a linear combination of '"),
     "combination in a window": (COMBINED, "banded-precision:3", errors.NotPositiveDefiniteError, "'NVDA' is, to rounding"),
     "too many factors": (X, "low-rank:2", errors.NotIdentifiedError, r"2 factors of 4 variables .*at most 1"),
-    "rows for factors": (X[:2], "low-rank:1", errors.NotPositiveDefiniteError, "2 rows for 1 factors.*at least 3"),
+    "rows for factors": (X[:2], "low-rank:1", errors.NotPositiveDefiniteError, "2 rows for 1 factor:.*at least 3"),
     "rows for bands": (X[:3], "banded-precision:2", errors.NotPositiveDefiniteError, "at least 4 rows"),
     "rows for a matrix": (X[:2], "kronecker:1x4", errors.NotPositiveDefiniteError, "2 rows for matrices of 1 × 4.*at least 5"),
     "no such matrix": (X, "kronecker:2x3", errors.ShapeError, "2 × 3 are 6 variables"),

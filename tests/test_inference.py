@@ -311,7 +311,7 @@ def test_functions_that_are_none_are_refused() -> None:
         inference.delta_method(V, lambda theta: theta["mean"][0].item())
     with pytest.raises(ArgumentError, match="does not depend"):
         inference.delta_method(V, lambda theta: theta["mean"].detach())
-    with pytest.raises(ShapeError, match="1 names for 3 values"):
+    with pytest.raises(ShapeError, match="1 name for 3 values"):
         inference.delta_method(V, lambda theta: theta["mean"], names=["a"])
     with pytest.raises(ArgumentError, match="by the model's own parameters"):
         inference.delta_method(inference.covariance_of_estimates(fitted(rows()), wrt="scale"), lambda theta: theta["mean"])

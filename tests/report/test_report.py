@@ -294,13 +294,15 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, options
 def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Before all of them have been read; a little more memory is enough."""
     pd.DataFrame(np.random.default_rng(0).normal(size=(4000, 2)), columns=["a", "b"]).to_csv(tmp_path / "x.csv", index=False)
-    needed = 4000 * 8 * (7 * 5 + 2)
+    needed = 8 * (4000 * (7 * 5 + 2) + 13 * 5**2)
     for free, code in ((needed - 1, 1), (needed, 0)):
         monkeypatch.setattr(memory, "available", lambda device, free=free: free)
         got, _, err = run("report", tmp_path / "x.csv", "-o", tmp_path / "x.html", capsys=capsys)
         assert got == code
         assert (tmp_path / "x.html").exists() == (code == 0)
-        assert ("4,000 rows of scores by 5 parameters, seven times over, are 1.18 MB" in err) == (code == 1)
+        assert (
+            "4,000 rows of scores by 5 parameters, seven times over, and the covariance of the parameters are 1.19 MB" in err
+        ) == (code == 1)
 
 
 def test_outputs_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -226,7 +226,7 @@ def covariance_of_estimates(
     df = None
     k, p = len(estimating.places), estimating.size
     held = {"sandwich": k, "clustered": 2 * (p if fix else k), "hac": 7 * p}.get(kind, 0)  # numbers a row
-    estimating.require_memory(estimating.rows * held + PROPAGATED * (p if fix else k) * p)
+    estimating.require_memory(estimating.rows * held + PROPAGATED * (p if fix else k) * p, kind != "hac")
     if kind in ("expected", "observed", "opg"):
         words, propagate = _inverse(estimating, kind, adjust)
     elif kind == "sandwich":

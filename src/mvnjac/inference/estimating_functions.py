@@ -86,11 +86,11 @@ class EstimatingFunctions:
             raise UnknownNameError(f"{self.function}: known has {unknown[0]!r}; the parameters are {', '.join(complete[0])}.")
         return [name for name in complete[0] if name not in left_out]
 
-    def require_memory(self, numbers: float) -> None:
-        """Refuse what holds so many numbers at once, beside a chunk of scores, if they cannot fit."""
+    def require_memory(self, numbers: float, chunks: bool = True) -> None:
+        """Refuse what holds so many numbers at once, beside chunks of scores if there are such, if they cannot fit."""
         n, p = self.rows, self.size
         what = f"{self.function}: scores of {n:,} rows by {p:,} parameters and what is made of them"
-        needed = 8.0 * numbers + _IN_CHUNK * min(_CHUNK_BYTES, 8 * n * p)
+        needed = 8.0 * numbers + (_IN_CHUNK * min(_CHUNK_BYTES, 8 * n * p) if chunks else 0)
         memory.require_bytes(what, needed, self.jacobian.device, FEWER)
 
     # --- scores --------------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def scores_covariance(
     estimating = EstimatingFunctions("scores_covariance", J, wrt, weights, known)
     warn_unless_at_estimate(estimating)
     n, p = estimating.rows, estimating.size
-    estimating.require_memory(7 * n * p + 4 * p * p)
+    estimating.require_memory(7 * n * p + 4 * p * p, False)
     long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
     total = long_run.covariance_of_sum(estimating.unit_rows(range(p)))
     return total / (n - p if adjust else n)

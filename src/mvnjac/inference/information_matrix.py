@@ -75,7 +75,7 @@ def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = No
             f"{_NAME}: there are {count} indicators and {p} scores, but {n} rows; take elements='diagonal', or fewer parameters."
         )
     warn_unless_at_estimate(estimating)
-    estimating.require_memory(5 * n * (count + p))
+    estimating.require_memory(5 * n * (count + p), False)
     scores = estimating.scores()
     indicators = _indicators(estimating, scores, elements)
     explained, rank = _explained(torch.cat([indicators, scores], -1))

@@ -228,7 +228,7 @@ def score_process(
     if weights is not None and scores_covariance is None and information != "opg":
         raise ArgumentError(f"{_NAME}: with weights the covariance of the scores is no information; take information='opg'.")
     estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
-    estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2)
+    estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2, False)
     dates = list(dates) if isinstance(dates, Iterator) else dates
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
     order = order_of(_NAME, dates, n, "dates")

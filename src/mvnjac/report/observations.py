@@ -73,10 +73,9 @@ def _require_memory(data: Data, rows: int, variables: int, parameters: int) -> N
     needed, free = _needed(rows, variables, parameters), memory.available(torch.device("cpu"))
     if free is not None and needed > free:
         raise MemoryLimitError(
-            f"{data.path}: {counted(rows, 'row', ',')} of scores by {counted(parameters, 'parameter')}, seven times "
-            f"over, are {human(needed)}, but there "
-            f"are {human(free)} free: report on fewer rows, on fewer variables by --columns, or on a --structure of fewer "
-            "parameters; `mvnjac score` needs no more memory for more rows."
+            f"{data.path}: {counted(rows, 'row', ',')} of scores by {counted(parameters, 'parameter')}, seven times over, "
+            f"and the covariance of the parameters are {human(needed)}, but there are {human(free)} free: report on fewer rows, on "
+            "fewer variables by --columns, or on a --structure of fewer parameters; `mvnjac score` needs no more memory for more rows."
         )
 
 
