@@ -51,7 +51,7 @@ def starts(sample: Sample, rows: Tensor, k: int, lower: float) -> list[Tensor]:
     first = own if unexplained is None else (1 - k / (2 * d)) * unexplained
     found = [] if unexplained is None else [first]
     found += [own.clamp(min=_LEAST), torch.full_like(own, 0.5)]
-    places = torch.arange(d, device=rows.device)
+    places = torch.arange(d, dtype=torch.long, device=rows.device)
     for i in first.argsort()[:_AT_THE_BOUND].tolist():
         found.append(first.clamp(min=_LEAST).where(places != i, lower))
     if min(rows.shape) > _SMALL:
