@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import IllConditionedWarning
 from mvnjac.gaussian import Gaussian
+from mvnjac.warn import warn
 
 #: as many variables of the combination that varies least are named
 _NAMED = 4
@@ -63,13 +63,13 @@ def conditioning(sigma: Float[Tensor, "d d"], names: Sequence[str]) -> Condition
     )
 
 
-def warn_if_ill_conditioned(function: str, gaussian: Gaussian, namer: Callable[[int], str], level: int) -> None:
+def warn_if_ill_conditioned(function: str, gaussian: Gaussian, namer: Callable[[int], str]) -> None:
     """Give an IllConditionedWarning where the correlation matrix leaves fewer than `DIGITS` digits of float64.
 
     Of a dense Σ always; of any other structure, whose Σ nothing else forms, up to 500 variables.
 
     Args:
-        function: the name a message begins with; namer: how variable i is called; level: of the warning, seen from the caller.
+        function: the name a message begins with; namer: how variable i is called.
     """
     d = gaussian._model.d
     if not isinstance(gaussian.covariance, DenseParametrisation) and d > _FORMED:
@@ -84,12 +84,11 @@ def warn_if_ill_conditioned(function: str, gaussian: Gaussian, namer: Callable[[
     largest = abs(found.combination[0][1])
     terms = ", ".join(name for name, weight in found.combination if abs(weight) >= 0.1 * largest)
     kappa = f"{found.correlation:.2g}" if math.isfinite(found.correlation) else "above 1e16"
-    warnings.warn(
+    warn(
         f"{function}: the correlation matrix is ill-conditioned: κ = {kappa} leaves about {found.digits64:.0f} of 16 digits of the "
         f"scores, the standard errors and the log-likelihood. {terms} are nearly linearly dependent: leave one of them out, or "
         "replace them by combinations (differences, sums) that vary by themselves.",
         IllConditionedWarning,
-        stacklevel=level + 1,
     )
 
 

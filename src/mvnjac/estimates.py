@@ -139,7 +139,7 @@ def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str],
     else:
         source, names = data.open()
         gaussian = _given(data, source, names, request.mean, request.covariance, run)
-    warn_if_ill_conditioned(str(data.path), gaussian, lambda i: repr(names[i]), 2)
+    warn_if_ill_conditioned(str(data.path), gaussian, lambda i: repr(names[i]))
     return source, names, gaussian
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -27,6 +26,7 @@ from mvnjac.inference.result import Fit
 from mvnjac.inference.structure import Choice
 from mvnjac.names import NamesArgument
 from mvnjac.sample import Sample
+from mvnjac.warn import warn
 
 #: (phase, iteration, log-likelihood) → None
 Progress = Callable[[str, int, float], None]
@@ -77,7 +77,7 @@ def fit_sample(
     point = ascent.point
     converged, message = _verdict(sample_there, ascent, closed_form)
     if not converged:
-        warnings.warn(f"{sample.name}: {message}", NotConvergedWarning, stacklevel=3)
+        warn(f"{sample.name}: {message}", NotConvergedWarning)
     structure = _converted(point.gaussian, type(start))
     structure = (structure if rescaled is None else structure.rescaled(units) or structure).normalised()
     mean = None if structure.mean is not None else sample.origin + units * point.gaussian.mean
@@ -87,7 +87,7 @@ def fit_sample(
     gaussian.boundary = _boundary(gaussian, point.structure, lower)
     if gaussian.boundary:
         message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(gaussian.boundary)}"
-    warn_if_ill_conditioned(sample.name, gaussian, sample.namer, 3)
+    warn_if_ill_conditioned(sample.name, gaussian, sample.namer)
     return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
 
 
