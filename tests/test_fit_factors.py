@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -347,3 +348,34 @@ def test_advice_fits_the_structure() -> None:
     assert "lower order" in str(caught.value)
     assert "factors" not in str(caught.value)
     assert "Heywood" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["expected", "observed", "sandwich", "opg"])
+def test_covariances_of_estimates_at_a_bound(kind: str) -> None:
+    """What stands at a bound has no standard error, and the others' are conditional on it: those of the model in which it is known.
+
+    The reference is a factor model as a function of all parameters but that one.
+    """
+    generator = np.random.default_rng(3)
+    x = torch.from_numpy(generator.standard_normal((80, 3)) @ generator.standard_normal((3, 3)))
+    estimate = mvnjac.fit(x, "low-rank:1", names=["a", "b", "c"])
+    assert estimate.boundary
+    found = mvnjac.inference.covariance_of_estimates(estimate.gaussian.jacobian(x), kind)
+    v, bound = (
+        estimate.covariance.parameters["cov_diag"],
+        [name in estimate.boundary for name in ("cov_diag[a]", "cov_diag[b]", "cov_diag[c]")],
+    )
+    held = torch.tensor(bound)
+
+    def moments(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        theta = parameters["theta"]
+        mean, w = theta[:3], theta[3:6]
+        diagonal = v.masked_scatter(~held, theta[6:])
+        return mean, w.unsqueeze(-1) * w + torch.diag(diagonal)
+
+    theta = torch.cat([estimate.mean, estimate.covariance.parameters["cov_factor"].flatten(), v[~held]])
+    reference = mvnjac.Parametric(moments, {"theta": theta})
+    wanted = mvnjac.inference.covariance_of_estimates(mvnjac.jacobian(x, None, reference), kind).standard_errors
+    free = torch.tensor([True] * 6 + [not there for there in bound])
+    torch.testing.assert_close(found.standard_errors[free], wanted, rtol=1e-6, atol=0)
+    assert bool(found.standard_errors[~free].isnan().all())

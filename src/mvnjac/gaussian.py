@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
@@ -47,8 +49,16 @@ class Gaussian:
     ) -> None:
         self._model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
         self._given = mean, covariance
-        self.boundary: list[str] = []
         self._prepared = prepared(mean, covariance) if missing is None and precision is None else None
+
+    @property
+    def boundary(self) -> list[str]:
+        """The columns at a bound; what is made of the model knows them too."""
+        return list(self._model.boundary)
+
+    @boundary.setter
+    def boundary(self, columns: Iterable[str]) -> None:
+        self._model.boundary = tuple(columns)
 
     @property
     def mean(self) -> Tensor:

@@ -68,6 +68,8 @@ class Model:
         self.working, self.precision = model_arguments.working(function, precision, self.dtype), precision
         self.batch = self._batch()
         self._factors = Factors()
+        #: the columns of parameters that a fit found at a bound
+        self.boundary: tuple[str, ...] = ()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
         #: what a forward pass has put aside for the backward pass: for which tensors, and the sums
         self.foreseen: tuple[Snapshot, Foreseen] | None = None
@@ -179,7 +181,7 @@ class Model:
         """The same covariance, factorised once for both, at another mean, whose shape and kind are looked at."""
         names, options = self.naming.argument, (self.precision, self.check, self.mean_name, self.missing)
         other = Model(self.function, mean, self.covariance, names, *options)
-        other._factors = self._factors
+        other._factors, other.boundary = self._factors, self.boundary
         return other
 
     def arithmetic(self) -> AbstractContextManager[None]:

@@ -83,6 +83,11 @@ class Parametric(Covariance):
     def __init__(self, function: Function, parameters: Mapping[str, Tensor]) -> None:
         if not callable(function):
             raise ArgumentError(f"Parametric: function is a {type(function).__name__}; pass a function of a dict of tensors.")
+        if not isinstance(parameters, Mapping):
+            raise ArgumentError(
+                f"Parametric: parameters is a {type(parameters).__name__}; pass a dict of tensors, such as {{'theta': θ}}, which the "
+                "function takes."
+            )
         if not parameters:
             raise ArgumentError("Parametric: there are no parameters; pass {name: tensor}.")
         reserved = [name for name in parameters if name in ("x", "mean") or "[" in name]

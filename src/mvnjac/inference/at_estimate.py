@@ -58,7 +58,9 @@ def _ratios(estimating: EstimatingFunctions, total: Tensor) -> Tensor | None:
     weights = _weights(estimating)
     root = _observed_share(estimating, weights).sqrt()
     score = torch.where(root > 0, total / root, 0)
-    step, variances = _step(operator, score, _at_bound(estimating, total))
+    fixed = _at_bound(estimating, total)
+    fixed = fixed if estimating.free is None else fixed | ~estimating.free
+    step, variances = _step(operator, score, fixed)
     units = (_effective_rows(weights) / variances).sqrt() / weights.sum().abs()
     return torch.where((variances > 0) & (root > 0), step.abs() * units, 0)
 

@@ -19,7 +19,7 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.information import Wrt, fisher_of, hessian_of
 from mvnjac.jacobian import Jacobian
 from mvnjac.operators import Operator
-from mvnjac.solvers import dense_solution
+from mvnjac.solvers import conditional_solver, dense_solution
 from mvnjac.standard_errors import complete_parametrisations
 from mvnjac.words import counted
 
@@ -45,6 +45,7 @@ class EstimatingFunctions:
         asked: the columns that are wanted, as they were asked for; places: where these are among all.
         rows, size: n and p.
         weights: (n,) or None.
+        free: (p,) which columns are not at a bound of the estimate; None where none is. What follows is conditional on those that are.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class EstimatingFunctions:
         self.weights = self.jacobian._weights(weights)
         if self.weights is not None:
             require_counts(function, self.weights)
+        at_bound = [name in self.model.boundary for name in self.columns]
+        self.free = ~torch.tensor(at_bound, dtype=torch.bool, device=self.jacobian.device) if any(at_bound) else None
 
     def _complete(self, asked: Sequence[str], known: Wrt) -> list[str]:
         """All parameters that were estimated together with these."""
@@ -121,7 +124,11 @@ class EstimatingFunctions:
     # --- informations, of all rows together ----------------------------------------------------------------------
 
     def solve(self, information: str, b: Tensor) -> Tensor:
-        """I⁻¹ b for b (k, p)."""
+        """I⁻¹ b for b (k, p); conditional on what is at a bound, which has 0."""
+        if self.free is not None:
+            self.require_memory(SOLVED * self.size**2)
+            redundant = self.model.covariance.redundant_among(self.names)
+            return conditional_solver(self.information(information), self.free, redundant)(b)
         if information == "opg":
             redundant = self.model.covariance.redundant_among(self.names)
             self.require_memory(SOLVED * self.size**2)
@@ -182,10 +189,11 @@ class EstimatingFunctions:
         return places
 
     def identified(self) -> Tensor:
-        """(p,) which columns are known by more than a convention."""
+        """(p,) which columns are known by more than a convention, and are not at a bound."""
         left_out = tuple(f"{name}[" for name in self.model.covariance.unidentified)
         known = [not (left_out and name.startswith(left_out)) for name in self.columns]
-        return torch.tensor(known, dtype=torch.bool, device=self.jacobian.device)
+        identified = torch.tensor(known, dtype=torch.bool, device=self.jacobian.device)
+        return identified if self.free is None else identified & self.free
 
 
 def require(function: str, argument: str, got: str, known: Sequence[str]) -> None:
@@ -205,4 +213,5 @@ def _float64(function: str, J: Jacobian) -> Jacobian:
     mean = None if model.mean_follows else model.mean.detach().double().reshape(model.event)
     covariance = model.covariance.map(lambda t: t.detach().double())
     gaussian = Gaussian(mean, covariance, names=model.naming.argument, missing=model.missing)
+    gaussian.boundary = model.boundary
     return gaussian.jacobian(J._derivatives.rows.x.detach().double().reshape(-1, *model.event))

@@ -110,7 +110,7 @@ def _fit_blocks(
     for i, each in enumerate(fits):
         for name in each.covariance.bounded:
             there = [column in each.boundary for column in each.gaussian.columns(name)]
-            gaussian.boundary += itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), there)
+            gaussian.boundary = [*gaussian.boundary, *itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), there)]
     return Fit(
         gaussian,
         sum(each.log_likelihood for each in fits),
