@@ -124,7 +124,7 @@ def _validity(restricted: Fit, general: Fit) -> tuple[bool, str]:
             "There is no p-value: under the smaller number of factors the further loadings are not identified, and the statistic is "
             "not χ². Compare aic or bic, or test each number of factors against fit(x, 'dense')."
         )
-    at = [*getattr(restricted, "boundary", ()), *getattr(general, "boundary", ())]
+    at = [*restricted.boundary, *general.boundary]
     if not at:
         return True, ""
     named = ", ".join(at[:5]) + (", …" if len(at) > 5 else "")
