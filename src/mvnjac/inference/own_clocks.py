@@ -1,0 +1,381 @@
+"""Cumulated scores of columns that have information at different times, and their tests.
+
+Of column j the share C_jj(t)/C_jj(1) of its information has come up to time t: its clock. With C(t) the covariance of the scores up to
+t by all parameters that were estimated, C = C(1), the cumulated scores S_g(t) of a group g of columns have the covariance
+C_gg(t) − C_g·(t) C⁻¹ C_·g(t) if no parameter changes: S(t) is what is left of the scores up to t when the estimate has taken
+C_·(t) C⁻¹ of their total away. Where all clocks are equal these are Brownian bridges. Otherwise the law of a statistic depends on the
+clocks, and it is simulated: a row's scores are replaced by normal ones of their covariance, and the same share of their total is taken
+away (Hansen 1996, *Inference when a nuisance parameter is not identified under the null hypothesis*, with the covariance pooled).
+
+If no parameter changes, rows that observe the same variables have the same covariance. So the scores are brought to about unit
+variance, pattern by pattern, and what remains, the moments of two standardised scores, is taken from all rows that have information
+about both. The covariance of scores up to t alone would not do: it is small where the scores happen to be.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac.errors import NotIdentifiedError, SingularError
+from mvnjac.inference import bridges
+from mvnjac.inference.multiplier_law import MultiplierLaw
+from mvnjac.inference.pooled import Pooled, pooled
+
+#: dates at which the statistics are evaluated, and the fewest of them between the trimmed ends of a column
+_DATES, _FEWEST = 64, 5
+#: of simulated processes that are held at once
+_CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a test finds.
+
+    Attributes:
+        statistic, p_value: of the test.
+        at: how many rows are before the break; column: whose place among the tested it is.
+        first, last: the least and the largest such number that was considered.
+    """
+
+    statistic: float
+    p_value: float
+    at: int
+    column: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The covariance of the scores of b columns.
+
+    Attributes:
+        information: (G, b, b) up to each date; noise: the same, if rows depend on each other.
+        roots: (G, b, b) lower triangles L with L Lᵀ the increments of `noise`.
+    """
+
+    information: Tensor
+    noise: Tensor
+    roots: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some columns at the dates.
+
+    Attributes:
+        own: (k,) their places in the basis, the columns that are taken as estimated.
+        drift: (G, k, b) C_g·(t) C⁻¹, the part of the total that the estimate takes away.
+        roots: of the basis, as in `Joint`.
+        covariance: (G, k, k) of the cumulated scores; total: (k, k) of the sum of the scores, were the parameters known.
+        sums: (G, k) the cumulated scores.
+        clock: (G, k) of each column, from 0 to 1.
+        simulated: (G, k, B) cumulated scores, where these are few.
+    """
+
+    own: list[int]
+    drift: Tensor
+    roots: Tensor
+    covariance: Tensor
+    total: Tensor
+    sums: Tensor
+    clock: Tensor
+    simulated: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class OwnClocks:
+    """Tests of the scores of n rows in the order of time. Made by `own_clocks`.
+
+    Attributes:
+        rows: the scores, and their pooled covariances.
+        up_to: (G,) how many rows are up to each date, ascending, the last n.
+        lag: up to which rows depend on each other.
+        alone: whether a group's own columns are taken as the only ones that were estimated.
+        multipliers, seed: how many processes are simulated, and from which seed.
+    """
+
+    rows: Pooled
+    up_to: Tensor
+    lag: int
+    alone: bool
+    multipliers: int
+    seed: int
+    _groups: dict[tuple[int, ...], Group] = field(default_factory=dict, repr=False)
+    _drawn: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    _laws: dict[Any, MultiplierLaw] = field(default_factory=dict, repr=False)
+
+    # --- the process -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def scale(self) -> Tensor:
+        """(p,) the standard deviation of each total score, were the parameters known."""
+        return self.rows.scale(self.lag)
+
+    @functools.cached_property
+    def cumulated(self) -> Tensor:
+        """(n + 1, p) the cumulated scores, each by its `scale`."""
+        start = self.scale.new_zeros(1, len(self.scale))
+        return torch.cat([start, self.rows.scores.cumsum(0)]) / self.scale
+
+    def group(self, places: Sequence[int]) -> Group:
+        """The covariances of these columns; those of the last group are kept."""
+        key = tuple(places)
+        if key not in self._groups:
+            self._groups.clear()
+            self._groups[key] = self._made(list(places))
+        return self._groups[key]
+
+    def _made(self, places: list[int]) -> Group:
+        basis = places if self.alone else list(range(len(self.scale)))
+        own = [basis.index(j) for j in places]
+        joint = self._joint(basis) if self.alone else self._everything
+        drift = _solved(joint.information[-1], joint.information[:, own])
+        up_to, total = joint.noise, joint.noise[-1]
+        cross = drift @ up_to[:, own].mT
+        covariance = up_to[:, own][:, :, own] - cross - cross.mT + drift @ total @ drift.mT
+        sums = self.cumulated[self.up_to][:, places] * self.scale[places]
+        clock = self.rows.clock(places)[self.up_to - 1]
+        return Group(own, drift, joint.roots, covariance, total[own][:, own], sums, clock)
+
+    @functools.cached_property
+    def _everything(self) -> Joint:
+        return self._joint(list(range(len(self.scale))))
+
+    def _joint(self, basis: list[int]) -> Joint:
+        information, noise = self.rows.between(basis, self.up_to, self.lag)
+        cumulated = information.cumsum(0)
+        return Joint(cumulated, cumulated if noise is information else noise.cumsum(0), _roots(noise))
+
+    def _processes(self, places: Sequence[int]) -> Iterator[Tensor]:
+        """(G, k, B′) simulated cumulated scores, some at a time; those of the last group are kept where they are few."""
+        group = self.group(places)
+        if group.simulated:
+            yield from group.simulated
+            return
+        for scores in self._scores(group, tuple(places) if self.alone else ()):
+            process = scores[:, group.own].cumsum(0).sub_(group.drift @ scores.sum(0))
+            if process.shape[-1] == self.multipliers:
+                group.simulated.append(process)
+            yield process
+
+    def _scores(self, group: Group, basis: tuple[int, ...]) -> Iterator[Tensor]:
+        """(G, b, B′) simulated scores between the dates; those of the last basis are kept where they are few."""
+        if basis in self._drawn:
+            yield self._drawn[basis]
+            return
+        shape = group.roots.shape[:2]
+        step = max(1, _CHUNK_BYTES // (8 * math.prod(shape)))
+        generator = torch.Generator().manual_seed(self.seed)
+        for first in range(0, self.multipliers, step):
+            count = min(step, self.multipliers - first)
+            drawn = torch.randn((*shape, count), generator=generator, dtype=torch.float64, device="cpu")
+            scores = group.roots @ drawn.to(group.roots.device)
+            if count == self.multipliers:
+                self._drawn = {basis: scores}
+            yield scores
+
+    # --- the tests ---------------------------------------------------------------------------------------------------
+
+    def double_max(self, places: Sequence[int]) -> Found:
+        """The largest cumulated score, each by its `scale`."""
+        distance = self.cumulated[:, places].abs()
+        at, (first, last) = int(distance.amax(-1).argmax()), self._span(places, (0.0, 1.0))
+        statistic = float((distance if self.alone else distance[self.up_to]).max())
+        return Found(statistic, self.double_max_p_value(statistic, places), at, int(distance[at].argmax()), first, last)
+
+    def double_max_p_value(self, statistic: float, places: Sequence[int]) -> float:
+        """Of a column alone the process is a bridge in its own clock; more of them are the less likely to be far the more they
+        depend on each other (Royen 2014, *A simple proof of the Gaussian correlation conjecture*)."""
+        if self.alone:
+            return bridges.double_max_p_value(statistic, len(places))
+        return self.law("double_max", places).p_value(statistic**2)
+
+    def nyblom_hansen(self, places: Sequence[int]) -> Found:
+        """The average of the squared length, over the mean clock of the columns."""
+        group = self.group(places)
+        statistic = float(_average(group, group.sums.unsqueeze(-1)))
+        lengths = _whitened(group.total, (self.cumulated[:, places] * self.scale[places]).mT).square().sum(0)
+        at, (first, last) = int(lengths.argmax()), self._span(places, (0.0, 1.0))
+        return Found(statistic, self.law("nyblom_hansen", places).p_value(statistic), at, 0, first, last)
+
+    def sup_lm(self, places: Sequence[int], trim: tuple[float, float]) -> Found:
+        """The largest Lagrange multiplier statistic, of the columns that have information on both sides.
+
+        Raises:
+            NotIdentifiedError: there is no date between the fractions `trim` of any column's information.
+        """
+        dates, statistics = self.lm_statistics(places, trim)
+        best = int(statistics.argmax())
+        statistic, p_value = float(statistics[best]), self.law("sup_lm", places, trim).p_value(float(statistics[best]))
+        first, last = self._span(places, trim)
+        return Found(statistic, p_value, self._refined(places, dates[best], trim), 0, first, last)
+
+    def lm_statistics(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[list[int], Tensor]:
+        """The dates between these fractions, and the statistic of a break at each: (G′,) as a quantile of χ²_k."""
+        group = self.group(places)
+        dates = _dates(group, trim)
+        return dates, _lm(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
+
+    def critical_value(self, test: str, level: float, places: Sequence[int], trim: tuple[float, float]) -> float:
+        """The statistic whose p-value is `level`."""
+        if test == "double_max" and self.alone:
+            return bridges.critical_value(lambda x: bridges.double_max_p_value(x, len(places)), level)
+        value = self.law(test, places, trim).critical_value(level)
+        return math.sqrt(value) if test == "double_max" else value
+
+    def law(self, test: str, places: Sequence[int], trim: tuple[float, float] = (0.0, 1.0)) -> MultiplierLaw:
+        """Of the statistic, of "double_max" of its square."""
+        key = test, tuple(places), trim if test == "sup_lm" else None
+        if key not in self._laws:
+            group = self.group(places)
+            values = [self._values(test, group, process, places, trim) for process in self._processes(places)]
+            self._laws[key] = MultiplierLaw(torch.cat(values))
+        return self._laws[key]
+
+    def _values(self, test: str, group: Group, process: Tensor, places: Sequence[int], trim: tuple[float, float]) -> Tensor:
+        if test == "double_max":
+            return (process / self.scale[list(places)].unsqueeze(-1)).square().amax((0, 1))
+        return _average(group, process) if test == "nyblom_hansen" else _lm(group, process, _dates(group, trim), trim).amax(0)
+
+    # --- dates -------------------------------------------------------------------------------------------------------
+
+    def _span(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[int, int]:
+        """How many rows are before the first and the last break that can be dated."""
+        inside = _inside(self.rows.clock(list(places)), trim).any(-1).nonzero().squeeze(-1)
+        return (int(inside[0]) + 1, int(inside[-1]) + 1) if len(inside) else (0, 0)
+
+    def _refined(self, places: Sequence[int], best: int, trim: tuple[float, float]) -> int:
+        """The row of the largest statistic between the dates beside the best one, where the covariance is interpolated."""
+        group, ends = self.group(places), [0, *self.up_to.tolist()]
+        active = _inside(group.clock[best], trim)
+        some = [j for j, a in zip(places, active.tolist(), strict=True) if a]
+        inside = _inside(self.rows.clock(some), trim).all(-1)
+        covariance = torch.cat([torch.zeros_like(group.covariance[:1]), group.covariance])[:, active][:, :, active]
+        largest, found = -1.0, ends[best + 1]
+        for left in (best, best + 1):
+            rows = torch.arange(max(ends[left], 1), ends[left + 1] + 1, device=inside.device)
+            rows = rows[inside[rows - 1]]
+            if len(rows):
+                share = ((rows - ends[left]) / (ends[left + 1] - ends[left])).reshape(-1, 1, 1)
+                K = (1 - share) * covariance[left] + share * covariance[left + 1]
+                values = _quadratic(K, (self.cumulated[rows][:, some] * self.scale[some]).unsqueeze(-1)).squeeze(-1)
+                if float(values.max()) > largest:
+                    largest, found = float(values.max()), int(rows[values.argmax()])
+        return found
+
+
+def own_clocks(
+    scores: Float[Tensor, "n p"],
+    patterns: Tensor,
+    *,
+    lag: int = 0,
+    alone: bool = False,
+    multipliers: int = 999,
+    seed: int = 0,
+) -> OwnClocks:
+    """Prepare the tests.
+
+    Args:
+        scores: (n, p) in the order of time, at the estimate; patterns: (n,) which variables a row observes, as a number.
+        lag: rows up to this lag depend on each other.
+        alone: whether a group's own columns are taken as the only ones that were estimated.
+    """
+    rows = pooled(scores, patterns)
+    return OwnClocks(rows, _chosen_dates(rows), lag, alone, multipliers, seed)
+
+
+def _chosen_dates(rows: Pooled) -> Tensor:
+    """(G,) numbers of rows: in equal steps of the mean of the clocks and of the rows, and some for each column."""
+    clock = rows.clock(slice(None))
+    n = len(clock)
+    steps = torch.arange(1, _DATES + 1, dtype=clock.dtype, device=clock.device) / _DATES
+    even = torch.arange(1, n + 1, dtype=clock.dtype, device=clock.device) / n
+    chosen = {*(torch.searchsorted(0.5 * (clock.mean(-1) + even), steps - 1e-12).clamp(max=n - 1) + 1).tolist(), n}
+    at = torch.tensor(sorted(chosen), device=clock.device) - 1
+    few = (_inside(clock[at], (0.15, 0.85)).sum(0) < _FEWEST).nonzero().squeeze(-1)
+    if len(few):  # columns of which little is known, by quantiles of their own
+        inner = torch.linspace(0.2, 0.8, _FEWEST, dtype=clock.dtype, device=clock.device).expand(len(few), -1)
+        own = torch.searchsorted(clock[:, few].mT.contiguous(), inner.contiguous()).clamp(max=n - 1) + 1
+        chosen |= set(own.flatten().tolist())
+    return torch.tensor(sorted(chosen), device=clock.device)
+
+
+def _inside(clock: Tensor, trim: tuple[float, float]) -> Tensor:
+    return (clock > 0) & (clock < 1) & (clock >= trim[0]) & (clock <= trim[1])
+
+
+def _dates(group: Group, trim: tuple[float, float]) -> list[int]:
+    """The numbers of the dates at which some column has the fractions of its information on both sides."""
+    found: list[int] = _inside(group.clock, trim)[:-1].any(-1).nonzero().squeeze(-1).tolist()
+    if not found:
+        raise NotIdentifiedError(
+            f"sup_lm: there are too few rows with information: no date lies between the fractions {trim[0]} and {trim[1]} of it."
+        )
+    return found
+
+
+def _factor(C: Tensor) -> Tensor:
+    """Cholesky's, refusing what is singular: each in its own units."""
+    scale = C.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
+    factor, info = torch.linalg.cholesky_ex(C / (scale * scale.mT))
+    smallest = float(factor.diagonal(dim1=-2, dim2=-1).square().min())
+    if bool(info.any()) or not smallest > C.shape[-1] * torch.finfo(C.dtype).eps:
+        raise SingularError(
+            f"score_process: the covariance of the scores of {C.shape[-1]} columns is singular; there must be more rows than "
+            "parameters, and no direction in which the density does not change: select other columns."
+        )
+    return factor * scale
+
+
+def _solved(total: Tensor, right: Tensor) -> Tensor:
+    """right C⁻¹, for right (G, k, b)."""
+    return torch.cholesky_solve(right.flatten(0, 1).mT, _factor(total)).mT.unflatten(0, right.shape[:2])
+
+
+def _whitened(C: Tensor, process: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(_factor(C), process, upper=False)
+
+
+def _roots(between: Tensor) -> Tensor:
+    """(G, b, b) triangles; 0 for a column without information between two dates."""
+    unknown = torch.diag_embed((between.diagonal(dim1=-2, dim2=-1) == 0).to(between.dtype))
+    return torch.linalg.cholesky(between + unknown) - unknown
+
+
+def _average(group: Group, process: Tensor) -> Tensor:
+    """(B,) of processes (G, k, B): the mean of the squared length, in the units of the total."""
+    clock = group.clock.mean(-1)
+    weights = clock.diff(prepend=clock.new_zeros(1))
+    return weights @ _whitened(group.total, process).square().sum(1)
+
+
+def _lm(group: Group, process: Tensor, dates: list[int], trim: tuple[float, float]) -> Tensor:
+    """(G′, B) of processes (G, k, B): the Lagrange multiplier statistic at some dates, of the columns with information there.
+
+    Where these are fewer than k columns it is turned into the quantile of χ²_k of the same probability.
+    """
+    active = _inside(group.clock[dates], trim).unsqueeze(-1).to(process.dtype)
+    K = group.covariance[dates] * active * active.mT + torch.diag_embed(1 - active.squeeze(-1))
+    statistics = _quadratic(K, process[dates] * active)
+    count, k = active.sum(1), process.shape[1]
+    return statistics if bool((count == k).all()) else torch.where(count == k, statistics, _as_quantile(statistics, count, k))
+
+
+def _quadratic(K: Tensor, sums: Tensor) -> Tensor:
+    """(G, B) sᵀ K⁻¹ s for K (G, k, k), s (G, k, B)."""
+    return torch.linalg.solve_triangular(_factor(K), sums, upper=False).square().sum(1)
+
+
+def _as_quantile(statistics: Tensor, count: Tensor, k: int) -> Tensor:
+    """The quantile of χ²_k of the probability that χ²_count has there (Wilson & Hilferty 1931)."""
+    z = ((statistics / count) ** (1 / 3) - (1 - 2 / (9 * count))) / (2 / (9 * count)).sqrt()
+    return k * (1 - 2 / (9 * k) + z * math.sqrt(2 / (9 * k))).clamp(min=0) ** 3
