@@ -31,8 +31,8 @@ from mvnjac.inference.pooled import Pooled, pooled
 
 #: dates at which the statistics are evaluated, and the fewest of them between the trimmed ends of a column
 _DATES, _FEWEST = 64, 5
-#: of simulated processes that are held at once
-_CHUNK_BYTES = 64 * 2**20
+#: of simulated processes that are held at once, and of simulated scores that are kept for all tests
+_CHUNK_BYTES, _KEPT_BYTES = 64 * 2**20, 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Group:
 
     Attributes:
         own: (k,) their places in the basis, the columns that are taken as estimated.
+        up_to: (G,) how many rows are up to each date.
         drift: (G, k, b) C_g·(t) C⁻¹, the part of the total that the estimate takes away.
         roots: of the basis, as in `Joint`.
         covariance: (G, k, k) of the cumulated scores; total: (k, k) of the sum of the scores, were the parameters known.
@@ -82,6 +83,7 @@ class Group:
     """
 
     own: list[int]
+    up_to: Tensor
     drift: Tensor
     roots: Tensor
     covariance: Tensor
@@ -110,7 +112,8 @@ class OwnClocks:
     multipliers: int
     seed: int
     _groups: dict[tuple[int, ...], Group] = field(default_factory=dict, repr=False)
-    _drawn: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    _drawn: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _together: list[Tensor] = field(default_factory=list, repr=False)
     _laws: dict[Any, MultiplierLaw] = field(default_factory=dict, repr=False)
 
     # --- the process -------------------------------------------------------------------------------------------------
@@ -137,21 +140,24 @@ class OwnClocks:
     def _made(self, places: list[int]) -> Group:
         basis = places if self.alone else list(range(len(self.scale)))
         own = [basis.index(j) for j in places]
-        joint = self._joint(basis) if self.alone else self._everything
-        drift = _solved(joint.information[-1], joint.information[:, own])
-        up_to, total = joint.noise, joint.noise[-1]
-        cross = drift @ up_to[:, own].mT
-        covariance = up_to[:, own][:, :, own] - cross - cross.mT + drift @ total @ drift.mT
-        sums = self.cumulated[self.up_to][:, places] * self.scale[places]
         clock = self.rows.clock(places)[self.up_to - 1]
-        return Group(own, drift, joint.roots, covariance, total[own][:, own], sums, clock)
+        needed = ((clock > 0) & (clock < 1)).any(-1) if self.alone else torch.ones_like(clock[:, 0], dtype=torch.bool)
+        needed[-1] = True
+        up_to = self.up_to[needed]
+        joint = self._joint(basis, up_to) if self.alone else self._everything
+        drift = _solved(joint.information[-1], joint.information[:, own])
+        noise, total = joint.noise, joint.noise[-1]
+        cross = drift @ noise[:, own].mT
+        covariance = noise[:, own][:, :, own] - cross - cross.mT + drift @ total @ drift.mT
+        sums = self.cumulated[up_to][:, places] * self.scale[places]
+        return Group(own, up_to, drift, joint.roots, covariance, total[own][:, own], sums, clock[needed])
 
     @functools.cached_property
     def _everything(self) -> Joint:
-        return self._joint(list(range(len(self.scale))))
+        return self._joint(list(range(len(self.scale))), self.up_to)
 
-    def _joint(self, basis: list[int]) -> Joint:
-        information, noise = self.rows.between(basis, self.up_to, self.lag)
+    def _joint(self, basis: list[int], up_to: Tensor) -> Joint:
+        information, noise = self.rows.between(basis, up_to, self.lag)
         cumulated = information.cumsum(0)
         return Joint(cumulated, cumulated if noise is information else noise.cumsum(0), _roots(noise))
 
@@ -161,27 +167,40 @@ class OwnClocks:
         if group.simulated:
             yield from group.simulated
             return
-        for scores in self._scores(group, tuple(places) if self.alone else ()):
+        for scores in self._scores(group):
             process = scores[:, group.own].cumsum(0).sub_(group.drift @ scores.sum(0))
             if process.shape[-1] == self.multipliers:
                 group.simulated.append(process)
             yield process
 
-    def _scores(self, group: Group, basis: tuple[int, ...]) -> Iterator[Tensor]:
-        """(G, b, B′) simulated scores between the dates; those of the last basis are kept where they are few."""
-        if basis in self._drawn:
-            yield self._drawn[basis]
+    def _scores(self, group: Group) -> Iterator[Tensor]:
+        """(G, b, B′) simulated scores between the dates; those of all columns together are kept where they are few."""
+        if not self.alone and self._together:
+            yield from self._together
             return
-        shape = group.roots.shape[:2]
-        step = max(1, _CHUNK_BYTES // (8 * math.prod(shape)))
-        generator = torch.Generator().manual_seed(self.seed)
-        for first in range(0, self.multipliers, step):
-            count = min(step, self.multipliers - first)
-            drawn = torch.randn((*shape, count), generator=generator, dtype=torch.float64, device="cpu")
-            scores = group.roots @ drawn.to(group.roots.device)
-            if count == self.multipliers:
-                self._drawn = {basis: scores}
-            yield scores
+        found: Iterator[Tensor] = (group.roots @ drawn.to(group.roots.device) for drawn in self._normal(*group.roots.shape[:2]))
+        if not self.alone and 8 * group.roots[..., 0].numel() * self.multipliers <= _KEPT_BYTES:
+            self._together.extend(found)
+            found = iter(self._together)
+        yield from found
+
+    def _normal(self, dates: int, columns: int) -> Iterator[Tensor]:
+        """(G, b, B′) standard normal numbers: the first of those that are drawn for as many dates as there are."""
+        most = max(1, _CHUNK_BYTES // (8 * len(self.up_to) * columns))
+        if columns not in self._drawn and most >= self.multipliers:
+            self._drawn = {columns: self._draw(columns, self.multipliers, self._generator())}
+        if columns in self._drawn:
+            yield self._drawn[columns][:dates]
+            return
+        generator = self._generator()
+        for first in range(0, self.multipliers, most):
+            yield self._draw(columns, min(most, self.multipliers - first), generator)[:dates]
+
+    def _draw(self, columns: int, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(len(self.up_to), columns, count, generator=generator, dtype=torch.float64, device="cpu")
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator(device="cpu").manual_seed(self.seed)
 
     # --- the tests ---------------------------------------------------------------------------------------------------
 
@@ -213,17 +232,17 @@ class OwnClocks:
         Raises:
             NotIdentifiedError: there is no date between the fractions `trim` of any column's information.
         """
-        dates, statistics = self.lm_statistics(places, trim)
+        dates, statistics = _dates(self.group(places), trim), self.lm_statistics(places, trim)[1]
         best = int(statistics.argmax())
         statistic, p_value = float(statistics[best]), self.law("sup_lm", places, trim).p_value(float(statistics[best]))
         first, last = self._span(places, trim)
         return Found(statistic, p_value, self._refined(places, dates[best], trim), 0, first, last)
 
-    def lm_statistics(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[list[int], Tensor]:
-        """The dates between these fractions, and the statistic of a break at each: (G′,) as a quantile of χ²_k."""
+    def lm_statistics(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        """How many rows are before a break, between these fractions, and its statistic: (G′,) as a quantile of χ²_k."""
         group = self.group(places)
         dates = _dates(group, trim)
-        return dates, _lm(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
+        return group.up_to[dates], _lm(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
 
     def critical_value(self, test: str, level: float, places: Sequence[int], trim: tuple[float, float]) -> float:
         """The statistic whose p-value is `level`."""
@@ -255,7 +274,8 @@ class OwnClocks:
 
     def _refined(self, places: Sequence[int], best: int, trim: tuple[float, float]) -> int:
         """The row of the largest statistic between the dates beside the best one, where the covariance is interpolated."""
-        group, ends = self.group(places), [0, *self.up_to.tolist()]
+        group = self.group(places)
+        ends = [0, *group.up_to.tolist()]
         active = _inside(group.clock[best], trim)
         some = [j for j, a in zip(places, active.tolist(), strict=True) if a]
         inside = _inside(self.rows.clock(some), trim).all(-1)

@@ -16,6 +16,8 @@ from mvnjac.errors import SingularError
 _ROUNDING = 1e-7
 #: the variance of a pattern's scores is drawn to that of all rows as by so many rows of it
 _PRIOR_ROWS = 100
+#: patterns of as many rows a column have moments of their own
+_ROWS_A_COLUMN = 5
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,39 @@ class Pooled:
         counts = (roots > 0).to(roots.dtype)
         together = (counts.mT @ counts).clamp(min=1)
         standardised = _ratio(self.scores[:, places], roots)
-        ends = up_to.tolist()
-        blocks = [roots[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
-        products = torch.stack([block.mT @ block for block in blocks])
         moments = self._definite(standardised.mT @ standardised / together)
-        information = moments * products
+        by_pattern = self._by_pattern(standardised, moments)
+        information = self._products(places, up_to, moments, by_pattern)
         if not lag:
             return information, information
         series = moving_sums(standardised, lag)
-        return information, self._definite(series.mT @ series / together) * products
+        long_run = self._definite(series.mT @ series / together)
+        inflated = torch.linalg.cholesky(long_run) @ torch.linalg.inv(torch.linalg.cholesky(moments))
+        by_pattern = {pattern: inflated @ own @ inflated.mT for pattern, own in by_pattern.items()}
+        return information, self._products(places, up_to, long_run, by_pattern)
+
+    def _by_pattern(self, standardised: Tensor, moments: Tensor) -> dict[int, Tensor]:
+        """The moments of the patterns that have rows enough, drawn to those of all rows as by k rows of these."""
+        k = standardised.shape[1]
+        found = {}
+        for pattern, count in enumerate(torch.bincount(self.patterns).tolist()):
+            if count >= _ROWS_A_COLUMN * k:
+                own = standardised[self.patterns == pattern]
+                found[pattern] = (own.mT @ own + k * moments) / (count + k)
+        return found
+
+    def _products(self, places: list[int], up_to: Tensor, moments: Tensor, by_pattern: dict[int, Tensor]) -> Tensor:
+        """(G, k, k) sums of the rows' covariances between the dates."""
+        deviations, ends = self.deviations[:, places], up_to.tolist()
+        frequent = torch.tensor([pattern in by_pattern for pattern in range(len(deviations))], device=deviations.device)
+        rare = torch.where(frequent.unsqueeze(-1), 0, deviations)[self.patterns]
+        blocks = [slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+        found = moments * torch.stack([rare[block].mT @ rare[block] for block in blocks])
+        for pattern, own in by_pattern.items():
+            here = (self.patterns == pattern).to(deviations.dtype)
+            rows = torch.stack([here[block].sum() for block in blocks]).reshape(-1, 1, 1)
+            found += rows * (own * torch.outer(deviations[pattern], deviations[pattern]))
+        return found
 
     def _definite(self, moments: Tensor) -> Tensor:
         """Moments of pairs, each from its own rows, may be those of no covariance: these are drawn to their diagonal."""
@@ -72,7 +98,10 @@ class Pooled:
             )
         if smallest > 0:
             return moments
-        share = 3 * abs(smallest) / (1 + abs(smallest))  # then the smallest eigenvalue is twice as far from 0 as it was
+        smallest = -smallest
+        share = (smallest + min(2 * smallest, 0.5)) / (
+            1 + smallest
+        )  # then the smallest eigenvalue is twice as far from 0, or 0.5
         diagonal = torch.diag_embed(moments.diagonal())
         return moments + share * (diagonal - moments)
 

@@ -230,7 +230,7 @@ class ScoreProcess(NamedTable):
         """(n + 1,) Lagrange multiplier statistics, NaN where they are not evaluated."""
         statistics = torch.full((self.rows + 1,), torch.nan, dtype=self.process.dtype, device=self.process.device)
         at, values = clocks.lm_statistics(list(self.places), (trim, 1 - trim))
-        statistics[clocks.up_to[at]] = values
+        statistics[at] = values
         return statistics
 
     def to_xarray(self) -> Any:
