@@ -168,7 +168,7 @@ class OwnClocks:
             yield from group.simulated
             return
         for scores in self._scores(group):
-            process = scores[:, group.own].cumsum(0).sub_(group.drift @ scores.sum(0))
+            process = scores[:, group.own].cumsum(0).sub_(group.drift.to(scores.dtype) @ scores.sum(0))
             if process.shape[-1] == self.multipliers:
                 group.simulated.append(process)
             yield process
@@ -178,7 +178,7 @@ class OwnClocks:
         if not self.alone and self._together:
             yield from self._together
             return
-        found: Iterator[Tensor] = (group.roots @ drawn.to(group.roots.device) for drawn in self._normal(*group.roots.shape[:2]))
+        found: Iterator[Tensor] = (group.roots.to(drawn) @ drawn for drawn in self._normal(*group.roots.shape[:2]))
         if not self.alone and 8 * group.roots[..., 0].numel() * self.multipliers <= _KEPT_BYTES:
             self._together.extend(found)
             found = iter(self._together)
@@ -190,14 +190,15 @@ class OwnClocks:
         if columns not in self._drawn and most >= self.multipliers:
             self._drawn = {columns: self._draw(columns, self.multipliers, self._generator())}
         if columns in self._drawn:
-            yield self._drawn[columns][:dates]
+            yield self._drawn[columns][:dates].to(self.scale.device)
             return
         generator = self._generator()
         for first in range(0, self.multipliers, most):
-            yield self._draw(columns, min(most, self.multipliers - first), generator)[:dates]
+            yield self._draw(columns, min(most, self.multipliers - first), generator)[:dates].to(self.scale.device)
 
     def _draw(self, columns: int, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(len(self.up_to), columns, count, generator=generator, dtype=torch.float64, device="cpu")
+        dtype = torch.float32 if self.alone else torch.float64  # of many groups single precision is enough for a p-value
+        return torch.randn(len(self.up_to), columns, count, generator=generator, dtype=dtype, device="cpu")
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(device="cpu").manual_seed(self.seed)
@@ -262,7 +263,7 @@ class OwnClocks:
 
     def _values(self, test: str, group: Group, process: Tensor, places: Sequence[int], trim: tuple[float, float]) -> Tensor:
         if test == "double_max":
-            return (process / self.scale[list(places)].unsqueeze(-1)).square().amax((0, 1))
+            return (process / self.scale[list(places)].to(process.dtype).unsqueeze(-1)).square().amax((0, 1))
         return _average(group, process) if test == "nyblom_hansen" else _lm(group, process, _dates(group, trim), trim).amax(0)
 
     # --- dates -------------------------------------------------------------------------------------------------------
@@ -362,7 +363,7 @@ def _solved(total: Tensor, right: Tensor) -> Tensor:
 
 
 def _whitened(C: Tensor, process: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(_factor(C), process, upper=False)
+    return torch.linalg.solve_triangular(_factor(C).to(process.dtype), process, upper=False)
 
 
 def _roots(between: Tensor) -> Tensor:
@@ -373,7 +374,7 @@ def _roots(between: Tensor) -> Tensor:
 
 def _average(group: Group, process: Tensor) -> Tensor:
     """(B,) of processes (G, k, B): the mean of the squared length, in the units of the total."""
-    clock = group.clock.mean(-1)
+    clock = group.clock.mean(-1).to(process.dtype)
     weights = clock.diff(prepend=clock.new_zeros(1))
     return weights @ _whitened(group.total, process).square().sum(1)
 
@@ -383,16 +384,16 @@ def _lm(group: Group, process: Tensor, dates: list[int], trim: tuple[float, floa
 
     Where these are fewer than k columns it is turned into the quantile of χ²_k of the same probability.
     """
-    active = _inside(group.clock[dates], trim).unsqueeze(-1).to(process.dtype)
+    active = _inside(group.clock[dates], trim).unsqueeze(-1).to(group.clock.dtype)
     K = group.covariance[dates] * active * active.mT + torch.diag_embed(1 - active.squeeze(-1))
-    statistics = _quadratic(K, process[dates] * active)
+    statistics = _quadratic(K, process[dates] * active.to(process.dtype))
     count, k = active.sum(1), process.shape[1]
     return statistics if bool((count == k).all()) else torch.where(count == k, statistics, _as_quantile(statistics, count, k))
 
 
 def _quadratic(K: Tensor, sums: Tensor) -> Tensor:
     """(G, B) sᵀ K⁻¹ s for K (G, k, k), s (G, k, B)."""
-    return torch.linalg.solve_triangular(_factor(K), sums, upper=False).square().sum(1)
+    return _whitened(K, sums).square().sum(1)
 
 
 def _as_quantile(statistics: Tensor, count: Tensor, k: int) -> Tensor:

@@ -169,7 +169,8 @@ class ScoreProcess(NamedTable):
         """The process of some columns: whether these parameters changed, the others being whatever they are."""
         names = [columns] if isinstance(columns, str) else list(columns)
         chosen = [place("select", self.columns, name) for name in names]
-        variables = {name: tuple(c for c in own if c in set(names)) for name, own in self.variables.items()}
+        wanted = set(names)
+        variables = {name: tuple(c for c in own if c in wanted) for name, own in self.variables.items()}
         kept = {name: own for name, own in variables.items() if own}
         places = tuple(self.places[i] for i in chosen) if self.places else ()
         correlation = None if self.correlation is None else self.correlation[chosen][:, chosen]
