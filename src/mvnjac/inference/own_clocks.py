@@ -24,8 +24,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.errors import NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
+from mvnjac.inference.clock_statistics import (
+    Group,
+    Joint,
+    dates_inside,
+    inside,
+    lm_statistics,
+    mean_square,
+    quadratic,
+    times_inverse,
+    triangles,
+    whitened,
+)
 from mvnjac.inference.multiplier_law import MultiplierLaw
 from mvnjac.inference.pooled import Pooled, pooled
 
@@ -51,46 +62,6 @@ class Found:
     column: int
     first: int
     last: int
-
-
-@dataclass(frozen=True)
-class Joint:
-    """The covariance of the scores of b columns.
-
-    Attributes:
-        information: (G, b, b) up to each date; noise: the same, if rows depend on each other.
-        roots: (G, b, b) lower triangles L with L Lᵀ the increments of `noise`.
-    """
-
-    information: Tensor
-    noise: Tensor
-    roots: Tensor
-
-
-@dataclass(frozen=True)
-class Group:
-    """Some columns at the dates.
-
-    Attributes:
-        own: (k,) their places in the basis, the columns that are taken as estimated.
-        up_to: (G,) how many rows are up to each date.
-        drift: (G, k, b) C_g·(t) C⁻¹, the part of the total that the estimate takes away.
-        roots: of the basis, as in `Joint`.
-        covariance: (G, k, k) of the cumulated scores; total: (k, k) of the sum of the scores, were the parameters known.
-        sums: (G, k) the cumulated scores.
-        clock: (G, k) of each column, from 0 to 1.
-        simulated: (G, k, B) cumulated scores, where these are few.
-    """
-
-    own: list[int]
-    up_to: Tensor
-    drift: Tensor
-    roots: Tensor
-    covariance: Tensor
-    total: Tensor
-    sums: Tensor
-    clock: Tensor
-    simulated: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -145,7 +116,7 @@ class OwnClocks:
         needed[-1] = True
         up_to = self.up_to[needed]
         joint = self._joint(basis, up_to) if self.alone else self._everything
-        drift = _solved(joint.information[-1], joint.information[:, own])
+        drift = times_inverse(joint.information[-1], joint.information[:, own])
         noise, total = joint.noise, joint.noise[-1]
         cross = drift @ noise[:, own].mT
         covariance = noise[:, own][:, :, own] - cross - cross.mT + drift @ total @ drift.mT
@@ -159,7 +130,7 @@ class OwnClocks:
     def _joint(self, basis: list[int], up_to: Tensor) -> Joint:
         information, noise = self.rows.between(basis, up_to, self.lag)
         cumulated = information.cumsum(0)
-        return Joint(cumulated, cumulated if noise is information else noise.cumsum(0), _roots(noise))
+        return Joint(cumulated, cumulated if noise is information else noise.cumsum(0), triangles(noise))
 
     def _processes(self, places: Sequence[int]) -> Iterator[Tensor]:
         """(G, k, B′) simulated cumulated scores, some at a time; those of the last group are kept where they are few."""
@@ -222,8 +193,8 @@ class OwnClocks:
     def nyblom_hansen(self, places: Sequence[int]) -> Found:
         """The average of the squared length, over the mean clock of the columns."""
         group = self.group(places)
-        statistic = float(_average(group, group.sums.unsqueeze(-1)))
-        lengths = _whitened(group.total, (self.cumulated[:, places] * self.scale[places]).mT).square().sum(0)
+        statistic = float(mean_square(group, group.sums.unsqueeze(-1)))
+        lengths = whitened(group.total, (self.cumulated[:, places] * self.scale[places]).mT).square().sum(0)
         at, (first, last) = int(lengths.argmax()), self._span(places, (0.0, 1.0))
         return Found(statistic, self.law("nyblom_hansen", places).p_value(statistic), at, 0, first, last)
 
@@ -233,7 +204,7 @@ class OwnClocks:
         Raises:
             NotIdentifiedError: there is no date between the fractions `trim` of any column's information.
         """
-        dates, statistics = _dates(self.group(places), trim), self.lm_statistics(places, trim)[1]
+        dates, statistics = dates_inside(self.group(places), trim), self.lm_statistics(places, trim)[1]
         best = int(statistics.argmax())
         statistic, p_value = float(statistics[best]), self.law("sup_lm", places, trim).p_value(float(statistics[best]))
         first, last = self._span(places, trim)
@@ -242,8 +213,8 @@ class OwnClocks:
     def lm_statistics(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[Tensor, Tensor]:
         """How many rows are before a break, between these fractions, and its statistic: (G′,) as a quantile of χ²_k."""
         group = self.group(places)
-        dates = _dates(group, trim)
-        return group.up_to[dates], _lm(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
+        dates = dates_inside(group, trim)
+        return group.up_to[dates], lm_statistics(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
 
     def critical_value(self, test: str, level: float, places: Sequence[int], trim: tuple[float, float]) -> float:
         """The statistic whose p-value is `level`."""
@@ -264,31 +235,35 @@ class OwnClocks:
     def _values(self, test: str, group: Group, process: Tensor, places: Sequence[int], trim: tuple[float, float]) -> Tensor:
         if test == "double_max":
             return (process / self.scale[list(places)].to(process.dtype).unsqueeze(-1)).square().amax((0, 1))
-        return _average(group, process) if test == "nyblom_hansen" else _lm(group, process, _dates(group, trim), trim).amax(0)
+        return (
+            mean_square(group, process)
+            if test == "nyblom_hansen"
+            else lm_statistics(group, process, dates_inside(group, trim), trim).amax(0)
+        )
 
     # --- dates -------------------------------------------------------------------------------------------------------
 
     def _span(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[int, int]:
         """How many rows are before the first and the last break that can be dated."""
-        inside = _inside(self.rows.clock(list(places)), trim).any(-1).nonzero().squeeze(-1)
-        return (int(inside[0]) + 1, int(inside[-1]) + 1) if len(inside) else (0, 0)
+        found = inside(self.rows.clock(list(places)), trim).any(-1).nonzero().squeeze(-1)
+        return (int(found[0]) + 1, int(found[-1]) + 1) if len(found) else (0, 0)
 
     def _refined(self, places: Sequence[int], best: int, trim: tuple[float, float]) -> int:
         """The row of the largest statistic between the dates beside the best one, where the covariance is interpolated."""
         group = self.group(places)
         ends = [0, *group.up_to.tolist()]
-        active = _inside(group.clock[best], trim)
+        active = inside(group.clock[best], trim)
         some = [j for j, a in zip(places, active.tolist(), strict=True) if a]
-        inside = _inside(self.rows.clock(some), trim).all(-1)
+        dated = inside(self.rows.clock(some), trim).all(-1)
         covariance = torch.cat([torch.zeros_like(group.covariance[:1]), group.covariance])[:, active][:, :, active]
         largest, found = -1.0, ends[best + 1]
         for left in (best, best + 1):
-            rows = torch.arange(max(ends[left], 1), ends[left + 1] + 1, device=inside.device)
-            rows = rows[inside[rows - 1]]
+            rows = torch.arange(max(ends[left], 1), ends[left + 1] + 1, device=dated.device)
+            rows = rows[dated[rows - 1]]
             if len(rows):
                 share = ((rows - ends[left]) / (ends[left + 1] - ends[left])).reshape(-1, 1, 1)
                 K = (1 - share) * covariance[left] + share * covariance[left + 1]
-                values = _quadratic(K, (self.cumulated[rows][:, some] * self.scale[some]).unsqueeze(-1)).squeeze(-1)
+                values = quadratic(K, (self.cumulated[rows][:, some] * self.scale[some]).unsqueeze(-1)).squeeze(-1)
                 if float(values.max()) > largest:
                     largest, found = float(values.max()), int(rows[values.argmax()])
         return found
@@ -322,81 +297,9 @@ def _chosen_dates(rows: Pooled) -> Tensor:
     even = torch.arange(1, n + 1, dtype=clock.dtype, device=clock.device) / n
     chosen = {*(torch.searchsorted(0.5 * (clock.mean(-1) + even), steps - 1e-12).clamp(max=n - 1) + 1).tolist(), n}
     at = torch.tensor(sorted(chosen), device=clock.device) - 1
-    few = (_inside(clock[at], (0.15, 0.85)).sum(0) < _FEWEST).nonzero().squeeze(-1)
+    few = (inside(clock[at], (0.15, 0.85)).sum(0) < _FEWEST).nonzero().squeeze(-1)
     if len(few):  # columns of which little is known, by quantiles of their own
         inner = torch.linspace(0.2, 0.8, _FEWEST, dtype=clock.dtype, device=clock.device).expand(len(few), -1)
         own = torch.searchsorted(clock[:, few].mT.contiguous(), inner.contiguous()).clamp(max=n - 1) + 1
         chosen |= set(own.flatten().tolist())
     return torch.tensor(sorted(chosen), device=clock.device)
-
-
-def _inside(clock: Tensor, trim: tuple[float, float]) -> Tensor:
-    return (clock > 0) & (clock < 1) & (clock >= trim[0]) & (clock <= trim[1])
-
-
-def _dates(group: Group, trim: tuple[float, float]) -> list[int]:
-    """The numbers of the dates at which some column has the fractions of its information on both sides."""
-    found: list[int] = _inside(group.clock, trim)[:-1].any(-1).nonzero().squeeze(-1).tolist()
-    if not found:
-        raise NotIdentifiedError(
-            f"sup_lm: there are too few rows with information: no date lies between the fractions {trim[0]} and {trim[1]} of it."
-        )
-    return found
-
-
-def _factor(C: Tensor) -> Tensor:
-    """Cholesky's, refusing what is singular: each in its own units."""
-    scale = C.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
-    factor, info = torch.linalg.cholesky_ex(C / (scale * scale.mT))
-    smallest = float(factor.diagonal(dim1=-2, dim2=-1).square().min())
-    if bool(info.any()) or not smallest > C.shape[-1] * torch.finfo(C.dtype).eps:
-        raise SingularError(
-            f"score_process: the covariance of the scores of {C.shape[-1]} columns is singular; there must be more rows than "
-            "parameters, and no direction in which the density does not change: select other columns."
-        )
-    return factor * scale
-
-
-def _solved(total: Tensor, right: Tensor) -> Tensor:
-    """right C⁻¹, for right (G, k, b)."""
-    return torch.cholesky_solve(right.flatten(0, 1).mT, _factor(total)).mT.unflatten(0, right.shape[:2])
-
-
-def _whitened(C: Tensor, process: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(_factor(C).to(process.dtype), process, upper=False)
-
-
-def _roots(between: Tensor) -> Tensor:
-    """(G, b, b) triangles; 0 for a column without information between two dates."""
-    unknown = torch.diag_embed((between.diagonal(dim1=-2, dim2=-1) == 0).to(between.dtype))
-    return torch.linalg.cholesky(between + unknown) - unknown
-
-
-def _average(group: Group, process: Tensor) -> Tensor:
-    """(B,) of processes (G, k, B): the mean of the squared length, in the units of the total."""
-    clock = group.clock.mean(-1).to(process.dtype)
-    weights = clock.diff(prepend=clock.new_zeros(1))
-    return weights @ _whitened(group.total, process).square().sum(1)
-
-
-def _lm(group: Group, process: Tensor, dates: list[int], trim: tuple[float, float]) -> Tensor:
-    """(G′, B) of processes (G, k, B): the Lagrange multiplier statistic at some dates, of the columns with information there.
-
-    Where these are fewer than k columns it is turned into the quantile of χ²_k of the same probability.
-    """
-    active = _inside(group.clock[dates], trim).unsqueeze(-1).to(group.clock.dtype)
-    K = group.covariance[dates] * active * active.mT + torch.diag_embed(1 - active.squeeze(-1))
-    statistics = _quadratic(K, process[dates] * active.to(process.dtype))
-    count, k = active.sum(1), process.shape[1]
-    return statistics if bool((count == k).all()) else torch.where(count == k, statistics, _as_quantile(statistics, count, k))
-
-
-def _quadratic(K: Tensor, sums: Tensor) -> Tensor:
-    """(G, B) sᵀ K⁻¹ s for K (G, k, k), s (G, k, B)."""
-    return _whitened(K, sums).square().sum(1)
-
-
-def _as_quantile(statistics: Tensor, count: Tensor, k: int) -> Tensor:
-    """The quantile of χ²_k of the probability that χ²_count has there (Wilson & Hilferty 1931)."""
-    z = ((statistics / count) ** (1 / 3) - (1 - 2 / (9 * count))) / (2 / (9 * count)).sqrt()
-    return k * (1 - 2 / (9 * k) + z * math.sqrt(2 / (9 * k))).clamp(min=0) ** 3
