@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvnjac.allocation import guarded
 from mvnjac.arithmetic import looked_at
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
-from mvnjac.inference.estimating_functions import INFORMATIONS, EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.named import row_labels
 from mvnjac.inference.ordering import order_of
@@ -21,6 +22,7 @@ from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
 from mvnjac.patterns import distinct
+from mvnjac.words import counted
 
 _NAME = "score_process"
 CLOCKS = ("auto", "rows", "information")
@@ -32,6 +34,7 @@ _ROWS_A_PARAMETER = 10
 _TOGETHER = 500
 
 
+@guarded(_NAME, FEWER)
 def score_process(
     J: Jacobian,
     *,
@@ -92,6 +95,8 @@ def score_process(
     if isinstance(multipliers, bool) or not isinstance(multipliers, int) or multipliers < 19:
         raise ArgumentError(f"{_NAME}: multipliers is {multipliers!r}; expected a number of draws, 19 or more, such as 999.")
     estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
+    own = clocks == "information" or (clocks == "auto" and _differ(estimating))
+    estimating.require_memory(5 * estimating.rows * estimating.size + (0 if own else SOLVED * estimating.size**2))
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
     order = order_of(_NAME, None if dates is None else labels, n).to(estimating.jacobian.device)
     names, rows = tuple(estimating.asked), tuple(order.tolist())
@@ -100,7 +105,7 @@ def score_process(
         series = LongRunScores(estimating, lag, 0, None if dates is None else labels)
         lag = series.lag
     ordered = tuple(labels[i] for i in rows)
-    if clocks == "information" or (clocks == "auto" and _differ(estimating)):
+    if own:
         _require_opg(information, scores_covariance)
         return _with_own_clocks(estimating, order, (names, ordered, rows, variables), lag or 0, multipliers, seed)
     if scores_covariance is not None:
@@ -149,7 +154,7 @@ def _with_own_clocks(
 def _alone_because(estimating: EstimatingFunctions) -> str:
     return (
         "a test of some columns takes these as the only ones that were estimated, since there are "
-        f"{estimating.rows} rows for {estimating.size} parameters"
+        f"{counted(estimating.rows, 'row')} for {counted(estimating.size, 'parameter')}"
     )
 
 

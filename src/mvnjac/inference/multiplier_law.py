@@ -41,7 +41,7 @@ class MultiplierLaw:
     def p_value(self, statistic: float) -> float:
         """P(a value ≥ statistic): (1 + how many values are)/(1 + B), or the tail's where fewer than 10 are."""
         count = len(self._sorted)
-        larger = count - int(torch.searchsorted(self._sorted, torch.tensor(statistic, dtype=torch.float64)))
+        larger = count - int(torch.searchsorted(self._sorted, torch.tensor(statistic, dtype=torch.float64, device="cpu")))
         ranked = (1 + larger) / (count + 1)
         if larger >= _RANKED or not self._mean_excess > 0 or statistic < self._from:
             return ranked

@@ -258,7 +258,7 @@ class OwnClocks:
         covariance = torch.cat([torch.zeros_like(group.covariance[:1]), group.covariance])[:, active][:, :, active]
         largest, found = -1.0, ends[best + 1]
         for left in (best, best + 1):
-            rows = torch.arange(max(ends[left], 1), ends[left + 1] + 1, device=dated.device)
+            rows = torch.arange(max(ends[left], 1), ends[left + 1] + 1, dtype=torch.long, device=dated.device)
             rows = rows[dated[rows - 1]]
             if len(rows):
                 share = ((rows - ends[left]) / (ends[left + 1] - ends[left])).reshape(-1, 1, 1)
@@ -296,10 +296,10 @@ def _chosen_dates(rows: Pooled) -> Tensor:
     steps = torch.arange(1, _DATES + 1, dtype=clock.dtype, device=clock.device) / _DATES
     even = torch.arange(1, n + 1, dtype=clock.dtype, device=clock.device) / n
     chosen = {*(torch.searchsorted(0.5 * (clock.mean(-1) + even), steps - 1e-12).clamp(max=n - 1) + 1).tolist(), n}
-    at = torch.tensor(sorted(chosen), device=clock.device) - 1
+    at = torch.tensor(sorted(chosen), dtype=torch.long, device=clock.device) - 1
     few = (inside(clock[at], (0.15, 0.85)).sum(0) < _FEWEST).nonzero().squeeze(-1)
     if len(few):  # columns of which little is known, by quantiles of their own
         inner = torch.linspace(0.2, 0.8, _FEWEST, dtype=clock.dtype, device=clock.device).expand(len(few), -1)
         own = torch.searchsorted(clock[:, few].mT.contiguous(), inner.contiguous()).clamp(max=n - 1) + 1
         chosen |= set(own.flatten().tolist())
-    return torch.tensor(sorted(chosen), device=clock.device)
+    return torch.tensor(sorted(chosen), dtype=torch.long, device=clock.device)

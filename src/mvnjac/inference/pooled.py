@@ -75,7 +75,9 @@ class Pooled:
     def _products(self, places: list[int], up_to: Tensor, moments: Tensor, by_pattern: dict[int, Tensor]) -> Tensor:
         """(G, k, k) sums of the rows' covariances between the dates."""
         deviations, ends = self.deviations[:, places], up_to.tolist()
-        frequent = torch.tensor([pattern in by_pattern for pattern in range(len(deviations))], device=deviations.device)
+        frequent = torch.tensor(
+            [pattern in by_pattern for pattern in range(len(deviations))], dtype=torch.bool, device=deviations.device
+        )
         rare = torch.where(frequent.unsqueeze(-1), 0, deviations)[self.patterns]
         blocks = [slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
         found = moments * torch.stack([rare[block].mT @ rare[block] for block in blocks])

@@ -22,6 +22,7 @@ from mvnjac.inference.estimating_functions import require
 from mvnjac.inference.multiplier_law import holm
 from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.own_clocks import Found, OwnClocks
+from mvnjac.words import counted
 
 _NAME = "score_process"
 TESTS = ("double_max", "nyblom_hansen", "sup_lm")
@@ -242,7 +243,8 @@ class ScoreProcess(NamedTable):
         return xr.DataArray(self.process[1:].cpu().numpy(), coords=coords, dims=("row", "parameter"), name="score_process")
 
     def _title(self) -> str:
-        return f"cumulated scores of {len(self.columns)} parameters over {self.rows} rows (p-values: {self.law}); the largest of each:"
+        size = f"{counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}"
+        return f"cumulated scores of {size} (p-values: {self.law}); the largest of each:"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
