@@ -172,7 +172,9 @@ def information(sigma: np.ndarray, seen: list[int]) -> np.ndarray:
 def test_moving_sums_have_newey_and_wests_covariance() -> None:
     scores = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sums = moving_sums(scores, 4)
-    torch.testing.assert_close(sums.mT @ sums, long_run_sum(scores, 4), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        sums.mT @ sums, long_run_sum(scores, 1 - torch.arange(5, dtype=torch.float64) / 5), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_rows_that_depend_on_each_other() -> None:

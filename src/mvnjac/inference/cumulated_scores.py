@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from mvnjac.arithmetic import looked_at
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
-from mvnjac.inference.named import row_labels
+from mvnjac.inference.labels import row_labels
 from mvnjac.inference.ordering import order_of
 from mvnjac.inference.own_clocks import own_clocks
 from mvnjac.inference.structural_change import LIMIT, ScoreProcess, inverse_root
@@ -48,6 +48,7 @@ def score_process(
     lag: int | None = 0,
     multipliers: int = 999,
     seed: int = 0,
+    weights: Float[Tensor, "n"] | None = None,
 ) -> ScoreProcess:
     """Cumulated scores, decorrelated: W(t) = V^(−½) n^(−½) Σ_{i ≤ nt} sᵢ, with V the covariance of a score.
 
@@ -71,6 +72,8 @@ def score_process(
             "auto": "rows" if all rows observe the same variables.
         lag: rows up to this lag depend on each other: V, or the covariance of the multipliers, is Newey and West's without
             prewhitening. None: their choice of the lag.
+        weights: (n,) of the fit: the scores are w·sᵢ, as in R's estfun of a weighted model, and time goes by rows. The laws hold for
+            weights that have nothing to do with time, and for the "opg" or a `scores_covariance`, which square them.
         multipliers, seed: how many are drawn, and from which seed; the same numbers give the same p-values.
 
     Returns:
@@ -94,15 +97,18 @@ def score_process(
     require(_NAME, "clocks", clocks, CLOCKS)
     if isinstance(multipliers, bool) or not isinstance(multipliers, int) or multipliers < 19:
         raise ArgumentError(f"{_NAME}: multipliers is {multipliers!r}; expected a number of draws, 19 or more, such as 999.")
-    estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
+    if weights is not None and scores_covariance is None and information != "opg":
+        raise ArgumentError(f"{_NAME}: with weights the covariance of the scores is no information; take information='opg'.")
+    estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    dates = list(dates) if isinstance(dates, Iterator) else dates
     own = clocks == "information" or (clocks == "auto" and _differ(estimating))
     estimating.require_memory(5 * estimating.rows * estimating.size + (0 if own else SOLVED * estimating.size**2))
     n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
-    order = order_of(_NAME, None if dates is None else labels, n).to(estimating.jacobian.device)
+    order = order_of(_NAME, dates, n, "dates").to(estimating.jacobian.device)
     names, rows = tuple(estimating.asked), tuple(order.tolist())
     variables = columns_of_variables(estimating, names)
     if lag != 0:
-        series = LongRunScores(estimating, lag, 0, None if dates is None else labels)
+        series = LongRunScores(estimating, lag, 0, dates)
         lag = series.lag
     ordered = tuple(labels[i] for i in rows)
     if own:
@@ -187,7 +193,7 @@ def _require_bridge(estimating: EstimatingFunctions, process: Tensor) -> None:
     if not end < _END:
         raise NotIdentifiedError(
             f"{_NAME}: the scores do not sum to 0: the process of {estimating.asked[0]}, … ends {end:.3g} "
-            "away from 0; take the Jacobian at the estimate by maximum likelihood (the covariance with divisor n)."
+            "away from 0; take the Jacobian at the estimate by maximum likelihood (divisor n), with the weights= of the fit."
         )
 
 
