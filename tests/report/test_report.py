@@ -139,7 +139,7 @@ def test_a_planted_break_and_gaps(nasty: Path) -> None:
     changed = breaks[NASTY[1]]
     assert abs(changed["date"] - 120) < 8
     assert abs(changed["independent_date"] - 120) < 8
-    assert changed["independent_p_value"] < 1e-3 < 0.05 < changed["p_value"]  # the break itself inflates Newey and West's
+    assert changed["independent_p_value"] < 1e-3 < 0.01 < changed["p_value"]  # the break itself inflates Newey and West's
     assert min(breaks.values(), key=lambda test: test["p_value"]) is changed
     missing = record["missing"]
     assert (missing["entries"], missing["count"], missing["by_variable"]) == (30, 2, [0, 0, 30])
@@ -236,12 +236,42 @@ def test_a_model_of_other_rows_with_the_same_moments_is_given(tmp_path: Path) ->
 
 
 def test_too_few_rows_for_a_panel_say_so(tmp_path: Path) -> None:
-    pd.DataFrame(np.random.default_rng(1).normal(size=(8, 3)), columns=list("abc")).to_csv(tmp_path / "x.csv", index=False)
+    pd.DataFrame(np.random.default_rng(1).normal(size=(4, 3)), columns=list("abc")).to_csv(tmp_path / "x.csv", index=False)
     assert run("report", tmp_path / "x.csv", "-o", tmp_path / "x.html")[0] == 0
     record = data(tmp_path / "x.html")
     assert "more rows than parameters" in record["cusum"]["unavailable"]
-    assert len(record["influence"]["top"]) == 8
+    assert len(record["influence"]["top"]) == 4
     assert 'class="why"' in (tmp_path / "x.html").read_text("utf-8")
+
+
+def test_a_variable_is_tested_where_it_is_observed(tmp_path: Path) -> None:
+    """One that begins half-way, whose variance changes after two thirds; the table and the data say from when to when."""
+    x = np.random.default_rng(3).normal(size=(1200, 3))
+    x[900:, 2] *= 2
+    x[:600, 2] = np.nan
+    days = pd.date_range("2015-01-01", periods=1200).strftime("%Y-%m-%d")
+    pd.DataFrame(x, columns=list("abc"), index=pd.Index(days, name="day")).to_csv(tmp_path / "x.csv")
+    options = ["--index", "day", "--missing", "marginalise", "-o", tmp_path / "x.html"]
+    assert run("report", tmp_path / "x.csv", *options)[0] == 0
+    record, text = data(tmp_path / "x.html"), (tmp_path / "x.html").read_text("utf-8")
+    late = {test["variable"]: test for test in record["breaks"]}["c"]
+    assert (late["first"], late["last"]) == (days[600 + 89], days[600 + 509])
+    assert late["first"] <= late["date"] <= late["last"]
+    assert abs(list(days).index(late["independent_date"]) - 899) < 30
+    assert late["independent_p_value"] < 0.01
+    assert "999 Gaussian multipliers" in record["cusum"]["law"]
+    assert "lag" in record["cusum"]["covariance"]
+    assert "tested from" in text
+
+
+def test_more_parameters_than_rows_have_holms_correction(tmp_path: Path) -> None:
+    pd.DataFrame(np.random.default_rng(1).normal(size=(8, 3)), columns=list("abc")).to_csv(tmp_path / "x.csv", index=False)
+    assert run("report", tmp_path / "x.csv", "-o", tmp_path / "x.html")[0] == 0
+    record, text = data(tmp_path / "x.html"), html.unescape((tmp_path / "x.html").read_text("utf-8"))
+    assert len(record["breaks"]) == 3
+    assert record["cusum"]["correction"] == "p-values have Holm's correction over 3 variables"
+    assert "Holm's correction over 3 variables" in text
+    assert "8 rows for 9 parameters" in text
 
 
 def test_rows_are_brought_into_the_order_of_time(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvnjac.inference.cumulated_scores import score_process as score_process
     from mvnjac.inference.delta import delta_method as delta_method
     from mvnjac.inference.estimates import Estimates as Estimates
     from mvnjac.inference.estimates import covariance_of_estimates as covariance_of_estimates
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mvnjac.inference.score_tests import score_test as score_test
     from mvnjac.inference.structural_change import BreakTest as BreakTest
     from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
-    from mvnjac.inference.structural_change import score_process as score_process
 
 _HOMES = {
     "covariance_of_estimates": "estimates",
@@ -38,7 +38,7 @@ _HOMES = {
     "LikelihoodRatioTest": "likelihood_ratio",
     "influence": "influential_rows",
     "Influence": "influential_rows",
-    "score_process": "structural_change",
+    "score_process": "cumulated_scores",
     "ScoreProcess": "structural_change",
     "BreakTest": "structural_change",
 }

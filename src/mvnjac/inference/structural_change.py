@@ -7,7 +7,8 @@ Brownian bridges if the parameters do not change, and further away if they do (N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,22 +16,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference import bridges
-from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
-from mvnjac.inference.labels import row_labels
+from mvnjac.inference.estimating_functions import require
+from mvnjac.inference.multiplier_law import holm
 from mvnjac.inference.named import NamedTable, place
-from mvnjac.inference.ordering import order_of
-from mvnjac.inference.variables import columns_of_variables
-from mvnjac.information import Wrt
-from mvnjac.jacobian import Jacobian
+from mvnjac.inference.own_clocks import Found, OwnClocks
 from mvnjac.words import counted
 
 _NAME = "score_process"
-#: a bridge ends at 0; a process that ends further away is no one's
-_END = 0.1
 TESTS = ("double_max", "nyblom_hansen", "sup_lm")
+LIMIT = "the limiting law"
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,14 @@ class BreakTest:
 
     Attributes:
         test: "double_max", "nyblom_hansen" or "sup_lm".
-        statistic, p_value: under constancy; small is evidence of change.
-        components: k, the number of bridges.
+        statistic, p_value: under constancy; small is evidence of change. NaN where there is too little information to test.
+        components: k, the number of columns.
         row, date: the last row before the break, if there is one: where the process is furthest away (of Nyblom–Hansen's
-            statistic, an average, where the process's square is largest).
+            statistic, an average, where the process's square is largest); −1 and None where nothing was tested.
         column: whose process it is there ("double_max"); else None.
+        first, last: the dates of the first and the last row after which a break was looked for.
+        law: what the p-value is from, in words.
+        uncorrected: the p-value before Holm's correction; None where there is none.
     """
 
     test: str
@@ -53,6 +52,10 @@ class BreakTest:
     row: int
     date: Any
     column: str | None = None
+    first: Any = None
+    last: Any = None
+    law: str = LIMIT
+    uncorrected: float | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -64,6 +67,11 @@ class ScoreProcess(NamedTable):
         process: (n + 1, k), in the order of time: 0 before the first row, 0 after the last.
         dates: (n,) the labels of the rows, in that order; row_numbers: (n,) which rows of J they are.
         variables: by variable, the columns that it stands in.
+        law: what p-values are from, in words.
+        alone: whether a test of some columns takes these as the only ones that were estimated; tests by variable and by column
+            then have Holm's correction.
+        clocks: what p-values are from where columns have information at different times; places: where the columns are there.
+        correlation: (k, k) of the scores of the columns where the process is not decorrelated but clocks are equal.
     """
 
     columns: tuple[str, ...]
@@ -71,6 +79,11 @@ class ScoreProcess(NamedTable):
     dates: tuple[Any, ...]
     row_numbers: tuple[int, ...]
     variables: dict[str, tuple[str, ...]] = field(repr=False)
+    law: str = LIMIT
+    alone: bool = False
+    clocks: OwnClocks | None = field(default=None, repr=False)
+    places: tuple[int, ...] = field(default=(), repr=False)
+    correlation: Tensor | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -82,6 +95,8 @@ class ScoreProcess(NamedTable):
 
         R's strucchange: `sctest(process, functional = maxBB)`.
         """
+        if self.clocks is not None:
+            return self._found("double_max", self.clocks.double_max(list(self.places)))
         distance = self.process.abs()
         at = int(distance.amax(-1).argmax())
         statistic, k = float(distance.max()), self.process.shape[1]
@@ -93,7 +108,9 @@ class ScoreProcess(NamedTable):
 
         R's strucchange: `sctest(process, functional = meanL2BB)`, whose p-values are interpolated in a simulated table.
         """
-        squares = self.process[1:].square().sum(-1)
+        if self.clocks is not None:
+            return self._found("nyblom_hansen", self.clocks.nyblom_hansen(list(self.places)))
+        squares = self._bridges()[1:].square().sum(-1)
         statistic = float(squares.mean())
         p_value = bridges.mean_square_p_value(statistic, self.process.shape[1])
         return self._test("nyblom_hansen", statistic, p_value, 1 + int(squares.argmax()))
@@ -112,18 +129,28 @@ class ScoreProcess(NamedTable):
             raise ArgumentError(
                 f"sup_lm: trim is {trim!r}; expected a fraction between 0 and 0.5, or (from, to) between 0 and 1."
             )
+        if self.clocks is not None:
+            return self._found("sup_lm", self.clocks.sup_lm(list(self.places), (first, last)))
         statistics = self.lm_statistics()
         low, high = max(int(first * self.rows), 1), min(int(last * self.rows), self.rows - 1)
         if low > high:
             raise NotIdentifiedError(f"sup_lm: no row lies between the fractions {first} and {last} of {self.rows} rows.")
         inside = statistics[low : high + 1]
         at, statistic = low + int(inside.argmax()), float(inside.max())
-        return self._test("sup_lm", statistic, bridges.supremum_p_value(statistic, self.process.shape[1], (first, last)), at)
+        p_value = bridges.supremum_p_value(statistic, self.process.shape[1], (first, last))
+        return self._test("sup_lm", statistic, p_value, at, span=(low, high))
 
-    def lm_statistics(self) -> Float[Tensor, "m"]:
-        """(n + 1,) the Lagrange multiplier statistic of a break after each row, |B|²/(t(1 − t)); NaN at both ends."""
+    def lm_statistics(self, trim: float = 0.15) -> Float[Tensor, "m"]:
+        """(n + 1,) the Lagrange multiplier statistic of a break after each row, |B|²/(t(1 − t)); NaN at both ends.
+
+        Where columns have information at different times it is known at some dates, NaN elsewhere; a column takes part in it from the
+        fraction `trim` of its information to 1 − trim. Of fewer than k columns it is turned into the quantile of χ²_k of the same
+        probability.
+        """
+        if self.clocks is not None:
+            return self._at_dates(self.clocks, trim)
         t = torch.arange(self.rows + 1, dtype=self.process.dtype, device=self.process.device) / self.rows
-        statistics = self.process.square().sum(-1) / (t * (1 - t))
+        statistics = self._bridges().square().sum(-1) / (t * (1 - t))
         statistics[0], statistics[-1] = torch.nan, torch.nan
         return statistics
 
@@ -133,6 +160,8 @@ class ScoreProcess(NamedTable):
         """
         require("critical_value", "test", test, ("double_max", "sup_lm"))
         k = self.process.shape[1]
+        if self.clocks is not None:
+            return self.clocks.critical_value(test, level, list(self.places), (trim, 1 - trim))
         if test == "double_max":
             return bridges.critical_value(lambda x: bridges.double_max_p_value(x, k), level)
         return bridges.critical_value(lambda x: bridges.supremum_p_value(x, k, (trim, 1 - trim)), level)
@@ -141,9 +170,13 @@ class ScoreProcess(NamedTable):
         """The process of some columns: whether these parameters changed, the others being whatever they are."""
         names = [columns] if isinstance(columns, str) else list(columns)
         chosen = [place("select", self.columns, name) for name in names]
-        variables = {name: tuple(c for c in own if c in set(names)) for name, own in self.variables.items()}
+        wanted = set(names)
+        variables = {name: tuple(c for c in own if c in wanted) for name, own in self.variables.items()}
         kept = {name: own for name, own in variables.items() if own}
-        return replace(self, columns=tuple(names), process=self.process[:, chosen], variables=kept)
+        places = tuple(self.places[i] for i in chosen) if self.places else ()
+        correlation = None if self.correlation is None else self.correlation[chosen][:, chosen]
+        process = self.process[:, chosen]
+        return replace(self, columns=tuple(names), process=process, variables=kept, places=places, correlation=correlation)
 
     def by_variable(self, test: str = "sup_lm") -> dict[str, BreakTest]:
         """A test for each variable, of all columns that it stands in."""
@@ -156,11 +189,51 @@ class ScoreProcess(NamedTable):
     def _each(self, test: str, groups: dict[str, tuple[str, ...]]) -> dict[str, BreakTest]:
         require("score_process", "test", test, TESTS)
         run: Callable[[ScoreProcess], BreakTest] = getattr(ScoreProcess, test)
-        return {name: run(self.select(columns)) for name, columns in groups.items()}
+        found = [self._tried(test, run, self.select(columns)) for columns in groups.values()]
+        if self.alone:
+            corrected = holm([one.p_value for one in found])
+            law = f"{self.law}; Holm's correction over {len(found)} tests"
+            found = [replace(o, p_value=p, uncorrected=o.p_value, law=law) for o, p in zip(found, corrected, strict=True)]
+        return dict(zip(groups, found, strict=True))
 
-    def _test(self, test: str, statistic: float, p_value: float, at: int, column: str | None = None) -> BreakTest:
-        row = max(at - 1, 0)
-        return BreakTest(test, statistic, p_value, self.process.shape[1], self.row_numbers[row], self.dates[row], column)
+    def _tried(self, test: str, run: Callable[[ScoreProcess], BreakTest], process: ScoreProcess) -> BreakTest:
+        """The test, or NaN where a group has too few rows with information."""
+        try:
+            return run(process)
+        except NotIdentifiedError as error:
+            if self.clocks is None:
+                raise
+            return BreakTest(test, math.nan, math.nan, len(process.columns), -1, None, law=str(error))
+
+    def _bridges(self) -> Tensor:
+        """(n + 1, k) independent under constancy."""
+        return self.process if self.correlation is None else self.process @ inverse_root(self.correlation)
+
+    def _test(
+        self,
+        test: str,
+        statistic: float,
+        p_value: float,
+        at: int,
+        column: str | None = None,
+        span: tuple[int, int] | None = None,
+    ) -> BreakTest:
+        first, last = span or (1, max(self.rows - 1, 1))
+        found = Found(statistic, p_value, max(at, 1), 0 if column is None else self.columns.index(column), first, last)
+        return self._found(test, found)
+
+    def _found(self, test: str, found: Found) -> BreakTest:
+        row, column = found.at - 1, self.columns[found.column] if test == "double_max" else None
+        k, first, last = self.process.shape[1], self.dates[found.first - 1], self.dates[found.last - 1]
+        number, date = self.row_numbers[row], self.dates[row]
+        return BreakTest(test, found.statistic, found.p_value, k, number, date, column, first, last, self.law)
+
+    def _at_dates(self, clocks: OwnClocks, trim: float) -> Tensor:
+        """(n + 1,) Lagrange multiplier statistics, NaN where they are not evaluated."""
+        statistics = torch.full((self.rows + 1,), torch.nan, dtype=self.process.dtype, device=self.process.device)
+        at, values = clocks.lm_statistics(list(self.places), (trim, 1 - trim))
+        statistics[at] = values
+        return statistics
 
     def to_xarray(self) -> Any:
         """The process as an xarray.DataArray over "row" and "parameter", without the 0 it starts from (needs xarray)."""
@@ -170,7 +243,8 @@ class ScoreProcess(NamedTable):
         return xr.DataArray(self.process[1:].cpu().numpy(), coords=coords, dims=("row", "parameter"), name="score_process")
 
     def _title(self) -> str:
-        return f"cumulated scores of {counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}; the largest of each:"
+        size = f"{counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}"
+        return f"cumulated scores of {size} (p-values: {self.law}); the largest of each:"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -179,75 +253,14 @@ class ScoreProcess(NamedTable):
         distance = self.process.abs()
         rows = [max(int(i) - 1, 0) for i in distance.argmax(0)]
         largest = distance.amax(0)
-        p_values = [bridges.double_max_p_value(float(x), 1) for x in largest]
+        if self.clocks is not None:
+            p_values = [self.clocks.double_max([place]).p_value for place in self.places]
+        else:
+            p_values = [bridges.double_max_p_value(float(x), 1) for x in largest]
         return {"largest": largest, "p_value": p_values, "date": [self.dates[i] for i in rows]}
 
 
-@guarded(_NAME, FEWER)
-def score_process(
-    J: Jacobian,
-    *,
-    wrt: Wrt = None,
-    known: Wrt = None,
-    dates: Iterable[Any] | None = None,
-    information: str = "opg",
-    scores_covariance: Float[Tensor, "p p"] | None = None,
-    decorrelate: bool = True,
-    weights: Float[Tensor, "n"] | None = None,
-) -> ScoreProcess:
-    """Cumulated scores, decorrelated: W(t) = V^(−½) n^(−½) Σ_{i ≤ nt} sᵢ, with V the covariance of a score.
-
-    Args:
-        J: the Jacobian at the estimate by maximum likelihood, of n rows.
-        wrt: the columns of the result; they are decorrelated together with all others.
-        known: parameters that were not estimated.
-        dates: (n,) what the rows are sorted by, and what breaks are named by; None: the rows are in order.
-        information: V is a row's share of the "opg" (JᵀJ, as in R's `gefp` by default), "expected" or "observed" information.
-        scores_covariance: V itself, in place of it: a HAC estimate, by `scores_covariance`.
-        decorrelate: False scales each score by itself only; tests of several columns together are then not valid.
-        weights: (n,) of the fit: the scores are w·sᵢ, as in R's estfun of a weighted model, and time goes by rows. The laws hold for
-            weights that have nothing to do with time, and for the "opg" or a `scores_covariance`, which square them.
-
-    Returns:
-        A `ScoreProcess`: `.double_max()`, `.nyblom_hansen()`, `.sup_lm()`, `.select(columns)`, `.by_variable()`.
-
-    Raises:
-        NotIdentifiedError: the scores do not sum to 0: J is not at the estimate.
-        SingularError: scores that are linearly dependent, or fewer rows than columns.
-
-    Example:
-        >>> import torch, mvnjac
-        >>> from mvnjac import inference
-        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        >>> x[120:] *= 3  # the variances change after row 119
-        >>> test = inference.score_process(mvnjac.fit(x).gaussian.jacobian(x)).sup_lm()
-        >>> test.p_value < 1e-6, abs(test.row - 119) < 5
-        (True, True)
-    """
-    require(_NAME, "information", information, INFORMATIONS)
-    if weights is not None and scores_covariance is None and information != "opg":
-        raise ArgumentError(f"{_NAME}: with weights the covariance of the scores is no information; take information='opg'.")
-    estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
-    estimating.require_memory(5 * estimating.rows * estimating.size + SOLVED * estimating.size**2, False)
-    dates = list(dates) if isinstance(dates, Iterator) else dates
-    n, labels = estimating.rows, row_labels(_NAME, "dates", dates, estimating.rows)
-    order = order_of(_NAME, dates, n, "dates")
-    V = estimating.information(information) / n if scores_covariance is None else _valid(scores_covariance, estimating)
-    cumulated = estimating.scores()[order.to(V.device)].cumsum(0) / n**0.5
-    scaled = cumulated @ _inverse_root(V) if decorrelate else cumulated / V.diagonal().sqrt()
-    process = torch.cat([scaled.new_zeros(1, scaled.shape[1]), scaled])[:, estimating.places]
-    end = float(process[-1].abs().max())
-    if not end < _END:
-        raise NotIdentifiedError(
-            f"{_NAME}: the scores do not sum to 0: the process of {estimating.asked[0]}, … ends {end:.3g} "
-            "away from 0; take the Jacobian at the estimate by maximum likelihood (divisor n), with the weights= of the fit."
-        )
-    names = tuple(estimating.asked)
-    rows = tuple(order.tolist())
-    return ScoreProcess(names, process, tuple(labels[i] for i in rows), rows, columns_of_variables(estimating, names))
-
-
-def _inverse_root(V: Tensor) -> Tensor:
+def inverse_root(V: Tensor) -> Tensor:
     """V^(−½), symmetric."""
     scale = V.diagonal().abs().sqrt()
     correlation = V / torch.outer(scale, scale)
@@ -259,12 +272,3 @@ def _inverse_root(V: Tensor) -> Tensor:
         )
     values, Q = torch.linalg.eigh(V)
     return Q @ (Q.mT * values.rsqrt().unsqueeze(-1))
-
-
-def _valid(V: Tensor, estimating: EstimatingFunctions) -> Tensor:
-    if V.shape != (estimating.size, estimating.size):
-        raise ArgumentError(
-            f"{_NAME}: scores_covariance has shape {tuple(V.shape)}; expected that of all {estimating.size} parameters that were "
-            f"estimated, ({estimating.size}, {estimating.size})."
-        )
-    return V.detach().to(estimating.values)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvnjac import inference
-from mvnjac.inference.structural_change import ScoreProcess
+from mvnjac.inference.structural_change import BreakTest, ScoreProcess
 from mvnjac.jacobian import Jacobian
 from mvnjac.report.attempts import Unavailable, attempt
 
@@ -43,11 +43,14 @@ class Break:
 
     Attributes:
         date: the last row before the break, if there is one; row: its number.
+        first, last: the rows after which a break was looked for.
         independent_date, independent_statistic, independent_p_value: the same if rows were independent.
         path: (n + 1,) the statistic of a break after each row, NaN where none is looked for; critical: its line at 5%.
     """
 
     variable: str
+    first: Any
+    last: Any
     date: Any
     row: int
     statistic: float
@@ -67,8 +70,9 @@ class Cusum:
     Attributes:
         path: (n + 1,) the largest over the parameters; critical: the line at 5%.
         date, row, column, statistic, p_value: where it is largest, and of which parameter.
-        breaks: one a variable, as in the table.
-        covariance: of the scores, in words; left_out: parameters known only up to a convention.
+        breaks: one a variable, as in the table; untested: the variables of too few rows.
+        covariance: of the scores, in words; law: where p-values are from, in words; correction: of the p-values of all variables, in
+            words, or nothing; left_out: parameters known only up to a convention.
     """
 
     path: list[float]
@@ -79,7 +83,10 @@ class Cusum:
     statistic: float
     p_value: float
     breaks: list[Break]
+    untested: list[str]
     covariance: str
+    law: str
+    correction: str
     left_out: tuple[str, ...]
 
 
@@ -97,14 +104,9 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
     left_out = tuple(J._model.covariance.unidentified)
     known = left_out or None
     independent = inference.score_process(J, known=known)
-    serial = attempt(
-        lambda: inference.score_process(J, known=known, scores_covariance=inference.scores_covariance(J, known=known))
-    )
-    if isinstance(serial, Unavailable):
-        process, words = independent, f"of independent rows (not Newey and West's: {serial.reason})"
-    else:
-        process, words = serial, "Newey and West's, of a series (prewhitened, automatic lag)"
+    process, words = _serial(J, known, independent)
     largest = process.double_max()
+    found = _breaks(process, independent, labels)
     return Cusum(
         process.process.abs().amax(-1).tolist(),
         process.critical_value(LEVEL),
@@ -113,36 +115,58 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
         str(largest.column),
         largest.statistic,
         largest.p_value,
-        _breaks(process, independent, labels),
+        found,
+        [variable for variable in process.variables if variable not in {one.variable for one in found}],
         words,
+        process.law,
+        f"p-values have Holm's correction over {len(process.variables)} variables" if process.alone else "",
         left_out,
     )
 
 
+def _serial(J: Jacobian, known: Sequence[str] | None, independent: ScoreProcess) -> tuple[ScoreProcess, str]:
+    """The process with Newey and West's covariance, and which covariance it is; where that cannot be had, that of independent rows."""
+    if independent.clocks is not None:
+        found = inference.score_process(J, known=known, lag=None)
+        return found, f"Newey and West's, of a series (automatic lag: {found.clocks.lag if found.clocks else 0})"
+    serial = attempt(
+        lambda: inference.score_process(J, known=known, scores_covariance=inference.scores_covariance(J, known=known))
+    )
+    if isinstance(serial, Unavailable):
+        return independent, f"of independent rows (not Newey and West's: {serial.reason})"
+    return serial, "Newey and West's, of a series (prewhitened, automatic lag)"
+
+
 def _breaks(process: ScoreProcess, independent: ScoreProcess, labels: Sequence[Any]) -> list[Break]:
-    beside, critical = independent.by_variable("sup_lm"), dict[int, float]()
-    found = []
-    for variable, test in process.by_variable("sup_lm").items():
-        own = process.select(process.variables[variable])
-        if test.components not in critical:
-            critical[test.components] = own.critical_value(LEVEL, "sup_lm", TRIM)
-        path = own.lm_statistics().tolist()
-        margin = int(TRIM * own.rows)
-        path = [value if margin <= i <= own.rows - margin else math.nan for i, value in enumerate(path)]
-        other = beside[variable]
-        found.append(
-            Break(
-                variable,
-                labels[test.row],
-                test.row,
-                test.statistic,
-                test.p_value,
-                test.components,
-                labels[other.row],
-                other.statistic,
-                other.p_value,
-                path,
-                critical[test.components],
-            )
-        )
-    return found
+    """Of the variables that can be tested."""
+    beside, lines = independent.by_variable("sup_lm"), dict[int, float]()
+    return [
+        _break(variable, process.select(process.variables[variable]), test, beside[variable], labels, lines)
+        for variable, test in process.by_variable("sup_lm").items()
+        if not math.isnan(test.p_value) and not math.isnan(beside[variable].p_value)
+    ]
+
+
+def _break(
+    variable: str, own: ScoreProcess, test: BreakTest, other: BreakTest, labels: Sequence[Any], lines: dict[int, float]
+) -> Break:
+    """The limiting law's lines, by numbers of parameters, are kept in `lines`."""
+    if own.clocks is not None or test.components not in lines:
+        lines[test.components] = own.critical_value(LEVEL, "sup_lm", TRIM)
+    path = own.lm_statistics(TRIM).tolist()
+    margin = int(TRIM * own.rows) if own.clocks is None else 0
+    return Break(
+        variable,
+        labels[int(test.first)],
+        labels[int(test.last)],
+        labels[test.row],
+        test.row,
+        test.statistic,
+        test.p_value,
+        test.components,
+        labels[other.row],
+        other.statistic,
+        other.p_value,
+        [value if margin <= i <= own.rows - margin else math.nan for i, value in enumerate(path)],
+        lines[test.components],
+    )

@@ -89,6 +89,8 @@ def breaks(content: Content) -> list[Markup]:
     rows = [
         [
             test.variable,
+            test.first,
+            test.last,
             test.date,
             Number(test.statistic, short(test.statistic)),
             Number(test.p_value, probability(test.p_value)),
@@ -100,6 +102,8 @@ def breaks(content: Content) -> list[Markup]:
     ]
     headings = [
         "variable",
+        "tested from",
+        "to",
         "break after",
         "supLM",
         "p‑value",
@@ -140,12 +144,15 @@ def _verdict(found: Cusum) -> str:
 
 
 def _explained(found: Cusum) -> str:
+    untested = f" Not tested, since there are too few rows with it: {', '.join(found.untested)}." if found.untested else ""
+    one_at_a_time = found.correction or "p-values are for one test at a time"
     return (
-        "The Lagrange multiplier statistic of a single break after each row (between 15% and 85% of them: supLM), of all parameters "
-        "that a variable stands in, with its line at 5%; p-values are those of the exact limiting law, one test at a time. "
+        "The Lagrange multiplier statistic of a single break after each row (between 15% and 85% of the information about a parameter: "
+        "supLM), of all parameters that a variable stands in, with its 5% line; the table says from when to when a break "
+        f"was looked for. p-values are from {found.law}; {one_at_a_time}. "
         f"Covariance of the scores: {found.covariance}. The last two columns take rows as independent. Where volatility comes and "
         "goes, as in returns, that finds breaks everywhere; Newey and West's is cautious, for a break that is there inflates it. What "
-        "both find is a break; what only the last columns find may be either."
+        f"both find is a break; what only the last columns find may be either.{untested}"
     )
 
 
