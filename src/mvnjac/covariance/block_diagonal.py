@@ -96,7 +96,9 @@ class BlockDiagonal(Covariance):
     def slices(self, d: int) -> list[slice]:
         """The variables of each block, out of d."""
         rest = d - sum(size for size in self.sizes if size is not None)
-        ends = list(itertools.accumulate(rest if size is None else size for size in self.sizes))
+        ends = list(
+            itertools.accumulate([rest if size is None else size for size in self.sizes])
+        )  # torch.compile of 2.8: a list
         return [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
 
     @property
