@@ -175,6 +175,7 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, list[tuple]]]] = {
     inference.Estimates: _estimates_arguments,
     inference.ScoreProcess: _process_arguments,
     inference.ScoreTest: lambda obj: {},
+    inference.LikelihoodRatioTest: lambda obj: {},
     inference.InformationMatrixTest: lambda obj: {},
     inference.BreakTest: lambda obj: {},
     inference.Influence: lambda obj: {"top": [(2,)]},
@@ -417,6 +418,11 @@ def _score_test(case: Case) -> Any:
     ]
 
 
+def _likelihood_ratio_test(case: Case) -> Any:
+    small, large = (mvnjac.fit(case.x, structure, **case.keywords()) for structure in ("diagonal", "dense"))
+    return everything(inference.likelihood_ratio_test(small, large))
+
+
 def _score_process(case: Case) -> Any:
     J = _at_the_fit(case)
     ready = inference.scores_covariance(J)
@@ -442,6 +448,7 @@ ON_TABLES: dict[str, Callable[[Case], Any]] = {
     "inference.information_matrix_test": _information_matrix_test,
     "inference.score_test": _score_test,
     "inference.score_process": _score_process,
+    "inference.likelihood_ratio_test": _likelihood_ratio_test,
     "sklearn.GaussianModel": _sklearn,
     **{f"fit, {structure}": functools.partial(_fit, structure=structure) for structure in sorted(FITTED)},
 }
