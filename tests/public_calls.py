@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -499,7 +500,7 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         assert (
             value is None or isinstance(value, (str, bool, int, torch.dtype, torch.device, type, np.integer, np.bool_)) or at
         ), value
-        yield at, repr(value)
+        yield at, re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # not where an object lies
 
 
 def _bits(array: np.ndarray) -> bytes:
