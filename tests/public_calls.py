@@ -156,7 +156,7 @@ def _observations_arguments(obj: mvnjac.Observations) -> dict[str, list[tuple]]:
 
 
 def _fit_arguments(obj: mvnjac.Fit) -> dict[str, list[tuple]]:
-    return {"save": [(_scratch() / "model",)], "shaped": [(torch.Size([D]),)]}
+    return {"save": [(_scratch() / "model",)], "shaped": [(torch.Size([D]),)], "likelihood_ratio_test": [(obj,)]}
 
 
 def _model_arguments(obj: GaussianModel) -> dict[str, list[tuple]]:
@@ -210,8 +210,8 @@ def everything(obj: Any) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if dataclasses.is_dataclass(obj):
         results |= {f.name: getattr(obj, f.name) for f in dataclasses.fields(obj) if not f.name.startswith("_")}
-    for name, static in [*_own(type(obj)), *((name, None) for name in arguments if name.startswith("__"))]:
-        if inspect.isfunction(static) or static is None:
+    for name, static in [*_own(type(obj)), *((name, vars(type(obj))[name]) for name in arguments if name.startswith("__"))]:
+        if inspect.isfunction(static):
             if name not in arguments:
                 _require_no_arguments(type(obj), name)
             for given in arguments.get(name, [()]):
