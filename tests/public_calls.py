@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -155,7 +156,7 @@ def _observations_arguments(obj: mvnjac.Observations) -> dict[str, list[tuple]]:
 
 
 def _fit_arguments(obj: mvnjac.Fit) -> dict[str, list[tuple]]:
-    return {"save": [(_scratch() / "model",)], "shaped": [(torch.Size([D]),)]}
+    return {"save": [(_scratch() / "model",)], "shaped": [(torch.Size([D]),)], "likelihood_ratio_test": [(obj,)]}
 
 
 def _model_arguments(obj: GaussianModel) -> dict[str, list[tuple]]:
@@ -175,6 +176,7 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, list[tuple]]]] = {
     inference.Estimates: _estimates_arguments,
     inference.ScoreProcess: _process_arguments,
     inference.ScoreTest: lambda obj: {},
+    inference.LikelihoodRatioTest: lambda obj: {},
     inference.InformationMatrixTest: lambda obj: {},
     inference.BreakTest: lambda obj: {},
     inference.Influence: lambda obj: {"top": [(2,)]},
@@ -208,8 +210,8 @@ def everything(obj: Any) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if dataclasses.is_dataclass(obj):
         results |= {f.name: getattr(obj, f.name) for f in dataclasses.fields(obj) if not f.name.startswith("_")}
-    for name, static in [*_own(type(obj)), *((name, None) for name in arguments if name.startswith("__"))]:
-        if inspect.isfunction(static) or static is None:
+    for name, static in [*_own(type(obj)), *((name, vars(type(obj))[name]) for name in arguments if name.startswith("__"))]:
+        if inspect.isfunction(static):
             if name not in arguments:
                 _require_no_arguments(type(obj), name)
             for given in arguments.get(name, [()]):
@@ -417,6 +419,11 @@ def _score_test(case: Case) -> Any:
     ]
 
 
+def _likelihood_ratio_test(case: Case) -> Any:
+    small, large = (mvnjac.fit(case.x, structure, **case.keywords()) for structure in ("diagonal", "dense"))
+    return everything(inference.likelihood_ratio_test(small, large))
+
+
 def _score_process(case: Case) -> Any:
     J = _at_the_fit(case)
     ready = inference.scores_covariance(J)
@@ -442,6 +449,7 @@ ON_TABLES: dict[str, Callable[[Case], Any]] = {
     "inference.information_matrix_test": _information_matrix_test,
     "inference.score_test": _score_test,
     "inference.score_process": _score_process,
+    "inference.likelihood_ratio_test": _likelihood_ratio_test,
     "sklearn.GaussianModel": _sklearn,
     **{f"fit, {structure}": functools.partial(_fit, structure=structure) for structure in sorted(FITTED)},
 }
@@ -492,7 +500,7 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         assert (
             value is None or isinstance(value, (str, bool, int, torch.dtype, torch.device, type, np.integer, np.bool_)) or at
         ), value
-        yield at, repr(value)
+        yield at, re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # not where an object lies
 
 
 def _bits(array: np.ndarray) -> bytes:

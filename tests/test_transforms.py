@@ -271,6 +271,18 @@ def by_vmapped_hessian(f: Callable[..., Tensor], values: Arguments) -> list[Tens
     return result
 
 
+@functools.cache
+def torch_compiles_hessians_by_several_arguments() -> bool:
+    """torch 2.8 does not, of any function."""
+    torch._dynamo.reset()
+    one = torch.ones(1, dtype=torch.float64)
+    try:
+        torch.compile(hessian(lambda u, v: (u * v).sum(), argnums=(0, 1)), fullgraph=True, backend="aot_eager")(one, one)
+    except torch._dynamo.exc.Unsupported:
+        return False
+    return True
+
+
 SECOND = {
     "create_graph": double_backward,
     "forward_ad over backward": forward_over_backward,
@@ -329,6 +341,10 @@ def test_directional_derivatives(name: str, transform: str) -> None:
 @pytest.mark.parametrize("transform", SECOND)
 def test_second_derivatives(name: str, transform: str) -> None:
     values = arguments(name)
+    if transform == "compile of hessian" and not torch_compiles_hessians_by_several_arguments():
+        with pytest.raises(torch._dynamo.exc.Unsupported):  # an error of torch's, and no wrong number
+            SECOND[transform](ours(name), values)
+        return
     actual = SECOND[transform](ours(name), values)
     for i, (block, wanted) in enumerate(zip(actual, second(textbook(name), values), strict=True)):
         close(block, wanted, f"block {divmod(i, len(values))}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -96,8 +95,12 @@ class BlockDiagonal(Covariance):
     def slices(self, d: int) -> list[slice]:
         """The variables of each block, out of d."""
         rest = d - sum(size for size in self.sizes if size is not None)
-        ends = list(itertools.accumulate(rest if size is None else size for size in self.sizes))
-        return [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
+        found, first = [], 0
+        for size in self.sizes:  # a plain loop, which every compiler of torch can trace
+            last = first + (rest if size is None else size)
+            found.append(slice(first, last))
+            first = last
+        return found
 
     @property
     def dimension(self) -> int | None:
