@@ -10,7 +10,7 @@ from mvnjac.inference.estimating_functions import EstimatingFunctions
 from mvnjac.inference.variables import columns_of_variables
 from mvnjac.information import fisher_of
 from mvnjac.operators import FisherInformation
-from mvnjac.warned import warn
+from mvnjac.warn import warn
 
 #: what a Newton step may move a parameter by, in standard errors
 LIMIT = 0.1

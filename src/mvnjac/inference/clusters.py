@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvnjac.errors import ArgumentError, FewClustersWarning
 from mvnjac.inference.labels import require_labels, row_labels
-from mvnjac.warned import warn
+from mvnjac.warn import warn
 
 
 def groupings(function: str, clusters: Any, n: int) -> list[list[Any]]:

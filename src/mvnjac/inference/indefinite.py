@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import NotPositiveSemidefiniteWarning
-from mvnjac.warned import warn
+from mvnjac.warn import warn
 
 #: an eigenvalue of a correlation matrix that is less negative than this, times its size, is 0
 _ROUNDING = 1e-12

@@ -20,7 +20,7 @@ from mvnjac.inference.named import NamedTable, place
 from mvnjac.inference.tangents import tangents
 from mvnjac.information import Wrt
 from mvnjac.jacobian import Jacobian
-from mvnjac.warned import warn
+from mvnjac.warn import warn
 
 _NAME = "score_test"
 #: the restricted estimate satisfies its constraints, and is a maximum among them, to so much of a standard error
