@@ -426,8 +426,8 @@ def _likelihood_ratio_test(case: Case) -> Any:
 
 def _score_process(case: Case) -> Any:
     J = _at_the_fit(case)
-    ready = inference.scores_covariance(J)
-    return [everything(inference.score_process(J, **given)) for given in ({}, {"scores_covariance": ready}, {"wrt": "mean"})]
+    serial = {"lag": None} if bool(case.x.isnan().any()) else {"scores_covariance": inference.scores_covariance(J)}
+    return [everything(inference.score_process(J, **given)) for given in ({}, serial, {"wrt": "mean"})]
 
 
 def _sklearn(case: Case) -> Any:

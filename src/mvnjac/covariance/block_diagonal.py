@@ -233,7 +233,7 @@ class BlockDiagonal(Covariance):
         yield bad([one, two, isotropic], ShapeError, r"of 3 variables, 0 are left for blocks\[2\]")
         yield bad([isotropic, one, isotropic], ShapeError, r"numbers of variables of blocks\[0\], blocks\[2\] are not known")
         yield bad([isotropic, two], ShapeError, r"sizes\[1\] is 1, but blocks\[1\] is of 2 variables", (2, 1))
-        yield bad([one, two], ShapeError, "1 sizes for 2 blocks", (1,))
+        yield bad([one, two], ShapeError, "1 size for 2 blocks", (1,))
         yield bad([], ArgumentError, "there are no blocks")
         yield bad([one, two.dense()], DtypeError, r"blocks\[1\] is a Tensor")
 

@@ -68,7 +68,7 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
         >>> V = inference.covariance_of_estimates(mvnjac.fit(x).gaussian.jacobian(x), "expected")
         >>> weights = torch.tensor([0.5, 0.5], dtype=torch.float64)
         >>> inference.delta_method(V, lambda theta: {"variance": weights @ theta["covariance_matrix"] @ weights})
-        1 estimates from 4 rows; standard errors: delta method; expected information
+        1 estimate from 4 rows; standard errors: delta method; expected information
                   estimate  standard_error        z   p_value
         variance    1.0625        0.751301  1.41421  0.157299
     """
