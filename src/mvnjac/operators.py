@@ -19,7 +19,7 @@ from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.linear_operators import linear_operator
 from mvnjac.model import Model
 from mvnjac.selection import Part, Selection
-from mvnjac.solvers import conjugate_gradients, dense_solution
+from mvnjac.solvers import DefiniteFactor, conjugate_gradients, definite_factor, dense_solution
 
 Map = Callable[[Values], dict[str, Tensor]]
 #: as many right sides at once as fit here
@@ -65,6 +65,7 @@ class Operator:
         self._product, self._inverse_product = product, inverse_product
         self._direct, self._direct_diagonal = matrix, inverse_diagonal
         self._curvature, self._scale = curvature, scale
+        self._factor: DefiniteFactor | None = None  # of the matrix, from the first solution that needs it
         self._whole = all(part.index is None for part in selection.parts)
         self.batch, self.dtype, self.device = batch, model.dtype, model.mean.device
         self.shape = Size((*batch, selection.size, selection.size))
@@ -247,6 +248,7 @@ class Operator:
         """The rows and columns of some parts."""
         other = copy.copy(self)
         other._selection, other._direct, other._direct_diagonal = self._selection.only(parts), None, None
+        other._factor = None
         other.shape = Size((*self.batch, other._selection.size, other._selection.size))
         return other
 
@@ -256,8 +258,12 @@ class Operator:
         if units is not None and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
             return self._iterated(units, b)
         self._require("solve", _SOLVED, True, "there is no closed form here: select by wrt=.")
-        scale = None if self._scale is None else self._scale()
-        return dense_solution(self._name, self._matrix(), b, self.redundant, scale, self.columns)
+        if self._factor is None:
+            scale, A = None if self._scale is None else self._scale(), self._matrix()
+            self._factor = None if self.redundant or not len(A) else definite_factor(A, scale)
+            if self._factor is None:
+                return dense_solution(self._name, A, b, self.redundant, scale, self.columns)
+        return self._factor.solve(b)
 
     def _iterated(self, units: Values, b: Tensor) -> Tensor:
         packed = [part.coordinates.pack(units[part.name]) for part in self._selection.parts]

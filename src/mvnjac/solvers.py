@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from mvnjac.errors import SingularError, UnsolvedError
 _RESIDUAL = 1e3
 #: a matrix is certainly regular where the ratio of its eigenvalues is at most so much of the largest that is told from a singular one
 _CERTAIN = 0.1
+#: right sides that are solved for together
+_AT_A_TIME = 512
 #: the columns that a message names
 _SHOWN = 5
 
@@ -34,11 +37,10 @@ def dense_solution(
     """
     if not A.shape[-1]:
         return b.expand((*torch.broadcast_shapes(A.shape[:-2], b.shape[:-1]), 0))
-    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt() if scale is None else scale
-    scale = torch.where(scale > 0, scale, 1)
-    if not redundant and (definite := _definite_factor(A, scale)) is not None:
-        sign, L = definite
-        return sign * torch.cholesky_solve((b / scale).reshape(-1, A.shape[-1]).mT, L).mT.reshape(b.shape) / scale
+    scale = _units(A, scale)
+    definite = None if redundant else definite_factor(A, scale)
+    if definite is not None:
+        return definite.solve(b)
     values, Q = _eigenvalues(name, A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:
         require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1], lambda: _along(values, Q, columns))
@@ -52,12 +54,34 @@ def dense_solution(
     return solution - _times(null, _times(null.mT, solution))
 
 
-def _definite_factor(A: Tensor, scale: Tensor) -> tuple[int, Tensor] | None:
-    """(±1, L) of ±A = diag(scale) L Lᵀ diag(scale), a single matrix that is certainly regular; else None, and eigenvalues tell.
+@dataclass(frozen=True)
+class DefiniteFactor:
+    """±A = diag(scale) L Lᵀ diag(scale) of a definite matrix, L (p, p) lower triangular."""
+
+    sign: int
+    scale: Tensor
+    scale_tril: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        """A⁻¹ b for b (..., p), some of them at a time: a solution holds several copies of what it is of."""
+        rows = b.reshape(-1, b.shape[-1])
+        if tracked(b):
+            return torch.cholesky_solve((rows / self.scale).mT, self.scale_tril).mT.reshape(b.shape) / (self.sign * self.scale)
+        found = torch.empty_like(rows)
+        for first in range(0, len(rows), _AT_A_TIME):
+            some = slice(first, first + _AT_A_TIME)
+            solved = torch.cholesky_solve((rows[some] / self.scale).mT, self.scale_tril).mT
+            torch.div(solved, self.sign * self.scale, out=found[some])
+        return found.reshape(b.shape)
+
+
+def definite_factor(A: Tensor, scale: Tensor | None) -> DefiniteFactor | None:
+    """The factor of a single matrix that is certainly regular; else None, and eigenvalues tell. scale: as in `dense_solution`.
 
     That it is regular follows from ‖A‖ ‖A⁻¹‖ in the Frobenius norm, which bounds the ratio of the eigenvalues from above. A
     factor and an inverse take a tenth of the time that eigenvalues and eigenvectors take.
     """
+    scale = _units(A, scale)
     if A.ndim != 2 or tracked(A, scale):
         return None
     scaled = A / (scale.unsqueeze(-1) * scale)
@@ -66,7 +90,13 @@ def _definite_factor(A: Tensor, scale: Tensor) -> tuple[int, Tensor] | None:
     if bool(info != 0):
         return None
     ratio = torch.linalg.matrix_norm(scaled) * torch.linalg.matrix_norm(torch.cholesky_inverse(L))
-    return (sign, L) if bool(ratio * len(A) * torch.finfo(A.dtype).eps < _CERTAIN) else None
+    certain = bool(ratio * len(A) * torch.finfo(A.dtype).eps < _CERTAIN)
+    return DefiniteFactor(sign, scale, L) if certain else None
+
+
+def _units(A: Tensor, scale: Tensor | None) -> Tensor:
+    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt() if scale is None else scale
+    return torch.where(scale > 0, scale, 1)
 
 
 def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:

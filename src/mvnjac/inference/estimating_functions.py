@@ -7,7 +7,8 @@ Neither p×p nor n×p is formed for a few columns out of many.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -34,6 +35,10 @@ _CHUNK_BYTES = 64 * 2**20
 _IN_CHUNK = 3
 #: measured: p×p matrices held at once by a solution with one of them, and k×p matrices by what is made of such solutions for k columns
 SOLVED, PROPAGATED = 8, 5
+
+
+#: the operators of informations that have been made for a Jacobian, as long as it lives
+_OPERATORS: WeakKeyDictionary[Jacobian, dict[tuple[str, tuple[str, ...]], Operator]] = WeakKeyDictionary()
 
 
 class EstimatingFunctions:
@@ -149,6 +154,16 @@ class EstimatingFunctions:
         require(self.function, "information", information, INFORMATIONS)
         return self._expected if information == "expected" else self._observed
 
+    def _kept(self, information: str, make: Callable[[], Operator]) -> Operator:
+        """The operator of these parameters, which all that is computed from one Jacobian shares: its factor is as large as it."""
+        if self.weights is not None:
+            return make()
+        kept = _OPERATORS.setdefault(self.jacobian, {})
+        key = information, tuple(self.names)
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
+
     @functools.cached_property
     def _expected(self) -> tuple[Operator, float]:
         x, count = self.x, float(self.rows) if self.weights is None else float(self.weights.sum())
@@ -159,11 +174,13 @@ class EstimatingFunctions:
                     "take the observed one."
                 )
             return fisher_of(self.model, self.names), count
-        return fisher_of(self.model, self.names, ~x.isnan(), self.weights), count
+        make = functools.partial(fisher_of, self.model, self.names, ~x.isnan(), self.weights)
+        return self._kept("expected", make), count
 
     @functools.cached_property
     def _observed(self) -> tuple[Operator, float]:
-        return hessian_of(self.model, self.x, self.names, self.weights, True), -1.0
+        make = functools.partial(hessian_of, self.model, self.x, self.names, self.weights, True)
+        return self._kept("observed", make), -1.0
 
     @property
     def x(self) -> Tensor:

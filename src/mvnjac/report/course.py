@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,9 +104,15 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
     left_out = tuple(J._model.covariance.unidentified)
     known = left_out or None
     independent = inference.score_process(J, known=known)
-    process, words = _serial(J, known, independent)
+    beside = independent.by_variable("sup_lm")
+    if independent.clocks is None:
+        process, words = _serial(J, known, independent)
+    else:
+        del independent  # each holds several times the scores of all rows
+        process = inference.score_process(J, known=known, lag=None)
+        words = f"Newey and West's, of a series (automatic lag: {process.clocks.lag if process.clocks else 0})"
     largest = process.double_max()
-    found = _breaks(process, independent, labels)
+    found = _breaks(process, beside, labels)
     return Cusum(
         process.process.abs().amax(-1).tolist(),
         process.critical_value(LEVEL),
@@ -126,9 +132,6 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
 
 def _serial(J: Jacobian, known: Sequence[str] | None, independent: ScoreProcess) -> tuple[ScoreProcess, str]:
     """The process with Newey and West's covariance, and which covariance it is; where that cannot be had, that of independent rows."""
-    if independent.clocks is not None:
-        found = inference.score_process(J, known=known, lag=None)
-        return found, f"Newey and West's, of a series (automatic lag: {found.clocks.lag if found.clocks else 0})"
     serial = attempt(
         lambda: inference.score_process(J, known=known, scores_covariance=inference.scores_covariance(J, known=known))
     )
@@ -137,9 +140,9 @@ def _serial(J: Jacobian, known: Sequence[str] | None, independent: ScoreProcess)
     return serial, "Newey and West's, of a series (prewhitened, automatic lag)"
 
 
-def _breaks(process: ScoreProcess, independent: ScoreProcess, labels: Sequence[Any]) -> list[Break]:
-    """Of the variables that can be tested."""
-    beside, lines = independent.by_variable("sup_lm"), dict[int, float]()
+def _breaks(process: ScoreProcess, beside: Mapping[str, BreakTest], labels: Sequence[Any]) -> list[Break]:
+    """Of the variables that can be tested; beside them the tests as if rows were independent."""
+    lines = dict[int, float]()
     return [
         _break(variable, process.select(process.variables[variable]), test, beside[variable], labels, lines)
         for variable, test in process.by_variable("sup_lm").items()
