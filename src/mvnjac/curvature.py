@@ -41,10 +41,12 @@ class Curvature(ABC):
         model: the mean and the covariance.
         redundant: whether different parameters mean the same density, whichever they are.
         broadcasts: whether changes may have more leading dimensions than the batch; else they come one at a time.
+        solves: whether F⁻¹ g or H⁻¹ g may be closed form for some parameters.
     """
 
     model: Model
     broadcasts: bool
+    solves = True
 
     @abstractmethod
     def fisher(self, v: Values) -> dict[str, Tensor]:

@@ -142,6 +142,8 @@ class IncompleteCurvature(Curvature):
     weights: those of the rows in their average, the information; None: all count the same.
     """
 
+    solves = False
+
     def __init__(
         self,
         names: Sequence[str],

@@ -46,6 +46,8 @@ def owners_of(model: Model, names: Sequence[str]) -> list[type[DenseParametrisat
 class MarginalCurvature(StructuredCurvature):
     """By the own parameters of a structure that is marginalised as it is: a structure a pattern, or group by group."""
 
+    solves = False
+
     def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None = None) -> None:
         super().__init__(model, names)
         self._rows, self._weights = rows, weights

@@ -182,7 +182,7 @@ class Operator:
 
     def _closed_parts(self, b: Tensor) -> list[tuple[Part, Tensor]]:
         """Those whole parameters whose part of the solution is closed form."""
-        if not self._whole:
+        if not self._whole or not self._curvature.solves:
             return []
         slices = self._selection.slices()
         changes = self._inverse_product({part.name: part.coordinates.unpack_gradient(b[..., at]) for part, at in slices})

@@ -144,12 +144,14 @@ def _with_own_clocks(
 ) -> ScoreProcess:
     names, dates, rows, variables = labels
     alone = estimating.rows < _ROWS_A_PARAMETER * estimating.size or estimating.size > _TOGETHER
-    scores = estimating.scores()[order]
+    scores = estimating.scores()
+    scores = scores if rows == tuple(range(len(rows))) else scores[order]
     unknown = (scores == 0).all(0).nonzero().flatten().tolist()
     if unknown:
         raise SingularError(f"{_NAME}: no row has information about {estimating.columns[unknown[0]]}; select other parameters.")
     own = own_clocks(scores, _patterns(estimating)[order], lag=lag, alone=alone, multipliers=multipliers, seed=seed)
-    process = own.cumulated[:, estimating.places]
+    whole = estimating.places == list(range(estimating.size))
+    process = own.cumulated if whole else own.cumulated[:, estimating.places]
     _require_bridge(estimating, process)
     law = f"{multipliers} Gaussian multipliers of the scores, each column in the clock of its own information"
     law += f"; rows depend on each other up to lag {lag}" if lag else ""

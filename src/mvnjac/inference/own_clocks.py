@@ -38,7 +38,7 @@ from mvnjac.inference.clock_statistics import (
     whitened,
 )
 from mvnjac.inference.multiplier_law import MultiplierLaw
-from mvnjac.inference.pooled import Pooled, pooled
+from mvnjac.inference.pooled import Pooled, columns_at_a_time, pooled
 
 #: dates at which the statistics are evaluated, and the fewest of them between the trimmed ends of a column
 _DATES, _FEWEST = 64, 5
@@ -97,8 +97,9 @@ class OwnClocks:
     @functools.cached_property
     def cumulated(self) -> Tensor:
         """(n + 1, p) the cumulated scores, each by its `scale`."""
-        start = self.scale.new_zeros(1, len(self.scale))
-        return torch.cat([start, self.rows.scores.cumsum(0)]) / self.scale
+        found = self.scale.new_zeros(len(self.rows.scores) + 1, len(self.scale))
+        torch.cumsum(self.rows.scores, 0, out=found[1:])
+        return found.div_(self.scale)
 
     def group(self, places: Sequence[int]) -> Group:
         """The covariances of these columns; those of the last group are kept."""
@@ -291,15 +292,17 @@ def own_clocks(
 
 def _chosen_dates(rows: Pooled) -> Tensor:
     """(G,) numbers of rows: in equal steps of the mean of the clocks and of the rows, and some for each column."""
-    clock = rows.clock(slice(None))
-    n = len(clock)
-    steps = torch.arange(1, _DATES + 1, dtype=clock.dtype, device=clock.device) / _DATES
-    even = torch.arange(1, n + 1, dtype=clock.dtype, device=clock.device) / n
-    chosen = {*(torch.searchsorted(0.5 * (clock.mean(-1) + even), steps - 1e-12).clamp(max=n - 1) + 1).tolist(), n}
-    at = torch.tensor(sorted(chosen), dtype=torch.long, device=clock.device) - 1
-    few = (inside(clock[at], (0.15, 0.85)).sum(0) < _FEWEST).nonzero().squeeze(-1)
-    if len(few):  # columns of which little is known, by quantiles of their own
-        inner = torch.linspace(0.2, 0.8, _FEWEST, dtype=clock.dtype, device=clock.device).expand(len(few), -1)
-        own = torch.searchsorted(clock[:, few].mT.contiguous(), inner.contiguous()).clamp(max=n - 1) + 1
-        chosen |= set(own.flatten().tolist())
-    return torch.tensor(sorted(chosen), dtype=torch.long, device=clock.device)
+    (n, p), parts = rows.scores.shape, columns_at_a_time(rows.scores)
+    dtype, device = rows.scores.dtype, rows.scores.device
+    mean = torch.stack([rows.clock(some).sum(-1) for some in parts]).sum(0) / p
+    steps = torch.arange(1, _DATES + 1, dtype=dtype, device=device) / _DATES
+    even = torch.arange(1, n + 1, dtype=dtype, device=device) / n
+    chosen = {*(torch.searchsorted(0.5 * (mean + even), steps - 1e-12).clamp(max=n - 1) + 1).tolist(), n}
+    at = torch.tensor(sorted(chosen), dtype=torch.long, device=device) - 1
+    for clock in (rows.clock(some) for some in parts):
+        few = (inside(clock[at], (0.15, 0.85)).sum(0) < _FEWEST).nonzero().squeeze(-1)
+        if len(few):  # columns of which little is known, by quantiles of their own
+            inner = torch.linspace(0.2, 0.8, _FEWEST, dtype=dtype, device=device).expand(len(few), -1)
+            own = torch.searchsorted(clock[:, few].mT.contiguous(), inner.contiguous()).clamp(max=n - 1) + 1
+            chosen |= set(own.flatten().tolist())
+    return torch.tensor(sorted(chosen), dtype=torch.long, device=device)

@@ -18,6 +18,8 @@ _ROUNDING = 1e-7
 _PRIOR_ROWS = 100
 #: patterns of as many rows a column have moments of their own
 _ROWS_A_COLUMN = 5
+#: bytes of the columns of scores that are worked on at a time
+_CHUNK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,13 @@ class Pooled:
 
     def scale(self, lag: int) -> Tensor:
         """(p,) the standard deviations of the total scores."""
-        roots = self.deviations[self.patterns]
-        series = _ratio(self.scores, roots)
-        moments = (moving_sums(series, lag) if lag else series).square().sum(0) / (roots > 0).sum(0)
-        return (moments * roots.square().sum(0)).sqrt()
+        found = []
+        for some in columns_at_a_time(self.scores):
+            roots = self.deviations[:, some][self.patterns]
+            series = _ratio(self.scores[:, some], roots)
+            moments = (moving_sums(series, lag) if lag else series).square().sum(0) / (roots > 0).sum(0)
+            found.append((moments * roots.square().sum(0)).sqrt())
+        return torch.cat(found)
 
     def between(self, places: list[int], up_to: Tensor, lag: int) -> tuple[Tensor, Tensor]:
         """(G, k, k) the information between two dates, and the covariance of the scores there if rows depend on each other."""
@@ -111,20 +116,24 @@ class Pooled:
 def pooled(scores: Tensor, patterns: Tensor) -> Pooled:
     """The standard deviations of the scores by pattern."""
     count = int(patterns.max()) + 1
-    squares = scores.square()
-    seen = scores.abs() > _ROUNDING * squares.mean(0).sqrt()
-    rows = torch.zeros(count, dtype=scores.dtype, device=scores.device).index_add(0, patterns, torch.ones_like(scores[:, 0]))
-    sums = scores.new_zeros(count, scores.shape[1]).index_add(0, patterns, squares)
-    known = (
-        torch.zeros(count, scores.shape[1], dtype=scores.dtype, device=scores.device).index_add(
-            0, patterns, seen.to(scores.dtype)
-        )
-        > 0
-    )
-    rows = rows.unsqueeze(-1)
-    overall = sums.sum(0) / (rows * known).sum(0).clamp(min=1)
-    variances = (sums + _PRIOR_ROWS * overall) / (rows + _PRIOR_ROWS)
-    return Pooled(scores, patterns, torch.where(known, variances, 0).sqrt())
+    rows = scores.new_zeros(count).index_add(0, patterns, torch.ones_like(scores[:, 0])).unsqueeze(-1)
+    deviations = scores.new_empty(count, scores.shape[1])
+    for some in columns_at_a_time(scores):
+        own = scores[:, some]
+        squares = own.square()
+        seen = (own.abs() > _ROUNDING * squares.mean(0).sqrt()).to(own.dtype)
+        sums = own.new_zeros(count, own.shape[1]).index_add(0, patterns, squares)
+        known = own.new_zeros(count, own.shape[1]).index_add(0, patterns, seen) > 0
+        overall = sums.sum(0) / (rows * known).sum(0).clamp(min=1)
+        variances = (sums + _PRIOR_ROWS * overall) / (rows + _PRIOR_ROWS)
+        deviations[:, some] = torch.where(known, variances, 0).sqrt()
+    return Pooled(scores, patterns, deviations)
+
+
+def columns_at_a_time(scores: Tensor) -> list[slice]:
+    """Slices of the columns of (n, p): what is made of them needs several times their memory."""
+    step = max(1, _CHUNK_BYTES // (scores.element_size() * max(len(scores), 1)))
+    return [slice(first, min(first + step, scores.shape[1])) for first in range(0, scores.shape[1], step)]
 
 
 def moving_sums(scores: Tensor, lag: int) -> Tensor:
