@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_IRREGULAR = {"matrix": "matrices", "entry": "entries"}
+_IRREGULAR = {"matrix": "matrices", "entry": "entries", "degree of freedom": "degrees of freedom"}
 
 
 def counted(count: int, noun: str, form: str = "") -> str:

@@ -11,6 +11,7 @@ from mvnjac.fingerprint import Fingerprint
 from mvnjac.inference.chi_squared import chi_squared_p_value
 from mvnjac.inference.nesting import contains, more_factors
 from mvnjac.inference.result import Fit
+from mvnjac.words import counted
 
 _NAME = "likelihood_ratio_test"
 #: a general fit whose log-likelihood is lower than the restricted one's by more than this, relative to it, is no maximum
@@ -35,7 +36,7 @@ class LikelihoodRatioTest:
 
     def __str__(self) -> str:
         note = f". {self.note}" if self.note else ""
-        return f"likelihood ratio {self.statistic:.6g} with {self.df} degrees of freedom: p = {self.p_value:.4g}{note}"
+        return f"likelihood ratio {self.statistic:.6g} with {counted(self.df, 'degree of freedom')}: p = {self.p_value:.4g}{note}"
 
 
 def likelihood_ratio_test(restricted: Fit, general: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
@@ -67,7 +68,7 @@ def likelihood_ratio_test(restricted: Fit, general: Fit, *, nested: bool = False
         >>> from mvnjac import inference
         >>> x = torch.tensor([[1.0, 2.0], [3.0, 1.0], [2.0, 6.0], [0.0, 3.0], [4.0, 2.0]])
         >>> print(inference.likelihood_ratio_test(mvnjac.fit(x, "diagonal"), mvnjac.fit(x)))
-        likelihood ratio 0.313692 with 1 degrees of freedom: p = 0.5754
+        likelihood ratio 0.313692 with 1 degree of freedom: p = 0.5754
     """
     _require_comparable(restricted, general)
     df = general.n_parameters - restricted.n_parameters
