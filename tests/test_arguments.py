@@ -164,3 +164,21 @@ def test_a_distribution_of_two_dtypes(module: Any) -> None:
         mvnjac.log_prob(X, dist)
     fit = module.MultivariateNormal(torch.zeros(3).to(torch.float64), EYE)
     torch.testing.assert_close(mvnjac.log_prob(X, fit), mvnjac.log_prob(X, ZERO, EYE))
+
+
+@pytest.mark.parametrize("d", [200, 300, 513])
+def test_large_triangles_are_looked_at_as_a_whole(d: int) -> None:
+    """Whatever the place of a number that is wrong: blocks of variables are looked at one after the other."""
+    x, mean, L = torch.zeros(2, d).double(), torch.zeros(d).double(), torch.eye(d).double() + torch.rand(d, d).double().tril(-1)
+    mvnjac.log_prob(x, mean, mvnjac.Cholesky(L))
+    for row, column in ((0, d - 1), (0, 1), (127, 128), (d - 2, d - 1), (130, 180)):
+        bad = L.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(1e-300, dtype=torch.float64))
+        with pytest.raises(
+            errors.ArgumentError, match=rf"scale_tril is not lower triangular: entry \[{row},{column}\] is 1e-300"
+        ):
+            mvnjac.log_prob(x, mean, mvnjac.Cholesky(bad))
+    for row, column in ((d - 1, 0), (128, 127), (d - 1, d - 1), (180, 130)):
+        for value in (math.nan, math.inf):
+            bad = L.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(value, dtype=torch.float64))
+            with pytest.raises(errors.NotFiniteError, match=rf"scale_tril is {value} at \[{row},{column}\]"):
+                mvnjac.log_prob(x, mean, mvnjac.Cholesky(bad))

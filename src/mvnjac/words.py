@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_IRREGULAR = {"matrix": "matrices", "entry": "entries", "degree of freedom": "degrees of freedom"}
+_IRREGULAR = {"matrix": "matrices", "entry": "entries", "such entry": "such entries", "degree of freedom": "degrees of freedom"}
 
 
 def counted(count: int, noun: str, form: str = "") -> str:

@@ -26,6 +26,7 @@ from mvnjac.errors import (
 )
 from mvnjac.kernels import compiled
 from mvnjac.names import Names
+from mvnjac.words import counted
 
 #: How a variable is called in a message: its index → "variable 3" or "'EEK'".
 Namer = Callable[[int], str]
@@ -91,7 +92,7 @@ def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
         number = value[tuple(where)].item()
         place = _place(where, coordinates, namer)
         return NotFiniteError(
-            f"{function}: {name} is {number} at {place} ({int(bad.sum())} such entries in all); "
+            f"{function}: {name} is {number} at {place} ({counted(int(bad.sum()), 'such entry')} in all); "
             "remove or replace them: the numbers are never altered here."
         )
 
@@ -109,8 +110,8 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
         place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
         number = value[(*row, column)].item()
         return NotFiniteError(
-            f"{function}: x is {number} at {place}column {column} ({namer(column)}); {int(bad.sum())} such entries in "
-            f"{int(bad.any(-1).sum())} rows; drop these rows or choose complete columns"
+            f"{function}: x is {number} at {place}column {column} ({namer(column)}); {counted(int(bad.sum()), 'such entry')} in "
+            f"{counted(int(bad.any(-1).sum()), 'row')}; drop these rows or choose complete columns"
             + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks what was not observed.")
         )
 
@@ -161,7 +162,6 @@ def _equals_transpose(A: Tensor) -> bool:
 def lower_triangular(name: str, A: Tensor) -> Check:
     """Zeros above the diagonal: A is its own lower triangle."""
     A = A.detach()
-    triangle = A.tril()
 
     def explain(function: str, namer: Namer) -> MvnjacError | None:
         above = (A.triu(1) != 0).nonzero()  # none where A has NaN on or below the diagonal alone
@@ -173,7 +173,20 @@ def lower_triangular(name: str, A: Tensor) -> Check:
             f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
         )
 
-    return Check(torch.equal(A, triangle) if at_hand(A) else (triangle == A).all(), explain)
+    return Check(_equals_triangle(A) if at_hand(A) else (A.tril() == A).all(), explain)
+
+
+def _equals_triangle(A: Tensor) -> bool:
+    """Whether A is its own lower triangle, without NaN; of many variables block by block, so that no copy is made."""
+    d, step = A.shape[-1], 128
+    if d <= 2 * step:
+        return torch.equal(A, A.tril())
+    for first in range(0, d, step):
+        rows = A[..., first : first + step, :]
+        inner, outer = rows[..., first : first + step], rows[..., first + step :]
+        if not torch.equal(inner, inner.tril()) or bool((outer != 0).any()) or bool(rows[..., :first].sum().isnan()):
+            return False
+    return True
 
 
 def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> Check:

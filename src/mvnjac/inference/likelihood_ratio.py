@@ -36,7 +36,9 @@ class LikelihoodRatioTest:
 
     def __str__(self) -> str:
         note = f". {self.note}" if self.note else ""
-        return f"likelihood ratio {self.statistic:.6g} with {counted(self.df, 'degree of freedom')}: p = {self.p_value:.4g}{note}"
+        return (
+            f"likelihood ratio {self.statistic:.6g} with {counted(self.df, 'degree of freedom')}: p = {self.p_value:.4g}{note}"
+        )
 
 
 def likelihood_ratio_test(restricted: Fit, general: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
