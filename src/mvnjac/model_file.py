@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -47,8 +48,10 @@ def load(path: str | Path) -> Gaussian:
     return read(Path(path))
 
 
-def check_suffix(path: Path) -> None:
+def check_suffix(path: Path | None) -> None:
     """A model has one suffix, so that nobody takes it for a table."""
+    if path is None:  # older typer lets a required option pass
+        raise UsageError(f"-o: name the file for the model, with the suffix {SUFFIX}.")
     if path.suffix != SUFFIX:
         raise UsageError(f"{path}: a model is a {SUFFIX} file; name it so.")
 
@@ -79,7 +82,7 @@ def read(path: Path) -> Gaussian:
     if not path.exists():
         raise TableError(f"{path}: no such file.")
     try:
-        with safe_open(path, framework="pt") as file:
+        with torch.device("cpu"), safe_open(path, framework="pt") as file:  # older safetensors take torch's default device
             metadata, held = file.metadata() or {}, file.keys()
             tensors = {name: file.get_tensor(name) for name in held}
     except (SafetensorError, OSError) as error:
