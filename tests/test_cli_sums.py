@@ -91,7 +91,7 @@ def test_zarr(tmp_path: Path, table: Table, capsys) -> None:
         (["--resume", "-o", "absent"], "there is nothing to resume"),
         (["--engine", "spark"], "spark"),
         (["--address", "localhost:1"], "say --engine ray, too"),
-        (["--workers", "0"], "greater than or equal to 1"),
+        (["--workers", "0"], "'--workers'"),
     ],
 )
 def test_what_excludes_what(table: Table, capsys, options: list[str], says: str) -> None:

@@ -21,6 +21,7 @@ from mvnjac.covariance.block_diagonal import BlockDiagonal
 from mvnjac.covariance.samples import Maker
 from mvnjac.inference import likelihood_ratio_test
 from mvnjac.inference.result import Fit
+from mvnjac.words import counted
 from tests.oracles import lavaan, one_factor
 
 LAVAAN = one_factor.frozen()
@@ -340,7 +341,7 @@ def test_nested_structures(restricted: str, general: str) -> None:
     assert test == one.likelihood_ratio_test(two) == two.likelihood_ratio_test(one)
     assert test.statistic == 2 * (two.log_likelihood - one.log_likelihood) > 0
     assert 0 <= test.p_value <= 1
-    assert f"{test.df} degrees of freedom" in str(test)
+    assert counted(test.df, "degree of freedom") in str(test)
 
 
 @pytest.mark.parametrize(

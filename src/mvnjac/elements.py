@@ -54,7 +54,7 @@ def elements(model: Model, names: Sequence[str], parts: Sequence[Part]) -> tuple
         values = torch.cat(picked)
         if not values.requires_grad:
             return values, values.new_zeros(len(values), sum(len(change) for change in changes))
-        return values.detach(), gradients(values, changes)
+        return values.detach(), gradients(values, changes).detach()  # stacked in grad mode, they may have a graph
 
 
 def _picked(model: Model, part: Part) -> Tensor:

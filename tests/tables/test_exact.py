@@ -25,7 +25,7 @@ def write(path: Path, column: np.ndarray) -> Path:
         zarr = pytest.importorskip("zarr")
         group = zarr.open_group(str(path), mode="w")
         data = np.column_stack([np.arange(len(column), dtype=column.dtype), column])
-        group.create_array("scores", data=data)
+        group.create_array("scores", shape=data.shape, dtype=data.dtype)[...] = data
     else:
         table = pa.table({"0": np.arange(len(column), dtype=column.dtype), "1": column})
         if path.suffix == ".parquet":
@@ -107,6 +107,8 @@ def test_a_long_double_is_refused_where_it_has_more_digits(tmp_path: Path) -> No
 
 def test_a_zarr_array_that_is_no_table(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
-    zarr.open_group(str(tmp_path / "t.zarr"), mode="w").create_array("scores", data=np.arange(3.0))
+    zarr.open_group(str(tmp_path / "t.zarr"), mode="w").create_array("scores", shape=(3,), dtype="float64")[...] = np.arange(
+        3.0
+    )
     with pytest.raises(TableError, match=r"holds float64 of shape \(3,\); expected \(rows, columns\) numbers"):
         open_source(tmp_path / "t.zarr")
