@@ -26,10 +26,6 @@ class Gaussian:
     Args:
         mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
 
-    Attributes:
-        boundary: the columns of parameters that `fit` found at a bound, such as "cov_diag[USD]"; [] where there are none. Their
-            standard errors are NaN, and the others' are conditional on them.
-
     Example:
         >>> import torch, mvnjac
         >>> gaussian = mvnjac.Gaussian(torch.zeros(2), torch.eye(2))
@@ -53,7 +49,10 @@ class Gaussian:
 
     @property
     def boundary(self) -> list[str]:
-        """The columns at a bound; what is made of the model knows them too."""
+        """The columns of parameters that `fit` found at a bound, such as "cov_diag[USD]"; [] where there are none.
+
+        Their standard errors are NaN, and the others' are conditional on them.
+        """
         return list(self._model.boundary)
 
     @boundary.setter
