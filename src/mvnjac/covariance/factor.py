@@ -205,7 +205,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     factor, info = torch.linalg.cholesky_ex(A)
     if concrete(info) and at_hand(info) and not info.any():
         return factor, info
-    return factor.masked_fill((info != 0)[..., None, None], torch.nan), info
+    return factor * torch.where(info != 0, torch.nan, 1.0).to(factor.dtype)[..., None, None], info  # derivatives are NaN, too
 
 
 def flipped_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
