@@ -15,6 +15,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import mvnjac
 from mvnjac.covariance import structures
@@ -534,3 +535,44 @@ def test_many_rows(weighted: bool) -> None:
         with torch.no_grad():
             gaussian_mean.add_(1)
             leaf.mul_(2)
+
+
+_TRIANGLE, _NEGATIVE = torch.eye(3).double().tril(), torch.tensor([1.0, -1.0, 2.0]).double()
+#: a structure, a valid parameter, one that is no density, and which entries vary
+INVALID: dict[str, tuple[Any, Tensor, Tensor, Tensor]] = {
+    "Dense": (mvnjac.Dense, torch.eye(3).double(), BAD, torch.ones(3, 3).bool()),
+    "Precision": (mvnjac.Precision, torch.eye(3).double(), BAD, torch.ones(3, 3).bool()),
+    "Cholesky": (mvnjac.Cholesky, _TRIANGLE, torch.diag(_NEGATIVE), torch.ones(3, 3).bool().tril()),
+    "InverseCholesky": (mvnjac.InverseCholesky, _TRIANGLE, torch.diag(_NEGATIVE), torch.ones(3, 3).bool().tril()),
+    "PrecisionCholesky": (mvnjac.PrecisionCholesky, _TRIANGLE, torch.diag(_NEGATIVE), torch.ones(3, 3).bool().tril()),
+    "Diagonal": (mvnjac.Diagonal, torch.ones(3).double(), _NEGATIVE, torch.ones(3).bool()),
+    "Isotropic": (mvnjac.Isotropic, torch.ones(()).double(), -torch.ones(()).double(), torch.ones(()).bool()),
+}
+
+
+def _backward(f: Any, bad: Tensor) -> Tensor:
+    leaf = bad.clone().requires_grad_()
+    f(leaf).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+UNLOOKED: dict[str, Any] = {
+    "jit.trace": lambda f, good, bad: _backward(torch.jit.trace(f, (good.clone().requires_grad_(),), check_trace=False), bad),
+    "compile": lambda f, good, bad: _backward(torch.compile(f, fullgraph=True, backend="aot_eager"), bad),
+    "compile of grad": lambda f, good, bad: torch.compile(grad(f), fullgraph=True, backend="aot_eager")(bad),
+    "make_fx": lambda f, good, bad: make_fx(grad(f))(good)(bad),
+    "vmap of grad": lambda f, good, bad: vmap(grad(f))(torch.stack([bad, good]))[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", UNLOOKED)
+@pytest.mark.parametrize("name", INVALID)
+def test_gradients_of_what_is_no_density_are_nan(name: str, way: str) -> None:
+    """Where nothing is looked at: also where the closed form of an invalid parameter would be a number."""
+    structure, good, bad, varies = INVALID[name]
+    x, mean, _ = arguments("Dense")
+    torch._dynamo.reset()
+    gradient = UNLOOKED[way](lambda value: mvnjac.log_prob(x, mean, structure(value)).sum(), good, bad)
+    assert gradient[varies].isnan().all()

@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.distributions import Distribution
 
 from mvnjac.allocation import guarded
-from mvnjac.arithmetic import at_hand, recorded, savable, tracked, transforming
+from mvnjac.arithmetic import at_hand, concrete, recorded, savable, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
@@ -96,14 +96,21 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
         twin = Model(model.function, given, covariance, model.names, model.precision, model.check, missing=model.missing)
         return evaluate(twin, x)
     if recorded() and not _compiles_rules(x, *model.given()):
-        return log_density(model, model.residuals(x))
+        return _with_nan_derivatives(log_density(model, model.residuals(x)))
     model.check_shape(x)
     by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # the mean alone has no use for the sums
     if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
         model = model.foreseeing()
     if torch.compiler.is_compiling():
-        return TracedLogProb.apply(model, x, *model.given())
-    return LogProb.apply(model, *(savable(t) for t in (x, *model.given())))
+        return _with_nan_derivatives(TracedLogProb.apply(model, x, *model.given()))
+    result = LogProb.apply(model, *(savable(t) for t in (x, *model.given())))
+    return result if concrete(result) else _with_nan_derivatives(result)
+
+
+def _with_nan_derivatives(value: Tensor) -> Tensor:
+    """The value, whose derivatives are NaN where it is: where nothing can be looked at, an invalid parameter must not have gradients
+    that are numbers (the log-density of a negative variance is NaN, its closed-form gradient is not)."""
+    return value * torch.where(value.detach().isnan(), torch.nan, 1.0).to(value.dtype)
 
 
 def _compiles_rules(*tensors: Tensor) -> bool:
