@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,8 +153,9 @@ def test_kinds_of_standard_errors(tmp_path: Path, capsys, structure: str, gaps: 
     asked += ["--missing", "marginalise"] if gaps else []
     code, out, err = run(*asked, "--errors", "sandwich,hac,observed", capsys=capsys)
     assert code == 0, err
-    entries = json.loads(out)["parameters"]
-    keys = ["parameter", "estimate", "score", "deviation", "ratio"]
+    record = json.loads(out)
+    entries, keys = record["parameters"], ["parameter", "estimate", "score", "deviation", "ratio"]
+    assert re.match(r"HAC \(Newey–West, lag \d+, prewhite [01]", record["notes"]["hac"])
     assert list(entries[0]) == [*keys, "sandwich_error", "hac_error", "observed_error"]
     rows = torch.from_numpy(x)
     estimate = mvnjac.fit(rows, structure, missing="marginalise" if gaps else None, names=list("abcd"))
@@ -165,6 +167,14 @@ def test_kinds_of_standard_errors(tmp_path: Path, capsys, structure: str, gaps: 
     code, out, _ = run(*asked, "--errors", "none", capsys=capsys)
     assert code == 0
     assert list(json.loads(out)["parameters"][0]) == keys
+
+
+def test_series_that_are_too_short_to_be_prewhitened_are_not_and_it_is_said(tmp_path: Path, capsys) -> None:
+    x = np.random.default_rng(1).standard_normal((20, 5))
+    pd.DataFrame(x, columns=list("abcde")).to_csv(tmp_path / "few.csv", index=False)
+    code, out, err = run("score", tmp_path / "few.csv", "--errors", "hac", capsys=capsys)
+    assert code == 0, err
+    assert re.search(r"hac error: HAC \(Newey–West, lag \d+, prewhite 0\)", " ".join(out.split()))
 
 
 def test_unknown_kinds_of_standard_errors(capsys) -> None:

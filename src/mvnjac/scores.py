@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class ScoreTable:
 
     estimate: the parameter's value; score: Σ of its scores; deviation: √(JᵀJ)ₖₖ, the standard deviation of that sum when the
     scores are independent with mean 0; ratio: score / deviation; errors: the standard errors of the estimate, by kind, NaN where
-    the information is none.
+    the information is none; notes: how those were computed for which a choice was made from the data.
     """
 
     rows: int
@@ -103,6 +103,7 @@ class ScoreTable:
     score: list[float]
     deviation: list[float]
     errors: dict[str, list[float]]
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> list[float]:
@@ -134,9 +135,9 @@ def total_scores(
     kinds = tuple(kind for kind in errors if kind in KINDS)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=kinds)
     sums, own = run.over(job, source.slices(rows_of(len(names))), "summing").sums, job.kernel
-    found = own.standard_errors(sums)
+    found, notes = own.standard_errors(sums), dict[str, str]()
     if "hac" in errors:
-        found["hac"] = _series_errors(data, source, names, gaussian, own.columns)
+        found["hac"], notes["hac"] = _series_errors(data, source, names, gaussian, own.columns)
     scores, deviations = own.scores(sums).tolist(), own.deviations(sums).tolist()
     return ScoreTable(
         own.rows(sums),
@@ -146,18 +147,21 @@ def total_scores(
         scores,
         deviations,
         {kind: found[kind] for kind in errors},
+        notes,
     )
 
 
-def _series_errors(data: Data, source: Source, names: Sequence[str], gaussian: Gaussian, columns: Sequence[str]) -> list[float]:
-    """Newey and West's standard errors, of rows in the order of the index, or of the table.
+def _series_errors(
+    data: Data, source: Source, names: Sequence[str], gaussian: Gaussian, columns: Sequence[str]
+) -> tuple[list[float], str]:
+    """Newey and West's standard errors, of rows in the order of the index, or of the table, and how they were computed.
 
     The scores are prewhitened where there are rows enough for an autoregression of them.
     """
     batches = [rows for at in source.slices(rows_of(len(names))) for rows in data.rows(names, at)]
     x = torch.cat([rows.x for rows in batches]) if batches else torch.zeros(0, len(names), dtype=torch.float64, device="cpu")
     if len(x) < 2:
-        return [math.nan] * len(columns)
+        return [math.nan] * len(columns), "fewer than two rows are no series"
     labels = [label for rows in batches if rows.index is not None for label in rows.index.to_pylist()]
     J = gaussian.jacobian(x)
     shape = (3, len(x), len(J.columns()))  # the scores, their autoregression and its residuals
@@ -166,9 +170,10 @@ def _series_errors(data: Data, source: Source, names: Sequence[str], gaussian: G
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotAtEstimateWarning)  # the scores stand beside the errors
         try:
-            return covariance_of_estimates(J, "hac", **asked).standard_errors.tolist()
+            found = covariance_of_estimates(J, "hac", **asked)
         except NotIdentifiedError:
-            return covariance_of_estimates(J, "hac", prewhite=False, **asked).standard_errors.tolist()
+            found = covariance_of_estimates(J, "hac", prewhite=False, **asked)
+    return found.standard_errors.tolist(), found.kind
 
 
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:

@@ -94,7 +94,8 @@ def _record(table: ScoreTable) -> dict[str, Any]:
         {"parameter": name, **{key: None if v != v else v for key, v in zip(table.headings, numbers, strict=True)}}  # NaN: null
         for name, numbers in table.lines()
     ]
-    return {"rows": table.rows, "log_likelihood": table.log_likelihood, "parameters": parameters}
+    notes = {"notes": table.notes} if table.notes else {}
+    return {"rows": table.rows, "log_likelihood": table.log_likelihood, **notes, "parameters": parameters}
 
 
 def print_table(table: ScoreTable, console: Any = None) -> None:
@@ -104,7 +105,9 @@ def print_table(table: ScoreTable, console: Any = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, caption=f"{counted(table.rows, 'row')}, log-likelihood {table.log_likelihood:.10g}")
+    notes = "".join(f"\n{kind} error: {how}" for kind, how in table.notes.items())
+    caption = f"{counted(table.rows, 'row')}, log-likelihood {table.log_likelihood:.10g}{notes}"
+    shown = Table(box=box.SIMPLE_HEAD, caption=escape(caption))
     shown.add_column("parameter", no_wrap=True)
     for heading in table.headings:
         shown.add_column(heading.replace("_", " "), justify="right")
