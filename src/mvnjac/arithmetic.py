@@ -76,6 +76,11 @@ def concrete(*tensors: Tensor) -> bool:
     return not recorded() and not any(_batched(t) or t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
 
+def nan_where(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """NaN where the mask is set and 1 elsewhere: what is multiplied by it has NaN derivatives there, too, which a fill has not."""
+    return torch.ones_like(mask, dtype=dtype).masked_fill(mask, torch.nan)
+
+
 def _batched(t: Tensor) -> bool:
     while torch._C._functorch.is_functorch_wrapped_tensor(t):
         if torch._C._functorch.is_batchedtensor(t):

@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.distributions import Distribution
 
 from mvnjac.allocation import guarded
-from mvnjac.arithmetic import at_hand, concrete, recorded, savable, tracked, transforming
+from mvnjac.arithmetic import at_hand, concrete, nan_where, recorded, savable, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.cache import Snapshot
@@ -110,7 +110,7 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
 def _with_nan_derivatives(value: Tensor) -> Tensor:
     """The value, whose derivatives are NaN where it is: where nothing can be looked at, an invalid parameter must not have gradients
     that are numbers (the log-density of a negative variance is NaN, its closed-form gradient is not)."""
-    return value * torch.where(value.detach().isnan(), torch.nan, 1.0).to(value.dtype)
+    return value * nan_where(value.detach().isnan(), value.dtype)
 
 
 def _compiles_rules(*tensors: Tensor) -> bool:

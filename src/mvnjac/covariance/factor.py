@@ -15,7 +15,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac import planner
-from mvnjac.arithmetic import at_hand, concrete, constant_size, tracked
+from mvnjac.arithmetic import at_hand, concrete, constant_size, nan_where, tracked
 from mvnjac.batches import RowLayout, batch_shape, narrow
 from mvnjac.covariance.factorised import Factor
 from mvnjac.errors import NotPositiveDefiniteError
@@ -205,7 +205,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     factor, info = torch.linalg.cholesky_ex(A)
     if concrete(info) and at_hand(info) and not info.any():
         return factor, info
-    return factor * torch.where(info != 0, torch.nan, 1.0).to(factor.dtype)[..., None, None], info  # derivatives are NaN, too
+    return factor * nan_where(info != 0, factor.dtype)[..., None, None], info
 
 
 def flipped_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
