@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from mvnjac import inference, memory
 from mvnjac.engines.run import Run
 from mvnjac.estimates import Data, Request, prepared
+from mvnjac.report.observations import observations
 from tests.report.pages import NASTY, data, nasty_table
 from tests.test_cli import COMPLETE, RATES, run
 
@@ -60,8 +60,11 @@ def test_the_day_of_the_franc_is_the_most_influential(ecb: Path) -> None:
 def test_each_currency_has_its_break(ecb: Path, returns: pd.DataFrame) -> None:
     breaks = {test["variable"]: test for test in data(ecb)["breaks"]}
     assert list(breaks) == COMPLETE
-    estimate = prepared(Data(RATES, COMPLETE, "Date", True), Request(), Run())[2]  # as the report has it, to the last bit
-    J, days = estimate.jacobian(torch.from_numpy(returns.to_numpy())), list(returns.index)
+    table = Data(RATES, COMPLETE, "Date", True)
+    source, names, estimate = prepared(table, Request(), Run())  # rows and estimate as the report has them, to the last bit
+    x = observations(table, source, names, 170, Run()).x
+    np.testing.assert_allclose(x.numpy(), returns.to_numpy(), rtol=0, atol=1e-15)
+    J, days = estimate.jacobian(x), list(returns.index)
     serial = inference.score_process(J, dates=days, scores_covariance=inference.scores_covariance(J)).by_variable()
     independent = inference.score_process(J, dates=days).by_variable()
     for name, found in breaks.items():
