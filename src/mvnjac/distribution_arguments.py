@@ -87,7 +87,8 @@ def parameters(dist: Any) -> tuple[Tensor, Covariance]:
     """
     from mvnjac.covariance import structures
 
-    name = next((key for key in vars(dist) if key in STRUCTURES), None)  # what was given comes before what was derived
+    shown = {**vars(dist), **getattr(dist, "_shown", {})}  # ours have them in a dict of their own
+    name = next((key for key in shown if key in STRUCTURES), None)  # what was given comes before what was derived
     if name is None:
         covariance = structures()["Dense"](covariance_matrix=unexpanded(_covariance_matrix(dist), 2))
     else:

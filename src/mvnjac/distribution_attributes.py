@@ -21,10 +21,9 @@ class Parameter(lazy_property):
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
-        shown = vars(instance)
         name = self.wrapped.__name__
-        if name in shown:
-            return shown[name]
+        if name in instance._shown:
+            return instance._shown[name]
         with torch.enable_grad():
             return self.wrapped(instance)
 

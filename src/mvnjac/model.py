@@ -57,7 +57,7 @@ class Model:
         self.missing = model_arguments.valid_missing(function, missing)
         self.covariance = model_arguments.as_covariance(function, covariance, mean)
         self.mean_follows = self.covariance.mean is not None
-        self.mean = mean = model_arguments.valid_mean(function, mean_name, mean, self.covariance)
+        self._mean = mean = model_arguments.valid_mean(function, mean_name, mean, self.covariance)
         model_arguments.require_one_kind(function, mean_name, mean, covariance, self.covariance)
         matrix = self.covariance.matrix_shape
         self._as_matrix = matrix is not None and mean.shape[-2:] == matrix
@@ -78,10 +78,6 @@ class Model:
     @property
     def mean(self) -> Tensor:
         return stacked(self._mean, -2) if self._as_matrix else self._mean
-
-    @mean.setter
-    def mean(self, flat: Tensor) -> None:
-        self._mean, self._as_matrix = flat, False
 
     @property
     def names(self) -> list[str] | None:
@@ -173,7 +169,7 @@ class Model:
         if all(t is u for t, u in zip((mean, *parameters), given, strict=True)) and not self._as_matrix:
             return self
         other = copy.copy(self)
-        other.mean, other.covariance = mean, self.covariance.at(parameters)
+        other._mean, other._as_matrix, other.covariance = mean, False, self.covariance.at(parameters)
         other.batch = other._batch()
         return other
 
@@ -193,7 +189,7 @@ class Model:
         if dim < len(full) - len(self.batch):
             return self
         part = copy.copy(self)
-        part.mean = narrow(self.mean, full, 1, dim, index)
+        part._mean, part._as_matrix = narrow(self.mean, full, 1, dim, index), False
         part.covariance = self.covariance.narrow(full, dim, index)
         part.batch, part._factors, part._checked = part._batch(), Factors(), []
         return part

@@ -41,16 +41,15 @@ class Normal(Distribution):
     has_rsample = True
     is_multivariate_normal = True  # what a distribution in place of mean and covariance is recognised by
     loc: Tensor
+    _shown: Mapping[str, Tensor] = {}
     _own_constraints: ClassVar[Mapping[str, constraints.Constraint]]
 
     def __init__(self, loc: Tensor, covariance: Covariance, validate_args: bool | None, missing: str | None) -> None:
         name = type(self).__name__
         mean = in_dtype(name, "loc", loc, covariance.dtype)
         model = Model(name, mean, covariance, None, None, False, "loc", missing)
-        super().__init__(model.batch, Size((model.d,)), validate_args=False)  # torch would factorise here to validate
-        if validate_args is None:
-            del self._validate_args  # the default is the class's
-        else:
+        self._batch_shape, self._event_shape = model.batch, Size((model.d,))  # torch's __init__ would factorise to validate
+        if validate_args is not None:  # else the default is the class's
             self._validate_args = validate_args
         if missing is not None and type(self).support is constraints.real_vector:
             self.support = real_or_missing
@@ -93,6 +92,12 @@ class Normal(Distribution):
         """The lower Cholesky factor of Σ, (*batch, d, d)."""
         return self._derived("scale_tril")
 
+    def __repr__(self) -> str:
+        own = {"loc": self.loc, **self._shown}
+        shown = {name: own[name] for name in self.arg_constraints if name in own}
+        sizes = [f"{name}: {t if t.numel() == 1 else t.size()}" for name, t in shown.items()]  # as torch has it
+        return f"{type(self).__name__}({', '.join(sizes)})"
+
     # --- what is asked of a distribution -------------------------------------------------------------------------
 
     def log_prob(self, value: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:
@@ -127,12 +132,11 @@ class Normal(Distribution):
     # --- shared with expanded ones -------------------------------------------------------------------------------
 
     def _expand_into(self, new: Self, batch_shape: Sequence[int]) -> Self:
-        super(Normal, new).__init__(Size(batch_shape), self._event_shape, validate_args=False)
-        new._validate_args = self._validate_args
+        new._batch_shape, new._event_shape, new._validate_args = Size(batch_shape), self._event_shape, self._validate_args
         if "support" in vars(self):
             new.support = self.support
         model = self._current()
-        new._show(self.loc, {name: vars(self)[name] for name in model.covariance.parameters}, model)
+        new._show(self.loc, {name: self._shown[name] for name in model.covariance.parameters}, model)
         return new
 
     def _show(self, loc: Tensor, parameters: Mapping[str, Tensor], model: Model) -> None:
@@ -145,7 +149,7 @@ class Normal(Distribution):
         with torch.enable_grad():
             self.loc = loc.expand((*self._batch_shape, loc.shape[-1]))
             shown = {name: self._full(t, len(own.coordinates_of(name, model.d).shape)) for name, t in parameters.items()}
-        vars(self).update(shown)
+        self._shown = shown  # a dict of its own: torch.compile of older versions cannot follow __dict__
         given = [shown[name] if shown[name].shape == t.shape else t for name, t in own.parameters.items()]
         self._located, self._model = self.loc, model.at(self.loc.to(model.dtype), given)
 
