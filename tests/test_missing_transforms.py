@@ -76,10 +76,7 @@ def check_along(name: str, transform: str) -> None:
 
 
 def check_second(name: str, transform: str) -> None:
-    values = arguments(name)
-    actual = SECOND[transform](ours(name), values)
-    for i, (block, wanted) in enumerate(zip(actual, table.second(textbook(name), values), strict=True)):
-        close(block, wanted, f"block {divmod(i, len(values))}")
+    table.check_second(transform, ours(name), textbook(name), arguments(name))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

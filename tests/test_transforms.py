@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import mvnjac
 from mvnjac.covariance import structures
 from mvnjac.covariance.samples import Maker
+from tests import compilers
 from tests.contract import reference
 
 STRUCTURES = structures()
@@ -272,18 +273,6 @@ def by_vmapped_hessian(f: Callable[..., Tensor], values: Arguments) -> list[Tens
     return result
 
 
-@functools.cache
-def torch_compiles_hessians_by_several_arguments() -> bool:
-    """torch 2.8 does not, of any function."""
-    torch._dynamo.reset()
-    one = torch.ones(1, dtype=torch.float64)
-    try:
-        torch.compile(hessian(lambda u, v: (u * v).sum(), argnums=(0, 1)), fullgraph=True, backend="aot_eager")(one, one)
-    except torch._dynamo.exc.Unsupported:
-        return False
-    return True
-
-
 SECOND = {
     "create_graph": double_backward,
     "forward_ad over backward": forward_over_backward,
@@ -341,14 +330,15 @@ def test_directional_derivatives(name: str, transform: str) -> None:
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("transform", SECOND)
 def test_second_derivatives(name: str, transform: str) -> None:
-    values = arguments(name)
-    if transform == "compile of hessian" and not torch_compiles_hessians_by_several_arguments():
-        with pytest.raises(torch._dynamo.exc.Unsupported):  # an error of torch's, and no wrong number
-            SECOND[transform](ours(name), values)
-        return
-    actual = SECOND[transform](ours(name), values)
-    for i, (block, wanted) in enumerate(zip(actual, second(textbook(name), values), strict=True)):
-        close(block, wanted, f"block {divmod(i, len(values))}")
+    check_second(transform, ours(name), textbook(name), arguments(name))
+
+
+def check_second(transform: str, ours: Callable[..., Tensor], textbook: Callable[..., Tensor], values: Arguments) -> None:
+    """A table of second derivatives."""
+    with compilers.refused_unless(transform != "compile of hessian" or compilers.hessians_by_several_arguments()):
+        actual = SECOND[transform](ours, values)
+        for i, (block, wanted) in enumerate(zip(actual, second(textbook, values), strict=True)):
+            close(block, wanted, f"block {divmod(i, len(values))}")
 
 
 @QUIET
