@@ -51,9 +51,10 @@ class MarginalCurvature(StructuredCurvature):
     def __init__(self, model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None = None) -> None:
         super().__init__(model, names)
         self._rows, self._weights = rows, weights
+        self._of_groups: dict[int, IncompleteCurvature] = {}  # by id of their rows, which self._rows holds
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        result = _average_fisher(self._rows, self.model.covariance, v, self.model.reduced_batch, self._weights)
+        result = self._average(self._rows, self.model.covariance, v)
         shapes = {name: self.model.coordinates(name).shape for name in self.names}
         zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
         return {name: result.get(name, zeros[name]) for name in self.names}
@@ -61,45 +62,43 @@ class MarginalCurvature(StructuredCurvature):
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         return {}
 
+    def _average(self, rows: Residuals, covariance: Covariance, v: Values) -> dict[str, Tensor]:
+        """The information of the average row by the mean and a structure's own parameters, times v."""
+        by_mean, others = v.get("mean"), {name: value for name, value in v.items() if name != "mean"}
+        own, weights = self.model.reduced_batch, self._weights
+        if not isinstance(rows, IncompleteResiduals):
+            result = covariance.fisher(rows.factor, others) if others else {}
+            return result if by_mean is None else {**result, "mean": solved(rows.factor, by_mean)}
+        if rows.groups:
+            return self._by_groups(rows, covariance, by_mean, others)
+        if rows.keeps_form and _common(rows, own, weights):
+            return rows.marginals.fisher(dict(v), rows.d, weights)
+        if id(rows) not in self._of_groups:
+            owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
+            names = ["mean", *covariance.fields]
+            self._of_groups[id(rows)] = IncompleteCurvature(names, owners, rows, own, weights)
+        return self._of_groups[id(rows)].fisher(v)
 
-def _average_fisher(rows: Residuals, covariance: Covariance, v: Values, own: Size, weights: Tensor | None) -> dict[str, Tensor]:
-    """The information of the average row by the mean and a structure's own parameters, times v."""
-    by_mean, others = v.get("mean"), {name: value for name, value in v.items() if name != "mean"}
-    if not isinstance(rows, IncompleteResiduals):
-        result = covariance.fisher(rows.factor, others) if others else {}
-        return result if by_mean is None else {**result, "mean": solved(rows.factor, by_mean)}
-    if rows.groups:
-        return _by_groups(rows, covariance, by_mean, others, own, weights)
-    if rows.keeps_form and _common(rows, own, weights):
-        return rows.marginals.fisher(dict(v), rows.d, weights)
-    owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
-    return IncompleteCurvature(["mean", *covariance.fields], owners, rows, own, weights).fisher(v)
-
-
-def _by_groups(
-    rows: IncompleteResiduals,
-    covariance: Covariance,
-    by_mean: Tensor | None,
-    others: Values,
-    own: Size,
-    weights: Tensor | None,
-) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = {}
-    means: list[Tensor] = []
-    for i, (at, block, _) in enumerate(covariance.groups(rows.factor)):
-        inner = {name: covariance.in_group(name) for name in covariance.fields}
-        names = {own_name: name for name, (group, own_name) in inner.items() if group == i}
-        part = {own_name: others[name] for own_name, name in names.items() if name in others}
+    def _by_groups(
+        self, rows: IncompleteResiduals, covariance: Covariance, by_mean: Tensor | None, others: Values
+    ) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        means: list[Tensor] = []
+        for i, (at, block, _) in enumerate(covariance.groups(rows.factor)):
+            inner = {name: covariance.in_group(name) for name in covariance.fields}
+            names = {own_name: name for name, (group, own_name) in inner.items() if group == i}
+            part = {own_name: others[name] for own_name, name in names.items() if name in others}
+            if by_mean is not None:
+                part["mean"] = by_mean[..., at]
+            image = self._average(rows.groups[i], block, part) if part else {}
+            if by_mean is not None:
+                unobserved = torch.zeros_like(by_mean[..., at])
+                means.append(image.get("mean", unobserved))
+            result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
         if by_mean is not None:
-            part["mean"] = by_mean[..., at]
-        image = _average_fisher(rows.groups[i], block, part, own, weights) if part else {}
-        if by_mean is not None:
-            means.append(image["mean"] if "mean" in image else torch.zeros_like(by_mean[..., at]))  # of what nobody observes
-        result |= {names[own_name]: value for own_name, value in image.items() if own_name in names}
-    if by_mean is not None:
-        batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in means))
-        result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1)
-    return result
+            batch = torch.broadcast_shapes(*(mean.shape[:-1] for mean in means))
+            result["mean"] = torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1)
+        return result
 
 
 def _common(rows: IncompleteResiduals, own: Size, weights: Tensor | None) -> bool:

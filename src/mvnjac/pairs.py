@@ -55,23 +55,36 @@ def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
     return _assembled(-n * P, (s, P), (P, Q), -0.5)
 
 
-def _assembled(by_mean: Tensor, cross: Pair | None, by_matrix: Pair, coefficient: float) -> Tensor:
-    """The block by the mean, that by both, −½ m (s_i P_jk + s_j P_ik), and coefficient · Dᵀ (A ⊗ B) D made symmetric."""
-    d = constant_size(by_mean)
+def elements(d: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(q,) row and column of each unique element of Σ (d, d), and of how many entries it is the value."""
     kind = symmetric(d)
-    positions = kind.positions(by_mean.device)
+    positions = kind.positions(like.device)
     multiplicity = kind.multiplicity(positions)
     assert multiplicity is not None
-    weight = multiplicity.to(by_mean.dtype)
-    i, j = positions // d, positions % d
-    p = d + kind.size
+    return positions // d, positions % d, multiplicity.to(like.dtype)
+
+
+def joined(by_mean: Tensor, cross: Tensor | None) -> Tensor:
+    """(*batch, d + q, d + q) of the blocks by the mean (*batch, d, d) and by both (*batch, q, d), if any; that by Σ is 0."""
+    d = constant_size(by_mean)
+    p = d + symmetric(d).size
     full = by_mean.new_zeros(*by_mean.shape[:-2], p, p)
     full[..., :d, :d] = by_mean
     if cross is not None:
+        full[..., d:, :d] = cross
+        full[..., :d, d:] = cross.mT
+    return full
+
+
+def _assembled(by_mean: Tensor, cross: Pair | None, by_matrix: Pair, coefficient: float) -> Tensor:
+    """The block by the mean, that by both, −½ m (s_i P_jk + s_j P_ik), and coefficient · Dᵀ (A ⊗ B) D made symmetric."""
+    d = constant_size(by_mean)
+    i, j, weight = elements(d, by_mean)
+    block = None
+    if cross is not None:
         s, P = cross
         block = -0.5 * weight[:, None] * (s[..., i, None] * P[..., j, :] + s[..., j, None] * P[..., i, :])
-        full[..., d:, :d] = block
-        full[..., :d, d:] = block.mT
+    full = joined(by_mean, block)
     A, B = by_matrix
     if not compiled.pairs(A, B, coefficient, full[..., d:, d:]):
         _write_pairs(A, B, coefficient * weight, (i, j), weight, full[..., d:, d:])

@@ -23,6 +23,7 @@ from mvnjac import memory
 from mvnjac.chains import Chains
 from mvnjac.coordinates import symmetric
 from mvnjac.incomplete import IncompleteResiduals
+from mvnjac.pairs import elements, joined
 
 #: bytes of the tables of patterns that are held at a time
 _TABLE_BYTES = 64 * 2**20
@@ -66,7 +67,16 @@ class PatternSums:
         """
         d, like = rows.d, rows.mean
         q = d * (d + 1) // 2
-        require_memory(rows, "the sums over patterns of missing entries", int(expected) + int(observed))
+        matrices = int(expected) + int(observed) + 2  # and what is read off them, beside its transpose
+        memory.require_work(
+            "the sums over patterns of missing entries",
+            (d + q, d + q),
+            like.dtype,
+            like.device,
+            matrices,
+            0,
+            "choose fewer variables, or products by matvec.",
+        )
         given = like.new_ones(rows.batch) if weights is None else weights.expand(rows.batch)
         basis = torch.eye(d, dtype=like.dtype, device=like.device) if basis is None else basis
         shapes: dict[str, tuple[int, ...]] = {"precision": (q,)}
@@ -86,20 +96,20 @@ class PatternSums:
     @property
     def fisher(self) -> Tensor:
         """(d + q, d + q) the Fisher information of all rows, over the unique elements of the mean and Σ."""
-        d, kind = self.d, symmetric(self.d)
-        result = self._with_mean(kind.unpack(self.tensors["precision"]), None)
+        d = self.d
+        result = joined(symmetric(d).unpack(self.tensors["precision"]), None)
         _scatter(self.tensors["expected"], 0.25, result[d:, d:])
         return result
 
     @property
     def hessian(self) -> Tensor:
         """(d + q, d + q) the sum of the rows' Hessians, likewise."""
-        d, kind, X = self.d, symmetric(self.d), self.tensors["cross"]
-        i, j, weight = _elements(d, X)
+        d, X = self.d, self.tensors["cross"]
+        i, j, weight = elements(d, X)
         places = _places(d, X.device)
         column = torch.arange(d, dtype=torch.long, device=X.device)
         cross = X[i[:, None], places[j][:, column]] + X[j[:, None], places[i][:, column]]
-        result = self._with_mean(-kind.unpack(self.tensors["precision"]), -0.5 * weight[:, None] * cross)
+        result = joined(-symmetric(d).unpack(self.tensors["precision"]), -0.5 * weight[:, None] * cross)
         both = self.tensors["observed"]
         _scatter(both + both.mT, -0.125, result[d:, d:])
         return result
@@ -109,24 +119,6 @@ class PatternSums:
         """(d,) and (d, d): the total score by the mean, and the full gradient ½ (Σ A − Σ w P) by Σ."""
         matrix = 0.5 * (self.tensors["second"] - self.tensors["precision"])
         return self.tensors["first"], symmetric(self.d).unpack(matrix)
-
-    def _with_mean(self, by_mean: Tensor, cross: Tensor | None) -> Tensor:
-        d, q = self.d, self.tensors["precision"].shape[0]
-        result = by_mean.new_zeros(d + q, d + q)
-        result[:d, :d] = by_mean
-        if cross is not None:
-            result[d:, :d] = cross
-            result[:d, d:] = cross.mT
-        return result
-
-
-def require_memory(rows: IncompleteResiduals, what: str, matrices: int) -> None:
-    """Raise MemoryLimitError if this many (q, q) matrices, the table of patterns and one result do not fit."""
-    d = rows.d
-    p = d * (d + 3) // 2
-    memory.require(
-        what, (matrices + 2, p, p), rows.mean.dtype, rows.mean.device, "choose fewer variables, or products by matvec."
-    )
 
 
 # --- tables of patterns ---------------------------------------------------------------------------------------------------
@@ -191,15 +183,6 @@ def _moments(a: Tensor, w: Tensor, pattern: Tensor, patterns: int, positions: Te
 # --- entries by pairs of unique elements ----------------------------------------------------------------------------------
 
 
-def _elements(d: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(q,) row and column of each unique element, and how many entries of the matrix it is."""
-    kind = symmetric(d)
-    positions = kind.positions(like.device)
-    multiplicity = kind.multiplicity(positions)
-    assert multiplicity is not None
-    return positions // d, positions % d, multiplicity.to(like.dtype)
-
-
 def _places(d: int, device: torch.device) -> Tensor:
     """(d, d) the number of the unique element that an entry is."""
     positions = symmetric(d).positions(device)
@@ -213,7 +196,7 @@ def _scatter(N: Tensor, factor: float, out: Tensor) -> None:
     """Write factor · m_ij m_kl (N_ik,jl + N_il,jk) into out (q, q), some rows (i, j) at a time; N (q, q) is symmetric."""
     q = len(out)
     d = round(((8 * q + 1) ** 0.5 - 1) / 2)
-    i, j, weight = _elements(d, N)
+    i, j, weight = elements(d, N)
     places, flat = _places(d, N.device), N.reshape(-1)
     for first in range(0, q, _ROWS):
         some = slice(first, first + _ROWS)
