@@ -142,7 +142,7 @@ print(peak() - before)
 def test_memory_is_linear_in_the_dimension() -> None:
     """n×d is 40 MB here and d×k 8 MB; d×d would be 20 GB."""
     used = int(subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, cwd=ROOT).stdout)
-    assert used < 0.2e9, f"{used / 1e6:.0f} MB"
+    assert used < 0.25e9, f"{used / 1e6:.0f} MB"
 
 
 def test_iterated_solution_is_of_minimum_norm() -> None:

@@ -30,12 +30,12 @@ class DenseFactor(Factor):
 
     def __init__(self, info: Tensor | None = None, **known: Tensor) -> None:
         self.info = info
-        self._given = frozenset(known)
+        self._given = tuple(known)
         self._views = dict(known)
         first = next(iter(known.values()))
         self.batch = batch_shape(first, 2)
         # The log-density whitens with whichever triangle is at hand; precision_tril alone is the reverse one.
-        self.whitens_forward = bool({"scale_tril", "inverse_scale_tril"} & self._given)
+        self.whitens_forward = "scale_tril" in known or "inverse_scale_tril" in known
 
     @property
     def d(self) -> int:

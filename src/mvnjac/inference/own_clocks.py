@@ -86,6 +86,7 @@ class OwnClocks:
     _drawn: dict[int, Tensor] = field(default_factory=dict, repr=False)
     _together: list[Tensor] = field(default_factory=list, repr=False)
     _laws: dict[Any, MultiplierLaw] = field(default_factory=dict, repr=False)
+    _statistics: dict[Any, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     # --- the process -------------------------------------------------------------------------------------------------
 
@@ -213,9 +214,13 @@ class OwnClocks:
 
     def lm_statistics(self, places: Sequence[int], trim: tuple[float, float]) -> tuple[Tensor, Tensor]:
         """How many rows are before a break, between these fractions, and its statistic: (G′,) as a quantile of χ²_k."""
-        group = self.group(places)
-        dates = dates_inside(group, trim)
-        return group.up_to[dates], lm_statistics(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
+        key = tuple(places), trim
+        if key not in self._statistics:
+            group = self.group(places)
+            dates = dates_inside(group, trim)
+            found = lm_statistics(group, group.sums.unsqueeze(-1), dates, trim).squeeze(-1)
+            self._statistics[key] = group.up_to[dates], found
+        return self._statistics[key]
 
     def critical_value(self, test: str, level: float, places: Sequence[int], trim: tuple[float, float]) -> float:
         """The statistic whose p-value is `level`."""

@@ -29,6 +29,8 @@ GOAL = 1e-8
 ENOUGH = 1e-6
 #: the same where rounding of the log-likelihood hides what is left
 _HIDDEN = 1e-5
+#: nearer than this to a maximum a step is judged by the score, which rounding leaves many more digits than the log-likelihood
+_NEAR = 1e-3
 #: no logarithm moves further in one step: no variance by more than e² at a time
 _LONGEST = 2.0
 #: steps that are remembered
@@ -122,10 +124,11 @@ def ascend(objective: Objective, most: int, watch: Callable[[int, Point], None])
         direction = memory.direction(point)
         if float(_free(point) @ direction) <= (10 * GOAL) ** 2 and point.score_ratio <= GOAL:
             return Ascent(point, iteration, None, objective.rounding(point.value))
-        following = _step(objective, point, direction)
+        following = _halving(objective, point, direction) or _step(objective, point, direction)
         if following is None and memory.changes:
             memory = _Memory(point.held)
-            following = _step(objective, point, memory.direction(point))
+            direction = memory.direction(point)
+            following = _halving(objective, point, direction) or _step(objective, point, direction)
         if following is None:
             stopped = "no step along the natural gradient raises the likelihood"
             return Ascent(point, iteration, stopped, objective.rounding(point.value), exhausted=True)
@@ -169,6 +172,21 @@ class _Memory:
         for (change, fall), share in zip(self.changes, reversed(shares), strict=True):
             direction = direction + change * (share - (fall @ direction) / (change @ fall))
         return direction
+
+
+def _halving(objective: Objective, start: Point, direction: Tensor) -> Point | None:
+    """Near a maximum: the point at the end of the whole step, if no more than half of the score is left there.
+
+    Where the information is nearly singular, differences of log-likelihoods drown in rounding long before the score does.
+    """
+    theta = start.theta + direction
+    if start.score_ratio > _NEAR or bool((theta < objective.lower).any()):
+        return None
+    try:
+        point = objective.at(theta)
+    except (NotPositiveDefiniteError, NotFiniteError):
+        return None
+    return point if point.score_ratio <= 0.5 * start.score_ratio else None
 
 
 def _step(objective: Objective, start: Point, direction: Tensor) -> Point | None:
