@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mvnjac
-from mvnjac.engines.sums_file import packed, unpacked
+from mvnjac.serialization import packed, unpacked
 from mvnjac.merging import Bundle, Totals, Tree, number
 from mvnjac.moments import Moments
 from mvnjac.passes import Survey

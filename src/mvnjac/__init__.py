@@ -10,6 +10,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from mvnjac._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mvnjac import distributed as distributed
     from mvnjac import distributions as distributions
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
     from mvnjac.log_prob import log_prob as log_prob
     from mvnjac.memory import use_huge_pages as use_huge_pages
     from mvnjac.model_file import load as load
-
-__version__ = "0.1.0.dev0"
 
 _HOMES = {
     "jacobian": "jacobian",

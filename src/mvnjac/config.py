@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 import torch
 
-from mvnjac import __version__, kernels, memory
+from mvnjac import kernels, memory
+from mvnjac._version import __version__
 from mvnjac.kernels import cuda
 
 

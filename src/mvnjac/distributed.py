@@ -17,13 +17,13 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from mvnjac.covariance.base import Covariance
-from mvnjac.engines.sums_file import made, taken
 from mvnjac.errors import ArgumentError, MvnjacError
 from mvnjac.gaussian import Gaussian
 from mvnjac.information import hessian_from
 from mvnjac.merging import Bundle
 from mvnjac.operators import FisherInformation, Hessian
 from mvnjac.score_sums import ScoreSums
+from mvnjac.serialization import made, taken
 from mvnjac.whitened import Sums
 
 Group = dist.ProcessGroup

@@ -26,7 +26,6 @@ from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.everyday import Everyday, everyday, watched
 from mvnjac.explanation import explained
 from mvnjac.linear_operators import linear_operator
-from mvnjac.log_prob import log_density
 from mvnjac.many import Many
 from mvnjac.model import Model
 from mvnjac.names import NamesArgument
@@ -160,7 +159,7 @@ class Jacobian:
         """The log-density of each row."""
         at_once = self._at_once
         quick = at_once.log_prob() if at_once is not None else None
-        return quick if quick is not None else log_density(self._model, self._derivatives.rows)
+        return quick if quick is not None else self._model.log_prob(self._derivatives.rows)
 
     @overload
     def __getitem__(self, key: str) -> Tensor: ...

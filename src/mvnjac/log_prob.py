@@ -22,7 +22,6 @@ from torch import Size, Tensor
 from torch.autograd import Function
 from torch.distributions import Distribution
 
-from mvnjac.allocation import guarded
 from mvnjac.arithmetic import at_hand, concrete, nan_where, recorded, savable, tracked, transforming
 from mvnjac.batches import batch_shape, broadcast
 from mvnjac.covariance.base import Covariance
@@ -89,14 +88,14 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     """The log-density of the rows of x, with the closed forms as its derivatives."""
     x = model.flat(x)
     if not tracked(x, *model.given()):
-        return log_density(model, model.residuals(x))
+        return model.log_prob(model.residuals(x))
     mean, covariance = model.covariance.evaluated()  # what leads from θ to them is the user's, and differentiates as it is
     if covariance is not model.covariance:
         given = model.mean if mean is None else mean
         twin = Model(model.function, given, covariance, model.names, model.precision, model.check, missing=model.missing)
         return evaluate(twin, x)
     if recorded() and not _compiles_rules(x, *model.given()):
-        return _with_nan_derivatives(log_density(model, model.residuals(x)))
+        return _with_nan_derivatives(model.log_prob(model.residuals(x)))
     model.check_shape(x)
     by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # the mean alone has no use for the sums
     if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
@@ -119,19 +118,12 @@ def _compiles_rules(*tensors: Tensor) -> bool:
     return graph and torch.compiler.is_compiling() and not (transforming() or torch.compiler.is_exporting())
 
 
-@guarded("log_prob", "take fewer rows at a time.")
-def log_density(model: Model, rows: Residuals) -> Tensor:
-    """The rows' log-density in the dtype of the results, by arithmetic as given."""
-    with model.arithmetic():
-        return rows.log_prob.to(model.dtype)
-
-
 def foreseeing(model: Model, x: Tensor, rows: Residuals) -> Tensor:
     """The log-density; and, where that is little beside it, what the gradient of its sum or mean needs, from the same pass."""
     with model.arithmetic():
         both = Derivatives(model, rows, batch_shape(x, 1)).squares_and_sums()
         if both is None:
-            return log_density(model, rows)
+            return model.log_prob(rows)
         squares, sums = both
         model.foreseen = Snapshot([x, *model.given()]), sums
         return rows.log_prob_of(squares).to(model.dtype)
@@ -153,7 +145,7 @@ class TracedLogProb(Function):
     def forward(model: Model, x: Tensor, *given: Tensor) -> Tensor:
         model = model.at(given[0], given[1:])
         rows = model.residuals(x)
-        return foreseeing(model, x, rows) if model.foresees else log_density(model, rows)
+        return foreseeing(model, x, rows) if model.foresees else model.log_prob(rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

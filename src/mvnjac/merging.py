@@ -13,6 +13,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from mvnjac.serialization import stored_as
+
 
 class Mergeable(Protocol):
     """What stands for some rows, and can be merged with what stands for others."""
@@ -49,6 +51,7 @@ class Tree(Generic[M]):
         return len(self._nodes)
 
 
+@stored_as("totals")
 @dataclass(frozen=True)
 class Totals:
     """Plain sums over rows, by name: tensors that are added."""
@@ -63,6 +66,7 @@ class Totals:
         return self.tensors[name]
 
 
+@stored_as("bundle")
 @dataclass(frozen=True)
 class Bundle:
     """Several kinds of sums over the same rows."""

@@ -11,6 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac import model_arguments
+from mvnjac.allocation import guarded
 from mvnjac.arithmetic import as_given, below, concrete, savable, tracked, unsavable
 from mvnjac.batches import narrow, stacked
 from mvnjac.coordinates import Coordinates, vector
@@ -119,6 +120,12 @@ class Model:
         if observed is None:
             return Residuals(x, mean, factor)
         return IncompleteResiduals(x, mean, self._working_covariance(keep), factor, observed)
+
+    @guarded("log_prob", "take fewer rows at a time.")
+    def log_prob(self, rows: Residuals) -> Tensor:
+        """The rows' log-density in the dtype of the results, by arithmetic as given."""
+        with self.arithmetic():
+            return rows.log_prob.to(self.dtype)
 
     def rows_observing(self, observed: Tensor) -> Residuals:
         """Rows of which nothing but the observed entries (..., d) is known."""

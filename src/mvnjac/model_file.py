@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mvnjac._version import __version__
 from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.block_diagonal import BlockDiagonal
@@ -63,7 +64,7 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     covariance, model = gaussian.covariance, gaussian._model
     tensors = {_MEAN: gaussian.mean, **covariance.parameters}
     metadata = {
-        "mvnjac": _version(),
+        "mvnjac": __version__,
         "structure": json.dumps(_form(covariance)),
         "names": json.dumps(model.naming.argument),
         "missing": model.missing or "",
@@ -95,7 +96,7 @@ def read(path: Path) -> Gaussian:
     except (KeyError, TypeError, ValueError) as error:
         raise TableError(
             f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "
-            f"{metadata.get('mvnjac', '(unknown)')}, this is {_version()}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
+            f"{metadata.get('mvnjac', '(unknown)')}, this is {__version__}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
         ) from error
     gaussian._model.check_parameters()
     return gaussian
@@ -128,9 +129,3 @@ def _structure(form: Any, tensors: dict[str, Tensor]) -> Covariance:
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         blocks.append(_structure(inner, own))
     return BlockDiagonal(blocks, form["sizes"])
-
-
-def _version() -> str:
-    from mvnjac import __version__
-
-    return __version__

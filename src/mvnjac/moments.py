@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from mvnjac.merging import Tree
+from mvnjac.serialization import stored_as
 
 
+@stored_as("moments")
 @dataclass(frozen=True)
 class Moments:
     """The moments of rows, seen from an origin.

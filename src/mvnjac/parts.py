@@ -8,9 +8,9 @@ from typing import Any
 
 from mvnjac.engines.manifest import Journal, claimed, clear
 from mvnjac.engines.run import Run
-from mvnjac.engines.unit import Result
+from mvnjac.engines.unit import Result, digest
 from mvnjac.estimates import Data, Request, prepared
-from mvnjac.provenance import digest, input_files, versions
+from mvnjac.provenance import input_files, versions
 from mvnjac.score_jobs import Density, Part, schema_of
 from mvnjac.scores import Written
 from mvnjac.tables.base import Source

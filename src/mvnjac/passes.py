@@ -20,7 +20,8 @@ from mvnjac.engines.unit import Job, Result, Unit
 from mvnjac.errors import MvnjacError, NotIdentifiedError
 from mvnjac.gaussian import Gaussian
 from mvnjac.merging import Totals, Tree
-from mvnjac.sample import Gathering, Sample
+from mvnjac.sample import Density, Gathering, Sample
+from mvnjac.serialization import stored_as
 
 if TYPE_CHECKING:
     from mvnjac.estimates import Data
@@ -33,9 +34,10 @@ _EACH = 256
 #: under which name the log-likelihood stands beside the gradients
 VALUE = "log_likelihood"
 #: (density, its parameters, origin, units) → the log-likelihood of all rows (x − origin) / units, and its gradients
-Pass = Callable[[Gaussian, Sequence[str], Tensor, Tensor], tuple[float, dict[str, Tensor]]]
+Pass = Callable[[Density, Sequence[str], Tensor, Tensor], tuple[float, dict[str, Tensor]]]
 
 
+@stored_as("thinned_rows")
 class Some(Gathering):
     """Rows pattern by pattern, of which some can be left out."""
 
@@ -57,6 +59,7 @@ class Some(Gathering):
         return len(self._patterns)
 
 
+@stored_as("pilot_sample")
 class Survey:
     """Rows as they come: some of them, pattern by pattern, and a few numbers about all of them.
 
@@ -145,7 +148,7 @@ class StandIn(Sample):
     def together(self) -> Tensor:
         return self.survey.together
 
-    def totals(self, gaussian: Gaussian, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
+    def totals(self, gaussian: Density, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
         return self.over_rows(gaussian, names, self.origin, self.units)
 
     def held(self) -> Sample:

@@ -12,19 +12,43 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from mvnjac.moments import Moments, root
 from mvnjac.patterns import rows_of_patterns
-
-if TYPE_CHECKING:
-    from mvnjac.gaussian import Gaussian
+from mvnjac.serialization import stored_as
 
 #: rows that are looked at together
 _ROWS = 8192
+
+
+class Scores(Protocol):
+    """The log-density of some rows, and its derivatives."""
+
+    @property
+    def log_prob(self) -> Tensor:
+        """(m,)."""
+
+    def sum(self, weights: Tensor | None = None, wrt: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The weighted totals of the derivatives, by parameter."""
+
+
+class Density(Protocol):
+    """What a sample is evaluated by."""
+
+    @property
+    def mean(self) -> Tensor:
+        """(d,)."""
+
+    @property
+    def covariance(self) -> Any:
+        """The structure of Σ."""
+
+    def jacobian(self, x: Tensor) -> Scores:
+        """The scores of rows x (m, d)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +154,7 @@ class Sample:
         seen = self.observed.to(self.rows)
         return seen.mT @ (self.multiplicity.unsqueeze(-1) * seen)
 
-    def totals(self, gaussian: Gaussian, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
+    def totals(self, gaussian: Density, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
         """The log-likelihood of all observations about the origin, and its gradients by these parameters."""
         J = gaussian.jacobian(self.rows)
         return float((self.weights * J.log_prob).sum()), J.sum(weights=self.weights, wrt=names)
@@ -162,6 +186,7 @@ class Sample:
         return (self.scaled_rows * self.scaled_rows).sum(0)
 
 
+@stored_as("gathered_rows")
 class Gathering:
     """Rows as they come, pattern by pattern; what was gathered elsewhere is merged."""
 
@@ -230,6 +255,7 @@ class Gathering:
         return sample
 
 
+@stored_as("pattern")
 class Pattern:
     """The observed entries of rows that observe the same: the rows themselves, and their moments once there are more than 2d."""
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from mvnjac import memory
 from mvnjac.covariance.base import Covariance
 from mvnjac.engines.folder import Folder
-from mvnjac.engines.sums_file import mapped
 from mvnjac.engines.unit import File, Job, Result, Unit
 from mvnjac.estimates import Data
 from mvnjac.gaussian import Gaussian
 from mvnjac.jacobian import Jacobian
 from mvnjac.merging import Bundle, Tree
 from mvnjac.score_sums import ScoreSums
+from mvnjac.serialization import mapped
 from mvnjac.tables.base import Sink, Source, sink_format
 from mvnjac.tables.rows import Rows
 

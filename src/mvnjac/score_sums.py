@@ -20,7 +20,6 @@ from mvnjac.covariance.factor import DenseFactor
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.derivatives import Derivatives
 from mvnjac.gaussian import Gaussian
-from mvnjac.log_prob import log_density
 from mvnjac.merging import Bundle, Totals, number
 from mvnjac.selection import Selection
 from mvnjac.squares import sums_of_squares
@@ -109,7 +108,7 @@ class ScoreSums:
     def _main(self, derivatives: Derivatives) -> Sums | Totals:
         if self._whitened:
             return Sums.of([(derivatives.rows, None)], self._model.batch)
-        likelihood = log_density(self._model, derivatives.rows).sum()
+        likelihood = self._model.log_prob(derivatives.rows).sum()
         names = [part.name for part in self._selection.parts]
         totals = derivatives.totals(names, None, [Size()] * len(names))
         numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}

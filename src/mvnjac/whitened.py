@@ -14,14 +14,15 @@ from torch import Size, Tensor
 
 from mvnjac.batches import RowLayout
 from mvnjac.covariance.factor import DenseFactor
-from mvnjac.covariance.natural import Natural
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError
 from mvnjac.kernels import compiled
 from mvnjac.products import add_symmetric_product
 from mvnjac.residuals import Residuals
+from mvnjac.serialization import stored_as
 
 
+@stored_as("whitened_moments")
 @dataclass
 class Sums:
     """n = Σ w (*own), s = Σ w z (*own, d) and S = Σ w z zᵀ (*own, d, d) of whitened residuals."""
@@ -109,8 +110,8 @@ class Whitening:
             if not own:
                 continue
             K = K + owner.differential(self.factor, own)
-            if issubclass(owner, Natural):
-                m = m + owner.mean_differential(self.factor, self.mean, own)
+            moved = owner.mean_differential(self.factor, self.mean, own)
+            m = m if moved is None else m + moved
         return m, K
 
     def gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
@@ -119,10 +120,8 @@ class Whitening:
         if "mean" in self.names:
             result["mean"] = self.factor.up(g.unsqueeze(-1)).squeeze(-1)
         for owner in self.owners:
-            gradients = owner.adjoint(self.factor, M)
-            if issubclass(owner, Natural):
-                gradients = added(gradients, owner.mean_adjoint(self.factor, self.mean, g))
-            result |= self.projected(owner, gradients)
+            by_mean = owner.mean_adjoint(self.factor, self.mean, g)
+            result |= self.projected(owner, added(owner.adjoint(self.factor, M), by_mean))
         return result
 
     def projected(self, owner: type[DenseParametrisation], gradients: Values) -> dict[str, Tensor]:
@@ -153,10 +152,7 @@ class Whitening:
         result = {"mean": (self.factor.scale_tril @ m.unsqueeze(-1)).squeeze(-1)} if "mean" in self.names else {}
         for owner in self.owners:
             change = owner.inverse_differential(self.factor, 0.5 * (K + K.mT))
-            if issubclass(owner, Natural):
-                moved = self.factor.up(m.unsqueeze(-1)) - 2 * change["natural_matrix"] @ self.mean.unsqueeze(-1)
-                change["natural_location"] = moved.squeeze(-1)
-            result |= change
+            result |= change | owner.inverse_mean_differential(self.factor, self.mean, m, change)
         return result
 
     def inverse_gradients(self, gradients: Values) -> tuple[Tensor, Tensor]:
@@ -166,9 +162,9 @@ class Whitening:
             g = (self.factor.scale_tril.mT @ gradients["mean"].unsqueeze(-1)).squeeze(-1)
         for owner in self.owners:
             M = owner.inverse_adjoint(self.factor, gradients)
-            if issubclass(owner, Natural):
-                g = self.factor.down(gradients["natural_location"].unsqueeze(-1)).squeeze(-1)
-                M = M - g.unsqueeze(-1) @ self.factor.down(self.mean.unsqueeze(-1)).mT
+            by_mean = owner.inverse_mean_adjoint(self.factor, self.mean, gradients)
+            if by_mean is not None:
+                g, M = by_mean[0], M + by_mean[1]
         return g, M
 
     @staticmethod

@@ -55,7 +55,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from mvnjac import __version__
+        from mvnjac._version import __version__
 
         print(f"mvnjac {__version__}")
         raise typer.Exit

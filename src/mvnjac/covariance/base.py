@@ -220,6 +220,10 @@ class Covariance(Estimable, ABC):
         shapes = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({shapes}, dtype={self.dtype})"
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells it from others: its class and shapes, and its numbers."""
+        return {"structure": repr(self), "parameters": self.parameters}
+
     def _check_shapes(self) -> None:
         name, d = type(self).__name__, self.dimension
         for key, value in self.parameters.items():

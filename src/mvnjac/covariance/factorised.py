@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Size, Tensor
@@ -13,7 +13,28 @@ from mvnjac.batches import RowLayout
 
 if TYPE_CHECKING:
     from mvnjac.covariance.factor import DenseFactor
-    from mvnjac.residuals import Residuals
+
+
+class Rows(Protocol):
+    """Complete rows x (n, d) of one density with the mean (d,), of which no derivative is followed.
+
+    Attributes:
+        batch: (n,); d: the number of variables.
+    """
+
+    mean: Tensor
+    batch: Size
+
+    @property
+    def x(self) -> Tensor:
+        """(n, d)."""
+
+    @property
+    def d(self) -> int:
+        """The number of variables."""
+
+    def kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What is computed from the rows once."""
 
 
 class Factor(ABC):
@@ -62,11 +83,11 @@ class Factor(ABC):
         """a for each row of z = `whiten(r)`, where that `unwhitens`; `out` as in `solve`."""
         raise NotImplementedError(f"{type(self).__name__} solves with r")
 
-    def squares(self, rows: Residuals) -> Tensor | None:
+    def squares(self, rows: Rows) -> Tensor | None:
         """(n) ‖z‖² of rows that are `everyday`, where the structure has a better way than z itself; else None."""
         return None
 
-    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
+    def squares_and_totals(self, rows: Rows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
         """The same, and the (weighted) sums of the scores by the mean and all parameters, from one pass; else None."""
         return None
 

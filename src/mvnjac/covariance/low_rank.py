@@ -13,14 +13,13 @@ from mvnjac.arithmetic import constant_size, tracked
 from mvnjac.batches import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.blocks import Block, Entrywise, Outer
 from mvnjac.coordinates import Coordinates, vector
-from mvnjac.covariance import checks, factor_analysis
+from mvnjac.covariance import checks, factor_analysis, variable_blocks
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.factor import DenseFactor, cholesky, solve_rows
-from mvnjac.covariance.factorised import Factor
+from mvnjac.covariance.factorised import Factor, Rows
 from mvnjac.covariance.samples import BadInput, Maker
-from mvnjac.covariance.variable_blocks import VariableBlocks
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.residuals import Residuals
 
@@ -120,11 +119,33 @@ class LowRankFactor(Factor):
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         return self.unwhiten(self.whiten(rows, layout), layout, out)
 
-    def squares(self, rows: Residuals) -> Tensor:
-        return VariableBlocks(rows, self).squares()
+    def squares(self, rows: Rows) -> Tensor:
+        estimate = self._estimate_of(rows)
+        squares = (estimate * estimate).sum(-1)
+        variable_blocks.add_squares(rows.x, rows.mean, self.root, self.loading, estimate, squares)
+        return squares
 
-    def squares_and_totals(self, rows: Residuals, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        return VariableBlocks(rows, self).squares_and_totals(weights)
+    def squares_and_totals(self, rows: Rows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        estimate = self._estimate_of(rows)
+        squares, count = (estimate * estimate).sum(-1), len(estimate) if weights is None else weights.sum()
+        by_mean, by_diag, by_factor = variable_blocks.residual_sums(
+            rows.x, rows.mean, self.root, self.loading, estimate, squares, weights
+        )
+        totals = {
+            "mean": by_mean / self.root,
+            "cov_factor": by_factor / self.root.unsqueeze(-1) - count * self.precision_factor,
+            "cov_diag": 0.5 * (by_diag / self.cov_diag - count * self.precision_diag),
+        }
+        return squares, totals
+
+    def _estimate_of(self, rows: Rows) -> Tensor:
+        """(n, k) ŵ, once for value and totals."""
+
+        def compute() -> Tensor:
+            projections = variable_blocks.projections(rows.x, rows.mean, self.root, self.loading)
+            return self.estimate(projections, RowLayout(rows.batch, self.batch))
+
+        return rows.kept("estimate", compute)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:

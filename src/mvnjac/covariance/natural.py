@@ -39,8 +39,6 @@ class Natural(DenseParametrisation):
             return _times(P, mean)
         return -0.5 * P
 
-    # By η₁ and η₂ the mean moves with Σ: `differential` is that of Σ alone, and `mean_differential` what goes with it.
-
     @classmethod
     def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
         if "natural_matrix" not in v:
@@ -63,7 +61,6 @@ class Natural(DenseParametrisation):
 
     @classmethod
     def mean_adjoint(cls, factor: DenseFactor, mean: Tensor, g: Tensor) -> dict[str, Tensor]:
-        """What a gradient g by m adds."""
         by_location = _times(factor.scale_tril, g)
         by_matrix = by_location.unsqueeze(-1) * mean.unsqueeze(-2)
         return {"natural_location": by_location, "natural_matrix": twice_symmetric(by_matrix)}
@@ -75,6 +72,15 @@ class Natural(DenseParametrisation):
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
         return 0.5 * factor.whiten_matrix(gradients["natural_matrix"])
+
+    @classmethod
+    def inverse_mean_differential(cls, factor: DenseFactor, mean: Tensor, m: Tensor, v: Values) -> dict[str, Tensor]:
+        return {"natural_location": factor.up(m.unsqueeze(-1)).squeeze(-1) - 2 * _times(v["natural_matrix"], mean)}
+
+    @classmethod
+    def inverse_mean_adjoint(cls, factor: DenseFactor, mean: Tensor, gradients: Values) -> tuple[Tensor, Tensor]:
+        g, z = (factor.down(t.unsqueeze(-1)) for t in (gradients["natural_location"], mean))
+        return g.squeeze(-1), -g @ z.mT
 
 
 def _times(A: Tensor, x: Tensor) -> Tensor:

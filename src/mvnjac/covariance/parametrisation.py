@@ -75,3 +75,25 @@ class DenseParametrisation(ABC):
     @abstractmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
         """The M (up to its symmetric part) that has these full gradients."""
+
+    # Of parameters by which the mean moves with Σ, `differential` is that of Σ alone, and these are what goes with it.
+
+    @classmethod
+    def mean_differential(cls, factor: DenseFactor, mean: Tensor, v: Values) -> Tensor | None:
+        """The m of the change v; None where these parameters leave the mean alone."""
+        return None
+
+    @classmethod
+    def mean_adjoint(cls, factor: DenseFactor, mean: Tensor, g: Tensor) -> dict[str, Tensor]:
+        """What a gradient g by m adds to the full gradients."""
+        return {}
+
+    @classmethod
+    def inverse_mean_differential(cls, factor: DenseFactor, mean: Tensor, m: Tensor, v: Values) -> dict[str, Tensor]:
+        """The change of the parameters that m is, beside the change v by which Σ moves."""
+        return {}
+
+    @classmethod
+    def inverse_mean_adjoint(cls, factor: DenseFactor, mean: Tensor, gradients: Values) -> tuple[Tensor, Tensor] | None:
+        """The gradient g by m that is in these full gradients, and what M it adds to that of `inverse_adjoint`."""
+        return None

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mvnjac.engines.folder import Folder
-from mvnjac.engines.sums_file import packed, unpacked
 from mvnjac.engines.unit import File, Result
 from mvnjac.errors import MvnjacError, TableError, UsageError
+from mvnjac.serialization import packed, unpacked
 from mvnjac.tables.storage import child, entries, entry
 from mvnjac.words import counted
 

@@ -10,7 +10,6 @@ from mvnjac.engines.engine import Engine
 from mvnjac.engines.kept import Kept
 from mvnjac.engines.local import Local
 from mvnjac.engines.unit import Job, Result
-from mvnjac.provenance import described
 from mvnjac.tables.slices import Slice
 
 
@@ -46,4 +45,4 @@ class Run:
         total = None if None in sizes else sum(size or 0 for size in sizes)
         if self.kept is None or record is not None or engine is not None:
             return driven(record or (lambda result: None), known)
-        return self.kept.run(described(job), len(slices), driven)
+        return self.kept.run(job.fingerprint(), len(slices), driven)

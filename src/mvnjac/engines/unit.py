@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
+import hashlib
 import pickle
 import platform
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +64,37 @@ class Job(ABC):
     @abstractmethod
     def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
         """Do the unit; `told` hears of so many rows more."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What it does with the rows that it is given, as JSON: its fields but for `data`, which is said elsewhere; tensors by their
+        digests, and what has a `fingerprint` of its own by that."""
+        return {"job": type(self).__name__, **_fields(self)}
+
+
+def digest(tensors: Mapping[str, Any]) -> str:
+    """The SHA-256 of some tensors, bit by bit."""
+    sha = hashlib.sha256()
+    for name, value in tensors.items():
+        sha.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(value) if field.name != "data"]
+    return {name: _described(getattr(value, name)) for name in names}
+
+
+def _described(value: Any) -> Any:
+    if hasattr(value, "fingerprint"):
+        return _described(value.fingerprint())
+    if isinstance(value, Mapping):
+        return {name: _described(each) for name, each in value.items()}
+    if dataclasses.is_dataclass(value):
+        return _fields(value)
+    if hasattr(value, "detach"):
+        return digest({"": value})
+    return list(value) if isinstance(value, tuple) else value
 
 
 class Packed:

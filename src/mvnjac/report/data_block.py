@@ -7,6 +7,7 @@ import json
 import math
 from typing import Any
 
+from mvnjac._version import __version__
 from mvnjac.report.attempts import Unavailable
 from mvnjac.report.content import Content
 from mvnjac.report.course import LEVEL, Break, Cusum
@@ -23,8 +24,6 @@ def data_block(content: Content) -> Markup:
 
 
 def _record(content: Content) -> dict[str, Any]:
-    from mvnjac import __version__
-
     data, table = content.data, content.parameters
     rows = zip(table.names, *table.columns.values(), strict=True)
     headings = ["parameter", *(heading.replace(" ", "_") for heading in table.columns)]

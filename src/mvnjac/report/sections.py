@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mvnjac._version import __version__
 from mvnjac.report import panels_of_data, panels_of_time
 from mvnjac.report.attempts import Unavailable
 from mvnjac.report.content import Content
@@ -142,8 +143,6 @@ def _parameters_heading(content: Content) -> str:
 
 def closing(content: Content) -> Markup:
     """The last line."""
-    from mvnjac import __version__
-
     total = content.total
     return tag(
         "p",

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mvnjac.merging import Bundle, Totals
-from mvnjac.moments import Moments
-from mvnjac.passes import Some, Survey
-from mvnjac.sample import Gathering, Pattern
-from mvnjac.whitened import Sums
+_kinds: dict[str, type] = {}
+_tags: dict[type, str] = {}
+C = TypeVar("C", bound=type)
 
-_KINDS = {cls.__name__: cls for cls in (Bundle, Totals, Sums, Moments, Gathering, Pattern, Some, Survey)}
+
+def stored_as(tag: str) -> Callable[[C], C]:
+    """Lets a class of sums be stored, under a tag that stands in files: what is stored is its instances' `vars`."""
+
+    def register(cls: C) -> C:
+        _kinds[tag], _tags[cls] = cls, tag
+        return cls
+
+    return register
 
 
 def packed(sums: Any) -> bytes:
-    """None, totals, sums of residuals, moments, bundles of these, and gathered rows.
+    """Numbers, tensors, sequences and mappings of these, and instances of classes that are `stored_as` something.
 
     What lies in memory column after column is so again afterwards: in which order rows are added is part of a sum's rounding.
     """
@@ -59,7 +65,7 @@ def taken(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [taken(each, tensors) for each in value]
     if isinstance(value, Mapping):
         return {"items": [[taken(key, tensors), taken(each, tensors)] for key, each in value.items()]}
-    return {"kind": type(value).__name__, "fields": {name: taken(each, tensors) for name, each in vars(value).items()}}
+    return {"kind": _tags[type(value)], "fields": {name: taken(each, tensors) for name, each in vars(value).items()}}
 
 
 def made(form: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -72,8 +78,8 @@ def made(form: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[form["tensor"]]
     if "items" in form:
         return {tuple(key) if isinstance(key, list) else key: made(each, tensors) for key, each in form["items"]}
-    cls = _KINDS[form["kind"]]
-    sums = cls.__new__(cls)
+    cls = _kinds[form["kind"]]
+    sums: Any = object.__new__(cls)
     vars(sums).update({name: made(each, tensors) for name, each in form["fields"].items()})
     return sums
 
