@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mvnjac
-from mvnjac.serialization import packed, unpacked
 from mvnjac.merging import Bundle, Totals, Tree, number
 from mvnjac.moments import Moments
 from mvnjac.passes import Survey
 from mvnjac.sample import Gathering
 from mvnjac.score_sums import ScoreSums
+from mvnjac.serialization import packed, unpacked
 from mvnjac.squares import _of_block, sums_of_squares
 from tests.tolerance import assert_close
 

@@ -12,54 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
 
 from mvnjac import kernels, planner
+from mvnjac.arithmetic import plain, watched
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE, cuda
 from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.many import Many, ManyOnDevice
-
-_tracing_state = torch._C._get_tracing_state
-_functorch_level = torch._C._functorch.maybe_current_level
-_modes = torch._C._len_torch_dispatch_stack
-_function_modes = torch._C._len_torch_function_stack
-
-
-def watched() -> bool:
-    """Whether a transform, a compiler, a tracer or a mode of torch is active: then not even plain tensors are what they seem."""
-    return (
-        torch.compiler.is_compiling()
-        or _tracing_state() is not None
-        or _functorch_level() is not None
-        or forward_ad._current_level >= 0
-        or _modes() > 0
-        or (_function_modes() > 0 and not _only_a_default_device())
-    )
-
-
-def _only_a_default_device() -> bool:
-    """Whether torch's modes for functions say no more than where tensors are made that name no device: all of ours name one."""
-    return all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
-
-
-def plain(t: Tensor, dtype: torch.dtype, graph: bool = False, anywhere: bool = False) -> bool:
-    """Whether these are contiguous numbers in CPU memory, wrapped by nothing.
-
-    graph: they may carry one; anywhere: they may be on any device, with any strides.
-    """
-    return (
-        (type(t) is Tensor or (graph and type(t) is torch.nn.Parameter))
-        and t.dtype is dtype
-        and t.layout is torch.strided
-        and (anywhere or (t.is_cpu and t.is_contiguous()))
-        and not t.is_neg()
-        and (graph or not t.requires_grad)
-        and not t.is_inference()
-    )
 
 
 class Prepared:

@@ -18,12 +18,12 @@ from torch.distributions import Distribution
 
 from mvnjac import arguments, memory
 from mvnjac.allocation import guarded
-from mvnjac.arithmetic import intercepted
+from mvnjac.arithmetic import intercepted, watched
 from mvnjac.batches import batch_shape
 from mvnjac.covariance.base import Covariance
 from mvnjac.derivatives import Derivatives
 from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.everyday import Everyday, everyday, watched
+from mvnjac.everyday import Everyday, everyday
 from mvnjac.explanation import explained
 from mvnjac.linear_operators import linear_operator
 from mvnjac.many import Many

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mvnjac import kernels, planner
+from mvnjac.arithmetic import plain, watched
 from mvnjac.covariance.checks import SYMMETRY
 from mvnjac.kernels import ITEMSIZE, cuda
 from mvnjac.kernels.addresses import address, address_or_zero
@@ -27,9 +28,13 @@ class Many:
         self._ready: dict[str, Tensor] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from mvnjac.everyday import everyday
+        return _remade, (type(self), self.x, self.mean, self.covariance)
 
-        return everyday, (self.x, self.mean, self.covariance)
+    @property
+    def serves(self) -> bool:
+        """Whether the kernel takes these tensors, of which the shapes are known to fit."""
+        tensors, dtype = (self.x, self.mean, self.covariance), self.mean.dtype
+        return kernels.native is not None and dtype in ITEMSIZE and all(plain(t, dtype) for t in tensors) and not watched()
 
     def changed(self) -> str | None:
         """What was changed in place since the numbers were looked at."""
@@ -84,9 +89,13 @@ class ManyOnDevice(Many):
         self._unseen = check
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from mvnjac.everyday import everyday
+        return _remade, (type(self), self.x, self.mean, self.covariance, self._unseen)
 
-        return everyday, (self.x, self.mean, self.covariance, True, self._unseen)
+    @property
+    def serves(self) -> bool:
+        tensors, dtype = (self.x, self.mean, self.covariance), self.mean.dtype
+        plainly = dtype in ITEMSIZE and all(plain(t, dtype, anywhere=True) for t in tensors)
+        return plainly and cuda.available(*tensors) and not watched()
 
     def evaluate(self, gradients: bool = True) -> bool:
         """All results, those by Σ where wanted; False where a row has no density. Not looked at, such a row is NaN."""
@@ -100,3 +109,9 @@ class ManyOnDevice(Many):
         if values.gradient is not None:
             self._ready["covariance_matrix"] = values.gradient
         return True
+
+
+def _remade(kind: type[Many], *arguments: Any) -> Many | None:
+    """A copy, evaluated anew; None where no kernel serves it, since it may have come to another device or another machine."""
+    many = kind(*arguments)
+    return many if many.serves and many.evaluate() else None

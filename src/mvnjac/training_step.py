@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from mvnjac import planner
-from mvnjac.arithmetic import tracked
-from mvnjac.everyday import Everyday, Prepared, factorised, plain, watched
+from mvnjac.arithmetic import plain, tracked, watched
+from mvnjac.everyday import Everyday, Prepared, factorised
 
 #: (which of x, mean and Σ, weights, x, mean, Σ) → the gradients by these
 General = Callable[..., tuple[Tensor | None, ...]]

@@ -37,8 +37,7 @@ class Bands(Coordinates):
         return positions // self.d + positions % self.d < self.d
 
     def project(self, full: Tensor) -> Tensor:
-        k, j = (torch.arange(length, dtype=torch.long, device=full.device) for length in self.shape)
-        return torch.where(k.unsqueeze(-1) + j < self.d, full, 0)
+        return without_padding(full)
 
     def pack(self, full: Tensor) -> Tensor:
         return torch.cat([full[..., k, :length] for k, length in enumerate(self._lengths())], -1)
@@ -64,6 +63,12 @@ class Bands(Coordinates):
         row, column = max(index), min(index)  # the same element under either name
         k = row - column
         return sum(self._lengths()[:k]) + column if k <= self.bandwidth else None
+
+
+def without_padding(bands: Tensor) -> Tensor:
+    """These bands, with 0 where they go beyond the matrix."""
+    k, j = (torch.arange(length, dtype=torch.long, device=bands.device) for length in bands.shape[-2:])
+    return torch.where(k.unsqueeze(-1) + j < bands.shape[-1], bands, 0)
 
 
 def banded_product(bands: Tensor, rows: Tensor) -> Tensor:

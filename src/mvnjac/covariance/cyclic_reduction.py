@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mvnjac.covariance.bands import Bands
+from mvnjac.covariance.bands import without_padding
 from mvnjac.covariance.factor import cholesky, inverse_triangle, solve_rows
 from mvnjac.covariance.padding import pad
 
@@ -137,7 +137,7 @@ def _blocks(bands: Tensor) -> tuple[Tensor, Tensor]:
     """
     b, d = bands.shape[-2] - 1, bands.shape[-1]
     s = max(b, 1)
-    used = Bands(b, d).project(bands)
+    used = without_padding(bands)
     rest = -d % s
     continued = torch.cat([pad(used[..., :1, :], (0, rest), value=1.0), pad(used[..., 1:, :], (0, rest))], -2)
     columns = pad(continued.unflatten(-1, (-1, s)).movedim(-3, -1), (0, 2 * s - b))
@@ -151,7 +151,7 @@ def _unblocked(diagonal: Tensor, lower: Tensor, b: int, d: int) -> Tensor:
     s, count = diagonal.shape[-1], diagonal.shape[-3]
     tall = torch.cat([diagonal, _window(lower, 1, count)], -2)
     columns = pad(tall.mT.flatten(-2), (0, s)).unflatten(-1, (s, 2 * s + 1))[..., : b + 1]
-    return Bands(b, d).project(columns.movedim(-1, -3).flatten(-2)[..., :d])
+    return without_padding(columns.movedim(-1, -3).flatten(-2)[..., :d])
 
 
 def _window(blocks: Tensor, start: int, count: int) -> Tensor:

@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import ArgumentError
 from mvnjac.fingerprint import Fingerprint
+from mvnjac.gaussian import Gaussian
 from mvnjac.inference.chi_squared import chi_squared_p_value
 from mvnjac.inference.nesting import contains, more_factors
-from mvnjac.inference.result import Fit
+from mvnjac.sample import Sample
 from mvnjac.words import counted
 
 _NAME = "likelihood_ratio_test"
 #: a general fit whose log-likelihood is lower than the restricted one's by more than this, relative to it, is no maximum
 _ROUNDING = 1e-9
+
+
+@runtime_checkable
+class Maximum(Protocol):
+    """What the test needs of a `Fit`."""
+
+    @property
+    def gaussian(self) -> Gaussian:
+        """The estimate."""
+
+    @property
+    def log_likelihood(self) -> float:
+        """At the estimate."""
+
+    @property
+    def rows(self) -> int:
+        """Of positive weight."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether it is a maximum."""
+
+    @property
+    def message(self) -> str:
+        """The same in words."""
+
+    @property
+    def _sample(self) -> Sample:
+        """What it was estimated from."""
+
+    @property
+    def covariance(self) -> Covariance:
+        """The structure of Σ."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters."""
+
+    @property
+    def names(self) -> list[str] | None:
+        """Of the variables."""
+
+    @property
+    def boundary(self) -> Sequence[str]:
+        """The columns of what is at a bound."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +90,7 @@ class LikelihoodRatioTest:
         )
 
 
-def likelihood_ratio_test(restricted: Fit, general: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
+def likelihood_ratio_test(restricted: Maximum, general: Maximum, *, nested: bool = False) -> LikelihoodRatioTest:
     """2 (ℓ_general − ℓ_restricted), which is χ² with as many degrees of freedom as there are restrictions, if these hold.
 
     The structures must be nested. It is known of the structures of this package: every structure is a restriction of a dense Σ;
@@ -91,9 +140,9 @@ def likelihood_ratio_test(restricted: Fit, general: Fit, *, nested: bool = False
     return LikelihoodRatioTest(statistic, df, chi_squared_p_value(statistic, df) if valid else math.nan, note)
 
 
-def _require_comparable(restricted: Fit, general: Fit) -> None:
+def _require_comparable(restricted: Maximum, general: Maximum) -> None:
     for fit, name in ((restricted, "restricted"), (general, "general")):
-        if not isinstance(fit, Fit):
+        if not isinstance(fit, Maximum):
             raise ArgumentError(f"{_NAME}: {name} is a {type(fit).__name__}; pass a Fit, as mvnjac.fit returns it.")
         if not fit.converged:
             raise ArgumentError(
@@ -112,7 +161,7 @@ def _require_comparable(restricted: Fit, general: Fit) -> None:
         )
 
 
-def _nested(restricted: Fit, general: Fit) -> bool:
+def _nested(restricted: Maximum, general: Maximum) -> bool:
     one, two = restricted.gaussian._model, general.gaussian._model
     own = restricted.covariance.mean
     if two.mean_follows or (one.mean_follows and own is not None and own.ndim > 1):
@@ -120,7 +169,7 @@ def _nested(restricted: Fit, general: Fit) -> bool:
     return contains(general.covariance, restricted.covariance)
 
 
-def _validity(restricted: Fit, general: Fit) -> tuple[bool, str]:
+def _validity(restricted: Maximum, general: Maximum) -> tuple[bool, str]:
     """Whether the statistic is χ² under the restriction, and what is to be said about it."""
     if more_factors(general.covariance, restricted.covariance):
         return False, (

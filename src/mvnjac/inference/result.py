@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -18,15 +17,13 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.elements import elements
 from mvnjac.fingerprint import Fingerprint
 from mvnjac.gaussian import Gaussian
+from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest, likelihood_ratio_test
 from mvnjac.information import hessian_of
 from mvnjac.operators import Operator
 from mvnjac.sample import Sample
 from mvnjac.selection import Part
 from mvnjac.solvers import conditional_solver
 from mvnjac.words import counted
-
-if TYPE_CHECKING:
-    from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,6 @@ class Fit:
     def likelihood_ratio_test(self, other: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
         """This fit against another of the same rows, of which one is a restriction of the other: `inference.likelihood_ratio_test`,
         the fit with fewer parameters being the restricted one."""
-        from mvnjac.inference.likelihood_ratio import likelihood_ratio_test
-
         one, two = sorted((self, other), key=lambda fit: fit.n_parameters)
         return likelihood_ratio_test(one, two, nested=nested)
 
