@@ -68,6 +68,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # The kernels' tests with every access and every undefined operation watched: a build of its own, beside the installed one.
 sanitize: setup

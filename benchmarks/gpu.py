@@ -21,11 +21,11 @@ from typing import TypeVar
 import torch
 
 import mvnjac
-from mvnjac.blocks import Outer
-from mvnjac.coordinates import symmetric
-from mvnjac.covariance.checks import SYMMETRY
+from mvnjac.blocks.outer import Outer
 from mvnjac.kernels import cuda, reference
 from mvnjac.kernels.reference import Form, Gaussians
+from mvnjac.parameters.checks import SYMMETRY
+from mvnjac.parameters.coordinates import symmetric
 
 #: (n, d); the last one's matrix has more than 2³¹ elements
 PACKED = [

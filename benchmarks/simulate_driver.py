@@ -23,11 +23,11 @@ import torch
 from mvnjac.engines.driver import drive
 from mvnjac.engines.engine import Engine, Resources
 from mvnjac.engines.folder import Folder
+from mvnjac.engines.job import File, Job, Result, Unit
 from mvnjac.engines.manifest import Journal
-from mvnjac.engines.unit import File, Job, Result, Unit
-from mvnjac.merging import Bundle, Totals
+from mvnjac.statistics.pairwise import Bundle, Totals
 from mvnjac.tables.slices import Slice
-from mvnjac.whitened import Sums
+from mvnjac.whitening.sums import Sums
 
 #: tasks under way at once, of which one in a hundred comes ten times as late as the others
 WORKERS, STRAGGLERS, DELAY = 1000, 0.01, 10

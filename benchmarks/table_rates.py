@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from mvnjac.engines.job import keep_memory
 from mvnjac.engines.run import Run
-from mvnjac.engines.unit import keep_memory
-from mvnjac.estimates import Data, Gather, Request, prepared
-from mvnjac.parts import write_parts
-from mvnjac.score_jobs import Density, Sum
+from mvnjac.jobs.data import Data
+from mvnjac.jobs.density import Gather, Request, prepared
+from mvnjac.jobs.partitioned import write_parts
+from mvnjac.jobs.scores import Density, Sum
 from mvnjac.tables.base import batch_rows
 from mvnjac.tables.slices import rows_of
 

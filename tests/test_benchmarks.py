@@ -17,7 +17,7 @@ from benchmarks.measure import Measurement
 from benchmarks.report import markdown
 from benchmarks.workload import Contestant, Entry, Target, Workload
 from benchmarks.workloads import WORKLOADS
-from tests.tolerance import assert_close
+from tests.support.tolerance import assert_close
 
 KAPPA = 14  # of the tiny covariances, at most
 INSTALLED = importlib.util.find_spec("jax") is not None

@@ -11,7 +11,7 @@ import pytest
 
 import mvnjac
 from mvnjac import inference
-from tests.test_cli import run
+from tests.cli.test_cli import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -11,7 +11,7 @@ import mvnjac
 from mvnjac.covariance import dense_parameters, structures
 from mvnjac.covariance.samples import Maker
 from mvnjac.errors import ArgumentError, MvnjacError, NotPositiveDefiniteError, SingularError
-from tests.fuzz import OPERATIONS, Case, Textbook, check
+from tests.support.fuzz import OPERATIONS, Case, Textbook, check
 
 STRUCTURES = structures()
 LAYOUTS = ("contiguous", "columns", "strided", "expanded")

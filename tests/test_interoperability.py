@@ -19,7 +19,7 @@ from mvnjac import errors, inference
 from mvnjac.covariance import structures
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import DtypeError, ShapeError, UnknownNameError
-from mvnjac.inference.structure import choices, kebab
+from mvnjac.estimation.structure import choices, kebab
 from mvnjac.sklearn import GaussianModel
 
 RNG = np.random.default_rng(4)

@@ -20,7 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "src" / "mvnjac" / "covariance"
+PACKAGE = ROOT / "src" / "mvnjac"
+#: where the formulas of structures, and the algebra beneath them, lie
+FOLDERS = [PACKAGE / "covariance" / "parametrisations", PACKAGE / "covariance" / "structured", PACKAGE / "linalg"]
 #: where formulas are: everything else in a structure file is argument handling, samples and sentences
 FIRST_ORDER = {
     *(
@@ -61,14 +63,16 @@ BANDED = {
     *("autoregressive_bands", "_require_stationary", "_rank", "_indices", "positions", "free", "variables"),
 }
 TESTS = {
-    "first": ["tests/contract", "tests/test_parametric.py", "tests/test_kronecker.py"],
+    "first": ["tests/covariance/test_contract.py", "tests/covariance/test_parametric.py", "tests/covariance/test_kronecker.py"],
     "second": [
-        *("tests/test_information.py", "tests/test_low_rank.py", "tests/test_parametric.py"),
-        *("tests/test_kronecker.py", "tests/test_block_diagonal.py"),
+        *("tests/information/test_information.py", "tests/covariance/test_low_rank.py", "tests/covariance/test_parametric.py"),
+        *("tests/covariance/test_kronecker.py", "tests/covariance/test_block_diagonal.py"),
     ],
 }
 #: whose tests are run before these, where that is not the file's own
-OWN_TESTS = dict.fromkeys(("autoregression", "bands", "cyclic_reduction"), "banded_precision")
+OWN_TESTS = dict.fromkeys(("ar_precision", "bands", "banded", "cyclic_reduction"), "banded_precision")
+#: algebra that is not that of one structure
+OTHER = ("triangular", "symmetric_products", "solvers", "scipy_operator", "padding")
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 
 
@@ -116,11 +120,11 @@ def survives(file: Path, order: str, mutant: ast.Module) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "mvnjac"
         shutil.copytree(ROOT / "src" / "mvnjac", package, ignore=shutil.ignore_patterns("__pycache__"))
-        (package / "covariance" / file.name).write_text(ast.unparse(mutant))
+        (package / file.relative_to(PACKAGE)).write_text(ast.unparse(mutant))
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         check = f"import mvnjac; assert mvnjac.__file__.startswith({folder!r}), mvnjac.__file__"
         subprocess.run([sys.executable, "-c", check], env=environment, check=True, cwd=ROOT)
-        own = ROOT / "tests" / f"test_{OWN_TESTS.get(file.stem, file.stem.removesuffix('_algebra'))}.py"
+        own = ROOT / "tests" / "covariance" / f"test_{OWN_TESTS.get(file.stem, file.stem.removesuffix('_algebra'))}.py"
         tests = [*([str(own)] if own.exists() else []), *TESTS[order]]
         command = [sys.executable, "-m", "pytest", *tests, "-x", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
@@ -133,8 +137,8 @@ def main() -> int:
     wanted = sys.argv[1:]
     jobs = [
         (file, label, order, mutant)
-        for file in sorted(FOLDER.glob("*.py"))
-        if (not wanted or file.stem in wanted) and file.stem not in {"__init__", "base", "checks", "parametrisation"}
+        for file in [*sorted(path for folder in FOLDERS for path in folder.glob("*.py")), PACKAGE / "whitening" / "factor.py"]
+        if (not wanted or file.stem in wanted) and file.stem not in {"__init__", *OTHER}
         for label, order, mutant in mutants(ast.parse(file.read_text()))
     ]
     survivors = []

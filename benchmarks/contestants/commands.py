@@ -12,7 +12,7 @@ import torch
 import mvnjac
 from benchmarks.generate_gaps import write
 from benchmarks.workload import Data
-from mvnjac.cli import app
+from mvnjac.cli.commands import app
 
 
 def score(data: Data):

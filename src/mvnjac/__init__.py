@@ -6,72 +6,70 @@ The public names are loaded when first used: ``import mvnjac`` alone does not im
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 from mvnjac._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from mvnjac import distributed as distributed
-    from mvnjac import distributions as distributions
-    from mvnjac import errors as errors
-    from mvnjac import inference as inference
-    from mvnjac.config import show_config as show_config
-    from mvnjac.coordinates import unvech as unvech
-    from mvnjac.coordinates import vech as vech
-    from mvnjac.covariance.autoregressive import Autoregressive as Autoregressive
-    from mvnjac.covariance.banded_precision import BandedPrecision as BandedPrecision
+    pass
+    pass
+    pass
+    pass
+    from mvnjac.autodiff.log_prob import log_prob as log_prob
     from mvnjac.covariance.base import Covariance as Covariance
-    from mvnjac.covariance.block_diagonal import BlockDiagonal as BlockDiagonal
-    from mvnjac.covariance.cholesky import Cholesky as Cholesky
-    from mvnjac.covariance.compound_symmetric import CompoundSymmetric as CompoundSymmetric
-    from mvnjac.covariance.dense import Dense as Dense
-    from mvnjac.covariance.diagonal import Diagonal as Diagonal
-    from mvnjac.covariance.inverse_cholesky import InverseCholesky as InverseCholesky
-    from mvnjac.covariance.isotropic import Isotropic as Isotropic
-    from mvnjac.covariance.kronecker import Kronecker as Kronecker
-    from mvnjac.covariance.log_cholesky import LogCholesky as LogCholesky
-    from mvnjac.covariance.low_rank import LowRank as LowRank
-    from mvnjac.covariance.parametric import Parametric as Parametric
-    from mvnjac.covariance.precision import Precision as Precision
-    from mvnjac.covariance.precision_cholesky import PrecisionCholesky as PrecisionCholesky
-    from mvnjac.covariance.scale_correlation import ScaleCorrelation as ScaleCorrelation
-    from mvnjac.covariance.toeplitz import Toeplitz as Toeplitz
+    from mvnjac.covariance.parametrisations.cholesky import Cholesky as Cholesky
+    from mvnjac.covariance.parametrisations.dense import Dense as Dense
+    from mvnjac.covariance.parametrisations.inverse_cholesky import InverseCholesky as InverseCholesky
+    from mvnjac.covariance.parametrisations.log_cholesky import LogCholesky as LogCholesky
+    from mvnjac.covariance.parametrisations.precision import Precision as Precision
+    from mvnjac.covariance.parametrisations.precision_cholesky import PrecisionCholesky as PrecisionCholesky
+    from mvnjac.covariance.parametrisations.scale_correlation import ScaleCorrelation as ScaleCorrelation
+    from mvnjac.covariance.structured.autoregressive import Autoregressive as Autoregressive
+    from mvnjac.covariance.structured.banded_precision import BandedPrecision as BandedPrecision
+    from mvnjac.covariance.structured.block_diagonal import BlockDiagonal as BlockDiagonal
+    from mvnjac.covariance.structured.compound_symmetric import CompoundSymmetric as CompoundSymmetric
+    from mvnjac.covariance.structured.diagonal import Diagonal as Diagonal
+    from mvnjac.covariance.structured.isotropic import Isotropic as Isotropic
+    from mvnjac.covariance.structured.kronecker import Kronecker as Kronecker
+    from mvnjac.covariance.structured.low_rank import LowRank as LowRank
+    from mvnjac.covariance.structured.parametric import Parametric as Parametric
+    from mvnjac.covariance.structured.toeplitz import Toeplitz as Toeplitz
+    from mvnjac.dataframes import Observations as Observations
+    from mvnjac.dataframes import from_table as from_table
     from mvnjac.errors import MvnjacError as MvnjacError
-    from mvnjac.frames import Observations as Observations
-    from mvnjac.frames import from_table as from_table
+    from mvnjac.estimation.fit import fit as fit
+    from mvnjac.estimation.model_file import load as load
+    from mvnjac.estimation.result import Fit as Fit
     from mvnjac.gaussian import Gaussian as Gaussian
-    from mvnjac.inference.fit import fit as fit
-    from mvnjac.inference.result import Fit as Fit
-    from mvnjac.information import fisher_information as fisher_information
-    from mvnjac.information import hessian as hessian
-    from mvnjac.information import natural_gradient as natural_gradient
-    from mvnjac.jacobian import Jacobian as Jacobian
-    from mvnjac.jacobian import jacobian as jacobian
-    from mvnjac.log_prob import log_prob as log_prob
-    from mvnjac.memory import use_huge_pages as use_huge_pages
-    from mvnjac.model_file import load as load
+    from mvnjac.information.functions import fisher_information as fisher_information
+    from mvnjac.information.functions import hessian as hessian
+    from mvnjac.information.functions import natural_gradient as natural_gradient
+    from mvnjac.kernels.config import show_config as show_config
+    from mvnjac.kernels.huge_pages import use_huge_pages as use_huge_pages
+    from mvnjac.parameters.coordinates import unvech as unvech
+    from mvnjac.parameters.coordinates import vech as vech
+    from mvnjac.score.jacobian import Jacobian as Jacobian
+    from mvnjac.score.jacobian import jacobian as jacobian
 
 _HOMES = {
-    "jacobian": "jacobian",
-    "Jacobian": "jacobian",
+    "jacobian": "score.jacobian",
+    "Jacobian": "score.jacobian",
     "Gaussian": "gaussian",
-    "log_prob": "log_prob",
-    "hessian": "information",
-    "fisher_information": "information",
-    "natural_gradient": "information",
-    "fit": "inference.fit",
-    "Fit": "inference.result",
-    "load": "model_file",
-    "vech": "coordinates",
-    "unvech": "coordinates",
-    "from_table": "frames",
-    "Observations": "frames",
+    "log_prob": "autodiff.log_prob",
+    "hessian": "information.functions",
+    "fisher_information": "information.functions",
+    "natural_gradient": "information.functions",
+    "fit": "estimation.fit",
+    "Fit": "estimation.result",
+    "load": "estimation.model_file",
+    "vech": "parameters.coordinates",
+    "unvech": "parameters.coordinates",
+    "from_table": "dataframes",
+    "Observations": "dataframes",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",
-    "show_config": "config",
-    "use_huge_pages": "memory",
+    "show_config": "kernels.config",
+    "use_huge_pages": "kernels.huge_pages",
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
@@ -96,18 +94,6 @@ def _load(name: str) -> Any:
         if name in structures:
             return structures[name]
     raise AttributeError(f"module 'mvnjac' has no attribute {name!r}")
-
-
-class _Package(types.ModuleType):
-    """The import system binds a submodule to its name here; `jacobian` and `log_prob` are the functions, not their files."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, types.ModuleType) and name in _HOMES:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -19,12 +19,12 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from mvnjac.covariance.base import Covariance
 from mvnjac.errors import ArgumentError, MvnjacError
 from mvnjac.gaussian import Gaussian
-from mvnjac.information import hessian_from
-from mvnjac.merging import Bundle
-from mvnjac.operators import FisherInformation, Hessian
-from mvnjac.score_sums import ScoreSums
-from mvnjac.serialization import made, taken
-from mvnjac.whitened import Sums
+from mvnjac.inference.score_totals import ScoreSums
+from mvnjac.information.functions import hessian_from
+from mvnjac.information.operators import FisherInformation, Hessian
+from mvnjac.statistics.pairwise import Bundle
+from mvnjac.statistics.serialization import made, taken
+from mvnjac.whitening.sums import Sums
 
 Group = dist.ProcessGroup
 

@@ -7,6 +7,9 @@ All classes derive from :class:`MvnjacError`; those about arguments are also the
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class MvnjacError(Exception):
     """Base of all errors of this package."""
@@ -101,3 +104,25 @@ class NeverRejectsWarning(UserWarning):
 
 class IllConditionedWarning(UserWarning):
     """The correlation matrix of a covariance leaves fewer than 6 of the 16 decimal digits of float64; the variables are named."""
+
+
+_IRREGULAR = {"matrix": "matrices", "entry": "entries", "such entry": "such entries", "degree of freedom": "degrees of freedom"}
+
+
+def counted(count: int, noun: str, form: str = "") -> str:
+    """A number and what it counts: "1 row", "3 rows"; form: of the number, such as ",".
+
+    Example:
+        >>> from mvnjac.errors import counted
+        >>> counted(1, "variable"), counted(2000, "row", ",")
+        ('1 variable', '2,000 rows')
+    """
+    return f"{count:{form}} {noun if count == 1 else _IRREGULAR.get(noun, noun + 's')}"
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Give a warning as if the first caller outside this package gave it."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "mvnjac":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mvnjac.batches import batch_shape
+from mvnjac.autodiff.log_prob import evaluate
 from mvnjac.covariance.base import Covariance
-from mvnjac.derivatives import Derivatives
-from mvnjac.everyday import Everyday, prepared
-from mvnjac.information import Wrt, fisher_of, hessian_of, natural_gradient_of
-from mvnjac.jacobian import Jacobian
-from mvnjac.log_prob import evaluate
-from mvnjac.model import Model
-from mvnjac.names import NamesArgument
-from mvnjac.operators import FisherInformation, Hessian
+from mvnjac.fused.dense import Everyday, prepared
+from mvnjac.information.functions import Wrt, fisher_of, hessian_of, natural_gradient_of
+from mvnjac.information.operators import FisherInformation, Hessian
+from mvnjac.model.model import Model
+from mvnjac.parameters.names import NamesArgument
+from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.tensors.broadcasting import batch_shape
 
 
 class Gaussian:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from mvnjac.covariance.estimation import LOWER
 from mvnjac.errors import ArgumentError
-from mvnjac.inference.fit import fit
-from mvnjac.inference.maximum import fit_sample
-from mvnjac.inference.structure import choose
-from mvnjac.jacobian import Jacobian
-from mvnjac.sample import Gathering
+from mvnjac.estimation.fit import fit
+from mvnjac.estimation.maximum import fit_sample
+from mvnjac.estimation.structure import choose
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.statistics.sufficient import Gathering
 
 
 class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_cli import run
 from tests.engines.tables import Table, small_units, write
-from tests.test_cli import run
 
 
 @pytest.fixture(scope="package")

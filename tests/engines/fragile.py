@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from mvnjac.engines.unit import Job, Result, Unit
+from mvnjac.engines.job import Job, Result, Unit
 from mvnjac.errors import MvnjacError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ray
 
-from mvnjac.score_jobs import Part
+from mvnjac.jobs.scores import Part
 
 
 class StuckPart(Part):

@@ -59,8 +59,8 @@ SMALL_UNITS = f"""
 import os, sys, time
 from mvnjac.tables import slices
 slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
-from mvnjac.estimates import Gather
-from mvnjac.score_jobs import Part, Sum
+from mvnjac.jobs.density import Gather
+from mvnjac.jobs.scores import Part, Sum
 def slowly(run):
     def slow(self, unit, told):
         with open(os.environ["PIDS"], "a") as file:

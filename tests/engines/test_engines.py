@@ -11,12 +11,12 @@ import torch
 
 import mvnjac
 from mvnjac.engines.engine import Resources
-from mvnjac.engines.unit import Unit
+from mvnjac.engines.job import Unit
 from mvnjac.errors import MvnjacError, UsageError
 from mvnjac.tables.slices import Slice
+from tests.cli.test_cli import run
 from tests.engines.fragile import Fragile
 from tests.engines.tables import Table, small_units
-from tests.test_cli import run
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from mvnjac.engines import manifest
+from tests.cli.test_cli import run
 from tests.engines.tables import Table, begin, finish, small_units, write
-from tests.test_cli import run
 
 UNITS = 24
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac import estimates, passes, score_jobs
-from mvnjac.engines import kept as kept_module
+from mvnjac.engines import checkpoint as kept_module
 from mvnjac.engines import manifest
+from mvnjac.engines.checkpoint import Kept
 from mvnjac.engines.driver import Outcome
-from mvnjac.engines.kept import Kept
-from mvnjac.engines.unit import Result
+from mvnjac.engines.job import Result
+from mvnjac.jobs import density, pilot, scores
+from tests.cli.test_cli import run
 from tests.engines.tables import NAMES, Table, begin, finish, small_units, write
-from tests.test_cli import run
 
 UNITS = 24
 
@@ -30,7 +30,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Which units of which jobs this process has done."""
     seen = list[tuple[str, int]]()
     small_units(monkeypatch)
-    for job in (estimates.Gather, score_jobs.Sum, passes.Look, passes.Expect):
+    for job in (density.Gather, scores.Sum, pilot.Look, pilot.Expect):
         monkeypatch.setattr(job, "run", _noted(job.run, seen))
     return seen
 
@@ -223,7 +223,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, kept, capsys) 
 
 def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done, capsys) -> None:
     """Interrupted in the third pass over patterns that cannot be held: the first two are not done again."""
-    monkeypatch.setattr(passes, "MOST_HELD", 3000)
+    monkeypatch.setattr(pilot, "MOST_HELD", 3000)
     table = write(tmp_path, 3000)
     x = np.where(np.random.default_rng(1).random(table.x.shape) < 0.25, np.nan, table.x)
     data = tmp_path / "gaps.parquet"
@@ -232,7 +232,7 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
     assert run(*fit, "-o", tmp_path / "whole.safetensors")[0] == 0
     units = 1 + max(number for _, number in done)
     assert len(done) > 4 * units > 8
-    noted, limit = passes.Expect.run, 2 * units + units // 2
+    noted, limit = pilot.Expect.run, 2 * units + units // 2
 
     def interrupted(self, unit, told):
         if len(done) >= limit:
@@ -243,7 +243,7 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
     done.clear()
     command = [*fit, "-o", out, "--keep", tmp_path / "keep"]
     with monkeypatch.context() as patch:
-        patch.setattr(passes.Expect, "run", interrupted)
+        patch.setattr(pilot.Expect, "run", interrupted)
         code, _, err = run(*command, capsys=capsys)
     assert code == 130
     assert "what is complete stays; --resume goes on from there" in err

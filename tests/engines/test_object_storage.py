@@ -15,10 +15,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from mvnjac.score_jobs import Sum
+from mvnjac.jobs.scores import Sum
 from mvnjac.tables.storage import child
+from tests.cli.test_cli import run
 from tests.engines.tables import Table, small_units
-from tests.test_cli import run
 
 
 @dataclass(frozen=True)

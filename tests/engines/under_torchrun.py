@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 import mvnjac
 from mvnjac.distributed import log_prob, total
 from mvnjac.errors import ArgumentError, MvnjacError
-from tests.tolerance import assert_close, condition
+from tests.support.tolerance import assert_close, condition
 
 
 def main() -> None:

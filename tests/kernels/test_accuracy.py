@@ -16,10 +16,11 @@ import torch
 from mpmath import mp
 from torch import Tensor
 
-from mvnjac import kernels, planner
-from mvnjac.coordinates import symmetric
-from mvnjac.everyday import everyday
+from mvnjac import kernels
+from mvnjac.fused.dense import everyday
+from mvnjac.kernels import limits
 from mvnjac.kernels.reference import small_gaussians
+from mvnjac.parameters.coordinates import symmetric
 from tests.kernels.support import instruction_sets
 
 pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
@@ -124,7 +125,7 @@ def test_rows_far_from_the_mean_are_whitened_before_they_are_summed() -> None:
     mean = torch.zeros(2, dtype=torch.float64)
     quick = everyday(x, mean, sigma)
     assert quick is not None
-    assert planner.halves_sums(8, quick.prepared.data, 40, 2)
+    assert limits.halves_sums(8, quick.prepared.data, 40, 2)
     mp.dps = 50
     P = mpmath.matrix(sigma.tolist()) ** -1
     a = mpmath.matrix(x.tolist()) * P

@@ -8,14 +8,15 @@ from torch import Tensor
 
 import mvnjac
 from mvnjac import kernels
-from mvnjac.blocks import Outer
-from mvnjac.coordinates import correlation, lower_triangular, symmetric
-from mvnjac.covariance.checks import SYMMETRY
-from mvnjac.everyday import Everyday, Many, everyday
-from mvnjac.kernels import compiled
+from mvnjac.blocks.outer import Outer
+from mvnjac.fused.batched import Many
+from mvnjac.fused.dense import Everyday, everyday
+from mvnjac.kernels import cpu
 from mvnjac.kernels.reference import Form, Patterns, packed
+from mvnjac.parameters.checks import SYMMETRY
+from mvnjac.parameters.coordinates import correlation, lower_triangular, symmetric
 from tests.kernels.support import guarded, instruction_sets, reference, rows
-from tests.tolerance import assert_close, condition
+from tests.support.tolerance import assert_close, condition
 
 pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
 
@@ -66,7 +67,7 @@ def test_weighted_sums_of_whitened_rows(d, dtype) -> None:
     L = torch.linalg.cholesky(sigma.double())
     z = torch.linalg.solve_triangular(L, (x.double() - mean.double()).mT, upper=False).mT
     squares, behind = guarded((77,), dtype)
-    first, second = compiled.whitened_sums(x, mean, L.to(dtype), weights, squares)
+    first, second = cpu.whitened_sums(x, mean, L.to(dtype), weights, squares)
     agree(first, weights.double() @ z, sigma)
     agree(second, z.mT @ (weights.double().unsqueeze(-1) * z), sigma)
     agree(squares, z.square().sum(-1), sigma)
@@ -89,7 +90,7 @@ def test_fourth_moments_of_rows_in_either_order(d, n, dtype, by_column, weighted
     held = wide[:, 2 : 2 + n].mT if by_column else x
     memory, behind = guarded((d, d), dtype)
     own = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
-    first, second = compiled.whitened_sums(held, mean, L.to(dtype), weights, fourth=memory)
+    first, second = cpu.whitened_sums(held, mean, L.to(dtype), weights, fourth=memory)
     agree(first, z @ own, sigma)
     agree(second, (z * own) @ z.mT, sigma)
     agree(memory, (squares * own) @ squares.mT, sigma)
@@ -99,7 +100,7 @@ def test_fourth_moments_of_rows_in_either_order(d, n, dtype, by_column, weighted
 
 def test_one_column_for_all_variables_is_left_to_torch() -> None:
     x, mean, sigma = torch.ones(9, 1).expand(9, 3), torch.zeros(3), torch.eye(3)
-    assert compiled.whitened_sums(x, mean, sigma, None) is None
+    assert cpu.whitened_sums(x, mean, sigma, None) is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -157,7 +158,7 @@ def test_packed_rows(d, dtype, kind, offsets) -> None:
     observed = torch.rand(n, d, generator=generator) > 0.3
     patterns = Patterns(torch.arange(n) % 3, observed, True, True) if offsets == "of each pattern" else None
     memory = torch.full((n, p + 5), 7.0, dtype=dtype)
-    assert compiled.packed(left, right, offset, memory[:, 2 : 2 + p], form, diagonal, patterns)
+    assert cpu.packed(left, right, offset, memory[:, 2 : 2 + p], form, diagonal, patterns)
     wide = [t.double() for t in (left, right, offset)]
     expected = packed(*wide, torch.empty(n, p, dtype=torch.float64), form, diagonal.double(), patterns)
     assert_close(memory[:, 2 : 2 + p], expected, 1.0)
@@ -172,14 +173,14 @@ def test_blocks_are_packed_by_the_kernel(make, monkeypatch) -> None:
     offset = torch.eye(5, dtype=torch.float64)
     block = Outer(a, a, offset, coordinates, coefficient=0.5)
     calls = []
-    monkeypatch.setattr(compiled, "packed", lambda *args: calls.append(args) or kernel(*args))
+    monkeypatch.setattr(cpu, "packed", lambda *args: calls.append(args) or kernel(*args))
     got = block.unique()
     assert len(calls) == 1
     with kernels.switched(on=False):
         assert_close(got, block.unique(), 1.0)
 
 
-kernel = compiled.packed
+kernel = cpu.packed
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -188,22 +189,22 @@ def test_numbers_that_are_none(dtype) -> None:
         for bad in (torch.nan, torch.inf, -torch.inf):
             for at in {0, count // 2, count - 1}:
                 x = torch.ones(count, dtype=dtype)
-                assert compiled.finite(x) is True
+                assert cpu.finite(x) is True
                 x[at] = bad
-                assert compiled.finite(x) is False
-    assert compiled.finite(torch.full((3,), torch.finfo(dtype).max, dtype=dtype)) is True
+                assert cpu.finite(x) is False
+    assert cpu.finite(torch.full((3,), torch.finfo(dtype).max, dtype=dtype)) is True
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d", [1, 2, 33, 70])
 def test_symmetry_to_the_last_bit(d, dtype) -> None:
     _, _, A = rows(1, d, dtype)
-    assert compiled.equals_transpose(A) is True
-    assert compiled.equals_transpose(torch.stack([A, A])) is True
+    assert cpu.equals_transpose(A) is True
+    assert cpu.equals_transpose(torch.stack([A, A])) is True
     if d > 1:
         A[d - 1, 0] = torch.nextafter(A[d - 1, 0], torch.tensor(9.0, dtype=dtype))
-        assert compiled.equals_transpose(A) is False
-        assert compiled.equals_transpose(torch.stack([A.mT @ A @ A.new_zeros(d, d), A])) is False
+        assert cpu.equals_transpose(A) is False
+        assert cpu.equals_transpose(torch.stack([A.mT @ A @ A.new_zeros(d, d), A])) is False
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -215,7 +216,7 @@ def test_products_of_rows_with_themselves(p, dtype, weighted) -> None:
     A, start = wide[:, 1 : p + 1], torch.ones(p, p, dtype=dtype)
     weights = torch.randn(45, generator=generator, dtype=torch.float64).to(dtype) if weighted else None
     total = start.clone()
-    assert compiled.outer_products(A, weights, total)
+    assert cpu.outer_products(A, weights, total)
     left = A.double() if weights is None else A.double() * weights.double().unsqueeze(-1)
     assert_close(total, start.double() + left.mT @ A.double(), 1.0)
     assert torch.equal(total, total.mT)
@@ -284,7 +285,7 @@ def test_long_triangles_into_used_memory(both, dtype) -> None:
     expected = packed(left, right, offset, torch.empty(n, offset.numel(), dtype=dtype), form)
     memory = torch.full((n * offset.numel() + 80,), 7.0, dtype=dtype)
     out = memory[shift : shift + expected.numel()].view(expected.shape)
-    assert compiled.packed(left, right, offset, out, form)
+    assert cpu.packed(left, right, offset, out, form)
     torch.testing.assert_close(out, expected)
     assert bool((memory[:shift] == 7).all())
     assert bool((memory[shift + expected.numel() :] == 7).all())
@@ -299,18 +300,18 @@ def test_rows_of_a_factor_model(n, d, k, dtype) -> None:
     u = (x.double() - mean.double()) / root.double()
     e = u - w.double() @ B.double().mT
     close = {"rtol": 100 * torch.finfo(dtype).eps, "atol": 1000 * (n + d) * torch.finfo(dtype).eps}
-    got = compiled.project(x, mean, root, B)
+    got = cpu.project(x, mean, root, B)
     assert got is not None
     torch.testing.assert_close(got.double(), u @ B.double(), **close)
     for each in (None, weights):
         squares = torch.ones(n, dtype=dtype)
-        sums = compiled.leave(x, mean, root, B, w, squares, each)
+        sums = cpu.leave(x, mean, root, B, w, squares, each)
         assert sums is not None
         torch.testing.assert_close(squares.double(), 1 + e.square().sum(-1), **close)
         left = e if each is None else each.double().unsqueeze(-1) * e
         for one, expected in zip(sums, (left.sum(0), (left * e).sum(0), left.mT @ w.double()), strict=True):
             torch.testing.assert_close(one.double(), expected, **close)
-    assert compiled.leave(x, mean, root, B, w, squares, totals=False) == ()
+    assert cpu.leave(x, mean, root, B, w, squares, totals=False) == ()
     torch.testing.assert_close(squares.double(), 1 + 2 * e.square().sum(-1), **close)
 
 
@@ -321,7 +322,7 @@ def test_sums_of_a_factor_model_do_not_depend_on_the_threads() -> None:
     try:
         for threads, own in zip((1, 3), squares, strict=True):
             torch.set_num_threads(threads)
-            results.append((compiled.project(x, mean, root, B), own, *compiled.leave(x, mean, root, B, w, own)))
+            results.append((cpu.project(x, mean, root, B), own, *cpu.leave(x, mean, root, B, w, own)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))

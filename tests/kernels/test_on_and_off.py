@@ -10,7 +10,7 @@ from mvnjac import kernels
 from mvnjac.covariance import structures
 from mvnjac.covariance.samples import Maker
 from tests.kernels.support import rows
-from tests.tolerance import assert_close, condition
+from tests.support.tolerance import assert_close, condition
 
 pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
 

@@ -1,6 +1,6 @@
 """With missing entries the oracles agree, too: lavaan, closed forms in high precision, and autodiff of the textbook density.
 
-The textbook is that of `tests/contract/missing.py`, by the mean and Σ: no derivative of the library takes part.
+The textbook is that of `tests/covariance/missing.py`, by the mean and Σ: no derivative of the library takes part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from mpmath import mp
 
 from mvnjac.covariance import dense_parameters
-from tests.contract import missing
+from tests.covariance import missing
 from tests.oracles import lavaan, lavaan_missing
 from tests.oracles.lavaan_missing import INFORMATIONS, Products
 from tests.oracles.mp_gaussian import Matrix

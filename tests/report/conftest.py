@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_cli import RETURNS, run
 from tests.report.pages import nasty_table
-from tests.test_cli import RETURNS, run
 
 
 @pytest.fixture(scope="session")

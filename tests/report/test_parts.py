@@ -11,9 +11,9 @@ import torch
 
 import mvnjac
 from mvnjac import inference
-from mvnjac.report import axes, numbers
-from mvnjac.report.markup import Markup, tag
-from mvnjac.report.observations import sortable
+from mvnjac.report.analysis.load_rows import sortable
+from mvnjac.report.html import axes, formatting
+from mvnjac.report.html.markup import Markup, tag
 from tests.report.pages import nasty_table
 
 
@@ -23,10 +23,10 @@ def test_only_markup_is_not_escaped() -> None:
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert [numbers.short(v) for v in (0.0, -1.23456, 123456.7, 1.2e-7, 3e12, float("nan"))] == [
+    assert [formatting.short(v) for v in (0.0, -1.23456, 123456.7, 1.2e-7, 3e12, float("nan"))] == [
         "0", "−1.23", "123,457", "1.2e−7", "3e+12", "–",
     ]  # fmt: skip
-    assert [numbers.probability(p) for p in (0.0, 0.04567, 1.0)] == ["< 1e−15", "0.0457", "1"]
+    assert [formatting.probability(p) for p in (0.0, 0.04567, 1.0)] == ["< 1e−15", "0.0457", "1"]
 
 
 def test_ticks() -> None:
@@ -53,10 +53,10 @@ def test_what_can_be_sorted() -> None:
 def test_the_line_of_sup_lm_has_its_level() -> None:
     x = torch.randn(80, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     process = inference.score_process(mvnjac.fit(x).gaussian.jacobian(x))
-    from mvnjac.inference import bridges
+    from mvnjac.inference import limiting_distributions
 
     line = process.critical_value(0.05, "sup_lm")
-    assert bridges.supremum_p_value(line, 5, (0.15, 0.85)) == pytest.approx(0.05, rel=1e-6)
+    assert limiting_distributions.supremum_p_value(line, 5, (0.15, 0.85)) == pytest.approx(0.05, rel=1e-6)
     assert process.critical_value(0.05, "sup_lm", 0.3) < line
     with pytest.raises(mvnjac.errors.ArgumentError, match="nyblom"):
         process.critical_value(0.05, "nyblom_hansen")
@@ -64,7 +64,8 @@ def test_the_line_of_sup_lm_has_its_level() -> None:
 
 def test_the_same_report_from_python(tmp_path: Path) -> None:
     from mvnjac.engines.run import Run
-    from mvnjac.estimates import Data, Request
+    from mvnjac.jobs.data import Data
+    from mvnjac.jobs.density import Request
     from mvnjac.report import write_report
 
     told = SimpleNamespace(rows=0)

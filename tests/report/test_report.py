@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvnjac import inference, memory
+from mvnjac import inference
 from mvnjac.engines.run import Run
-from mvnjac.estimates import Data, Request, prepared
-from mvnjac.report.observations import observations
+from mvnjac.jobs.data import Data
+from mvnjac.jobs.density import Request, prepared
+from mvnjac.report.analysis.load_rows import observations
+from mvnjac.tensors import memory
+from tests.cli.test_cli import COMPLETE, RATES, run
 from tests.report.pages import NASTY, data, nasty_table
-from tests.test_cli import COMPLETE, RATES, run
 
 PANELS = ["influence", "breaks", "heat-map", "missing", "conditioning", "parameters"]
 

@@ -14,8 +14,8 @@ import torch
 
 from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.base import open_source
+from mvnjac.tables.mean_and_covariance import read_covariance, read_mean
 from mvnjac.tables.output import open_sink
-from mvnjac.tables.parameters import read_covariance, read_mean
 from mvnjac.tables.returns import LogReturns
 from mvnjac.tables.rows import tensor_batches
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from mvnjac.errors import TableError, UsageError
-from mvnjac.moments import Moments
+from mvnjac.statistics.moments import Moments
 from mvnjac.tables.base import open_source
+from mvnjac.tables.mean_and_covariance import read_covariance
 from mvnjac.tables.output import check_output
-from mvnjac.tables.parameters import read_covariance
 from mvnjac.tables.returns import LogReturns
 from mvnjac.tables.rows import tensor_batches
 

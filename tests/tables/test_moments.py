@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvnjac.moments import Moments
+from mvnjac.statistics.moments import Moments
 
 
 def exact(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

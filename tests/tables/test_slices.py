@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvnjac.errors import TableError
-from mvnjac.tables import delimited
 from mvnjac.tables.base import Source, open_source
+from mvnjac.tables.formats import csv
 from mvnjac.tables.output import check_output, open_sink
 from mvnjac.tables.rows import tensor_batches
 from mvnjac.tables.slices import Slice, of_blocks, rows_of
@@ -32,7 +32,7 @@ def together(source: Source, rows: int) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz", ".arrow", ".npy", ".zarr"])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_slices_are_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, rows: int) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK", 64)
+    monkeypatch.setattr(csv, "_BLOCK", 64)
     data = frame(53)
     data = data if suffix not in (".npy", ".zarr") else data.drop(columns="day")
     source = open_source(write(tmp_path / f"t{suffix}", data))
@@ -73,7 +73,7 @@ def test_how_many_rows() -> None:
 
 
 def test_errors_name_the_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK", 64)
+    monkeypatch.setattr(csv, "_BLOCK", 64)
     lines = ["a,b\n", *(f"{i}.5,{i}\n" for i in range(90)), "1.5,\n", *(f"{i}.5,{i}\n" for i in range(9))]
     (tmp_path / "t.csv").write_text("".join(lines))
     source = open_source(tmp_path / "t.csv")

@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mvnjac.kernels import triton_packed, triton_small
+from mvnjac.kernels import triton_batched, triton_packed
 
 POINTERS = {"pattern": "*i64", "observed": "*i1", "some": "*i1", "info": "*i32"}
 READER = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -73,12 +73,12 @@ def cases() -> Iterator[tuple[str, ASTSource, int]]:
 
 def small(dtype: str, d: int, looks: bool, gradient: bool) -> tuple[ASTSource, int]:
     """The kernel of many Gaussians; of d = 1 with the numbers that the launcher makes constants, since they are 1."""
-    warps, given = triton_small.settings(d, 10**6), {"LOG_TWO_PI": 1.8378770664093453, "SYMMETRY": 1e-10}
+    warps, given = triton_batched.settings(d, 10**6), {"LOG_TWO_PI": 1.8378770664093453, "SYMMETRY": 1e-10}
     chosen = {"LOOK": looks, "GRADIENT": gradient, "D": d, "EACH": warps["EACH"], "SIDE": warps["SIDE"]}
     strides = ("x_stride", "mean_stride", "covariance_stride", "row_stride", "column_stride", "count")
     ones = dict.fromkeys(strides if d == 1 else strides[4:5], 1)
     absent = () if gradient else ("gradient",)
-    return source(triton_small._small_gaussians, dtype, {**given, **chosen, **ones}, absent), warps["num_warps"]
+    return source(triton_batched._small_gaussians, dtype, {**given, **chosen, **ones}, absent), warps["num_warps"]
 
 
 def assembled(machine_code: bytes) -> dict[str, int]:

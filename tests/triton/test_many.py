@@ -13,11 +13,11 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import mvnjac
-from mvnjac import everyday
-from mvnjac.kernels import cuda, triton_small
-from tests.test_kernel_references import definite, normal
-from tests.test_synchronisation import LOOK, waits
-from tests.tolerance import assert_close, condition
+from mvnjac.fused import dense
+from mvnjac.kernels import cuda, triton_batched
+from tests.kernels.test_kernel_references import definite, normal
+from tests.support.tolerance import assert_close, condition
+from tests.tensors.test_synchronisation import LOOK, waits
 
 DTYPES = [torch.float64, torch.float32]
 
@@ -26,13 +26,13 @@ DTYPES = [torch.float64, torch.float32]
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call of the kernel was for the gradients by Σ, too."""
     seen: list[bool] = []
-    kernel = triton_small.small_gaussians
+    kernel = triton_batched.small_gaussians
 
     def noted(*given: Tensor, gradient: bool, symmetry: float | None) -> object:
         seen.append(gradient)
         return kernel(*given, gradient=gradient, symmetry=symmetry)
 
-    monkeypatch.setattr(triton_small, "small_gaussians", noted)
+    monkeypatch.setattr(triton_batched, "small_gaussians", noted)
     return seen
 
 
@@ -183,7 +183,7 @@ def both(x: Tensor, mean: Tensor, covariance: Tensor, check: bool = True) -> tup
 def test_one_look(call: Callable, device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorder is a mode of torch, in which the kernels would not serve if they knew."""
     given = data(5, 3, device)
-    monkeypatch.setattr(everyday, "watched", lambda: False)
+    monkeypatch.setattr(dense, "watched", lambda: False)
     assert waits(lambda: call(*given)) == [LOOK]
     assert waits(lambda: call(*given, check=False)) == []
     assert len(calls) == 2
@@ -192,7 +192,7 @@ def test_one_look(call: Callable, device: torch.device, calls: list[bool], monke
 def test_a_natural_gradient_does_not_ask_for_others(
     device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(everyday, "watched", lambda: False)
+    monkeypatch.setattr(dense, "watched", lambda: False)
     mvnjac.natural_gradient(*data(5, 3, device))
     assert not calls
 
@@ -202,7 +202,7 @@ def test_asked_again_it_does_not_look_again(device: torch.device, calls: list[bo
     first = J.sum()["covariance_matrix"]
     expected = first.clone()
     first.zero_()
-    monkeypatch.setattr(everyday, "watched", lambda: False)
+    monkeypatch.setattr(dense, "watched", lambda: False)
     again: list[Tensor] = []
     assert waits(lambda: again.append(J.sum()["covariance_matrix"])) == []
     assert torch.equal(again[0], expected)
@@ -256,7 +256,7 @@ def test_plain_torch_serves_without(before: str, setting: str, why: str) -> None
 import sys, torch, mvnjac
 J = mvnjac.jacobian(torch.ones(2, 2), torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2))
 assert J.sum()["mean"].tolist() == [[1, 1]] * 2
-assert "mvnjac.kernels.triton_small" not in sys.modules
+assert "mvnjac.kernels.triton_batched" not in sys.modules
 assert "Triton" not in J.explain()
 mvnjac.show_config()
 """

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mvnjac.kernels import reference, triton_packed
 from mvnjac.kernels.reference import Form, Patterns
-from tests.test_kernel_references import FORMS, normal
-from tests.tolerance import assert_close
+from tests.kernels.test_kernel_references import FORMS, normal
+from tests.support.tolerance import assert_close
 
 DTYPES = [torch.float64, torch.float32]
 GUARD = 7.0  # what lies around `out`, and must stay

@@ -12,7 +12,7 @@ from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.samples import Maker
 from mvnjac.kernels import cuda, triton_packed
-from tests.tolerance import assert_close, condition
+from tests.support.tolerance import assert_close, condition
 
 
 def cases() -> Iterator:

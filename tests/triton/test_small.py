@@ -14,11 +14,11 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import mvnjac
-from mvnjac.covariance.checks import SYMMETRY
-from mvnjac.kernels import cuda, reference, triton_small, triton_trial
+from mvnjac.kernels import cuda, reference, triton_batched, triton_probe
 from mvnjac.kernels.reference import Gaussians
-from tests.test_kernel_references import definite, normal
-from tests.tolerance import assert_close, condition
+from mvnjac.parameters.checks import SYMMETRY
+from tests.kernels.test_kernel_references import definite, normal
+from tests.support.tolerance import assert_close, condition
 from tests.triton.test_packed import far
 
 DTYPES = [torch.float64, torch.float32]
@@ -54,7 +54,7 @@ def require_close(actual: Gaussians, expected: Gaussians, kappa: float) -> None:
 )
 def test_values(count: int, d: int, dtype: torch.dtype, device: torch.device) -> None:
     x, mean, covariance = (t.to(dtype) for t in (normal(count, d, seed=1), normal(count, d, seed=2), definite(count, d)))
-    actual = triton_small.small_gaussians(x.to(device), mean.to(device), covariance.to(device))
+    actual = triton_batched.small_gaussians(x.to(device), mean.to(device), covariance.to(device))
     require_close(
         actual, reference.small_gaussians(x.to(device), mean.to(device), covariance.to(device)), condition(covariance)
     )
@@ -72,7 +72,7 @@ def test_accuracy_is_that_of_solving_first(d: int, kappa: float, dtype: torch.dt
     covariance = 0.5 * (covariance + covariance.mT)
     x, mean = normal(count, d, seed=2, dtype=dtype), normal(count, d, seed=3, dtype=dtype)
     given = x.to(device), mean.to(device), covariance.to(device)
-    actual, solved = triton_small.small_gaussians(*given), reference.small_gaussians(*given)
+    actual, solved = triton_batched.small_gaussians(*given), reference.small_gaussians(*given)
     require_close(actual, solved, condition(covariance))
     if dtype is torch.float64:
         return
@@ -99,10 +99,10 @@ def test_errors_are_data(dtype: torch.dtype, device: torch.device) -> None:
     covariance[18] = 0
     expected[18] = 1
     x, mean = normal(count, d, seed=1, dtype=dtype).to(device), normal(count, d, seed=2, dtype=dtype).to(device)
-    actual = triton_small.small_gaussians(x, mean, covariance)
+    actual = triton_batched.small_gaussians(x, mean, covariance)
     assert torch.equal(actual.info, expected)
     sound = expected == 0
-    alone = triton_small.small_gaussians(x[sound], mean[sound], covariance[sound])
+    alone = triton_batched.small_gaussians(x[sound], mean[sound], covariance[sound])
     for name in VALUES:
         assert bool(getattr(actual, name)[~sound].isnan().all()), name
         assert torch.equal(getattr(actual, name)[sound], getattr(alone, name)), name
@@ -111,7 +111,7 @@ def test_errors_are_data(dtype: torch.dtype, device: torch.device) -> None:
 def test_numbers_that_are_not_finite_stay_in_their_row(device: torch.device) -> None:
     x, mean, covariance = normal(4, 3, seed=1).to(device), torch.zeros(4, 3, dtype=torch.float64, device=device), definite(4, 3)
     x[2, 1] = torch.nan
-    actual = triton_small.small_gaussians(x, mean, covariance.to(device))
+    actual = triton_batched.small_gaussians(x, mean, covariance.to(device))
     assert not actual.info.any()
     assert actual.log_prob.isnan().tolist() == [False, False, True, False]
     assert bool(actual.gradient[[0, 1, 3]].isfinite().all())
@@ -120,7 +120,7 @@ def test_numbers_that_are_not_finite_stay_in_their_row(device: torch.device) -> 
 def test_only_the_lower_triangle_is_read(device: torch.device) -> None:
     x, mean, covariance = normal(6, 4, seed=1).to(device), normal(6, 4, seed=2).to(device), definite(6, 4).to(device)
     lower = covariance.tril() + torch.full_like(covariance, torch.nan).triu(1)
-    whole, half = triton_small.small_gaussians(x, mean, covariance), triton_small.small_gaussians(x, mean, lower)
+    whole, half = triton_batched.small_gaussians(x, mean, covariance), triton_batched.small_gaussians(x, mean, lower)
     assert all(torch.equal(a, b) for a, b in zip(whole, half, strict=True))
 
 
@@ -142,7 +142,7 @@ def test_looked_at(gradient: bool, dtype: torch.dtype, device: torch.device) -> 
     x[17, 4] = x[18, 0] = torch.nan
     mean[19, 2], x[20, 1] = torch.inf, -torch.inf
     given = x, mean, covariance
-    actual = triton_small.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
+    actual = triton_batched.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
     expected = reference.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
     assert torch.equal(actual.info == 0, expected.info == 0)  # LAPACK may find another pivot where there is an infinity
     assert actual.info.tolist() == [-1, 5, -1, 2, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, 0, -1, -1, -1, -1, 0, 0]
@@ -162,12 +162,12 @@ def test_any_strides(device: torch.device) -> None:
     count, d = 9, 3
     wide, covariance = normal(count, 2 * d, seed=1).to(device), definite(count, d).to(device)
     x, mean = wide[:, 1 : 1 + d], normal(d, seed=2).to(device).expand(count, d)
-    plain = triton_small.small_gaussians(x.contiguous(), mean.contiguous(), covariance)
+    plain = triton_batched.small_gaussians(x.contiguous(), mean.contiguous(), covariance)
     for other in (covariance.mT, covariance.repeat(1, 2, 2)[:, d:, :d]):
-        strided = triton_small.small_gaussians(x, mean, other)
+        strided = triton_batched.small_gaussians(x, mean, other)
         assert all(torch.equal(a, b) for a, b in zip(plain, strided, strict=True))
-    shared = triton_small.small_gaussians(x, mean, covariance[0].expand(count, d, d))
-    repeated = triton_small.small_gaussians(x, mean, covariance[:1].repeat(count, 1, 1))
+    shared = triton_batched.small_gaussians(x, mean, covariance[0].expand(count, d, d))
+    repeated = triton_batched.small_gaussians(x, mean, covariance[:1].repeat(count, 1, 1))
     assert all(torch.equal(a, b) for a, b in zip(shared, repeated, strict=True))
 
 
@@ -180,7 +180,7 @@ def test_far_apart(device: torch.device, tmp_path: Path) -> None:
     for place, numbers in zip(places, given, strict=True):
         place.copy_(numbers)
     near = [place.contiguous() for place in places]
-    actual = triton_small.small_gaussians(*places, symmetry=SYMMETRY[torch.float32])
+    actual = triton_batched.small_gaussians(*places, symmetry=SYMMETRY[torch.float32])
     require_close(actual, reference.small_gaussians(*near), condition(near[2]))
 
 
@@ -194,10 +194,10 @@ def test_nothing_beyond_the_end_is_written(device: torch.device, monkeypatch: py
         behind.append((memory, size))
         return memory[:size].view(shape)
 
-    monkeypatch.setattr(triton_small, "_empty", cut)
+    monkeypatch.setattr(triton_batched, "_empty", cut)
     count, d = 5, 3
     x, mean, covariance = (t.to(device) for t in (normal(count, d, seed=1), normal(count, d, seed=2), definite(count, d)))
-    actual = triton_small.small_gaussians(x, mean, covariance)
+    actual = triton_batched.small_gaussians(x, mean, covariance)
     require_close(actual, reference.small_gaussians(x, mean, covariance), condition(covariance))
     assert len(behind) == 4
     assert all(bool((memory[size:] == 7).all()) for memory, size in behind)
@@ -239,7 +239,7 @@ def test_where_triton_is_there_and_does_not_work(device: torch.device, monkeypat
         tried.append(device)
         raise RuntimeError("Failed to find C compiler.\nPlease specify")
 
-    monkeypatch.setattr(triton_trial, "run", fails)
+    monkeypatch.setattr(triton_probe, "run", fails)
     t = torch.ones(2, 2, device=device)
     assert not cuda.available(t)
     assert not cuda.available(t)

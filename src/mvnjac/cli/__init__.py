@@ -33,8 +33,8 @@ def _run() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
-        from mvnjac.allocation import refusal
         from mvnjac.errors import MvnjacError
+        from mvnjac.tensors.allocation import refusal
 
         command = " ".join(word for word in sys.argv[1:2] if not word.startswith("-")) or "mvnjac"
         said = refusal(

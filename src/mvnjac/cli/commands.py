@@ -35,8 +35,8 @@ from mvnjac.cli.options import (
     Workers,
     Wrt,
 )
-from mvnjac.cli.work import keeping, running, table_of
-from mvnjac.words import counted
+from mvnjac.cli.session import keeping, running, table_of
+from mvnjac.errors import counted
 
 app = typer.Typer(
     name="mvnjac",
@@ -110,8 +110,8 @@ def jacobian(
 
     A folder gets a part for each slice of DATA, written by all workers, and a manifest that `mvnjac verify` checks.
     """
-    from mvnjac import parts, scores
-    from mvnjac.estimates import Request
+    from mvnjac.jobs import commands, partitioned
+    from mvnjac.jobs.density import Request
     from mvnjac.tables.output import check_output, is_folder
 
     request = Request(mean, covariance, model, structure)
@@ -122,17 +122,17 @@ def jacobian(
     table = table_of(data, columns, index, log_returns, missing)
     kept = keeping(f"jacobian{asked}", table, request, {"wrt": wrt, "parametrisation": parametrisation}, keep, resume, force)
     with running(engine, workers, gpus, address, kept, resumable=folder) as run:
-        names = options.wrt_names(wrt) or scores.parameters(parametrisation)
+        names = options.wrt_names(wrt) or commands.parameters(parametrisation)
         if output is not None and folder:
-            written = parts.write_parts(
+            written = partitioned.write_parts(
                 table, request, names, layout.value, output, f".{form.value}", run, resume=resume, force=force
             )
         elif sum_only:
-            written = scores.sum_scores(table, request, names, file, run)
+            written = commands.sum_scores(table, request, names, file, run)
         elif gram:
-            written = scores.write_gram(table, request, names, file, run)
+            written = commands.write_gram(table, request, names, file, run)
         else:
-            written = scores.write_jacobian(table, request, names, layout.value, file, run)
+            written = commands.write_jacobian(table, request, names, layout.value, file, run)
     if output is not None:
         print(printing.written(output, file, written), file=sys.stderr)
 
@@ -172,8 +172,8 @@ def score(
     At an estimate by maximum likelihood all totals are 0 but for rounding: give a --mean and a --covariance, or a --model, to test
     them. With only one of --mean and --covariance, the other is estimated at it.
     """
-    from mvnjac import scores
-    from mvnjac.estimates import Request
+    from mvnjac.jobs import commands
+    from mvnjac.jobs.density import Request
     from mvnjac.tables.output import check_output, write_text
 
     request = Request(mean, covariance, model, structure)
@@ -184,8 +184,8 @@ def score(
     question = {"wrt": wrt, "parametrisation": parametrisation, "errors": ",".join(kinds)}
     kept = keeping("score", table, request, question, keep, resume, force)
     with running(engine, workers, gpus, address, kept) as run:
-        names = options.wrt_names(wrt) or scores.parameters(parametrisation)
-        totals = scores.total_scores(table, request, names, run, kinds)
+        names = options.wrt_names(wrt) or commands.parameters(parametrisation)
+        totals = commands.total_scores(table, request, names, run, kinds)
     if output is not None:
         write_text(output, printing.formatted(totals, form))
         print(
@@ -230,7 +230,8 @@ def fit(
     A search that does not reach a maximum fails with exit code 1, and writes nothing. Unique variances that end at the bound of --lower
     (Heywood cases) are named, and the model keeps their names.
     """
-    from mvnjac import estimates, model_file
+    from mvnjac.estimation import model_file
+    from mvnjac.jobs import density
     from mvnjac.tables.output import check_output
 
     model_file.check_suffix(output)
@@ -238,9 +239,9 @@ def fit(
     printing.check_resume(keep, resume)
     options.check_share("--lower", lower)
     table = table_of(data, columns, index, log_returns, missing)
-    kept = keeping("fit", table, estimates.Request(structure=structure), {"lower": repr(lower)}, keep, resume, force)
+    kept = keeping("fit", table, density.Request(structure=structure), {"lower": repr(lower)}, keep, resume, force)
     with running(engine, workers, 0, address, kept) as run:
-        estimate = estimates.fitted(table, structure, max_iterations, run, lower)
+        estimate = density.fitted(table, structure, max_iterations, run, lower)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 
@@ -271,7 +272,7 @@ def report(
     the number of rows; the report itself holds the scores of all rows in memory.
     """
     from mvnjac.errors import UsageError
-    from mvnjac.estimates import Request
+    from mvnjac.jobs.density import Request
     from mvnjac.report import SUFFIXES, write_report
     from mvnjac.tables.output import check_output
 

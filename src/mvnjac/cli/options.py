@@ -175,7 +175,7 @@ def error_kinds(text: str) -> list[str]:
         UsageError: one that there is not.
     """
     from mvnjac.errors import UsageError
-    from mvnjac.scores import ERRORS
+    from mvnjac.jobs.commands import ERRORS
 
     asked = list(dict.fromkeys(kind.strip() for kind in text.split(",")))
     if asked == ["none"]:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvnjac.allocation import human
 from mvnjac.cli.options import Format
 from mvnjac.cli.progress import duration
-from mvnjac.words import counted
+from mvnjac.errors import counted
+from mvnjac.tensors.allocation import human
 
 if TYPE_CHECKING:
-    from mvnjac.scores import ScoreTable, Written
+    from mvnjac.jobs.commands import ScoreTable, Written
 
 
 def check_choice(sums: dict[str, bool], output: str | None, folder: bool, keep: str | None, resume: bool) -> str:

@@ -25,8 +25,10 @@ def dense_parameters() -> dict[str, type[DenseParametrisation]]:
 
 
 def _classes() -> Iterator[type]:
-    for module_info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for name, cls in inspect.getmembers(module, inspect.isclass):
-            if cls.__module__ == module.__name__ and not name.startswith("_") and not inspect.isabstract(cls):
-                yield cls
+    for folder in ("parametrisations", "structured"):
+        package = importlib.import_module(f"{__name__}.{folder}")
+        for module_info in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{module_info.name}")
+            for name, cls in inspect.getmembers(module, inspect.isclass):
+                if cls.__module__ == module.__name__ and not name.startswith("_") and not inspect.isabstract(cls):
+                    yield cls

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Size, Tensor
 
-from mvnjac.arithmetic import constant_size
-from mvnjac.batches import batch_shape, broadcast, narrow
-from mvnjac.coordinates import Coordinates
-from mvnjac.covariance import checks
-from mvnjac.covariance.checks import Check
 from mvnjac.covariance.estimation import Estimable
-from mvnjac.covariance.factorised import Factor
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import DeviceError, DtypeError, ShapeError
-from mvnjac.names import Names
+from mvnjac.parameters import checks
+from mvnjac.parameters.checks import Check
+from mvnjac.parameters.coordinates import Coordinates
+from mvnjac.parameters.names import Names
+from mvnjac.tensors.broadcasting import batch_shape, broadcast, narrow
+from mvnjac.tensors.tracing import constant_size
+from mvnjac.whitening.factor import Factor
 
 if TYPE_CHECKING:
-    from mvnjac.blocks import Block
-    from mvnjac.residuals import Residuals
+    from mvnjac.blocks.base import Block
+    from mvnjac.whitening.residuals import Residuals
 
 
 class Covariance(Estimable, ABC):

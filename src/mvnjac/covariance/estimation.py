@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor
 
-from mvnjac.covariance import checks
-from mvnjac.errors import ArgumentError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError
-from mvnjac.words import counted
+from mvnjac.errors import ArgumentError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, counted
+from mvnjac.parameters import checks
 
 if TYPE_CHECKING:
-    from mvnjac.sample import Sample
+    from mvnjac.statistics.sufficient import Sample
 
 #: a variance below this share of the sample's, and still falling, has left the interior
 VANISHED = 1e-8

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from mvnjac.coordinates import Coordinates
+from mvnjac.parameters.coordinates import Coordinates
 
 if TYPE_CHECKING:
-    from mvnjac.blocks import Block
-    from mvnjac.covariance.factor import DenseFactor
-    from mvnjac.residuals import Residuals
+    from mvnjac.blocks.base import Block
+    from mvnjac.whitening.factor import DenseFactor
+    from mvnjac.whitening.residuals import Residuals
 
 #: One tensor a parameter, each in the parameter's own shape.
 Values = Mapping[str, Tensor]

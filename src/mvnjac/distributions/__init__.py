@@ -10,15 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
-from mvnjac import divergences as divergences  # registers them with torch.distributions.kl_divergence
+# registers them with torch.distributions.kl_divergence
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.cholesky import Cholesky
-from mvnjac.covariance.dense import Dense
-from mvnjac.covariance.low_rank import LowRank, LowRankFactor
-from mvnjac.covariance.precision import Precision
-from mvnjac.distribution_attributes import Parameter
+from mvnjac.covariance.parametrisations.cholesky import Cholesky
+from mvnjac.covariance.parametrisations.dense import Dense
+from mvnjac.covariance.parametrisations.precision import Precision
+from mvnjac.covariance.structured.low_rank import LowRank, LowRankFactor
+from mvnjac.distributions import kl as kl  # registers the divergences with torch.distributions.kl_divergence
+from mvnjac.distributions.attributes import Parameter
+from mvnjac.distributions.base import Normal
 from mvnjac.errors import ArgumentError
-from mvnjac.normal import Normal
 
 __all__ = ["LowRankMultivariateNormal", "MultivariateNormal"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvnjac.engines.engine import Engine
-from mvnjac.engines.unit import Job, Result, Unit
-from mvnjac.merging import Tree
+from mvnjac.engines.job import Job, Result, Unit
+from mvnjac.statistics.pairwise import Tree
 from mvnjac.tables.slices import Slice
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mvnjac.engines.unit import Job, Result, Unit
+from mvnjac.engines.job import Job, Result, Unit
 from mvnjac.errors import UsageError
 
 NAMES = ("local", "ray")

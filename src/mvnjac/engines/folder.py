@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mvnjac.engines.unit import File
+from mvnjac.engines.job import File
 from mvnjac.errors import TableError
 from mvnjac.tables.storage import child, entries, entry, filesystem, is_remote
 

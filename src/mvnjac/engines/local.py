@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from mvnjac.allocation import refusal
 from mvnjac.engines.engine import Engine, Resources
-from mvnjac.engines.unit import Job, Packed, Result, Unit, run, run_here
+from mvnjac.engines.job import Job, Packed, Result, Unit, run, run_here
 from mvnjac.errors import MvnjacError
+from mvnjac.tensors.allocation import refusal
 
 #: a worker takes about two seconds to start: so many units must wait for each before it is worth it
 _UNITS_A_WORKER = 8

@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mvnjac.engines.folder import Folder
-from mvnjac.engines.unit import File, Result
-from mvnjac.errors import MvnjacError, TableError, UsageError
-from mvnjac.serialization import packed, unpacked
+from mvnjac.engines.job import File, Result
+from mvnjac.errors import MvnjacError, TableError, UsageError, counted
+from mvnjac.statistics.serialization import packed, unpacked
 from mvnjac.tables.storage import child, entries, entry
-from mvnjac.words import counted
 
 MANIFEST, RECORDS, SUMS = "_manifest.json", "_records-", "_sums-"
 #: in what a manifest is about: that there is one of each pass in a folder of its own

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mvnjac.engines.engine import Engine, Resources
+from mvnjac.engines.job import Job, Packed, Result, Unit, run
 from mvnjac.engines.local import cores
-from mvnjac.engines.unit import Job, Packed, Result, Unit, run
 from mvnjac.errors import MemoryLimitError, MvnjacError, UsageError
 
 #: how often Ray begins a task again whose worker has died

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from mvnjac.engines.checkpoint import Kept
 from mvnjac.engines.driver import Outcome, drive
 from mvnjac.engines.engine import Engine
-from mvnjac.engines.kept import Kept
+from mvnjac.engines.job import Job, Result
 from mvnjac.engines.local import Local
-from mvnjac.engines.unit import Job, Result
 from mvnjac.tables.slices import Slice
 
 

@@ -9,45 +9,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest as LikelihoodRatioTest
+    from mvnjac.estimation.likelihood_ratio import likelihood_ratio_test as likelihood_ratio_test
     from mvnjac.inference.cumulated_scores import score_process as score_process
     from mvnjac.inference.delta import delta_method as delta_method
-    from mvnjac.inference.estimates import Estimates as Estimates
-    from mvnjac.inference.estimates import covariance_of_estimates as covariance_of_estimates
+    from mvnjac.inference.estimate_covariances import Estimates as Estimates
+    from mvnjac.inference.estimate_covariances import covariance_of_estimates as covariance_of_estimates
     from mvnjac.inference.hac import scores_covariance as scores_covariance
     from mvnjac.inference.influential_rows import Influence as Influence
     from mvnjac.inference.influential_rows import influence as influence
     from mvnjac.inference.information_matrix import InformationMatrixTest as InformationMatrixTest
     from mvnjac.inference.information_matrix import information_matrix_test as information_matrix_test
-    from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest as LikelihoodRatioTest
-    from mvnjac.inference.likelihood_ratio import likelihood_ratio_test as likelihood_ratio_test
     from mvnjac.inference.score_tests import ScoreTest as ScoreTest
     from mvnjac.inference.score_tests import score_test as score_test
     from mvnjac.inference.structural_change import BreakTest as BreakTest
     from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
 
 _HOMES = {
-    "covariance_of_estimates": "estimates",
-    "Estimates": "estimates",
-    "delta_method": "delta",
-    "scores_covariance": "hac",
-    "score_test": "score_tests",
-    "ScoreTest": "score_tests",
-    "information_matrix_test": "information_matrix",
-    "InformationMatrixTest": "information_matrix",
-    "likelihood_ratio_test": "likelihood_ratio",
-    "LikelihoodRatioTest": "likelihood_ratio",
-    "influence": "influential_rows",
-    "Influence": "influential_rows",
-    "score_process": "cumulated_scores",
-    "ScoreProcess": "structural_change",
-    "BreakTest": "structural_change",
+    "covariance_of_estimates": "inference.estimate_covariances",
+    "Estimates": "inference.estimate_covariances",
+    "delta_method": "inference.delta",
+    "scores_covariance": "inference.hac",
+    "score_test": "inference.score_tests",
+    "ScoreTest": "inference.score_tests",
+    "information_matrix_test": "inference.information_matrix",
+    "InformationMatrixTest": "inference.information_matrix",
+    "likelihood_ratio_test": "estimation.likelihood_ratio",
+    "LikelihoodRatioTest": "estimation.likelihood_ratio",
+    "influence": "inference.influential_rows",
+    "Influence": "inference.influential_rows",
+    "score_process": "inference.cumulated_scores",
+    "ScoreProcess": "inference.structural_change",
+    "BreakTest": "inference.structural_change",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mvnjac.inference' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mvnjac.inference.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
     globals()[name] = value  # the next access is a plain one
     return value
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.errors import MemoryLimitError, NotAtEstimateWarning, SingularError
+from mvnjac.errors import MemoryLimitError, NotAtEstimateWarning, SingularError, warn
 from mvnjac.inference.estimating_functions import EstimatingFunctions
 from mvnjac.inference.variables import columns_of_variables
-from mvnjac.information import fisher_of
-from mvnjac.operators import FisherInformation
-from mvnjac.warn import warn
+from mvnjac.information.functions import fisher_of
+from mvnjac.information.operators import FisherInformation
 
 #: what a Newton step may move a parameter by, in standard errors
 LIMIT = 0.1

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError, FewClustersWarning
+from mvnjac.errors import ArgumentError, FewClustersWarning, warn
 from mvnjac.inference.labels import require_labels, row_labels
-from mvnjac.warn import warn
 
 
 def groupings(function: str, clusters: Any, n: int) -> list[list[Any]]:

@@ -9,9 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.allocation import guarded
-from mvnjac.arithmetic import looked_at
-from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
+from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError, counted
 from mvnjac.inference.estimating_functions import FEWER, INFORMATIONS, SOLVED, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.labels import row_labels
@@ -19,10 +17,11 @@ from mvnjac.inference.ordering import order_of
 from mvnjac.inference.own_clocks import own_clocks
 from mvnjac.inference.structural_change import LIMIT, ScoreProcess, inverse_root
 from mvnjac.inference.variables import columns_of_variables
-from mvnjac.information import Wrt
-from mvnjac.jacobian import Jacobian
-from mvnjac.patterns import distinct
-from mvnjac.words import counted
+from mvnjac.information.functions import Wrt
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.statistics.patterns import distinct
+from mvnjac.tensors.allocation import guarded
+from mvnjac.tensors.tracing import looked_at
 
 _NAME = "score_process"
 CLOCKS = ("auto", "rows", "information")

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mvnjac.allocation import guarded
-from mvnjac.elements import gradients, leaves
-from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.inference.estimates import Estimates
+from mvnjac.errors import ArgumentError, ShapeError, counted
+from mvnjac.inference.estimate_covariances import Estimates
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
-from mvnjac.model import Model
-from mvnjac.words import counted
+from mvnjac.model.elements import gradients, leaves
+from mvnjac.model.model import Model
+from mvnjac.tensors.allocation import guarded
 
 Function = Callable[[Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
 _NAME = "delta_method"

@@ -13,16 +13,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mvnjac import memory
-from mvnjac.arguments import require_counts
-from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError
+from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError, counted
 from mvnjac.gaussian import Gaussian
-from mvnjac.information import Wrt, fisher_of, hessian_of
-from mvnjac.jacobian import Jacobian
-from mvnjac.operators import Operator
-from mvnjac.solvers import conditional_solver, dense_solution
-from mvnjac.standard_errors import complete_parametrisations
-from mvnjac.words import counted
+from mvnjac.inference.standard_errors import complete_parametrisations
+from mvnjac.information.functions import Wrt, fisher_of, hessian_of
+from mvnjac.information.operators import Operator
+from mvnjac.linalg.solvers import conditional_solver, dense_solution
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.score.row_arguments import require_counts
+from mvnjac.tensors import memory
 
 #: what a function of this package says that could have no memory
 FEWER = "take fewer rows, fewer variables, or a structure of fewer parameters."

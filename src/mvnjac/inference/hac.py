@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.allocation import guarded
 from mvnjac.errors import ArgumentError, NotIdentifiedError
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
 from mvnjac.inference.kernel_weights import KERNELS, andrews_bandwidth, newey_west_bandwidth
 from mvnjac.inference.ordering import order_of
-from mvnjac.information import Wrt
-from mvnjac.jacobian import Jacobian
+from mvnjac.information.functions import Wrt
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.tensors.allocation import guarded
 
 #: more lags than this are summed by Fourier transforms
 _DIRECT_LAGS = 64

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.errors import NotPositiveSemidefiniteWarning
-from mvnjac.warn import warn
+from mvnjac.errors import NotPositiveSemidefiniteWarning, warn
 
 #: an eigenvalue of a correlation matrix that is less negative than this, times its size, is 0
 _ROUNDING = 1e-12

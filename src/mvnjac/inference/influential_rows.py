@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.allocation import guarded
+from mvnjac.errors import counted
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
 from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
 from mvnjac.inference.labels import row_labels
-from mvnjac.inference.named import NamedTable
-from mvnjac.information import Wrt
-from mvnjac.jacobian import Jacobian
-from mvnjac.words import counted
+from mvnjac.inference.named_table import NamedTable
+from mvnjac.information.functions import Wrt
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.tensors.allocation import guarded
 
 _NAME = "influence"
 _CHUNK_BYTES = 64 * 2**20

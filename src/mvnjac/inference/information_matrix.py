@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mvnjac.allocation import guarded
 from mvnjac.errors import NotIdentifiedError
 from mvnjac.inference.at_estimate import warn_unless_at_estimate
-from mvnjac.inference.chi_squared import chi_squared_p_value
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
-from mvnjac.information import Wrt, hessian_of
-from mvnjac.jacobian import Jacobian
+from mvnjac.information.functions import Wrt, hessian_of
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.statistics.tail_probabilities import chi_squared_p_value
+from mvnjac.tensors.allocation import guarded
 
 _NAME = "information_matrix_test"
 _CHUNK_BYTES = 64 * 2**20

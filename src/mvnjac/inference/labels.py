@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.words import counted
+from mvnjac.errors import ArgumentError, ShapeError, counted
 
 #: as many rows are named in a message
 _NAMED = 5

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvnjac.chronology import sorts_in_time
 from mvnjac.errors import ArgumentError
 from mvnjac.inference.labels import require_labels, row_labels
+from mvnjac.tables.chronology import sorts_in_time
 
 
 def order_of(

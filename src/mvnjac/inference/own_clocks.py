@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.inference import bridges
+from mvnjac.inference import limiting_distributions
 from mvnjac.inference.clock_statistics import (
     Group,
     Joint,
@@ -189,7 +189,7 @@ class OwnClocks:
         """Of a column alone the process is a bridge in its own clock; more of them are the less likely to be far the more they
         depend on each other (Royen 2014, *A simple proof of the Gaussian correlation conjecture*)."""
         if self.alone:
-            return bridges.double_max_p_value(statistic, len(places))
+            return limiting_distributions.double_max_p_value(statistic, len(places))
         return self.law("double_max", places).p_value(statistic**2)
 
     def nyblom_hansen(self, places: Sequence[int]) -> Found:
@@ -225,7 +225,9 @@ class OwnClocks:
     def critical_value(self, test: str, level: float, places: Sequence[int], trim: tuple[float, float]) -> float:
         """The statistic whose p-value is `level`."""
         if test == "double_max" and self.alone:
-            return bridges.critical_value(lambda x: bridges.double_max_p_value(x, len(places)), level)
+            return limiting_distributions.critical_value(
+                lambda x: limiting_distributions.double_max_p_value(x, len(places)), level
+            )
         value = self.law(test, places, trim).critical_value(level)
         return math.sqrt(value) if test == "double_max" else value
 

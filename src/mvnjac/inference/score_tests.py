@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvnjac.allocation import guarded
 from mvnjac.covariance import dense_parameters
-from mvnjac.errors import ArgumentError, NeverRejectsWarning, NotIdentifiedError, SingularError
-from mvnjac.inference.chi_squared import chi_squared_p_value
+from mvnjac.errors import ArgumentError, NeverRejectsWarning, NotIdentifiedError, SingularError, warn
 from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
-from mvnjac.inference.named import NamedTable, place
+from mvnjac.inference.named_table import NamedTable, place
 from mvnjac.inference.tangents import tangents
-from mvnjac.information import Wrt
-from mvnjac.jacobian import Jacobian
-from mvnjac.warn import warn
+from mvnjac.information.functions import Wrt
+from mvnjac.score.jacobian import Jacobian
+from mvnjac.statistics.tail_probabilities import chi_squared_p_value
+from mvnjac.tensors.allocation import guarded
 
 _NAME = "score_test"
 #: the restricted estimate satisfies its constraints, and is a maximum among them, to so much of a standard error

@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
-from mvnjac.inference import bridges
+from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError, counted
+from mvnjac.inference import limiting_distributions
 from mvnjac.inference.estimating_functions import require
 from mvnjac.inference.multiplier_law import holm
-from mvnjac.inference.named import NamedTable, place
+from mvnjac.inference.named_table import NamedTable, place
 from mvnjac.inference.own_clocks import Found, OwnClocks
-from mvnjac.words import counted
 
 _NAME = "score_process"
 TESTS = ("double_max", "nyblom_hansen", "sup_lm")
@@ -101,7 +100,7 @@ class ScoreProcess(NamedTable):
         at = int(distance.amax(-1).argmax())
         statistic, k = float(distance.max()), self.process.shape[1]
         column = self.columns[int(distance[at].argmax())]
-        return self._test("double_max", statistic, bridges.double_max_p_value(statistic, k), at, column)
+        return self._test("double_max", statistic, limiting_distributions.double_max_p_value(statistic, k), at, column)
 
     def nyblom_hansen(self) -> BreakTest:
         """The average over time of the squared length: against parameters that drift.
@@ -112,7 +111,7 @@ class ScoreProcess(NamedTable):
             return self._found("nyblom_hansen", self.clocks.nyblom_hansen(list(self.places)))
         squares = self._bridges()[1:].square().sum(-1)
         statistic = float(squares.mean())
-        p_value = bridges.mean_square_p_value(statistic, self.process.shape[1])
+        p_value = limiting_distributions.mean_square_p_value(statistic, self.process.shape[1])
         return self._test("nyblom_hansen", statistic, p_value, 1 + int(squares.argmax()))
 
     def sup_lm(self, trim: float | tuple[float, float] = 0.15) -> BreakTest:
@@ -137,7 +136,7 @@ class ScoreProcess(NamedTable):
             raise NotIdentifiedError(f"sup_lm: no row lies between the fractions {first} and {last} of {self.rows} rows.")
         inside = statistics[low : high + 1]
         at, statistic = low + int(inside.argmax()), float(inside.max())
-        p_value = bridges.supremum_p_value(statistic, self.process.shape[1], (first, last))
+        p_value = limiting_distributions.supremum_p_value(statistic, self.process.shape[1], (first, last))
         return self._test("sup_lm", statistic, p_value, at, span=(low, high))
 
     def lm_statistics(self, trim: float = 0.15) -> Float[Tensor, "m"]:
@@ -163,8 +162,10 @@ class ScoreProcess(NamedTable):
         if self.clocks is not None:
             return self.clocks.critical_value(test, level, list(self.places), (trim, 1 - trim))
         if test == "double_max":
-            return bridges.critical_value(lambda x: bridges.double_max_p_value(x, k), level)
-        return bridges.critical_value(lambda x: bridges.supremum_p_value(x, k, (trim, 1 - trim)), level)
+            return limiting_distributions.critical_value(lambda x: limiting_distributions.double_max_p_value(x, k), level)
+        return limiting_distributions.critical_value(
+            lambda x: limiting_distributions.supremum_p_value(x, k, (trim, 1 - trim)), level
+        )
 
     def select(self, columns: str | Sequence[str]) -> ScoreProcess:
         """The process of some columns: whether these parameters changed, the others being whatever they are."""
@@ -256,7 +257,7 @@ class ScoreProcess(NamedTable):
         if self.clocks is not None:
             p_values = [self.clocks.double_max([place]).p_value for place in self.places]
         else:
-            p_values = [bridges.double_max_p_value(float(x), 1) for x in largest]
+            p_values = [limiting_distributions.double_max_p_value(float(x), 1) for x in largest]
         return {"largest": largest, "p_value": p_values, "date": [self.dates[i] for i in rows]}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.elements import gradients, leaves
 from mvnjac.inference.delta import Parameters
 from mvnjac.inference.estimating_functions import EstimatingFunctions
+from mvnjac.model.elements import gradients, leaves
 
 
 def tangents(estimating: EstimatingFunctions) -> Tensor:

@@ -64,10 +64,10 @@ def small_gaussians(
     x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
 ) -> Gaussians:
     """`reference.small_gaussians`, where the tensors are `available` and d is `SMALL` at most."""
-    from mvnjac.kernels import triton_small
+    from mvnjac.kernels import triton_batched
 
     with _current(x.device):
-        return triton_small.small_gaussians(x, mean, covariance, gradient=gradient, symmetry=symmetry)
+        return triton_batched.small_gaussians(x, mean, covariance, gradient=gradient, symmetry=symmetry)
 
 
 @functools.cache
@@ -78,12 +78,12 @@ def _installed() -> bool:
 @functools.cache
 def _refusal(device: torch.device) -> str | None:
     """Why Triton does not work on a device, found out by trying once: no C compiler for its launchers, a card too old, …"""
-    from mvnjac.kernels import triton_trial
+    from mvnjac.kernels import triton_probe
 
     try:
         with _current(device), _disable_current_modes():
-            triton_trial.run(device)
-    except triton_trial.FAILURES as error:  # plain torch serves, and `why_not` says it
+            triton_probe.run(device)
+    except triton_probe.FAILURES as error:  # plain torch serves, and `why_not` says it
         return f"Triton does not work on {device}: {type(error).__name__}: {error}".splitlines()[0]
     return None
 

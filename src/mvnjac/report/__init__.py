@@ -6,12 +6,12 @@ import warnings
 from pathlib import Path
 
 from mvnjac.engines.run import Run
-from mvnjac.errors import NotAtEstimateWarning
-from mvnjac.estimates import Data, Request
-from mvnjac.report.content import content
-from mvnjac.report.page import page
+from mvnjac.errors import NotAtEstimateWarning, counted
+from mvnjac.jobs.data import Data
+from mvnjac.jobs.density import Request
+from mvnjac.report.analysis.content import content
+from mvnjac.report.html.page import page
 from mvnjac.tables.output import write_text
-from mvnjac.words import counted
 
 SUFFIXES = (".html", ".htm")
 

@@ -165,6 +165,6 @@ def _format(path: str | Path) -> ModuleType:
 
 @functools.cache
 def _formats() -> dict[str, ModuleType]:
-    package = importlib.import_module("mvnjac.tables")
-    modules = [importlib.import_module(f"mvnjac.tables.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
+    package = importlib.import_module("mvnjac.tables.formats")
+    modules = [importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
     return {suffix: module for module in modules for suffix in getattr(module, "SUFFIXES", ())}

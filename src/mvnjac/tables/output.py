@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.base import Sink, sink_format
-from mvnjac.tables.delimited import CsvSink
+from mvnjac.tables.formats.csv import CsvSink
 from mvnjac.tables.storage import is_remote
 
 #: suffixes of formats that are folders themselves

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Source
-from mvnjac.tables.ordering import Ordered
 from mvnjac.tables.slices import Slice
+from mvnjac.tables.sorting import Ordered
 
 
 class LogReturns(Source):

@@ -1,0 +1,85 @@
+"""A derivative that is a sum of squares: v vᵀ of a few vectors a row, and a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import EllipsisType
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.blocks.base import Block
+from mvnjac.kernels import planner
+from mvnjac.linalg.symmetric_products import rows_times, symmetrised
+from mvnjac.parameters.coordinates import Triangle
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, stacked, sum_to
+from mvnjac.tensors.tracing import tracked
+
+
+@dataclass(eq=False)
+class Gram(Block):
+    """½ Σ v vᵀ + offset, symmetric: vectors (*batch, k, m), offset (*own batch, m, m) shared by the rows."""
+
+    vectors: Tensor
+    offset: Tensor
+    coordinates: Triangle
+
+    @property
+    def batch(self) -> Size:  # type: ignore[override]
+        return batch_shape(self.vectors, 2)
+
+    def full(self) -> Tensor:
+        product = self.vectors.mT @ self.vectors
+        return 0.25 * (product + product.mT) + self.offset
+
+    def entries(self, positions: Tensor) -> Tensor:
+        rows, columns = positions // self.coordinates.d, positions % self.coordinates.d
+        products = (self.vectors[..., rows] * self.vectors[..., columns]).sum(-2)
+        return 0.5 * products + self.offset.flatten(-2)[..., positions]
+
+    def unique(self, out: Tensor | None = None) -> Tensor:
+        """By chunks of rows: the m×m arrays of a chunk lie in the cache until their unique elements are taken."""
+        if tracked(self.vectors, self.offset):
+            packed = self.coordinates.pack_gradient(self.full())
+            return packed if out is None else out.copy_(packed)
+        if out is None:
+            out = self.vectors.new_empty(*self.batch, self.coordinates.size)
+        for rows in self._row_chunks():
+            out[rows] = self.coordinates.pack_gradient(replace(self, vectors=self.vectors[rows]).full())
+        return out
+
+    def _row_chunks(self) -> Iterator[slice | EllipsisType]:
+        if len(self.batch) != 1 or self.offset.ndim != 2:
+            yield ...
+            return
+        step = max(1, planner.CACHE_BYTES // (self.offset.numel() * self.offset.element_size()))
+        for start in range(0, self.batch[0], step):
+            yield slice(start, start + step)
+
+    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+        """One product over all vectors of all rows."""
+        layout = self._layout(own)
+        vectors = layout.fold(self.vectors, 2)
+        if weights is None:
+            weighted, count = vectors, vectors.new_full((), layout.n_rows)
+        else:
+            folded = layout.fold(weights, 0)
+            weighted, count = vectors * over_event(folded, 2), folded.sum(-1)
+        return stacked(weighted, -3).mT @ stacked(vectors, -3), count
+
+    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+        layout = self._layout(own)
+        product, count = symmetrised(layout.unfold_own(partial[0], 2)), partial[1]
+        count = layout.unfold_own(count, 0) if count.ndim else count
+        return sum_to(0.5 * product + over_event(count, 2) * self.offset, own, 2)
+
+    def _layout(self, own: Size) -> RowLayout:
+        return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
+
+    def matvec(self, direction: Tensor) -> Tensor:
+        constant = (self.offset * direction).sum((-2, -1))
+        layout = RowLayout(torch.broadcast_shapes(self.batch, batch_shape(direction, 2)), batch_shape(direction, 2))
+        vectors = layout.fold(self.vectors, 2)
+        images = rows_times(stacked(vectors, -3), layout.fold_own(direction, 2)).reshape(vectors.shape)
+        return 0.5 * layout.unfold((images * vectors).sum((-2, -1)), 0) + constant

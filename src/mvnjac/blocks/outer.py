@@ -1,0 +1,214 @@
+"""The derivative by a matrix: a row's block is c u vᵀ + O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import EllipsisType
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.blocks.base import Block
+from mvnjac.kernels import dispatch, planner
+from mvnjac.kernels.reference import Form, Patterns
+from mvnjac.linalg.symmetric_products import rows_times, symmetrised
+from mvnjac.parameters.coordinates import Coordinates, Triangle
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, sum_to
+from mvnjac.tensors.tracing import at_hand, tracked
+
+
+@dataclass(eq=False)
+class Outer(Block):
+    """coefficient · left rightᵀ (+ its transpose if `both`) + offset, on the entries that the coordinates leave free.
+
+    left (*batch, m), right (*batch, k); offset (*own batch, m, k) is shared by the rows; `diagonal` (*own batch, m), if given,
+    multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric. The offset
+    counts `offset_scale` times: it is multiplied only where it is needed by itself.
+    """
+
+    left: Tensor
+    right: Tensor
+    offset: Tensor
+    coordinates: Coordinates
+    coefficient: float = 1.0
+    both: bool = False
+    diagonal: Tensor | None = None
+    offset_scale: float = 1.0
+
+    @property
+    def batch(self) -> Size:  # type: ignore[override]
+        return batch_shape(self.left, 1)
+
+    @property
+    def constant(self) -> Tensor:
+        """(*own batch, m, k) what is added to the product."""
+        return self.offset if self.offset_scale == 1 else self.offset_scale * self.offset
+
+    def full(self) -> Tensor:
+        left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
+        if self.both or self.diagonal is not None:
+            return self._assemble(left * right)
+        return self.coordinates.project(torch.addcmul(self.constant, left, right, value=self.coefficient))
+
+    def entries(self, positions: Tensor) -> Tensor:
+        rows, columns = positions // self.coordinates.shape[1], positions % self.coordinates.shape[1]
+        product = self.left[..., rows] * self.right[..., columns]
+        if self.both:
+            product = product + self.right[..., rows] * self.left[..., columns]
+        if self.diagonal is not None:
+            product = torch.where(rows == columns, product * self.diagonal[..., rows], product)
+        entries = self.coefficient * product + self.constant.flatten(-2)[..., positions]
+        free = self.coordinates.free(positions)
+        return entries if free is None else torch.where(free, entries, 0)
+
+    def unique(self, out: Tensor | None = None) -> Tensor:
+        if not isinstance(self.coordinates, Triangle):
+            if out is None:
+                return self.full().flatten(-2)
+            left, right = self.left.unsqueeze(-1), self.right.unsqueeze(-2)
+            torch.addcmul(self.constant, left, right, value=self.coefficient, out=out.unflatten(-1, self.coordinates.shape))
+            return out
+        offset = self.coordinates.pack_gradient(self.constant)
+        if out is None and tracked(self.left, self.right, self.offset):
+            return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
+        if out is None:
+            out = self.left.new_empty(*self.batch, self.coordinates.size)
+        if self.by_kernel(offset, out):
+            return out
+        for rows in self._row_chunks():
+            chunk = replace(self, left=self.left[rows], right=self.right[rows])
+            for at, *terms in chunk._slices():
+                self._slice(offset[..., at], terms, out=out[rows][..., at])
+        return out
+
+    def by_kernel(self, offset: Tensor, out: Tensor, patterns: Patterns | None = None) -> bool:
+        """`unique` by a kernel, where one serves: of one row dimension. offset: packed; shared, of each row, or of each pattern."""
+        if not isinstance(self.coordinates, Triangle) or out.ndim != 2:
+            return False
+        form = Form(self.coefficient, self.both, self.coordinates.mirrored, not self.coordinates.diagonal)
+        return dispatch.packed(self.left, self.right, offset, out, form, self.diagonal, patterns)
+
+    def _row_chunks(self) -> Iterator[slice | EllipsisType]:
+        """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
+        if len(self.batch) != 1 or self.offset.ndim != 2:
+            yield ...
+            return
+        step = max(1000, planner.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
+        for start in range(0, self.batch[0], step):
+            yield slice(start, start + step)
+
+    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+        layout = self._layout(own)
+        left, right = layout.fold(self.left), layout.fold(self.right)
+        if weights is None:
+            count = left.new_full((), layout.n_rows)
+        else:
+            folded = layout.fold(weights, 0)
+            left, count = left * folded.unsqueeze(-1), folded.sum(-1)
+        return left.mT @ right, count
+
+    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+        layout = self._layout(own)
+        product, count = layout.unfold_own(partial[0], 2), partial[1]
+        count = layout.unfold_own(count, 0) if count.ndim else count
+        if self.coordinates.mirrored and not self.both:
+            product = symmetrised(product)
+        return sum_to(self._assemble(product, over_event(count, 2)), own, 2)
+
+    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+        """In one product where the sum is not divided and nothing watches: fewer passes over d×d."""
+        layout = self._layout(own)
+        plain = weights is None and not self.both and self.diagonal is None and self.offset.ndim == 2
+        if not plain or own or layout.own or tracked(self.left, self.right, self.offset):
+            return super().total(weights, own)
+        left, right = layout.fold(self.left), layout.fold(self.right)
+        count = self.offset_scale * layout.n_rows
+        offset = self.offset
+        if self.coordinates.mirrored and not offset.is_contiguous():
+            offset = offset.mT  # the same numbers, in the order in which they are written
+        product = torch.addmm(offset, left.mT, right, beta=count, alpha=self.coefficient)
+        return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
+
+    def _layout(self, own: Size) -> RowLayout:
+        return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
+
+    def matvec(self, direction: Tensor) -> Tensor:
+        direction = self.coordinates.project(direction)
+        constant = (self.constant * direction).sum((-2, -1))
+        direction = self._scale_diagonal(direction)
+        layout = RowLayout(self.batch, batch_shape(direction, 2))
+        product = rows_times(layout.fold(self.left), layout.fold_own(direction, 2))
+        product = layout.unfold((product * layout.fold(self.right)).sum(-1), 0)
+        factor = 2 * self.coefficient if self.both else self.coefficient  # `both`: the direction is symmetric
+        return factor * product + constant
+
+    @staticmethod
+    def _slice(offset: Tensor, terms: list[tuple[Tensor, Tensor]], out: Tensor | None = None) -> Tensor:
+        for u, v in terms:
+            offset = torch.addcmul(offset, u, v, out=out) if out is not None else torch.addcmul(offset, u, v)
+        return offset
+
+    def _slices(self) -> Iterator[tuple[Any, ...]]:
+        """(where, (u, v), …) for each column of the triangle: its elements are the sum of the products u v.
+
+        u is (*batch, m) and v (*batch, 1): in a column all elements share the right factor, so that one multiply-add a
+        column writes a contiguous slice of every row, and the n×d×d array never exists.
+        """
+        terms = [self._columns(self.left, self.right)]
+        if self.both:
+            terms.append(self._columns(self.right, self.left))
+        first = 0
+        for column in zip(*terms, strict=True):
+            length = column[0][0].shape[-1]
+            yield slice(first, first + length), *column
+            first += length
+
+    def _columns(self, left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The left factors below (and on) the diagonal, with the multiplicities of the unique elements, and the right one.
+
+        The multiplicity goes into one working copy of the left factors. Column j alone meets entry j as a diagonal
+        element, and later columns don't meet it at all: it is rescaled in place when its turn comes.
+        """
+        assert isinstance(self.coordinates, Triangle)
+        d, mirrored, diagonal = self.coordinates.d, self.coordinates.mirrored, self.coordinates.diagonal
+        below = (2 if mirrored else 1) * self.coefficient
+        plain = not mirrored and self.diagonal is None  # nothing sets the diagonal apart
+        work = left * below if below != 1 else left if plain else left.clone()
+        in_place = not tracked(left, right, self.offset)
+        for j in range(d if diagonal else d - 1):
+            if not diagonal:
+                u = work[..., j + 1 :]
+            elif plain:
+                u = work[..., j:]
+            else:
+                entry = left[..., j : j + 1] * self.coefficient
+                entry = entry if self.diagonal is None else entry * self.diagonal[..., j : j + 1]
+                if in_place:
+                    work[..., j : j + 1] = entry
+                    u = work[..., j:]
+                else:
+                    u = torch.cat([entry, work[..., j + 1 :]], -1)
+            yield u, right[..., j : j + 1]
+
+    def _assemble(self, product: Tensor, count: Tensor | float = 1.0) -> Tensor:
+        """What becomes of Σ left rightᵀ over so many rows (or weights): in place where nothing watches."""
+        if self.both:
+            product = product + product.mT
+        product = self._scale_diagonal(product)
+        if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
+            return self.coordinates.project(self.coefficient * product + count * self.constant)
+        product = product if self.coefficient == 1 else product.mul_(self.coefficient)
+        if isinstance(count, Tensor) and count.numel() == 1 and at_hand(count):
+            count = float(count)
+        if not isinstance(count, Tensor):
+            return self.coordinates.project(product.add_(self.offset, alpha=self.offset_scale * count))
+        summed = product.addcmul_(self.offset, count, value=self.offset_scale)
+        return self.coordinates.project(summed)
+
+    def _scale_diagonal(self, full: Tensor) -> Tensor:
+        if self.diagonal is None:
+            return full
+        on_diagonal = torch.eye(full.shape[-1], dtype=torch.bool, device=full.device)
+        return torch.where(on_diagonal, full * self.diagonal.unsqueeze(-1), full)

@@ -1,0 +1,106 @@
+"""PrecisionCholesky: P = Σ⁻¹ = Λ Λᵀ by its lower triangular factor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvnjac.blocks.outer import Outer
+from mvnjac.covariance.parametrisation import Values
+from mvnjac.covariance.parametrisations.base import DenseCovariance
+from mvnjac.covariance.samples import BadInput, Maker
+from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
+from mvnjac.linalg.triangular import halved, twice_symmetric
+from mvnjac.parameters import checks
+from mvnjac.parameters.checks import Check
+from mvnjac.parameters.coordinates import lower_triangular
+from mvnjac.whitening.factor import DenseFactor, Factor
+from mvnjac.whitening.residuals import Residuals
+
+
+class PrecisionCholesky(DenseCovariance):
+    """Σ⁻¹ = Λ Λᵀ by Λ.
+
+    Args:
+        precision_tril: (..., d, d) lower triangular with a positive diagonal, in inverse units of x.
+
+    With r = x − µ and s = Λᵀ r (differential of log det Λ − ½ ‖Λᵀ r‖²; nothing is solved):
+
+        ∂ log p / ∂Λ = diag(1 / Λᵢᵢ) − tril(r sᵀ)
+
+    Example:
+        >>> import torch, mvnjac
+        >>> J = mvnjac.jacobian(torch.ones(1, 2), torch.zeros(2), mvnjac.PrecisionCholesky(torch.eye(2)))
+        >>> J.unique("precision_tril")
+        tensor([[ 0., -1.,  0.]])
+    """
+
+    fields = {"precision_tril": lower_triangular}
+
+    def __init__(self, precision_tril: Float[Tensor, "*batch d d"]) -> None:
+        super().__init__(precision_tril=precision_tril)
+
+    def factor(self, d: int) -> Factor:
+        return DenseFactor(precision_tril=self.parameters["precision_tril"].tril())
+
+    @classmethod
+    def pullback(cls, name: str, rows: Residuals) -> Outer:
+        diagonal = rows.factor.dense().precision_tril.diagonal(dim1=-2, dim2=-1)
+        offset = torch.diag_embed(1 / diagonal)
+        return Outer(rows.residual, rows.reverse_whitened, offset, lower_triangular(rows.d), coefficient=-1.0)
+
+    @classmethod
+    def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
+        return factor.precision_tril
+
+    @classmethod
+    def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
+        return -factor.whiten_gradient(twice_symmetric(v["precision_tril"] @ factor.precision_tril.mT))
+
+    @classmethod
+    def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
+        return {"precision_tril": -2 * (factor.unwhiten_matrix(M) @ factor.precision_tril).tril()}
+
+    @classmethod
+    def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
+        direction, triangle = v["precision_tril"], factor.precision_tril
+        change = factor.whiten_gradient(twice_symmetric(direction @ triangle.mT))
+        bent = factor.unwhiten_matrix(twice_symmetric(M @ change)) @ triangle - factor.unwhiten_matrix(M) @ direction
+        return {"precision_tril": 2 * bent.tril()}
+
+    @classmethod
+    def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
+        triangle = factor.precision_tril
+        turn = factor.whiten_rotation
+        return {"precision_tril": -triangle @ halved(turn @ K @ turn.mT)}
+
+    @classmethod
+    def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
+        turn = factor.whiten_rotation
+        M = halved(factor.precision_tril.mT @ gradients["precision_tril"])
+        return -turn.mT @ M @ turn
+
+    def dense(self, d: int | None = None) -> Tensor:
+        precision_tril = self.parameters["precision_tril"].tril()
+        return torch.linalg.inv(precision_tril @ precision_tril.mT)
+
+    def checks(self, factor: Factor) -> Iterator[Check]:
+        precision_tril = self.parameters["precision_tril"]
+        yield checks.lower_triangular("precision_tril", precision_tril)
+        yield checks.positive("precision_tril", precision_tril.diagonal(dim1=-2, dim2=-1), what="diagonal entry")
+
+    @classmethod
+    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
+        yield cls(make.lower(d))
+
+    @classmethod
+    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
+        def bad(rows: list[list[float]], error: type[Exception], says: str) -> BadInput:
+            return BadInput({"precision_tril": make.tensor(rows)}, error, says)
+
+        yield bad([[1, 0, 0.5], [0, 1, 0], [0, 0, 1]], ArgumentError, r"not lower triangular: entry \[0,2\]")
+        yield bad([[1, 0, 0], [0, 1, 0], [0, 0, 0]], NotPositiveDefiniteError, r"diagonal entry 2 \(variable 2\) is 0")

@@ -1,0 +1,88 @@
+"""The exact precision of a stationary autoregression, as bands."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mvnjac.covariance.base import same_kind
+from mvnjac.errors import NotPositiveDefiniteError, ShapeError
+from mvnjac.linalg.padding import pad
+from mvnjac.parameters import checks
+from mvnjac.tensors.broadcasting import batch_shape
+from mvnjac.tensors.tracing import below, concrete
+
+_FUNCTION = "BandedPrecision.autoregressive"
+
+
+def autoregressive_bands(coefficients: Tensor, variance: Tensor, d: int) -> Tensor:
+    """(..., p + 1, d) the bands of the inverse covariance of d consecutive values: see `BandedPrecision.autoregressive`."""
+    checks.floating(_FUNCTION, "coefficients", coefficients)
+    checks.floating(_FUNCTION, "variance", variance)
+    same_kind(_FUNCTION, "coefficients", coefficients, "variance", variance)
+    if coefficients.ndim == 0 or coefficients.shape[-1] >= d:
+        raise ShapeError(
+            f"{_FUNCTION}: coefficients have shape {tuple(coefficients.shape)}, and d is {d}; expected (..., p) with p < d: so few "
+            "values have a precision without zeros; give that to Precision."
+        )
+    if concrete(coefficients, variance):
+        with torch.no_grad():
+            _require_stationary(below(coefficients))
+            _require_positive(below(variance))
+    a = polynomial(coefficients)
+    return correlated_bands(a, a, d) / variance[..., None, None]
+
+
+def polynomial(coefficients: Tensor) -> Tensor:
+    """(..., p + 1) a = (1, −φ₁, …, −φ_p)."""
+    return torch.cat([coefficients.new_ones((*batch_shape(coefficients, 1), 1)), -coefficients], -1)
+
+
+def correlated_bands(a: Tensor, b: Tensor, d: int) -> Tensor:
+    """(..., p + 1, d) the bands of σ² P for a = b; for others the symmetric bilinear form in a and b, (..., p + 1), that it is."""
+    p, rows = a.shape[-1] - 1, []
+    for k in range(p + 1):
+        products = 0.5 * (a[..., k:] * b[..., : p + 1 - k] + b[..., k:] * a[..., : p + 1 - k])
+        sums = products.cumsum(-1)  # C_k(0), …, C_k(p − k)
+        known = torch.arange(d - k, dtype=torch.long, device=a.device).clamp(max=p - k)
+        row = sums.index_select(-1, known) + sums.index_select(-1, known.flip(0)) - sums[..., -1:]
+        rows.append(pad(row, (0, k)))
+    return torch.stack(rows, -2)
+
+
+def partial_autocorrelations(coefficients: Tensor) -> Tensor:
+    """(..., p), by the Durbin–Levinson recursion run backwards; NaN below an order at which one is ±1."""
+    shorter = coefficients
+    partials: list[Tensor] = []
+    for _ in range(coefficients.shape[-1]):
+        last = shorter[..., -1:]
+        partials.insert(0, last)
+        shorter = (shorter[..., :-1] + last * shorter[..., :-1].flip(-1)) / (1 - last * last)
+    return torch.cat([*partials, coefficients[..., :0]], -1)
+
+
+def not_stationary(coefficients: Tensor) -> str | None:
+    """What is wrong where the coefficients are not those of a stationary autoregression: a partial autocorrelation beyond ±1."""
+    partials = partial_autocorrelations(coefficients)
+    bad = ~(partials.abs() < 1)
+    if not bool(bad.any()):
+        return None
+    *batch, _ = bad.nonzero()[0].tolist()
+    order = int(bad[tuple(batch)].nonzero().max()) + 1
+    return (
+        f"coefficients {coefficients[tuple(batch)].tolist()} are not those of a stationary autoregression: the partial "
+        f"autocorrelation of order {order} is {partials[(*batch, order - 1)].item():.6g}; it must lie between -1 and 1."
+    )
+
+
+def _require_stationary(coefficients: Tensor) -> None:
+    wrong = not_stationary(coefficients)
+    if wrong is not None:
+        raise NotPositiveDefiniteError(f"{_FUNCTION}: {wrong}")
+
+
+def _require_positive(variance: Tensor) -> None:
+    bad = ~(variance > 0)
+    if bool(bad.any()):
+        worst = variance[bad][0].item()
+        raise NotPositiveDefiniteError(f"{_FUNCTION}: variance is {worst!r}; the innovations' variance must be positive.")

@@ -1,0 +1,225 @@
+"""CompoundSymmetric: one variance, and one correlation between any two variables. All is O(d) a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Self
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+
+from mvnjac.blocks.base import Entrywise
+from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.estimation import refuse_all_constant
+from mvnjac.covariance.samples import BadInput, Maker
+from mvnjac.errors import DtypeError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, ShapeError
+from mvnjac.linalg.triangular import cholesky
+from mvnjac.parameters import checks
+from mvnjac.parameters.checks import Check
+from mvnjac.parameters.coordinates import scalar
+from mvnjac.tensors.broadcasting import RowLayout, broadcast, narrow
+from mvnjac.whitening.factor import DenseFactor, Factor
+from mvnjac.whitening.residuals import Residuals
+
+if TYPE_CHECKING:
+    from mvnjac.statistics.sufficient import Sample
+
+
+class CompoundSymmetricFactor(Factor):
+    """Two eigenvalues: λ₁ = σ² (1 + (d−1) ρ) along (1, …, 1), and λ₂ = σ² (1 − ρ) across it, d − 1 times.
+
+    With r̄ the average of a row and e = r − r̄ what it leaves, the symmetric whitening and the solution are
+
+        z = e / √λ₂ + r̄ / √λ₁        a = e / λ₂ + r̄ / λ₁        ‖z‖² = ‖e‖² / λ₂ + d r̄² / λ₁
+    """
+
+    def __init__(self, variance: Tensor, correlation: Tensor, d: int) -> None:
+        self.variance, self.correlation, self.d = variance, correlation, d
+        self.batch = broadcast(variance.shape, correlation.shape)
+        self._dense: DenseFactor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        return [self.variance, self.correlation]
+
+    @property
+    def along(self) -> Tensor:
+        """λ₁ / σ²."""
+        return 1 + (self.d - 1) * self.correlation
+
+    @property
+    def across(self) -> Tensor:
+        """λ₂ / σ²."""
+        return 1 - self.correlation
+
+    @property
+    def log_det(self) -> Tensor:
+        return self.d * self.variance.log() + self.along.log() + (self.d - 1) * self.across.log()
+
+    def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        along, across = self._eigenvalues(layout)
+        average = rows.mean(-1, keepdim=True)
+        return (rows - average) / across.sqrt() + average / along.sqrt()
+
+    def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
+        return self.whiten(rows, layout)  # the root is symmetric
+
+    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
+        along, across = self._eigenvalues(layout)
+        average = rows.mean(-1, keepdim=True)
+        return (rows - average) / across + average / along
+
+    def both_squares(self, rows: Tensor, layout: RowLayout) -> tuple[Tensor, Tensor]:
+        """The two parts of ‖z‖² of each row: d r̄² / λ₁ and ‖e‖² / λ₂."""
+        along, across = self._eigenvalues(layout)
+        average = rows.mean(-1, keepdim=True)
+        left = rows - average
+        return self.d * (average * average / along).squeeze(-1), (left * left).sum(-1) / across.squeeze(-1)
+
+    def _eigenvalues(self, layout: RowLayout) -> tuple[Tensor, Tensor]:
+        """λ₁ and λ₂, ready to meet folded rows: (K?, 1, 1)."""
+        both = self.variance * self.along, self.variance * self.across
+        along, across = (layout.fold_own(value, 0)[..., None, None] for value in both)
+        return along, across
+
+    def covariance_matrix(self) -> Tensor:
+        """(*batch, d, d) Σ."""
+        identity = torch.eye(self.d, dtype=self.variance.dtype, device=self.variance.device)
+        correlation = self.correlation[..., None, None]
+        return self.variance[..., None, None] * (identity + correlation * (1 - identity))
+
+    def dense(self) -> DenseFactor:
+        if self._dense is None:
+            covariance_matrix = self.covariance_matrix()
+            scale_tril, info = cholesky(covariance_matrix)
+            self._dense = DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
+        return self._dense
+
+    def detach(self) -> CompoundSymmetricFactor:
+        return self._at(self.variance.detach(), self.correlation.detach())
+
+    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> CompoundSymmetricFactor:
+        if dim < len(full) - len(self.batch):
+            return self
+        return self._at(narrow(self.variance, full, 0, dim, index), narrow(self.correlation, full, 0, dim, index))
+
+    def _at(self, variance: Tensor, correlation: Tensor) -> CompoundSymmetricFactor:
+        other = CompoundSymmetricFactor(variance, correlation, self.d)
+        other.checked = self.checked
+        return other
+
+
+class CompoundSymmetric(Covariance):
+    """Σ = σ² ((1 − ρ) I + ρ 1 1ᵀ): exchangeable variables; their number d is that of the mean.
+
+    Args:
+        variance: (...) σ², positive, in squared units of x.
+        correlation: (...) ρ of any two variables, −1/(d − 1) < ρ < 1. A single variable (d = 1) says nothing about it.
+
+    With r = x − µ, its average r̄ and e = r − r̄, the squares q₁ = d r̄² / λ₁ and q₂ = ‖e‖² / λ₂ whitened by the eigenvalues
+    λ₁ = σ² (1 + (d−1) ρ) and λ₂ = σ² (1 − ρ) (differential of −½ (log λ₁ + (d−1) log λ₂ + q₁ + q₂)):
+
+        ∂ log p / ∂σ² = (q₁ + q₂ − d) / (2 σ²)
+        ∂ log p / ∂ρ = ½ ((d−1) (q₁ − 1) / (1 + (d−1) ρ) − (q₂ − (d−1)) / (1 − ρ))
+
+    Example:
+        >>> import torch, mvnjac
+        >>> covariance = mvnjac.CompoundSymmetric(torch.tensor(2.0), torch.tensor(0.5))
+        >>> J = mvnjac.jacobian(torch.tensor([[3.0, 0.0]]), torch.zeros(2), covariance)
+        >>> J["variance"], J["correlation"]
+        (tensor([1.]), tensor([-3.3333]))
+    """
+
+    fields = {"variance": lambda d: scalar(), "correlation": lambda d: scalar()}
+    keeps_marginals = True
+
+    def __init__(self, variance: Float[Tensor, "*batch"], correlation: Float[Tensor, "*#batch"]) -> None:
+        super().__init__(variance=variance, correlation=correlation)
+
+    def factor(self, d: int) -> CompoundSymmetricFactor:
+        return CompoundSymmetricFactor(self.parameters["variance"], self.parameters["correlation"], d)
+
+    @classmethod
+    def pullback(cls, name: str, rows: Residuals) -> Entrywise:
+        factor, d = rows.factor, rows.d
+        assert isinstance(factor, CompoundSymmetricFactor)
+        layout = RowLayout(rows.batch, factor.batch)
+        along, across = (layout.unfold(square, 0) for square in factor.both_squares(layout.fold(rows.residual), layout))
+        if name == "variance":
+            return Entrywise((along + across - d) / (2 * factor.variance), scalar())
+        return Entrywise(0.5 * ((d - 1) * (along - 1) / factor.along - (across - (d - 1)) / factor.across), scalar())
+
+    def fisher(self, factor: CompoundSymmetricFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """½ Σ of the products of the eigenvalues' relative changes; 1/λ₁ − 1/λ₂ without its cancellation."""
+        d, sigma, rho = factor.d, factor.variance, factor.correlation
+        both = factor.along * factor.across
+        zero = torch.zeros_like(both)
+        variance, correlation = v.get("variance", zero), v.get("correlation", zero)
+        cross = -0.5 * d * (d - 1) * rho / (sigma * both)
+        own = 0.5 * d * (d - 1) * (1 + (d - 1) * rho**2) / both**2
+        return {
+            "variance": 0.5 * d * variance / sigma**2 + cross * correlation,
+            "correlation": cross * variance + own * correlation,
+        }
+
+    def fisher_solve(self, factor: CompoundSymmetricFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The 2×2 inverse, whose determinant is d² (d−1) / (2 λ₁ λ₂)²; none by one parameter alone, nor for one variable."""
+        d, sigma, rho = factor.d, factor.variance, factor.correlation
+        if d == 1 or not set(self.fields) <= set(gradients):
+            return None
+        both = factor.along * factor.across
+        variance, correlation = gradients["variance"], gradients["correlation"]
+        cross = 2 * sigma * rho * both / d
+        return {
+            "variance": 2 * sigma**2 * (1 + (d - 1) * rho**2) / d * variance + cross * correlation,
+            "correlation": cross * variance + 2 * both**2 / (d * (d - 1)) * correlation,
+        }
+
+    def times(self, factor: CompoundSymmetricFactor, v: Tensor) -> Tensor:
+        along, across = factor.variance * factor.along, factor.variance * factor.across
+        average = v.mean(-1, keepdim=True)
+        return (v - average) * across.unsqueeze(-1) + average * along.unsqueeze(-1)
+
+    closed_form, positive, scaling = True, ("variance",), "variance"
+
+    @classmethod
+    def start(cls, sample: Sample, option: str | None) -> CompoundSymmetric:
+        """σ² is the average of all squares, λ₁ that of the squares along (1, …, 1)."""
+        if sample.d == 1:
+            raise NotIdentifiedError(f"{sample.name}: one variable says nothing about a correlation; fit isotropic instead.")
+        variance = sample.variances.mean()
+        along = (sample.scaled_rows.sum(-1) ** 2).sum() / sample.d
+        return cls(variance, (along / variance - 1) / (sample.d - 1))
+
+    def require_maximum(self, sample: Sample) -> None:
+        refuse_all_constant(sample)
+
+    def dense(self, d: int | None = None) -> Tensor:
+        if d is None:
+            raise ShapeError("CompoundSymmetric.dense: the number of variables is not known here; pass it: dense(d).")
+        return self.factor(d).covariance_matrix()
+
+    def checks(self, factor: Factor) -> Iterator[Check]:
+        assert isinstance(factor, CompoundSymmetricFactor)
+        lowest = -1 / (factor.d - 1) if factor.d > 1 else float("-inf")
+        yield checks.positive("variance", self.parameters["variance"], event=0)
+        what = f"the correlation of any two of d = {factor.d} variables"
+        yield checks.between("correlation", self.parameters["correlation"], lowest, 1, what)
+
+    @classmethod
+    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
+        yield cls(make.positive(), 0.6 * make.positive().log())  # within 0.42 of 0
+        yield cls(make.positive(), 1 - 0.2 * make.positive())
+
+    @classmethod
+    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
+        def bad(variance: object, correlation: object, error: type[Exception], says: str) -> BadInput:
+            return BadInput({"variance": make.tensor(variance), "correlation": make.tensor(correlation)}, error, says)
+
+        interval = r"the correlation of any two of d = 3 variables, must lie between -0\.5 and 1"
+        yield bad(-1.0, 0.5, NotPositiveDefiniteError, "variance is -1")
+        yield bad(1.0, 1.0, NotPositiveDefiniteError, rf"correlation is 1\.0; .*{interval}")
+        yield bad(1.0, [0.0, -0.5], NotPositiveDefiniteError, rf"correlation at batch index 1 is -0\.5; .*{interval}")
+        yield bad(1.0, float("nan"), NotFiniteError, "correlation is nan")
+        yield bad([1.0, 2], [0.0, 0, 0], ShapeError, r"variance \(2,\), correlation \(3,\) do not broadcast")
+        yield BadInput({"variance": make.tensor(1.0), "correlation": 0.5}, DtypeError, "correlation is a float")

@@ -1,0 +1,69 @@
+"""Kullback-Leibler divergences between multivariate normal distributions, ours or torch's on either side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import register_kl
+
+from mvnjac.covariance.base import Covariance
+from mvnjac.covariance.parametrisations.cholesky import Cholesky
+from mvnjac.covariance.structured.low_rank import LowRankFactor
+from mvnjac.distributions.base import Normal, columns
+from mvnjac.errors import DeviceError, ShapeError
+from mvnjac.model.model import Model
+from mvnjac.model.torch_distributions import parameters, unexpanded
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast
+from mvnjac.whitening.factor import Factor
+
+
+def _kl_divergence(p: Any, q: Any) -> Tensor:
+    """½ (tr Σq⁻¹ Σp + ‖Lq⁻¹(µp − µq)‖² − d + log det Σq − log det Σp)."""
+    if p.event_shape != q.event_shape:
+        raise ShapeError(f"kl_divergence: the event shapes {tuple(p.event_shape)} and {tuple(q.event_shape)} differ.")
+    mine, other = _model(p), _model(q)
+    if mine.mean.device != other.mean.device:
+        raise DeviceError(f"kl_divergence: the first is on {mine.mean.device} but the second is on {other.mean.device}.")
+    p_factor, q_factor = mine.prepared()[1], other.prepared()[1]
+    with mine.arithmetic(), other.arithmetic():
+        distance = _squares(q_factor, (p.loc - q.loc).to(other.dtype))
+        determinants = q_factor.log_det - p_factor.log_det
+        result = 0.5 * (_trace(p_factor, q_factor, other.dtype) + distance - mine.d + determinants)
+    return result.expand(broadcast(result.shape, p.batch_shape, q.batch_shape))
+
+
+def _model(dist: Any) -> Model:
+    if isinstance(dist, Normal):
+        return dist._current()
+    covariance: Covariance
+    if isinstance(dist, torch.distributions.LowRankMultivariateNormal):
+        covariance = parameters(dist)[1]
+    else:
+        covariance = Cholesky(unexpanded(dist.scale_tril, 2))  # torch factorised it already
+    return Model("kl_divergence", dist.loc.to(covariance.dtype), covariance, None, None, False)
+
+
+def _trace(p: Factor, q: Factor, dtype: torch.dtype) -> Tensor:
+    """tr Σq⁻¹ Σp, as the squares of the columns of Σp's root, whitened by q, which is of this dtype."""
+    S, diagonal = columns(p)
+    S = S.to(dtype)
+    full = broadcast(p.batch, q.batch)
+    trace = _squares(q, S.expand((*full, *S.shape[-2:])).movedim(-1, 0)).sum(0)
+    if diagonal is None:
+        return trace
+    precisions = q.precision_diag if isinstance(q, LowRankFactor) else q.dense().precision_matrix.diagonal(dim1=-2, dim2=-1)
+    return trace + (diagonal * precisions).sum(-1)
+
+
+def _squares(factor: Factor, rows: Tensor) -> Tensor:
+    """rᵀ Σ⁻¹ r of each row."""
+    layout = RowLayout(broadcast(batch_shape(rows, 1), factor.batch), factor.batch)
+    return layout.unfold(factor.whiten(layout.fold(rows), layout).square().sum(-1), 0)
+
+
+register_kl(Normal, Normal)(_kl_divergence)
+for _torch in (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal):
+    register_kl(Normal, _torch)(_kl_divergence)
+    register_kl(_torch, Normal)(_kl_divergence)

@@ -1,0 +1,65 @@
+"""The log-density of everyday rows, and its gradient by the mean and Σ, as a training loop needs them: two kernel calls.
+
+Forwards the rows are whitened once, for the values; backwards once more, for the sums. Where a derivative of the gradient may be
+asked for (create_graph), or a transform is at work by then, the general rule of `autodiff/log_prob.py` takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from mvnjac.fused.dense import Everyday, Prepared, factorised
+from mvnjac.kernels import limits
+from mvnjac.tensors.tracing import plain, tracked, watched
+
+#: (which of x, mean and Σ, weights, x, mean, Σ) → the gradients by these
+General = Callable[..., tuple[Tensor | None, ...]]
+
+
+def training_step(x: object, mean: object, covariance: object, general: General) -> Tensor | None:
+    """(n) log-densities with a graph to mean and Σ; None where anything is out of the ordinary."""
+    if type(x) is not Tensor or not isinstance(mean, Tensor) or not isinstance(covariance, Tensor):
+        return None
+    if not (mean.requires_grad or covariance.requires_grad) or not torch.is_grad_enabled() or watched():
+        return None
+    dtype = mean.dtype
+    if not (plain(x, dtype) and plain(mean, dtype, graph=True) and plain(covariance, dtype, graph=True)):
+        return None
+    if x.ndim != 2 or mean.ndim != 1 or covariance.ndim != 2 or not limits.kernel_sums(x.shape[1]):
+        return None
+    data = factorised(x, mean, covariance)
+    if data is None:
+        return None
+    result: Tensor = Step.apply(x, mean, covariance, data, general)
+    return result
+
+
+class Step(Function):
+    """(x, µ, Σ) → log p of each row, of numbers that have been looked at."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, covariance: Tensor, data: bytes, general: General) -> Tensor:
+        ctx.save_for_backward(x, mean, covariance)
+        ctx.data, ctx.general = data, general
+        result = Everyday(x, Prepared(mean, covariance, data)).log_prob()
+        assert result is not None
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, covariance = ctx.saved_tensors
+        needed = tuple(ctx.needs_input_grad[:3])
+        if torch.is_grad_enabled() or watched() or tracked(weights) or not limits.kernel_sums(x.shape[1]):
+            return (*ctx.general(needed, weights, x, mean, covariance), None, None)
+        same = weights.stride() == (0,) or len(weights) == 1
+        rows = Everyday(x, Prepared(mean, covariance, ctx.data))
+        totals = rows.sum(None if same else weights.contiguous())
+        assert totals is not None
+        factor = weights[0] if same and len(weights) else None
+        by_mean, by_matrix = (totals[name] if factor is None else totals[name].mul_(factor) for name in totals)
+        return None, by_mean if needed[1] else None, by_matrix if needed[2] else None, None, None

@@ -1,0 +1,187 @@
+"""What a table of scores needs of some rows: their sums, which are merged (`statistics/pairwise.py`), and what follows from them.
+
+Of complete rows and the dense family these are n, s and S of the whitened residuals (`whitened.Sums`): value, totals by every dense
+parametrisation and both informations follow from them. Otherwise the log-likelihood and the totals themselves are added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.covariance import dense_parameters
+from mvnjac.covariance.maps.whitened import Whitening
+from mvnjac.covariance.parametrisation import DenseParametrisation
+from mvnjac.gaussian import Gaussian
+from mvnjac.inference.standard_errors import StandardErrors
+from mvnjac.parameters.selection import Selection
+from mvnjac.score.column_norms import sums_of_squares
+from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.streaming import WhitenedRows
+from mvnjac.statistics.pairwise import Bundle, Totals, number
+from mvnjac.tensors import memory
+from mvnjac.tensors.broadcasting import batch_shape
+from mvnjac.whitening.factor import DenseFactor
+from mvnjac.whitening.sums import Sums
+
+#: p×p matrices of products held at once: of a batch, of a unit, and of units that wait to be added up
+_GRAMS = 6
+
+
+class ScoreSums:
+    """The sums of rows that have been looked at, against one density.
+
+    wrt: the columns; squares: of each column, too; gram: JᵀJ, too; errors: what standard errors of these kinds need, too.
+    """
+
+    def __init__(
+        self,
+        gaussian: Gaussian,
+        wrt: Sequence[str] | None,
+        squares: bool = False,
+        gram: bool = False,
+        errors: Sequence[str] = (),
+    ) -> None:
+        self._gaussian, self._model = gaussian, gaussian._model
+        self._wrt, self._squares, self._gram = wrt, squares, gram
+        self._model.check_parameters()
+        self._empty = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))
+        if gram:
+            p = len(self.columns)
+            where = self._model.mean.device
+            memory.require_work(
+                "gram", (p, p), torch.float64, where, _GRAMS, 0, "choose fewer columns by --wrt or fewer variables."
+            )
+        self._errors = StandardErrors(gaussian, self.columns, errors) if errors else None
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return self._empty.columns(self._wrt)
+
+    @cached_property
+    def estimates(self) -> list[float]:
+        """The values of the parameters."""
+        return self._empty.values(self._wrt).tolist()
+
+    @cached_property
+    def _selection(self) -> Selection:
+        return self._empty._select(self._wrt, "unique")
+
+    @cached_property
+    def _whitened(self) -> bool:
+        names = {part.name for part in self._selection.parts}
+        dense = isinstance(self._model.covariance, DenseParametrisation) and not self._model.missing
+        return dense and names <= {"mean", *dense_parameters()}
+
+    def derivatives(self, x: Tensor) -> Derivatives:
+        """Of rows x (n, d) that have been looked at."""
+        return Derivatives(self._model, self._model.rows(x), batch_shape(x, 1))
+
+    def of(self, derivatives: Derivatives) -> Bundle:
+        """The sums over some rows."""
+        parts, squares = self._selection.parts, None
+        main: Sums | Totals
+        if self._everyday is not None and len(derivatives.rows.x):
+            known = self._squares and WhitenedRows.knows(parts)
+            main, squares = self._everyday.sums(derivatives.rows.x, parts if known else ())
+        else:
+            main = self._main(derivatives)
+        found = dict[str, Tensor]()
+        if self._squares:
+            found["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares
+        if self._gram:
+            found["gram"] = derivatives.gram(parts, None)
+        return Bundle([main, Totals(found), self._for_errors(derivatives)])
+
+    @cached_property
+    def _everyday(self) -> WhitenedRows | None:
+        """The short way, where it goes."""
+        mean, factor = self._model.prepared()
+        if not self._whitened or not isinstance(factor, DenseFactor) or mean.dtype != torch.float64:
+            return None
+        return WhitenedRows(mean, factor) if factor.whitens_forward else None
+
+    def _main(self, derivatives: Derivatives) -> Sums | Totals:
+        if self._whitened:
+            return Sums.of([(derivatives.rows, None)], self._model.batch)
+        likelihood = self._model.log_prob(derivatives.rows).sum()
+        names = [part.name for part in self._selection.parts]
+        totals = derivatives.totals(names, None, [Size()] * len(names))
+        numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}
+        return Totals(numbers | {str(i): total for i, total in enumerate(totals)})
+
+    def _for_errors(self, derivatives: Derivatives) -> Bundle:
+        if self._errors is None:
+            return Bundle([])
+        return self._errors.sums(derivatives, informations=not self._whitened)  # these have what they need already
+
+    def _packed(self, totals: Sequence[Tensor]) -> Tensor:
+        """(p,) of full gradients, one a part."""
+        packed = []
+        for part, total in zip(self._selection.parts, totals, strict=True):
+            own = part.coordinates.pack_gradient(total)
+            packed.append(own if part.index is None else own[..., part.index_tensor(own.device)])
+        return torch.cat(packed)
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    def rows(self, sums: Bundle | None) -> int:
+        """How many there were."""
+        if sums is None:
+            return 0
+        main = sums.parts[0]
+        return int(main.count if isinstance(main, Sums) else main["rows"])
+
+    def log_likelihood(self, sums: Bundle | None) -> float:
+        """Σ log p."""
+        if sums is None:
+            return 0.0
+        main = sums.parts[0]
+        if not isinstance(main, Sums):
+            return float(main["likelihood"])
+        constant = self._model.d * math.log(2 * math.pi) + float(self._model.prepared()[1].log_det)
+        return -0.5 * (float(main.second.diagonal().sum()) + float(main.count) * constant)
+
+    def scores(self, sums: Bundle | None) -> Tensor:
+        """(p,) the totals."""
+        if sums is None:
+            return torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
+        return self._packed(self.gradients(sums))
+
+    def gradients(self, sums: Bundle) -> list[Tensor]:
+        """The full gradient of Σ log p by the parameter of each part of the columns."""
+        main, names = sums.parts[0], [part.name for part in self._selection.parts]
+        if not isinstance(main, Sums):
+            return [main[str(i)] for i in range(len(names))]
+        owners = [dense_parameters()[name] for name in names if name != "mean"]
+        mean, factor = self._model.prepared()
+        maps = Whitening(mean, factor.dense(), names, list(dict.fromkeys(owners)))
+        gradients = maps.gradients(main.first, main.matrix_score)
+        return [gradients[name] for name in names]
+
+    def deviations(self, sums: Bundle | None) -> Tensor:
+        """(p,) √(JᵀJ)ₖₖ."""
+        return (
+            torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
+            if sums is None
+            else sums.parts[1]["squares"].sqrt()
+        )
+
+    def gram(self, sums: Bundle | None) -> Tensor:
+        """(p, p) JᵀJ."""
+        p = len(self.columns)
+        return torch.zeros(p, p, dtype=torch.float64, device="cpu") if sums is None else sums.parts[1]["gram"]
+
+    def standard_errors(self, sums: Bundle | None) -> dict[str, list[float]]:
+        """Of each kind that was asked for, one a column."""
+        if self._errors is None:
+            return {}
+        informations, meats = (None, None) if sums is None else sums.parts[2].parts
+        if self._whitened and sums is not None:
+            informations = Bundle([sums.parts[0]])
+        return {kind: self._errors.errors(kind, informations, meats) for kind in self._errors.kinds}

@@ -1,0 +1,326 @@
+"""Second order for rows with missing entries.
+
+In the coordinates of a chain (`missing/incomplete_residuals.py`), m̃ = T m and K̃ = T K Tᵀ are the change of mean and covariance; a
+row with the mask o and z = z_c is a complete row of what it observes, so that with B = o ∘ (K̃ z + m̃)
+
+    Fisher    m̃ → o ∘ m̃,     K̃ → ½ o oᵀ ∘ K̃
+    Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
+
+and sums over rows need only Σ o oᵀ for the first, however many patterns there are; for the second, no more than d + 1 rows a pattern
+that have the same sums of products. Where the rows share one Σ of few enough variables, both are formed once, as matrices over the
+unique elements of m and K (`information/pattern_sums.py`), and a product is a product with them. Structures that keep their form
+add up a structure a pattern instead (`information/marginal_curvature.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.covariance.maps.autodiff import Definition
+from mvnjac.covariance.maps.whitened import Whitening, added
+from mvnjac.covariance.parametrisation import DenseParametrisation, Values
+from mvnjac.errors import ShapeError
+from mvnjac.information.curvature import Curvature
+from mvnjac.information.pattern_sums import PatternSums
+from mvnjac.missing.incomplete_residuals import IncompleteResiduals
+from mvnjac.missing.nested_cholesky import Chains
+from mvnjac.parameters.coordinates import symmetric
+from mvnjac.score.evaluation import Derivatives
+from mvnjac.tensors.broadcasting import sum_to
+from mvnjac.tensors.tracing import tracked
+
+#: the most variables for which products are products with a matrix over the unique elements: d⁴/4 numbers
+_LARGEST = 96
+
+
+@dataclass
+class _Turned:
+    """A bundle's chains, with the rotation T into their coordinates (G?, C, d, d) and Σ o oᵀ (G?, C, d, d)."""
+
+    chains: Chains
+    rotation: Tensor
+    pairs: Tensor
+
+    def change(self, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+        """m̃ (…, C, d) and K̃ (…, C, d, d)."""
+        T = self.rotation
+        return (T @ m.unsqueeze(-1)).squeeze(-1), T @ K @ T.mT
+
+    def gradient(self, g: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+        """Back again."""
+        T = self.rotation
+        return (T.mT @ g.unsqueeze(-1)).squeeze(-1), T.mT @ M @ T
+
+
+@dataclass
+class _Terms:
+    """Rows as terms of a Hessian: √|w| z and √|w|, with the sign of w; (G?, C, R, d), and R of one number."""
+
+    z: Tensor
+    root: Tensor
+    sign: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, chains: Chains, weights: Tensor) -> _Terms:
+        """All rows of a bundle; of many rows of one chain, no more than d + 1 a pattern that have the same sums."""
+        root = weights.abs().sqrt().unsqueeze(-1)
+        terms = cls(root * chains.whitened, root, weights.sign().unsqueeze(-1), chains.mask)
+        patterns, d = chains.bundle.patterns.shape[-1], chains.mask.shape[-1]
+        many = chains.whitened.ndim == 3 and len(chains.mask) == 1 and chains.mask.shape[1] > 2 * patterns * (d + 1)
+        if not many or tracked(terms.z, terms.root) or bool((terms.sign < 0).any()):
+            return terms
+        rows = torch.cat([terms.root, terms.z], -1)[0]
+        each = [chains.bundle.pattern[0] == p for p in range(patterns)]
+        least = [torch.linalg.qr(rows[own], mode="r")[1] for own in each]  # Rᵀ R is the sum of products
+        kept = torch.cat(least).unsqueeze(0)
+        masks = [chains.mask[0][own][:1].expand(len(R), -1) for own, R in zip(each, least, strict=True)]
+        mask = torch.cat(masks).unsqueeze(0)
+        return cls(torch.where(mask, kept[..., 1:], 0), kept[..., :1], torch.ones_like(kept[..., :1]), mask)
+
+
+class IncompleteStatistics:
+    """The rows that a Hessian sums, with their weights; for each entry of `own`.
+
+    basis: that of the coordinates (m, K), for the Hessian as a matrix (`information/pattern_sums.py`); packed: whether products are
+    taken with it.
+    """
+
+    def __init__(
+        self,
+        rows: IncompleteResiduals,
+        derivatives: Derivatives,
+        weights: Tensor | None,
+        own: Size,
+        basis: Tensor | None,
+        packed: bool,
+    ) -> None:
+        self.rows, self.derivatives, self.own, self.weights = rows, derivatives, own, _given(rows, weights)
+        self.basis, self.packed = basis, packed
+
+    @cached_property
+    def sums(self) -> PatternSums:
+        """What the matrix follows from."""
+        return PatternSums.of(self.rows, self.weights, self.basis, observed=True)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(d + q, d + q) the Hessian by the unique elements of (m, K)."""
+        return self.sums.hessian
+
+    @cached_property
+    def turned(self) -> list[_Turned]:
+        """The chains, bundle by bundle."""
+        return _turned(self.rows, self.weights)
+
+    @cached_property
+    def terms(self) -> list[_Terms]:
+        """Their rows."""
+        return [_Terms.of(part.chains, self.rows.of_rows(part.chains, self.weights)) for part in self.turned]
+
+    @cached_property
+    def score(self) -> tuple[Tensor, Tensor]:
+        """(*own, d) and (*own, d, d) the total score by m and K."""
+        if self.packed:
+            return self.sums.score
+        scores = [self._score(part, terms) for part, terms in zip(self.turned, self.terms, strict=True)]
+        return _added_up(self.rows, self.turned, scores, self.own)
+
+    @staticmethod
+    def _score(part: _Turned, terms: _Terms) -> tuple[Tensor, Tensor]:
+        z = terms.sign * terms.z
+        return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
+
+
+class IncompleteCurvature(Curvature):
+    """By any dense parametrisation, or by a structure's own parameters through its definition.
+
+    weights: those of the rows in their average, the information; None: all count the same.
+    """
+
+    solves = False
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        owners: Sequence[type[DenseParametrisation]],
+        rows: IncompleteResiduals,
+        own: Size,
+        weights: Tensor | None = None,
+    ) -> None:
+        self.names, self.rows, self.own, self.weights = list(names), _suited(rows, own), own, weights
+        rows = self.rows
+        if rows.covariance.mean is not None and rows.mean.ndim > 1:
+            raise ShapeError(
+                f"µ(θ) has shape {tuple(rows.mean.shape)}: with missing entries there is no second order where each row has a mean of "
+                "its own; let the function return a mean (d,)."
+            )
+        mean, factor = rows.mean, rows.factor.dense()
+        self.natural_coordinates = bool(owners) and set(names) <= {"mean", "covariance_matrix"}
+        self.formable = list(names) != ["mean"] and _formable(rows, own, weights)
+        self.broadcasts = self.formable and rows.d <= _LARGEST
+        self.maps: Whitening | Definition | Moments = (
+            Moments(mean, names)
+            if self.natural_coordinates and self.broadcasts
+            else Whitening(mean, factor, names, owners)
+            if owners or list(names) == ["mean"]
+            else Definition(rows.covariance, mean, factor, names)
+        )
+        self._basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
+        self._count = sum_to(_given(rows, weights), own, 0)
+
+    @property
+    def redundant(self) -> bool:
+        return self.rows.covariance.redundant_among(self.names)
+
+    @property
+    def work(self) -> int:
+        d = self.rows.d
+        if self.broadcasts:
+            return 4 * d**2
+        rotations = sum(chains.scale_tril.numel() for chains in self.rows.chains)
+        return min(self.rows.batch.numel(), _patterns(self.rows) * 2 * (d + 1)) * 4 * d + 4 * rotations
+
+    @cached_property
+    def _turned(self) -> list[_Turned]:
+        return _turned(self.rows, self.weights)
+
+    @cached_property
+    def fisher_matrix(self) -> Tensor:
+        """(d + q, d + q) the information of the average row, by the unique elements of (m, K)."""
+        fisher = PatternSums.of(self.rows, self.weights, self._basis, expected=True).fisher
+        return fisher.div_(torch.where(self._count == 0, 1, self._count))  # of no rows there is nothing to average
+
+    def fisher(self, v: Values) -> dict[str, Tensor]:
+        if self.broadcasts:
+            return self.maps.gradients(*_image(self.fisher_matrix, *self.maps.change(v)))
+        count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)
+        m, K = self._folded(self.rows, v)
+        parts = []
+        for part in self._turned:
+            change, matrix_change = part.change(m, K)
+            parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
+        g, M = _added_up(self.rows, self._turned, parts, self.own)
+        return self.maps.gradients(g / count, M / count.unsqueeze(-1))
+
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        return {}
+
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> IncompleteStatistics:
+        rows = derivatives.rows
+        assert isinstance(rows, IncompleteResiduals)
+        rows = _suited(rows, own)
+        packed = self.broadcasts and _formable(rows, own, weights)
+        return IncompleteStatistics(rows, derivatives, weights, own, self._basis, packed)
+
+    def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
+        assert isinstance(statistics, IncompleteStatistics)
+        if isinstance(self.maps, Whitening):
+            self.maps.require_one_parametrisation()
+        if statistics.packed:
+            m, K = self.maps.change(v)
+            image = self.maps.gradients(*_image(statistics.matrix, m, K))
+            return added(image, self.maps.bent(v, m, K, *statistics.score))
+        m, K = self._folded(statistics.rows, v)
+        parts = []
+        for part, terms in zip(statistics.turned, statistics.terms, strict=True):
+            change, matrix_change = part.change(m, K)
+            moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
+            B = terms.sign * torch.where(terms.mask, moved, 0)
+            cross = B.mT @ terms.z
+            parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
+        g, M = _added_up(statistics.rows, statistics.turned, parts, statistics.own)
+        return added(self.maps.gradients(g, M), self.maps.bent(v, *self.maps.change(v), *statistics.score))
+
+    def score(self, statistics: object) -> dict[str, Tensor]:
+        assert isinstance(statistics, IncompleteStatistics)
+        owns = [statistics.own] * len(self.names)
+        return dict(zip(self.names, statistics.derivatives.totals(self.names, statistics.weights, owns), strict=True))
+
+    def count(self, statistics: object) -> Tensor:
+        assert isinstance(statistics, IncompleteStatistics)
+        return sum_to(statistics.weights, statistics.own, 0)
+
+    def _folded(self, rows: IncompleteResiduals, v: Values) -> tuple[Tensor, Tensor]:
+        """(m, K) of a change, for each covariance (G?, 1, …), or for each row by itself."""
+        m, K = self.maps.change(v)
+        if not rows.together:
+            return rows.layout.fold(m, 1), rows.layout.fold(K, 2)
+        return rows.layout.fold_own(m, 1).unsqueeze(-2), rows.layout.fold_own(K, 2).unsqueeze(-3)
+
+
+class Moments:
+    """The mean and Σ themselves as coordinates, with the interface of `whitened.Whitening`."""
+
+    def __init__(self, mean: Tensor, names: Sequence[str]) -> None:
+        self.mean, self.names = mean, list(names)
+
+    def change(self, v: Values) -> tuple[Tensor, Tensor]:
+        """(dµ, dΣ)."""
+        d = self.mean.shape[-1]
+        return v.get("mean", self.mean.new_zeros(d)), v.get("covariance_matrix", self.mean.new_zeros(d, d))
+
+    def gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """Those that were asked for."""
+        return {name: {"mean": g, "covariance_matrix": M}[name] for name in self.names}
+
+    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+        """Nothing: they are linear."""
+        return {}
+
+
+def _image(matrix: Tensor, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., d) and (..., d, d): the full gradients that a matrix over the unique elements of (m, K) gives for a change."""
+    d = m.shape[-1]
+    kind = symmetric(d)
+    k = kind.pack(K)
+    batch = torch.broadcast_shapes(m.shape[:-1], k.shape[:-1])
+    image = torch.cat([m.expand(*batch, d), k.expand(*batch, k.shape[-1])], -1) @ matrix
+    return image[..., :d], kind.unpack_gradient(image[..., d:])
+
+
+def _formable(rows: IncompleteResiduals, own: Size, weights: Tensor | None) -> bool:
+    """Whether second order over these rows is a matrix of numbers: one mean, one Σ, and nobody differentiates it."""
+    watched = rows.tracked or tracked(_given(rows, weights), rows.mean, *rows.factor.tensors())
+    return not own and rows.together and not rows.layout.groups and rows.mean.ndim == 1 and not watched
+
+
+def _patterns(rows: IncompleteResiduals) -> int:
+    return sum(chains.bundle.patterns.shape[-1] for chains in rows.chains)
+
+
+def _suited(rows: IncompleteResiduals, own: Size) -> IncompleteResiduals:
+    """The rows together where sums of them are those of each covariance; else, for sums that keep more, each row by itself."""
+    return rows if own == rows.layout.own else rows.separate()
+
+
+def _given(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
+    """(*batch) the weights; 1 where none are given."""
+    given = torch.ones((), dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
+    return given.expand(rows.batch)
+
+
+def _turned(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Turned]:
+    parts = []
+    for chains, T in rows.rotations:
+        mask = chains.mask.to(rows.mean.dtype)
+        weighted = mask if weights is None else mask * rows.of_rows(chains, weights).unsqueeze(-1)
+        parts.append(_Turned(chains, T, weighted.mT @ mask))
+    return parts
+
+
+def _added_up(
+    rows: IncompleteResiduals, turned: Sequence[_Turned], gradients: Sequence[tuple[Tensor, Tensor]], own: Size
+) -> tuple[Tensor, Tensor]:
+    """(*own, d) and (*own, d, d): gradients in the chains' coordinates, turned back and summed."""
+    parts = [part.gradient(g, M) for part, (g, M) in zip(turned, gradients, strict=True)]
+    if not rows.together:
+        ((g, M),) = parts
+        return sum_to(rows.layout.unfold(g, 1), own, 1), sum_to(rows.layout.unfold(M, 2), own, 2)
+    g, M = torch.stack([g.sum(-2) for g, _ in parts]).sum(0), torch.stack([M.sum(-3) for _, M in parts]).sum(0)
+    return rows.layout.unfold_own(g, 1).expand((*own, rows.d)), rows.layout.unfold_own(M, 2).expand((*own, rows.d, rows.d))

@@ -1,0 +1,90 @@
+"""Scores as a folder of parts, one a unit of work, with a manifest: written by many, resumed, verified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mvnjac.engines.job import Result, digest
+from mvnjac.engines.manifest import Journal, claimed, clear
+from mvnjac.engines.run import Run
+from mvnjac.jobs.commands import Written
+from mvnjac.jobs.data import Data
+from mvnjac.jobs.density import Request, prepared
+from mvnjac.jobs.provenance import input_files, versions
+from mvnjac.jobs.scores import Density, Part, schema_of
+from mvnjac.tables.base import Source
+from mvnjac.tables.slices import rows_of
+
+TOTALS = "_totals.json"
+
+
+def write_parts(
+    data: Data,
+    request: Request,
+    wrt: Sequence[str] | None,
+    layout: str,
+    output: str,
+    form: str,
+    run: Run,
+    resume: bool = False,
+    force: bool = False,
+) -> Written:
+    """Write the scores of each slice of the table as a file of its own, in the format of a suffix; whole, or not at all.
+
+    Raises:
+        UsageError: the folder holds something else, or (`resume`) the beginning of another job.
+    """
+    folder = claimed(output, resume, force)
+    source, names, gaussian = prepared(data, request, run)
+    density = Density.of(gaussian, run.device)
+    schema = schema_of(data, source, density, wrt, layout)
+    columns = len(schema) - bool(data.index)
+    slices = source.slices(rows_of(len(names), columns))
+    digits = max(5, len(str(len(slices))))
+    asked = None if wrt is None else tuple(wrt)
+    job = Part(data, tuple(names), density, asked, layout=layout, schema=schema, folder=output, form=form, digits=digits)
+    journal = Journal(folder, _about(data, source, names, density, asked, layout, form), len(slices))
+    known: Iterable[Result] = []
+    if resume:
+        known = journal.resume()
+    else:
+        if force:
+            clear(folder)
+        journal.begin()
+    with journal.kept():
+        outcome = run.over(job, slices, "writing", journal.record, known)
+    totals = dict(zip(job.kernel.columns, job.kernel.scores(outcome.sums).tolist(), strict=True))
+    likelihood = job.kernel.log_likelihood(outcome.sums)
+    record = {"rows": outcome.rows, "log_likelihood": likelihood, "scores": totals}
+    folder.write(TOTALS, (json.dumps(record, indent=1) + "\n").encode())
+    journal.complete({"rows": outcome.rows, "bytes": outcome.size, "log_likelihood": likelihood})
+    return Written(outcome.rows, columns, outcome.parts, outcome.size, outcome.seconds)
+
+
+def _about(
+    data: Data,
+    source: Source,
+    names: Sequence[str],
+    density: Density,
+    wrt: Sequence[str] | None,
+    layout: str,
+    form: str,
+) -> dict[str, Any]:
+    """What the output depends on."""
+    return {
+        "command": "jacobian",
+        "input": input_files(source),
+        "variables": list(names),
+        "index": data.index,
+        "log_returns": data.log_returns,
+        "missing": data.missing,
+        "model": digest({"mean": density.mean, **density.covariance.parameters}),
+        "structure": repr(density.covariance),
+        "wrt": None if wrt is None else list(wrt),
+        "layout": layout,
+        "format": form,
+        "device": density.device,
+        "versions": versions(),
+    }

@@ -1,0 +1,314 @@
+"""What must hold of the numbers, and the sentence for when it does not.
+
+A `Check` carries a 0-dimensional boolean tensor, computed without looking at it, and a function that finds out what is wrong
+and where. All flags of a call are looked at together: one synchronisation on CUDA.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mvnjac.errors import (
+    ArgumentError,
+    DtypeError,
+    MvnjacError,
+    NotFiniteError,
+    NotPositiveDefiniteError,
+    NotSymmetricError,
+    counted,
+)
+from mvnjac.kernels import cpu
+from mvnjac.parameters.coordinates import Coordinates
+from mvnjac.parameters.names import Names
+from mvnjac.tensors.tracing import at_hand
+
+#: How a variable is called in a message: its index → "variable 3" or "'EEK'".
+Namer = Callable[[int], str]
+#: How far entry [i,j] of a matrix may differ from [j,i]: the matrix (..., d, d) → as many numbers.
+Tolerance = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Check:
+    """ok: 0-dimensional boolean, or known already; explain(function, names): the error if it is False, None for a false alarm.
+
+    tolerating: the same check with another tolerance, where it has one (`symmetric`).
+    """
+
+    ok: Tensor | bool
+    explain: Callable[[str, Names], MvnjacError | None]
+    tolerating: Callable[[Tolerance], Check] | None = None
+
+    def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
+        """The same check, of something that has names of its own, in a place that the message says."""
+        tolerating = self.tolerating
+        return replace(
+            self,
+            explain=lambda function, names: self.explain(function + place, rename(names)),
+            tolerating=None if tolerating is None else lambda tolerance: tolerating(tolerance).within(rename, place),
+        )
+
+
+def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
+    """Look at all flags together, once on the device; and raise the error of the first that is not as it must be."""
+    pending = list(pending)
+    flags = [check.ok for check in pending if isinstance(check.ok, Tensor)]
+    known = all(check.ok for check in pending if not isinstance(check.ok, Tensor))
+    if known and (not flags or bool(torch.stack(flags).all())):
+        return
+    for check in pending:
+        error = None if bool(check.ok) else check.explain(function, naming)
+        if error is not None:
+            raise error
+
+
+def floating(function: str, name: str, value: object, like: torch.dtype | None = None) -> None:
+    """A float32 or float64 tensor, or a DtypeError that says how to get one: of the dtype that the other arguments have, if known."""
+    if not isinstance(value, Tensor):
+        hint = "torch.from_numpy(...)" if type(value).__module__ == "numpy" else "torch.tensor(...)"
+        raise DtypeError(f"{function}: {name} is a {type(value).__name__}; pass a torch.Tensor, for example by {hint}.")
+    if value.dtype not in (torch.float32, torch.float64):
+        if like not in (torch.float32, torch.float64):
+            like = torch.float32 if value.is_floating_point() else torch.float64
+        to = "float" if like is torch.float32 else "double"
+        remedy = f"convert it by {name}.{to}()" if not value.is_complex() else "complex densities are not supported"
+        raise DtypeError(f"{function}: {name} is {value.dtype}; expected float32 or float64: {remedy}.")
+
+
+def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
+    """No NaN, no infinity. One sum finds them all; that it may overflow by itself is sorted out in the explanation."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        bad = ~torch.isfinite(value)
+        if not bad.any():
+            return None
+        where = bad.nonzero()[0].tolist()
+        number = value[tuple(where)].item()
+        place = _place(where, coordinates, namer)
+        return NotFiniteError(
+            f"{function}: {name} is {number} at {place} ({counted(int(bad.sum()), 'such entry')} in all); "
+            "remove or replace them: the numbers are never altered here."
+        )
+
+    return Check(_finite(value), explain)
+
+
+def finite_rows(value: Tensor, missing: bool = False) -> Check:
+    """x: as `finite`, and the place is said as row and column. missing: NaN is allowed."""
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        bad = torch.isinf(value) if missing else ~torch.isfinite(value)
+        if not bad.any():
+            return None
+        *row, column = bad.nonzero()[0].tolist()
+        place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
+        number = value[(*row, column)].item()
+        return NotFiniteError(
+            f"{function}: x is {number} at {place}column {column} ({namer(column)}); {counted(int(bad.sum()), 'such entry')} in "
+            f"{counted(int(bad.any(-1).sum()), 'row')}; drop these rows or choose complete columns"
+            + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks what was not observed.")
+        )
+
+    return Check(~torch.isinf(value.detach()).any() if missing else _finite(value), explain)
+
+
+#: how far two entries that should be equal may differ, relative to the scale of their variables: eps^⅔
+SYMMETRY = {dtype: torch.finfo(dtype).eps ** (2 / 3) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
+def rounding(A: Tensor) -> Tensor:
+    """(..., d, d) how far the two entries may differ: eps^⅔ √(Aᵢᵢ Aⱼⱼ), relative to the scale of the two variables."""
+    scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    return SYMMETRY[A.dtype] * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+
+
+def symmetric(name: str, A: Tensor, tolerance: Tolerance = rounding) -> Check:
+    """|Aᵢⱼ − Aⱼᵢ| is within the tolerance, which is wide enough for rounding alone."""
+    with torch.no_grad():
+        if at_hand(A) and _equals_transpose(A):
+            return Check(True, lambda *_: None, functools.partial(symmetric, name, A))
+        bad = (A - A.mT).abs() > tolerance(A)
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i, j = bad.nonzero()[0].tolist()
+        here, there = A[(*batch, i, j)].item(), A[(*batch, j, i)].item()
+        return NotSymmetricError(
+            f"{function}: {name} is not symmetric{of_batch(batch)}: entry [{i},{j}] ({namer(i)}, {namer(j)}) is "
+            f"{here!r} but [{j},{i}] is {there!r}; if the difference is rounding, pass (A + A.mT) / 2."
+        )
+
+    return Check(~bad.any(), explain, functools.partial(symmetric, name, A))
+
+
+def _equals_transpose(A: Tensor) -> bool:
+    """A = Aᵀ to the last bit: strip by strip, so that both halves are in the cache."""
+    known = cpu.equals_transpose(A)
+    if known is not None:
+        return known
+    step = 128
+    return all(
+        torch.equal(A[..., i : i + step, j : j + step], A[..., j : j + step, i : i + step].mT)
+        for i in range(0, A.shape[-1], step)
+        for j in range(0, i + 1, step)
+    )
+
+
+def lower_triangular(name: str, A: Tensor) -> Check:
+    """Zeros above the diagonal: A is its own lower triangle."""
+    A = A.detach()
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        above = (A.triu(1) != 0).nonzero()  # none where A has NaN on or below the diagonal alone
+        if not len(above):
+            return None
+        *batch, i, j = above[0].tolist()
+        return ArgumentError(
+            f"{function}: {name} is not lower triangular{of_batch(batch)}: entry [{i},{j}] is "
+            f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
+        )
+
+    return Check(_equals_triangle(A) if at_hand(A) else (A.tril() == A).all(), explain)
+
+
+def _equals_triangle(A: Tensor) -> bool:
+    """Whether A is its own lower triangle, without NaN; of many variables block by block, so that no copy is made."""
+    d, step = A.shape[-1], 128
+    if d <= 2 * step:
+        return torch.equal(A, A.tril())
+    for first in range(0, d, step):
+        rows = A[..., first : first + step, :]
+        inner, outer = rows[..., first : first + step], rows[..., first + step :]
+        if not torch.equal(inner, inner.tril()) or bool((outer != 0).any()) or bool(rows[..., :first].sum().isnan()):
+            return False
+    return True
+
+
+def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> Check:
+    """Numbers above 0 (variances, standard deviations, the diagonal of a Cholesky factor)."""
+    bad = ~(value.detach() > 0)
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        where = bad.nonzero()[0].tolist()
+        batch, index = (where[:-1], where[-1]) if event else (where, None)
+        place = "" if index is None else f" {what} {index} ({namer(index)})"
+        return NotPositiveDefiniteError(
+            f"{function}: {name}{place}{of_batch(batch)} is {value[tuple(where)].item()!r}; it must be positive. "
+            "A constant variable has no density: leave it out."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def between(name: str, value: Tensor, lowest: float, highest: float, what: str) -> Check:
+    """Numbers strictly within an interval, outside of which Σ is not positive definite."""
+    given = value.detach()
+    bad = ~((given > lowest) & (given < highest))
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        where = bad.nonzero()[0].tolist()
+        return NotPositiveDefiniteError(
+            f"{function}: {name}{of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
+            f"{highest:.6g}, both excluded, for the covariance to be positive definite."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def exponential(name: str, diagonal: Tensor) -> Check:
+    """The exponential of a diagonal neither overflowed nor vanished."""
+    bad = ~(torch.isfinite(diagonal.detach()) & (diagonal.detach() > 0))
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i = bad.nonzero()[0].tolist()
+        return NotFiniteError(
+            f"{function}: the exponential of {name}'s diagonal entry {i} ({namer(i)}){of_batch(batch)} is "
+            f"{diagonal[(*batch, i)].item()!r} in {diagonal.dtype}; that standard deviation cannot be expressed."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def unit_diagonal(name: str, R: Tensor) -> Check:
+    """A correlation matrix has ones on its diagonal, to 10 eps."""
+    diagonal = R.detach().diagonal(dim1=-2, dim2=-1)
+    bad = (diagonal - 1).abs() > 10 * torch.finfo(R.dtype).eps
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        *batch, i = bad.nonzero()[0].tolist()
+        return ArgumentError(
+            f"{function}: {name} has {diagonal[(*batch, i)].item()!r} on its diagonal at {i} ({namer(i)})"
+            f"{of_batch(batch)}; a correlation matrix has 1 there. Scales go into `scale`."
+        )
+
+    return Check(~bad.any(), explain)
+
+
+def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = False) -> Check:
+    """A Cholesky factorisation came to its end. info (*batch): 0, or the order of the first minor that is not positive.
+
+    backwards: the factorisation ran from the last variable to the first.
+    """
+    if info is None:
+        raise AssertionError(f"{name} was not factorised")
+
+    def explain(function: str, namer: Namer) -> MvnjacError | None:
+        batch = info.nonzero()[0].tolist()
+        matrix, order = A.detach()[tuple(batch)].double(), int(info[tuple(batch)])
+        d = matrix.shape[-1]
+        variables = [d - 1 - i for i in range(order)] if backwards else list(range(order))
+        pivot = variables[-1]
+        return NotPositiveDefiniteError(
+            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
+            f"(pivot {order} of {d}) is not positive. {_cause(matrix, variables, namer)}"
+        )
+
+    return Check((info == 0).all(), explain)
+
+
+def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
+    """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
+    pivot = variables[-1]
+    variance = A[pivot, pivot].item()
+    if variance <= 0:
+        kind = "constant" if variance == 0 else "not a variance"
+        return f"Its diagonal entry is {variance!r}: {kind}. Leave {namer(pivot)} out, or mend the matrix."
+    return (
+        f"{namer(pivot)} is, to rounding or beyond, a linear combination of {combination(A, variables, namer)}. "
+        "Leave one of them out, use more rows than variables, or mend the matrix; no jitter is added here."
+    )
+
+
+def combination(A: Tensor, variables: list[int], namer: Namer) -> str:
+    """The names of those of these variables that the last of them is a combination of, by its regression on them."""
+    *before, pivot = variables
+    weights = torch.linalg.lstsq(A[before][:, before], A[before, pivot].unsqueeze(-1), driver="gelsd").solution
+    share = weights.squeeze(-1).abs() * A.diagonal()[before].abs().sqrt() / A[pivot, pivot].item() ** 0.5
+    involved = [before[i] for i in share.argsort(descending=True).tolist() if share[i] > 0.01][:5]
+    return ", ".join(namer(i) for i in involved) or "the variables before it"
+
+
+def _finite(value: Tensor) -> Tensor | bool:
+    known = cpu.finite(value.detach())
+    if known is not None:
+        return known
+    total = value.detach().sum()
+    return math.isfinite(total) if at_hand(total) else torch.isfinite(total)
+
+
+def _place(where: Sequence[int], coordinates: Coordinates, namer: Namer) -> str:
+    event = len(coordinates.shape)
+    batch, index = where[: len(where) - event], where[len(where) - event :]
+    if not index:
+        return f"batch index {tuple(batch)}" if batch else "its only entry"
+    names = ", ".join(namer(i) for i in coordinates.variables(index))
+    return f"[{','.join(map(str, index))}]{f' ({names})' if names else ''}{of_batch(batch)}"
+
+
+def of_batch(batch: Sequence[int]) -> str:
+    return f" at batch index {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""

@@ -1,0 +1,140 @@
+"""Which columns of the Jacobian are meant: `wrt` names whole parameters or single elements of them."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mvnjac.errors import ArgumentError, UnknownNameError
+from mvnjac.parameters.coordinates import Coordinates
+
+LAYOUTS = ("unique", "full")
+#: a parameter's name → the labels along its axes, None for numbers
+Labels = Callable[[str], Sequence[str] | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Adjacent columns of one parameter: all of it (index None), or some of its elements.
+
+    index: positions among the coordinates' elements; labels: the names they were asked for by.
+    """
+
+    name: str
+    layout: str
+    coordinates: Coordinates
+    index: tuple[int, ...] | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of columns."""
+        return self.coordinates.size if self.index is None else len(self.index)
+
+    def index_tensor(self, device: torch.device) -> torch.Tensor:
+        """(size,) the elements' positions."""
+        return torch.tensor(self.index, dtype=torch.long, device=device)
+
+    def joined(self, other: Part) -> Part | None:
+        """Both as one part, if both are elements of the same parameter: they are then computed together."""
+        if self.name != other.name or self.index is None or other.index is None:
+            return None
+        return Part(self.name, self.layout, self.coordinates, self.index + other.index, self.labels + other.labels)
+
+
+class Selection:
+    """The parts of a `wrt`, in the order asked, in the coordinates of a layout."""
+
+    def __init__(
+        self,
+        wrt: str | Iterable[str] | None,
+        layout: str,
+        default: Sequence[str],
+        known: Sequence[str],
+        coordinates: Callable[[str], Coordinates],
+        labels: Labels,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise ArgumentError(f"layout is {layout!r}; expected 'unique' or 'full'.")
+        asked = list(default) if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+        repeated = [label for i, label in enumerate(asked) if label in asked[:i]]
+        if repeated:
+            raise ArgumentError(f"wrt: {repeated[0]!r} is named twice.")
+        self._labels, self._known = labels, known
+        whole = set(asked)
+        overlapping = [label for label in asked if (name := self._name(label)) != label and name in whole]
+        if overlapping:
+            raise ArgumentError(f"wrt: {overlapping[0]!r} is an element of a parameter that is asked for as a whole.")
+        self.parts: list[Part] = []
+        for label in asked:
+            part = self._part(label, layout, coordinates)
+            joined = self.parts[-1].joined(part) if self.parts else None
+            self.parts = [*self.parts[:-1], joined] if joined else [*self.parts, part]
+
+    @property
+    def size(self) -> int:
+        """p, the number of columns."""
+        return sum(part.size for part in self.parts)
+
+    def columns(self) -> list[str]:
+        """The p column names."""
+        labels: list[str] = []
+        for part in self.parts:
+            if part.index is None:
+                labels += [part.name + label for label in part.coordinates.labels(self._labels(part.name))]
+            else:
+                labels += part.labels
+        return labels
+
+    def only(self, parts: list[Part]) -> Selection:
+        """Some of its parts."""
+        other = copy.copy(self)
+        other.parts = parts
+        return other
+
+    def slices(self) -> list[tuple[Part, slice]]:
+        """Each part with its columns."""
+        located, first = [], 0
+        for part in self.parts:
+            located.append((part, slice(first, first + part.size)))
+            first += part.size
+        return located
+
+    def _part(self, label: str, layout: str, coordinates: Callable[[str], Coordinates]) -> Part:
+        name = self._name(label)
+        if name is None:
+            raise unknown_name(label, re.sub(r"\[[^][]*\]$", "", label), self._known)
+        own = coordinates(name) if layout == "unique" else coordinates(name).all_entries()
+        if name == label:
+            return Part(name, layout, own)
+        labels = self._labels(name)
+        index = own.locate(label[len(name) :], labels)
+        if index is None:
+            raise UnknownNameError(f"wrt: {label!r} is no element of {name}; it has {_examples(name, own, labels)}.")
+        return Part(name, layout, own, (index,), (label,))
+
+    def _name(self, label: str) -> str | None:
+        """The parameter that a label names, or names an element of. A parameter's name may have brackets of its own."""
+        known = [name for name in self._known if label == name or label.startswith(f"{name}[")]
+        return max(known, key=len, default=None)
+
+
+def unknown_name(label: str, name: str, known: Sequence[str]) -> UnknownNameError:
+    """The error for a parameter that does not exist here."""
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UnknownNameError(f"There is no parameter {label!r} here.{hint} The names are: {', '.join(known)}.")
+
+
+def _examples(name: str, coordinates: Coordinates, axis: Sequence[str] | None) -> str:
+    if coordinates.size > 10_000:
+        return f"{coordinates.size} elements"
+    labels = [name + label for label in coordinates.labels(axis)]
+    if not labels:
+        return "no elements"
+    return ", ".join(labels) if len(labels) <= 6 else f"{', '.join(labels[:3])}, …, {labels[-1]}"

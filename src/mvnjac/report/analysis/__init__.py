@@ -1,0 +1,1 @@
+"""What a report says: estimates, diagnostics, stability in time, as plain numbers."""

@@ -1,0 +1,53 @@
+"""The page: one HTML file with everything in it, that asks no one for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+
+from mvnjac.report.analysis.content import Content
+from mvnjac.report.html import sections
+from mvnjac.report.html.json_data import data_block
+from mvnjac.report.html.markup import Markup, join, tag
+
+
+def page(content: Content) -> str:
+    """The whole file."""
+    style, script = _asset("report.css"), _asset("report.js")
+    title = f"{content.file}: the scores of a multivariate normal distribution"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", title),
+        tag("style", style),
+    )
+    panels = sections.panels(content)
+    links = [tag("a", heading, href=f"#{name}") for name, heading, _ in panels]
+    body = tag(
+        "body",
+        tag("header", tag("h1", title), sections.lead(content), tag("nav", *links, aria_label="Panels")),
+        tag("main", sections.facts(content), *(_panel(*panel) for panel in panels)),
+        tag("footer", sections.closing(content)),
+        data_block(content),
+        tag("script", script),
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _panel(name: str, heading: str, parts: list[Markup]) -> Markup:
+    return tag("section", tag("h2", heading), join(parts), id=name)
+
+
+def _policy(script: str) -> str:
+    """Nothing is loaded, and no script runs but ours, whatever the data may hold."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; base-uri 'none'"
+
+
+def _asset(name: str) -> Markup:
+    return Markup(files("mvnjac.report.html").joinpath(name).read_text(encoding="utf-8"))

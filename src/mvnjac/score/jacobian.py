@@ -1,0 +1,385 @@
+"""The Jacobian of n log-densities by x, the mean and the parameters of the covariance. Read this file first.
+
+    parameters → factor → whitened residuals → log prob, Jacobian → coordinates → table
+
+`jacobian` goes the first half of that way. The `Jacobian` it returns holds n·d numbers (residuals, and a = Σ⁻¹(x − µ)) and a
+factor, and goes the second half only for what is asked: a block, the n×p matrix, the total, or a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+from torch.distributions import Distribution
+
+from mvnjac.covariance.base import Covariance
+from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.fused.batched import Many
+from mvnjac.fused.dense import Everyday, everyday
+from mvnjac.kernels import huge_pages
+from mvnjac.linalg.scipy_operator import linear_operator
+from mvnjac.model.model import Model
+from mvnjac.parameters.names import NamesArgument
+from mvnjac.parameters.selection import Selection
+from mvnjac.score import row_arguments
+from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.explain import explained
+from mvnjac.tensors import memory
+from mvnjac.tensors.allocation import guarded
+from mvnjac.tensors.broadcasting import batch_shape
+from mvnjac.tensors.tracing import intercepted, watched
+from mvnjac.whitening.residuals import changed_in_place
+
+Wrt = str | Iterable[str] | None
+_FEWER = (
+    "use sum(), gram(), matvec() or rmatvec(), which never store it; select columns by wrt=, or go through the rows by J[a:b] "
+    "with out=."
+)
+
+
+def jacobian(
+    x: Float[Tensor, "*rows d"],
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
+    *,
+    names: NamesArgument | None = None,
+    missing: str | None = None,
+    precision: str | None = None,
+    check: bool = True,
+) -> Jacobian:
+    """The Jacobian of the multivariate normal log-density: one row an observation, one column a parameter.
+
+    Args:
+        x: (n, d) observations; or (d,) for one; or (..., d), broadcast with the others as in torch.distributions. Where an
+            observation is a matrix (`mvnjac.Kronecker`) and mean has its shape (..., m, q), so has x, and so have J["x"], J["mean"].
+        mean: (d,) or (..., d), in units of x. Or a distribution in place of mean and covariance, of mvnjac.distributions,
+            torch.distributions, Pyro or GPyTorch: the columns are then the parameters that it was given.
+        covariance: Σ (..., d, d), or a structure such as `mvnjac.Cholesky(L)`, whose parameters the columns then are.
+        names: d names of the variables, for columns and messages; zero-based numbers otherwise. Of `mvnjac.Kronecker` also
+            [rows, columns], two lists: the variables are then called "row,column".
+        missing: "marginalise" takes NaN in x as a missing entry: each row is the marginal of what it observes. J["x"] and J["mean"]
+            are 0 at missing entries; a row without any entry has log_prob 0 and zeros. None: NaN in x is an error.
+        precision: "float64" works float32 arguments in float64 inside and rounds the results: full float32 accuracy at any
+            conditioning. None: the arithmetic is that of the arguments.
+        check: look at the numbers once (one synchronisation on CUDA) and raise where they are no density. False: NaN there.
+
+    Returns:
+        A `Jacobian`. Its results carry gradients when the arguments require them.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError: arguments that do not fit each other.
+        NotFiniteError, NotSymmetricError, NotPositiveDefiniteError: numbers that are no density, and where.
+
+    Source: Magnus & Neudecker, *Matrix Differential Calculus*; each structure's docstring states its formula.
+
+    Example:
+        >>> import torch, mvnjac
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> J = mvnjac.jacobian(x, torch.zeros(2), torch.eye(2), names=["AAPL", "MSFT"])
+        >>> J.columns()[2:]
+        ['covariance_matrix[AAPL,AAPL]', 'covariance_matrix[MSFT,AAPL]', 'covariance_matrix[MSFT,MSFT]']
+        >>> J.matrix()
+        tensor([[ 1.0000,  0.0000,  0.0000,  0.0000, -0.5000],
+                [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
+    """
+    quick = everyday(x, mean, covariance, check=check) if missing is None and precision is None else None
+    if quick is None or names is not None:
+        model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
+        flat = model.flat(x)
+        if quick is None:
+            return Jacobian(Derivatives(model, model.residuals(flat), batch_shape(flat, 1)))
+        return Jacobian(lambda: Derivatives(model, model.rows(flat), batch_shape(flat, 1)), quick)
+
+    def derivatives() -> Derivatives:
+        model = Model("jacobian", mean, covariance, None, None, check)
+        return Derivatives(model, model.rows(x), batch_shape(x, 1))
+
+    return Jacobian(derivatives, quick)
+
+
+class Jacobian:
+    """n rows of derivatives, held as n·d numbers. Made by `jacobian` or `Gaussian.jacobian`.
+
+    `J[name]` is a block: the batch, followed by the parameter's own shape (a symmetric parameter gives the full symmetric
+    gradient, torch's convention). `J[a:b]`, or an index tensor or a boolean mask, is the Jacobian of those rows.
+
+    Throughout, `wrt` says which columns: names of parameters, or of single elements ("covariance_matrix[MSFT,AAPL]"); by
+    default the mean and the covariance's own parameters. "x" is available by name, and so is every dense parametrisation:
+    covariance_matrix, scale_tril, log_scale_tril, precision_matrix, precision_tril, inverse_scale_tril, scale,
+    correlation_matrix, natural_location, natural_matrix, whichever one was given.
+    """
+
+    def __init__(self, derivatives: Derivatives | Callable[[], Derivatives], quick: Everyday | Many | None = None) -> None:
+        self._made, self._quick = derivatives, quick
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        quick = self._quick
+        return type(self), (self._derivatives, None if quick is None or quick.changed() else quick)
+
+    @property
+    def _derivatives(self) -> Derivatives:
+        """Made when first needed, where kernels have looked at the numbers already."""
+        if not isinstance(self._made, Derivatives):
+            changed = self._quick.changed() if self._quick is not None else None
+            if changed is not None:
+                raise changed_in_place(changed)
+            self._made = self._made()
+        return self._made
+
+    @property
+    def _at_once(self) -> Everyday | Many | None:
+        """What kernels answer by themselves; nothing where a tracer or a mode must see the operations."""
+        return None if intercepted() else self._quick
+
+    @property
+    def _model(self) -> Model:
+        return self._derivatives.model
+
+    @property
+    def batch(self) -> Size:
+        """The leading dimensions, (n,) in the everyday case."""
+        return self._derivatives.rows.batch if self._quick is None else self._quick.x.shape[:1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every result."""
+        return self._model.dtype if self._quick is None else self._quick.x.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of every result."""
+        return self._model.mean.device if self._quick is None else self._quick.x.device
+
+    # --- blocks --------------------------------------------------------------------------------------------------
+
+    @property
+    def log_prob(self) -> Float[Tensor, "*batch"]:
+        """The log-density of each row."""
+        at_once = self._at_once
+        quick = at_once.log_prob() if at_once is not None else None
+        return quick if quick is not None else self._model.log_prob(self._derivatives.rows)
+
+    @overload
+    def __getitem__(self, key: str) -> Tensor: ...
+    @overload
+    def __getitem__(self, key: slice | Tensor | Sequence[int]) -> Jacobian: ...
+
+    def __getitem__(self, key: str | slice | Tensor | Sequence[int]) -> Tensor | Jacobian:
+        if not isinstance(key, str):
+            return Jacobian(self._derivatives.narrow(0, row_arguments.row_index(key, self.batch, self.device)))
+        return self._block(key)
+
+    @guarded("J[{1!r}]", "take J.unique(name), J.sum(), or rows: J[a:b].")
+    def _block(self, key: str) -> Tensor:
+        shape = (*self.batch, *self._model.coordinates(key).shape)
+        memory.require(f"J[{key!r}]", shape, self.dtype, self.device, "take J.unique(name), J.sum(), or rows: J[a:b].")
+        with self._model.arithmetic():
+            return self._model.shaped(key, self._derivatives.block(key).full().to(self.dtype))
+
+    def unique(self, name: str) -> Float[Tensor, "*batch k"]:
+        """The partial derivatives by the unique elements of one parameter.
+
+        Symmetric parameters: vech order (the lower triangle column after column), off-diagonals doubled, since one element
+        is two entries of the matrix. Triangular: vech of the triangle, nothing doubled. Correlations: the strict lower
+        triangle, doubled. All else: row-major.
+
+        Raises:
+            UnknownNameError: a KeyError that lists the names there are.
+            MemoryLimitError: before allocating what cannot fit.
+
+        Example:
+            >>> import torch, mvnjac
+            >>> J = mvnjac.jacobian(torch.ones(1, 2), torch.zeros(2), torch.eye(2))
+            >>> J["covariance_matrix"], J.unique("covariance_matrix")
+            (tensor([[[0.0000, 0.5000],
+                     [0.5000, 0.0000]]]), tensor([[0., 1., 0.]]))
+        """
+        return self.matrix(wrt=name)
+
+    def matrix(self, wrt: Wrt = None, layout: str = "unique", out: Tensor | None = None) -> Float[Tensor, "*batch p"]:
+        """The n×p matrix whose rows are scores.
+
+        Args:
+            wrt: the columns; by default the mean and the covariance's parameters.
+            layout: "unique": partial derivatives by the unique elements; "full": every entry of the full gradients, row-major.
+            out: (*batch, p) to write into, of the results' dtype and device; not for arguments that require gradients.
+
+        Returns:
+            (*batch, p); the names of its columns are `columns(wrt, layout)`.
+
+        Raises:
+            MemoryLimitError: before allocating what cannot fit, naming the size and the alternatives.
+
+        Example:
+            >>> import torch, mvnjac
+            >>> J = mvnjac.jacobian(torch.ones(3, 2), torch.zeros(2), torch.eye(2))
+            >>> J.matrix(wrt=("mean", "covariance_matrix[1,0]")).shape
+            torch.Size([3, 3])
+        """
+        at_once = self._at_once
+        if isinstance(at_once, Everyday) and wrt is None and layout == "unique":
+            return self._packed(at_once, out)
+        return self._by_columns(wrt, layout, out)
+
+    @guarded("matrix", _FEWER)
+    def _by_columns(self, wrt: Wrt, layout: str, out: Tensor | None) -> Tensor:
+        selection = self._select(wrt, layout)
+        shape = (*self.batch, selection.size)
+        if out is not None:
+            row_arguments.check_out(out, shape, self.dtype, self.device, self._derivatives.rows.tracked)
+        elif not self._derivatives.rows.tracked:
+            out = self._fresh(shape)
+        with self._model.arithmetic():
+            if out is None:
+                return torch.cat([self._derivatives.columns(part) for part in selection.parts], -1).to(self.dtype)
+            for part, at in selection.slices():
+                self._derivatives.columns(part, out[..., at])
+        return out
+
+    def _packed(self, quick: Everyday, out: Tensor | None) -> Tensor:
+        """All columns, by one kernel."""
+        n, d = quick.x.shape
+        shape = (n, d + d * (d + 1) // 2)
+        if out is None:
+            out = self._fresh(shape)
+        else:
+            row_arguments.check_out(out, shape, self.dtype, self.device, False)
+        if not quick.matrix(out):
+            for part, at in self._select(None, "unique").slices():
+                self._derivatives.columns(part, out[..., at])
+        return out
+
+    def _fresh(self, shape: tuple[int, ...]) -> Tensor:
+        memory.require("matrix", shape, self.dtype, self.device, _FEWER)
+        return huge_pages.fresh(shape, self.dtype, self.device)
+
+    def columns(self, wrt: Wrt = None, layout: str = "unique") -> list[str]:
+        """The p names of the columns of `matrix(wrt, layout)`: "mean[AAPL]", "covariance_matrix[MSFT,AAPL]" (row, column)."""
+        return self._select(wrt, layout).columns()
+
+    def values(self, wrt: Wrt = None) -> Float[Tensor, "*own p"]:
+        """The values of the p parameters that the columns are derivatives by, in the same order; nothing is doubled."""
+        packed = []
+        for part in self._select(wrt, "unique").parts:
+            if part.name == "x":
+                raise ArgumentError("values: x is no parameter; leave it out of wrt.")
+            value = part.coordinates.pack(self._model.parameter(part.name))
+            packed.append(value if part.index is None else value[..., part.index_tensor(self.device)])
+        return torch.cat([value.expand((*self._model.reduced_batch, value.shape[-1])) for value in packed], -1)
+
+    # --- reductions: none of them ever stores n×p ----------------------------------------------------------------
+
+    def sum(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> dict[str, Tensor]:
+        """The (weighted) total score, each part in its parameter's own shape: what autograd gives for log_prob(x).sum().
+
+        Args:
+            weights: one a row, (n,) or the shape of `batch`; never normalised, may be negative.
+            wrt: the parts; an element of a parameter gives its partial derivative.
+
+        Returns:
+            {name: tensor}; symmetric parameters as symmetric gradients. vech of it with doubled off-diagonals is
+            matrix().sum(0).
+        """
+        at_once = self._at_once
+        if at_once is not None and wrt is None and weights is None:
+            quick = at_once.sum()
+            if quick is not None:
+                return quick
+        return self._sum(weights, wrt)
+
+    @guarded("sum", "go through the rows by J[a:b].")
+    def _sum(self, weights: Tensor | None, wrt: Wrt) -> dict[str, Tensor]:
+        parts = self._select(wrt, "unique").parts
+        owns = [self._derivatives.own_batch(part.name) for part in parts]
+        sums = self._derivatives.totals([part.name for part in parts], self._weights(weights), owns)
+        totals: dict[str, Tensor] = {}
+        for part, total in zip(parts, sums, strict=True):
+            if part.index is None:
+                totals[part.name] = self._model.shaped(part.name, total.to(self.dtype))
+            else:
+                elements = part.coordinates.pack_gradient(total)[..., part.index_tensor(self.device)].to(self.dtype)
+                totals.update(zip(part.labels, elements.unbind(-1), strict=True))
+        return totals
+
+    @guarded("rmatvec", "go through the rows by J[a:b].")
+    def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
+        """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
+        parts, own = self._select(wrt, "unique").parts, self._model.reduced_batch
+        sums = self._derivatives.totals([part.name for part in parts], self._weights(w, "w"), [own] * len(parts))
+        packed = [part.coordinates.pack_gradient(total) for part, total in zip(parts, sums, strict=True)]
+        chosen = [
+            t if part.index is None else t[..., part.index_tensor(self.device)] for part, t in zip(parts, packed, strict=True)
+        ]
+        return torch.cat(chosen, -1).to(self.dtype)
+
+    @guarded("matvec", "go through the rows by J[a:b].")
+    def matvec(self, v: Float[Tensor, "*any p"], wrt: Wrt = None) -> Float[Tensor, "*batch"]:
+        """J v: each row's directional derivative along v (p,), in the unique elements of `matrix(wrt)`, without it."""
+        selection = self._select(wrt, "unique")
+        direction = row_arguments.direction(v, selection.size).to(self._model.working)
+        with self._model.arithmetic():
+            products = [self._derivatives.directional(part, direction[..., at]) for part, at in selection.slices()]
+            return torch.stack(torch.broadcast_tensors(*products)).sum(0).to(self.dtype)
+
+    def linear_operator(self, wrt: Wrt = None) -> Any:
+        """The n×p matrix as a `scipy.sparse.linalg.LinearOperator`, without it (needs scipy)."""
+        if len(self.batch) != 1 or self._model.reduced_batch:
+            raise ShapeError(
+                f"linear_operator: J has the leading dimensions {tuple(self.batch)}; it takes rows (n,) of one density."
+            )
+        shape = (self.batch[0], self._select(wrt, "unique").size)
+        return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
+
+    def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*own p p"]:
+        """JᵀWJ, the (weighted) outer product of gradients, from chunks of rows that stay in cache.
+
+        Args:
+            weights: one a row (w, not w²), may be negative.
+            wrt: the columns.
+
+        Returns:
+            (p, p), symmetric; with leading dimensions where mean or covariance have some.
+
+        Raises:
+            MemoryLimitError: if p×p cannot fit.
+        """
+        at_once = self._at_once
+        if isinstance(at_once, Everyday) and wrt is None and (weights is None or not watched()):
+            quick = at_once.gram(None if weights is None else self._weights(weights))
+            if quick is not None:
+                return quick
+        return self._gram(weights, wrt)
+
+    @guarded("gram", "select columns by wrt=.")
+    def _gram(self, weights: Tensor | None, wrt: Wrt) -> Tensor:
+        selection, own = self._select(wrt, "unique"), self._model.reduced_batch
+        shape = (*own, selection.size, selection.size)
+        memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")
+        return self._derivatives.gram(selection.parts, self._weights(weights)).to(self.dtype)
+
+    def explain(self) -> str:
+        """How the results will be formed, and why: which kernel or which algorithm, by the sizes at hand.
+
+        Example:
+            >>> import torch, mvnjac
+            >>> print(mvnjac.jacobian(torch.ones(3, 2), torch.zeros(2), torch.eye(2)).explain().splitlines()[0])
+            rows (3,) of 2 variables, Dense, cpu, float32
+        """
+        return explained(self._quick, self._derivatives)
+
+    # --- arguments -----------------------------------------------------------------------------------------------
+
+    def _select(self, wrt: Wrt, layout: str) -> Selection:
+        default, known = self._model.default_names(), ["x", *self._model.parameter_names()]
+        return Selection(wrt, layout, default, known, self._model.coordinates, self._model.labels_of)
+
+    def _weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
+        return row_arguments.row_weights(weights, name, self.batch, self._model.reduced_batch, self._model.working)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part.name} {part.size}" for part in self._select(None, "unique").parts)
+        return f"Jacobian(batch={tuple(self.batch)}, columns: {parts}; dtype={self.dtype}, device={self.device})"

@@ -1,0 +1,66 @@
+"""Sums of whitened residuals, from which all sums of derivatives by dense parameters follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.kernels import cpu
+from mvnjac.linalg.symmetric_products import add_symmetric_product
+from mvnjac.statistics.serialization import stored_as
+from mvnjac.tensors.broadcasting import RowLayout
+from mvnjac.whitening.residuals import Residuals
+
+
+@stored_as("whitened_moments")
+@dataclass
+class Sums:
+    """n = Σ w (*own), s = Σ w z (*own, d) and S = Σ w z zᵀ (*own, d, d) of whitened residuals."""
+
+    count: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, chunks: Iterable[tuple[Residuals, Tensor | None]], own: Size) -> Sums:
+        """Of chunks of rows, with their weights."""
+        total: Sums | None = None
+        for rows, weights in chunks:
+            layout = RowLayout(rows.batch, own)
+            z, w = layout.fold(rows.whitened), None if weights is None else layout.fold(weights, 0)
+            if total is None:
+                shape = layout.group_shape
+                total = cls(z.new_zeros(shape), z.new_zeros(*shape, rows.d), z.new_zeros(*shape, rows.d, rows.d))
+            total.count = total.count + (layout.n_rows if w is None else w.sum(-1))
+            total.first = total.first + (z if w is None else z * w.unsqueeze(-1)).sum(-2)
+            total.second = add_symmetric_product(total.second, z, w)
+        assert total is not None
+        return cls(layout.unfold_own(total.count, 0), layout.unfold_own(total.first, 1), layout.unfold_own(total.second, 2))
+
+    @classmethod
+    def at_once(cls, rows: Residuals, weights: Tensor | None, squares: Tensor | None = None) -> Sums | None:
+        """Of everyday rows by the kernel, where it can; `squares` (n,) is memory for their ‖z‖²."""
+        if not rows.everyday or not rows.factor.whitens_forward:
+            return None
+        sums = cpu.whitened_sums(rows.x, rows.mean, rows.factor.dense().scale_tril, weights, squares)
+        if sums is None:
+            return None
+        count = rows.mean.new_tensor(rows.batch[0]) if weights is None else weights.sum()
+        return cls(count, *sums)
+
+    def merge(self, other: Sums) -> Sums:
+        """The sums over both sets of rows."""
+        return Sums(self.count + other.count, self.first + other.first, self.second + other.second)
+
+    @property
+    def matrix_score(self) -> Tensor:
+        """½ (S − n I)."""
+        identity = torch.eye(self.second.shape[-1], dtype=self.second.dtype, device=self.second.device)
+        return 0.5 * (self.second - self.count[..., None, None] * identity)
+
+
+#: What a forward pass finds for the backward pass: these sums, or a structure's totals themselves.
+Foreseen = Sums | dict[str, Tensor]

@@ -1,0 +1,171 @@
+"""A distribution in place of mean and covariance: what was given is found again, and what was expanded is shared again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Size, Tensor
+
+import mvnjac
+from mvnjac import distributions
+from mvnjac.covariance.samples import Maker
+from mvnjac.errors import ArgumentError
+from mvnjac.model.torch_distributions import parameters, unexpanded
+
+STRUCTURES = {
+    "covariance_matrix": mvnjac.Dense,
+    "precision_matrix": mvnjac.Precision,
+    "scale_tril": mvnjac.Cholesky,
+    "cov_factor": mvnjac.LowRank,
+}
+#: leading dimensions of loc and of the covariance's parameters
+BATCHES = [((), ()), ((5,), ()), ((), (5,)), ((5,), (5,)), ((4, 1), (3,)), ((2, 5), (1, 5)), ((1,), ())]
+MODULES = [torch.distributions, distributions]
+
+by_form = pytest.mark.parametrize("form", STRUCTURES)
+by_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+by_batches = pytest.mark.parametrize("batches", BATCHES, ids=str)
+
+
+def given(form: str, batches: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())) -> dict[str, Tensor]:
+    loc, make = Maker(batch=batches[0]).normal(3), Maker(batch=batches[1], seed=1)
+    if form == "cov_factor":
+        return {"loc": loc, "cov_factor": make.normal(3, 2), "cov_diag": make.positive(3)}
+    return {"loc": loc, form: make.lower(3) if form == "scale_tril" else make.definite(3)}
+
+
+def build(module: Any, values: dict[str, Tensor]) -> Any:
+    cls = module.LowRankMultivariateNormal if "cov_factor" in values else module.MultivariateNormal
+    return cls(**values, validate_args=False)
+
+
+def structure(values: dict[str, Tensor]) -> mvnjac.Covariance:
+    own = {name: value for name, value in values.items() if name != "loc"}
+    return STRUCTURES[next(iter(own))](**own)
+
+
+def same(t: Tensor, u: Tensor) -> bool:
+    """The very numbers, in the same memory; leading dimensions of size one may be absent or new."""
+    return t.data_ptr() == u.data_ptr() and torch.equal(t.squeeze(), u.squeeze())
+
+
+@by_module
+@by_form
+@by_batches
+@pytest.mark.parametrize("asked", [False, True], ids=["fresh", "asked before"])
+def test_what_was_given(module: Any, form: str, batches: Any, asked: bool) -> None:
+    """Mean and covariance are those given to the constructor, unexpanded, whatever was derived from them since."""
+    values = given(form, batches)
+    dist = build(module, values)
+    if asked:
+        _ = dist.scale_tril, dist.precision_matrix, dist.covariance_matrix
+    mean, covariance = parameters(dist)
+    assert same(mean, values["loc"])
+    assert type(covariance) is STRUCTURES[form]
+    for name, value in covariance.parameters.items():
+        assert same(value, values[name]), name
+
+
+@by_module
+@by_form
+@by_batches
+def test_expanded(module: Any, form: str, batches: Any) -> None:
+    """The batch of an expanded distribution stays, its covariance is shared."""
+    values = given(form, batches)
+    dist = build(module, values)
+    expanded = dist.expand((7, *dist.batch_shape))
+    mean, covariance = parameters(expanded)
+    assert torch.broadcast_shapes(mean.shape[:-1], covariance.batch) == expanded.batch_shape
+    for name, value in covariance.parameters.items():
+        assert same(value, values[name]), name
+    assert mvnjac.log_prob(torch.zeros(3).double(), expanded, check=False).shape == expanded.batch_shape
+
+
+@by_module
+@by_form
+def test_functions(module: Any, form: str) -> None:
+    """jacobian, log_prob and Gaussian give what they give for mean and structure."""
+    values, x = given(form, ((5,), ())), Maker(batch=(5,), seed=2).normal(3)
+    dist, covariance = build(module, values), structure(values)
+    ours, theirs = mvnjac.jacobian(x, dist), mvnjac.jacobian(x, values["loc"], covariance)
+    assert ours.columns() == theirs.columns()
+    assert torch.equal(ours.matrix(), theirs.matrix())
+    assert torch.equal(mvnjac.log_prob(x, dist), mvnjac.log_prob(x, values["loc"], covariance))
+    assert torch.equal(mvnjac.Gaussian(dist).log_prob(x), mvnjac.log_prob(x, dist))
+
+
+@by_module
+@by_form
+def test_gradients_reach_the_parameters(module: Any, form: str) -> None:
+    values = {name: value.requires_grad_() for name, value in given(form, ((5,), ())).items()}
+    mvnjac.log_prob(torch.zeros(3).double(), build(module, values)).sum().backward()
+    assert all(value.grad is not None and value.grad.shape == value.shape for value in values.values())
+
+
+class Plain(torch.distributions.MultivariateNormal):
+    """As Pyro's: derived from torch's."""
+
+
+class LazyNormal:
+    """As GPyTorch's: the covariance is a linear operator, made dense on demand."""
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        self.loc = mean
+        self.lazy_covariance_matrix = Operator(covariance)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        return self.lazy_covariance_matrix.to_dense()
+
+
+class LazyTorchNormal(LazyNormal, torch.distributions.MultivariateNormal):
+    """GPyTorch's own is derived from torch's, without what that constructor sets."""
+
+
+class WithoutMatrix:
+    """The operator alone, and a mean that is not called loc."""
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        self.mean, self.lazy_covariance_matrix = mean, Operator(covariance)
+
+
+class Operator:
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def to_dense(self) -> Tensor:
+        return self.matrix
+
+
+@pytest.mark.parametrize("cls", [Plain, LazyNormal, LazyTorchNormal, WithoutMatrix])
+def test_other_libraries(cls: Any) -> None:
+    values = given("covariance_matrix", ((5,), ()))
+    x = Maker(batch=(5,), seed=2).normal(3)
+    J = mvnjac.jacobian(x, cls(*values.values()))
+    assert torch.equal(J.matrix(), mvnjac.jacobian(x, *values.values()).matrix())
+
+
+def test_unexpanded() -> None:
+    """Only repetition goes: a batch of size one that was given stays."""
+    matrix = torch.eye(2)
+    assert unexpanded(matrix.expand(4, 2, 2), 2).shape == (2, 2)
+    assert unexpanded(matrix.unsqueeze(0), 2).shape == (1, 2, 2)
+    assert unexpanded(torch.zeros(4, 1, 2).expand(4, 3, 2), 1).shape == (4, 1, 2)
+    assert unexpanded(torch.zeros(2).expand(0, 2), 1).shape in (Size((2,)), Size((0, 2)))
+
+
+def test_misuse() -> None:
+    """A missing covariance, two of them, and what is no multivariate normal are refused in words."""
+    x, mean, sigma = torch.zeros(2, 3), torch.zeros(3), torch.eye(3)
+    dist = torch.distributions.MultivariateNormal(mean, sigma)
+    for function in (mvnjac.jacobian, mvnjac.log_prob):
+        with pytest.raises(ArgumentError, match="no covariance"):
+            function(x, mean)
+        with pytest.raises(ArgumentError, match="MultivariateNormal, which has its own"):
+            function(x, dist, sigma)
+        with pytest.raises(ArgumentError, match="Normal is no multivariate normal"):
+            function(x, torch.distributions.Normal(mean, 1.0))
+    with pytest.raises(ArgumentError, match="no covariance"):
+        mvnjac.Gaussian(mean)

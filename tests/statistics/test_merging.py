@@ -1,0 +1,135 @@
+"""Sums of pieces do not depend on who adds them; sums of squares without the columns are those of the columns."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mvnjac
+from mvnjac.inference.score_totals import ScoreSums
+from mvnjac.jobs.pilot import Survey
+from mvnjac.score.column_norms import _of_block, sums_of_squares
+from mvnjac.statistics.moments import Moments
+from mvnjac.statistics.pairwise import Bundle, Totals, Tree, number
+from mvnjac.statistics.serialization import packed, unpacked
+from mvnjac.statistics.sufficient import Gathering
+from tests.support.tolerance import assert_close
+
+
+@given(n=st.integers(1, 70), seed=st.integers(0, 20))
+def test_the_order_of_arrival_does_not_matter(n: int, seed: int) -> None:
+    values = torch.rand(n, generator=torch.Generator().manual_seed(seed)).double() * 10.0 ** torch.arange(n).remainder(17)
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    totals = []
+    for numbers in (range(n), order):
+        tree = Tree[Totals]()
+        for i in numbers:
+            tree.add(i, Totals({"sum": values[i]}))
+        totals.append(tree.total()["sum"])
+    assert torch.equal(*totals)
+    assert abs(float(totals[0]) - math.fsum(values.tolist())) <= math.log2(2 * n) * 2.3e-16 * float(values.sum())
+
+
+def test_few_pieces_are_held() -> None:
+    tree = Tree[Totals]()
+    for i in range(1000):
+        tree.add(i, Totals({"sum": number(1)}))
+        assert len(tree) <= 10
+    assert float(tree.total()["sum"]) == 1000
+    assert Tree[Totals]().total() is None
+
+
+def test_moments_far_from_zero_from_many_origins() -> None:
+    """A common offset costs no digits, though each piece has an origin of its own."""
+    base = torch.randint(-999, 999, (5000, 3), generator=torch.Generator().manual_seed(0)).double() / 8
+    tree = Tree[Moments]()
+    for i, part in enumerate((base + 1e12).split(37)):
+        tree.add(i, Moments.of(part))
+    torch.testing.assert_close(tree.total().covariance(), Moments.of(base).covariance(), rtol=1e-13, atol=1e-10)
+
+
+def test_gathered_patterns() -> None:
+    """Of rows with gaps, in pieces or at once: the same sample, to rounding."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(900, 3, generator=generator).double() + 5
+    x[torch.rand(900, 3, generator=generator) < 0.3] = torch.nan
+    whole, tree = Gathering(3), Tree[Gathering]()
+    whole.add(x)
+    for i, part in enumerate(x.split(7)):
+        piece = Gathering(3)
+        piece.add(part)
+        tree.add(i, piece)
+    mine, theirs = (gathering.sample(str, "x") for gathering in (tree.total(), whole))
+    assert mine.count == theirs.count
+    assert float(mine.multiplicity.sum()) == pytest.approx(float(theirs.multiplicity.sum()))
+    torch.testing.assert_close(mine.origin, theirs.origin, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(mine.covariance, theirs.covariance, rtol=1e-12, atol=1e-13)
+
+
+def test_sums_as_bytes() -> None:
+    x = torch.randn(20, 3).double()
+    kernel = ScoreSums(mvnjac.Gaussian(torch.zeros(3).double(), torch.eye(3).double()), None, squares=True)
+    for sums in (None, Moments.of(x), kernel.of(kernel.derivatives(x)), Bundle([Totals({}), Totals({"a": number(0.1)})])):
+        assert packed(unpacked(packed(sums))) == packed(sums)
+    assert torch.equal(unpacked(packed(Moments.of(x))).scatter, Moments.of(x).scatter)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 400])
+def test_gathered_rows_as_bytes(rows: int) -> None:
+    """Rows, moments, rows with gaps, and some of them: what is made from them afterwards is the same bit by bit."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.empty(3, rows).double().mT  # column after column, as tables are read
+    x.copy_(torch.randn(rows, 3, generator=generator) + 7)
+    gaps = x.masked_fill(torch.rand(rows, 3, generator=generator) < 0.3, torch.nan)
+    gaps[0] = x[0]
+    for rows_given in (x, gaps):
+        gathering, survey = Gathering(3), Survey(3, 2000)
+        for gathered in (gathering, survey):
+            gathered.add(rows_given)
+            gathered.add(rows_given[:1])
+        for sums, more in ((gathering, ()), (survey, (None,))):
+            again = unpacked(packed(sums))
+            assert packed(again) == packed(sums)
+            mine, theirs = (piece.merge(sums).sample(str, "x", *more) for piece in (again, sums))
+            torch.testing.assert_close(mine.rows, theirs.rows, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(mine.origin, theirs.origin)
+            assert torch.equal(mine.weights, theirs.weights)
+
+
+def test_the_layout_is_part_of_the_bytes() -> None:
+    """Rows are added in another order where they lie in memory in another."""
+    by_columns = torch.randn(3, 50).double().mT
+    for t in (by_columns, by_columns.contiguous()):
+        again = unpacked(packed(Totals({"rows": t})))["rows"]
+        assert torch.equal(again, t)
+        assert again.stride() == t.stride()
+
+
+NAMES = ["mean", "covariance_matrix", "scale_tril", "precision_matrix", "correlation_matrix", "scale", "log_scale_tril"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "natural_matrix"])
+def test_sums_of_squares(name: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    root = torch.eye(4).double() + 0.3 * torch.randn(4, 4, generator=generator).double()
+    x = torch.randn(200, 4, generator=generator).double() @ root.mT
+    J = mvnjac.jacobian(x, root[0], root @ root.mT)
+    elements = [name, *(["mean[2]", "scale_tril[2,1]"] if name == "covariance_matrix" else [])]
+    M = J.matrix(elements)
+    found = sums_of_squares(J._derivatives, J._select(elements, "unique").parts)
+    assert_close(found, (M * M).sum(0), 40.0, what=name)
+
+
+def test_squares_that_cancel_are_squared_themselves() -> None:
+    """Variables of two values: by the variances every score is 0, not what is left of two large sums."""
+    x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]).double().repeat(50, 1)
+    J = mvnjac.jacobian(x, torch.zeros(2).double(), torch.eye(2).double())
+    (part,) = J._select("covariance_matrix", "unique").parts
+    assert _of_block(J._derivatives.block(part.name), part) is None
+    assert sums_of_squares(J._derivatives, [part]).tolist() == [0.0, 200.0, 0.0]

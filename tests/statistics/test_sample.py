@@ -1,0 +1,111 @@
+"""Rows that stand for all observations: every weighted sum of a quadratic form over them is that over the observations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mvnjac.covariance.samples import Maker
+from mvnjac.statistics.moments import Moments
+from mvnjac.statistics.sufficient import Sample
+
+
+def sums(x: Tensor, weights: Tensor) -> dict[tuple[bool, ...], tuple[Tensor, Tensor, Tensor]]:
+    """Σ w, Σ w x and Σ w x xᵀ of what is observed, by pattern."""
+    observed, found = ~x.isnan(), {}
+    for pattern in observed.unique(dim=0):
+        if not pattern.any():
+            continue
+        rows = (observed == pattern).all(-1)
+        some, w = x[rows][:, pattern], weights[rows]
+        found[tuple(pattern.tolist())] = w.sum(), w @ some, (some * w.unsqueeze(-1)).mT @ some
+    return found
+
+
+def data(n: int, d: int, share: float) -> Tensor:
+    x = Maker(seed=n).normal(n, d) @ Maker(seed=d).lower(d)
+    gaps = torch.rand(n, d, generator=torch.Generator().manual_seed(3)) < share
+    return torch.where(gaps, torch.nan, x)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("n", [5, 400])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch", [3, 1000])
+def test_sums_are_kept(n: int, share: float, weighted: bool, batch: int) -> None:
+    x = data(n, 4, share)
+    weights = Maker(seed=1).positive(n) if weighted else None
+    found = Sample.of(x, weights, str) if weighted else Sample.of_batches(x.split(batch), str, "file")
+    assert found is not None
+    every = torch.ones(n).double() if weights is None else weights
+    centred = torch.nan_to_num(x, nan=torch.nan) - found.origin
+    expected, actual = sums(centred, every), sums(found.rows, found.weights)
+    assert expected.keys() == actual.keys() == {tuple(row) for row in found.observed.tolist()}
+    for pattern, parts in expected.items():
+        for mine, theirs in zip(actual[pattern], parts, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-10)
+    multiplicity = {tuple(o): w for o, w in zip(found.observed.tolist(), found.multiplicity.tolist(), strict=True)}
+    assert multiplicity == pytest.approx({pattern: float(parts[0]) for pattern, parts in expected.items()})
+    assert found.count == int((~x.isnan()).any(-1).sum())
+    assert found.complete == (share == 0)
+    torch.testing.assert_close(found.variances, _variances(centred, every))
+    if n > 100 and not weighted:
+        assert len(found.rows) <= 2 * 4 * len(found.observed)
+
+
+def _variances(x: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.unsqueeze(-1) * ~x.isnan()
+    return (weights * x.nan_to_num() ** 2).sum(0) / weights.sum(0)
+
+
+def test_the_origin_is_the_mean_of_what_is_observed() -> None:
+    x = data(300, 3, 0.3)
+    found = Sample.of(x + 1e6, None, str)
+    assert found is not None
+    torch.testing.assert_close(found.origin - 1e6, x.nanmean(0), rtol=0, atol=1e-9)
+
+
+def test_the_covariance_is_as_it_was_summed() -> None:
+    x = data(200, 4, 0)
+    found, moments = Sample.of(x, None, str), Moments.of(x)
+    assert found is not None
+    assert torch.equal(found.covariance, moments.covariance())
+    torch.testing.assert_close(found.scaled_rows.mT @ found.scaled_rows, moments.covariance())
+    same = Sample.of_moments(moments, str)
+    torch.testing.assert_close(same.covariance, found.covariance)
+
+
+def test_the_start_with_gaps_has_the_right_variances_and_no_negative_direction() -> None:
+    found = Sample.of(data(6, 8, 0.4), None, str)
+    assert found is not None
+    assert float(torch.linalg.eigvalsh(found.covariance).min()) > -1e-12
+    torch.testing.assert_close(found.covariance.diagonal(), found.variances)
+
+
+def test_constant_and_unobserved_columns() -> None:
+    x = data(50, 5, 0)
+    x[:, 1], x[:, 3], x[::2, 1] = 2.0, torch.nan, torch.nan
+    found = Sample.of(x, None, str)
+    assert found is not None
+    assert (found.constant, found.unobserved) == ([1], [3])
+    part = found.part(slice(1, 4))
+    assert (part.constant, part.unobserved, part.namer(0), part.d) == ([0], [2], "1", 3)
+    assert found.part(slice(3, 4)).count == 0
+
+
+def test_a_part_is_the_sample_of_these_variables() -> None:
+    x = data(400, 5, 0.2)
+    found = Sample.of(x, None, str)
+    alone = Sample.of(x[:, 1:3], None, str)
+    assert found is not None
+    assert alone is not None
+    part = found.part(slice(1, 3))
+    torch.testing.assert_close(part.origin, alone.origin)
+    torch.testing.assert_close(part.variances, alone.variances)
+    assert part.count == alone.count
+
+
+def test_no_rows_are_no_sample() -> None:
+    assert Sample.of_batches(iter([]), str, "file") is None
+    assert Sample.of_batches([torch.full((2, 2), torch.nan).double()], str, "file") is None

@@ -1,0 +1,49 @@
+"""The contracts of imports (`make lint`) fail where an import goes the wrong way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("file", "statement", "contract"),
+    [
+        ("", "", ""),
+        ("tensors/tracing.py", "from mvnjac.score import jacobian", "the packages are layers BROKEN"),
+        (
+            "whitening/factor.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mvnjac.blocks.base import Block",
+            "the packages are layers BROKEN",
+        ),
+        (
+            "covariance/parametrisations/dense.py",
+            "from mvnjac.covariance.structured import diagonal",
+            "covariance is layers, too BROKEN",
+        ),
+        ("tables/slices.py", "def late():\n    from mvnjac.tables import base", "no circles anywhere BROKEN"),
+    ],
+    ids=["as it is", "upwards", "for types", "within covariance", "a circle"],
+)
+def test_imports_go_one_way(tmp_path: Path, file: str, statement: str, contract: str) -> None:
+    shutil.copytree(ROOT / "src" / "mvnjac", tmp_path / "mvnjac", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    if file:
+        path = tmp_path / "mvnjac" / file
+        path.write_text(path.read_text() + "\n" + statement + "\n")
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(sys.argv[1], no_cache=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "pyproject.toml")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode != 0) == bool(file), done.stdout + done.stderr
+    assert contract in done.stdout
