@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mvnjac._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    pass
-    pass
-    pass
-    pass
+    from mvnjac import distributed as distributed
+    from mvnjac import distributions as distributions
+    from mvnjac import errors as errors
+    from mvnjac import inference as inference
     from mvnjac.autodiff.log_prob import log_prob as log_prob
     from mvnjac.covariance.base import Covariance as Covariance
     from mvnjac.covariance.parametrisations.cholesky import Cholesky as Cholesky

@@ -35,7 +35,7 @@ def solve_rows(rows: Tensor, triangle: Tensor, *, transposed: bool = False) -> T
     return torch.linalg.solve_triangular(triangle, rows.mT, upper=False).mT
 
 
-def _solve(triangle: Tensor, X: Tensor, *, upper: bool) -> Tensor:
+def solve_triangle(triangle: Tensor, X: Tensor, *, upper: bool) -> Tensor:
     """A triangle, or many, against X (..., d, k): one triangle meets all columns of all X at once."""
     if triangle.ndim > 2 or X.ndim == 2:
         return torch.linalg.solve_triangular(triangle, X, upper=upper)
@@ -66,7 +66,7 @@ def symmetric_part(A: Tensor, *, upper: bool = False) -> Tensor:
     return half + (mirrored - half.detach())  # the bracket is rounding in A alone, and no function of it
 
 
-def _gram(A: Tensor) -> Tensor:
+def gram(A: Tensor) -> Tensor:
     """A Aᵀ, symmetric to the last bit."""
     product = A @ A.mT
     return 0.5 * (product + product.mT)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac.tensors.broadcasting import RowLayout
-
-if TYPE_CHECKING:
-    pass
 from mvnjac.errors import NotPositiveDefiniteError
 from mvnjac.kernels import planner
-from mvnjac.linalg.triangular import _gram, _solve, cholesky, flipped_cholesky, inverse_triangle, solve_rows
-from mvnjac.tensors.broadcasting import batch_shape, narrow
+from mvnjac.linalg.triangular import cholesky, flipped_cholesky, gram, inverse_triangle, solve_rows, solve_triangle
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
 from mvnjac.tensors.tracing import at_hand, concrete, constant_size, tracked
 
 
@@ -141,7 +137,7 @@ class DenseFactor(Factor):
     @property
     def covariance_matrix(self) -> Tensor:
         """Σ."""
-        return self._view("covariance_matrix", lambda: _gram(self.scale_tril))
+        return self._view("covariance_matrix", lambda: gram(self.scale_tril))
 
     @property
     def scale_tril(self) -> Tensor:
@@ -182,10 +178,10 @@ class DenseFactor(Factor):
 
     def _precision_matrix(self) -> Tensor:
         if "precision_tril" in self._given:
-            return _gram(self.precision_tril)
+            return gram(self.precision_tril)
         one_by_one = bool(self.batch) and not at_hand(self.scale_tril)  # as torch inverts the matrices of a batch on a GPU
         if "inverse_scale_tril" in self._given or tracked(self.scale_tril) or one_by_one:
-            return _gram(self.inverse_scale_tril.mT)
+            return gram(self.inverse_scale_tril.mT)
         return torch.cholesky_inverse(self.scale_tril)
 
     def _precision_tril(self) -> Tensor:
@@ -270,13 +266,13 @@ class DenseFactor(Factor):
         """L⁻¹ X, by whichever triangle is at hand: X (..., d, k)."""
         if "inverse_scale_tril" in self._given:
             return self.inverse_scale_tril @ X
-        return _solve(self.scale_tril, X, upper=False)
+        return solve_triangle(self.scale_tril, X, upper=False)
 
     def up(self, X: Tensor) -> Tensor:
         """L⁻ᵀ X."""
         if "inverse_scale_tril" in self._given:
             return self.inverse_scale_tril.mT @ X
-        return _solve(self.scale_tril.mT, X, upper=True)
+        return solve_triangle(self.scale_tril.mT, X, upper=True)
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DenseFactor:
         if dim < len(full) - len(self.batch):
