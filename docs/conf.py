@@ -21,6 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "executed",
+    "layers",
     "mathml",
 ]
 exclude_patterns = ["_ext", "_static"]

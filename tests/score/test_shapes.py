@@ -62,7 +62,7 @@ else:
 INFERENCE = """
 from jaxtyping import install_import_hook
 
-files = ["estimates", "delta", "hac", "score_tests", "information_matrix", "influential_rows", "structural_change"]
+files = ["estimate_covariances", "delta", "hac", "score_tests", "information_matrix", "influential_rows", "structural_change"]
 with install_import_hook(["mvnjac.dataframes", *(f"mvnjac.inference.{name}" for name in files)], "beartype.beartype"):
     import mvnjac
     from mvnjac import inference
