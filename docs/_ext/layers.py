@@ -26,7 +26,7 @@ def purpose(name: str) -> str:
     folder = ROOT / "src" / "mvnjac" / name
     source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n\n")[0].replace("\n", " ")
+    return text.partition("\n\n")[0].replace("\n", " ").replace("`", "")
 
 
 class Layers(SphinxDirective):

@@ -1,4 +1,4 @@
-"""What scores are for: estimation by maximum likelihood, and what is known of the estimates.
+"""What is known of estimates: their covariances, tests, the influence of rows, structural change.
 
 The public names are loaded when first used.
 """

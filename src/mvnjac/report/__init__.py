@@ -1,4 +1,4 @@
-"""A report on a table: one HTML file that says what the scores say. `content.py` computes, `page.py` writes."""
+"""A report on a table: one HTML file that says what the scores say. `analysis` computes, `html` writes."""
 
 from __future__ import annotations
 
