@@ -34,7 +34,8 @@ class Layers(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = [
-            "".join(f"<div><code>{name}</code><span>{escape(purpose(name))}</span></div>" for name in layer) for layer in layers()
+            "".join(f"<div><code>{name}</code><span>{escape(purpose(name))}</span></div>" for name in layer)
+            for layer in layers()
         ]
         picture = "".join(f'<div class="layer">{row}</div>' for row in rows)
         return [nodes.raw("", f'<div class="layers" role="figure">{picture}</div>', format="html")]
