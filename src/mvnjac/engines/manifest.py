@@ -3,7 +3,7 @@
 `_manifest.json` says what the job is: the input's files, the model, the columns, how the input is cut. Each part that is complete
 is recorded, some parts a file: its rows, sizes and checksums in `_records-*.jsonl`, its sums in `_sums-*.bin`; of these the manifest
 has the checksums in the end. So what is recorded is complete, and what is not recorded is done again. Nothing here is held in memory
-but names and sizes. A pass that writes no parts is recorded likewise (`kept.py`).
+but names and sizes. A pass that writes no parts is recorded likewise (`checkpoint.py`).
 """
 
 from __future__ import annotations

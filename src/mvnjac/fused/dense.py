@@ -1,7 +1,7 @@
 """The everyday cases in one or two kernel calls: plain tensors, few variables.
 
     rows (n, d) of one Gaussian, Σ (d, d), on the CPU                   `Everyday`
-    many Gaussians of one row each, Σ (n, d, d), there or on a GPU      `Many`, `ManyOnDevice` (many.py)
+    many Gaussians of one row each, Σ (n, d, d), there or on a GPU      `Many`, `ManyOnDevice` (fused/batched.py)
 
 The numbers are looked at while they are in the cache. Where anything is out of the ordinary (a wrong shape, a graph, a number that
 is no density) `everyday` gives None, and the general way does it, or says what is wrong. So there are no messages here.
