@@ -1,4 +1,4 @@
-"""Every error that mvnjac raises on purpose.
+"""Every error that mvnjac raises on purpose, and what messages and warnings are made with.
 
 Each message says what was called, what it got, what it expected, where (row, column, batch index, pivot), and what to do.
 All classes derive from :class:`MvnjacError`; those about arguments are also the built-in error that a Python user expects

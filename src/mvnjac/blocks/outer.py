@@ -1,4 +1,4 @@
-"""The derivative by a matrix: a row's block is c u vᵀ + O."""
+"""The derivative by a matrix as an outer product plus a constant: a row's block is c u vᵀ + O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Cholesky factors, triangular solves, and the triangles of symmetric matrices."""
+"""Cholesky factors, triangular solves, and the triangles of symmetric matrices.
+
+Only `cholesky_ex` and `solve_triangular` are used where a derivative is watched: in torch 2.13 forward mode through
+`cholesky_inverse` and `cholesky_solve` is wrong without an error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tail probabilities of the χ² and of Student's t distribution, in double precision."""
+"""Tail probabilities and quantiles in double precision: of χ², and of Student's t by the incomplete beta function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision of arithmetic: as given, without autocast and TF32."""
+"""The precision of arithmetic: as given, whatever the surroundings, without autocast and TF32."""
 
 from __future__ import annotations
 

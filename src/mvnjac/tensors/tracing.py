@@ -1,4 +1,4 @@
-"""The arithmetic that results are computed in: as given, whatever the surroundings; and whether a graph must be kept."""
+"""What torch is doing: whether a graph, a transform, a compiler, a tracer or a mode is active, and whether numbers can be looked at."""
 
 from __future__ import annotations
 

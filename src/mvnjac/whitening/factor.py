@@ -1,4 +1,13 @@
-"""A factorised covariance: what a structure gives to whoever whitens rows."""
+"""Factorised covariances: what a structure gives to whoever whitens rows, and the factor of a dense one.
+
+A `DenseFactor` has the four triangles of a covariance, each computed when first needed, from what is at hand.
+
+    Σ = L Lᵀ      C = L⁻¹: P = Σ⁻¹ = Cᵀ C            (L, C lower)
+    Σ = U Uᵀ      Λ = U⁻ᵀ: P = Σ⁻¹ = Λ Λᵀ            (U upper, Λ lower)
+
+L and C are one triangle and its inverse, U and Λ another. Each pair follows from Σ or from P by one Cholesky factorisation,
+plain or flipped (rows and columns reversed, factorised, reversed back), so that an inverted matrix is never factorised.
+"""
 
 from __future__ import annotations
 

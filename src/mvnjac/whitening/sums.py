@@ -1,4 +1,8 @@
-"""Sums of whitened residuals, from which all sums of derivatives by dense parameters follow."""
+"""Sums of whitened residuals, from which all sums of derivatives by dense parameters follow.
+
+Of the rows, everything summed needs only n = Σ w, s = Σ w z and S = Σ w z zᵀ: the total score is (s, ½ (S − n I)). Since z is
+about the size of 1 in every direction, summing it first costs no digits (summing r rᵀ first would, at large κ).
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Whitened coordinates of the dense parametrisations: Σ = L (I + K) Lᵀ and µ + L m, at K = 0 and m = 0.
-
-Of the rows, everything summed needs only n = Σ w, s = Σ w z and S = Σ w z zᵀ: the total score is (s, ½ (S − n I)). Since z is
-about the size of 1 in every direction, summing it first costs no digits (summing r rᵀ first would, at large κ).
-"""
+"""Whitened coordinates of the dense parametrisations: Σ = L (I + K) Lᵀ and µ + L m, at K = 0 and m = 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Symmetric banded matrices A (d×d, bandwidth b) kept as their bands (*batch, b + 1, d): bands[..., k, j] = A[j + k, j]."""
+"""The bands of a symmetric matrix as a parameter: its coordinates, and the check that a banded matrix is positive definite."""
 
 from __future__ import annotations
 

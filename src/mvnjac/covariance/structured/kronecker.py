@@ -1,4 +1,4 @@
-"""A change of the parameters without its part along a direction that leaves Σ as it is."""
+"""Kronecker: the matrix normal distribution, Σ = A ⊗ B. All is O(m q (m + q)) a row: nothing (m q)×(m q) is formed."""
 
 from __future__ import annotations
 
@@ -28,18 +28,6 @@ from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
     from mvnjac.statistics.sufficient import Sample
-
-
-def without(v: Mapping[str, Tensor], null: Mapping[str, Tensor], dual: bool = False) -> dict[str, Tensor]:
-    """v less its part along `null`, symmetric matrices both, seen as vectors of unique elements; dual: v are gradients, as partial
-    derivatives."""
-    kinds = {name: symmetric(value.shape[-1]) for name, value in null.items()}
-    packed = {name: kind.pack_gradient(v[name]) if dual else kind.pack(v[name]) for name, kind in kinds.items()}
-    along = {name: kind.pack(null[name]) for name, kind in kinds.items()}
-    squares = functools.reduce(torch.add, [(n * n).sum(-1) for n in along.values()])
-    share = functools.reduce(torch.add, [(packed[name] * n).sum(-1) for name, n in along.items()]) / squares
-    left = {name: packed[name] - share.unsqueeze(-1) * n for name, n in along.items()}
-    return {name: kind.unpack_gradient(left[name]) if dual else kind.unpack(left[name]) for name, kind in kinds.items()}
 
 
 ROW, COLUMN = "row_covariance", "column_covariance"
@@ -317,3 +305,15 @@ def _scaled_identity(scale: Tensor, side: DenseFactor) -> Tensor:
 def _null(factor: KroneckerFactor) -> dict[str, Tensor]:
     """The change of A and B that leaves Σ as it is."""
     return {ROW: factor.row.covariance_matrix, COLUMN: -factor.column.covariance_matrix}
+
+
+def without(v: Mapping[str, Tensor], null: Mapping[str, Tensor], dual: bool = False) -> dict[str, Tensor]:
+    """A change v of the parameters less its part along `null`, a direction that leaves Σ as it is: symmetric matrices both, seen as
+    vectors of unique elements; dual: v are gradients, as partial derivatives."""
+    kinds = {name: symmetric(value.shape[-1]) for name, value in null.items()}
+    packed = {name: kind.pack_gradient(v[name]) if dual else kind.pack(v[name]) for name, kind in kinds.items()}
+    along = {name: kind.pack(null[name]) for name, kind in kinds.items()}
+    squares = functools.reduce(torch.add, [(n * n).sum(-1) for n in along.values()])
+    share = functools.reduce(torch.add, [(packed[name] * n).sum(-1) for name, n in along.items()]) / squares
+    left = {name: packed[name] - share.unsqueeze(-1) * n for name, n in along.items()}
+    return {name: kind.unpack_gradient(left[name]) if dual else kind.unpack(left[name]) for name, kind in kinds.items()}
