@@ -25,9 +25,9 @@ from mvnjac.engines.engine import Engine, Resources
 from mvnjac.engines.folder import Folder
 from mvnjac.engines.job import File, Job, Result, Unit
 from mvnjac.engines.manifest import Journal
-from mvnjac.statistics.pairwise import Bundle, Totals
+from mvnjac.statistics.pairwise import NamedSums, SumTuple
 from mvnjac.tables.slices import Slice
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 #: tasks under way at once, of which one in a hundred comes ten times as late as the others
 WORKERS, STRAGGLERS, DELAY = 1000, 0.01, 10
@@ -36,7 +36,7 @@ WORKERS, STRAGGLERS, DELAY = 1000, 0.01, 10
 class Nothing(Job):
     """A unit without work."""
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         return Result(unit.number, 1, None)
 
 
@@ -46,21 +46,21 @@ class Simulated(Engine):
     def __init__(self, d: int) -> None:
         self._sums = sums_of(d)
 
-    def results(self, job: Job, units: Sequence[Unit], told: Callable[[int], None]) -> Iterator[Result]:
+    def results(self, job: Job, units: Sequence[Unit], on_rows: Callable[[int], None]) -> Iterator[Result]:
         chance = random.Random(0)
         late = [i + WORKERS * (DELAY if chance.random() < STRAGGLERS else chance.random()) for i in range(len(units))]
         for i in sorted(range(len(units)), key=late.__getitem__):
-            told(1)
+            on_rows(1)
             yield Result(units[i].number, 1, self._sums)
 
     def close(self) -> None:
         """There is nothing to let go of."""
 
 
-def sums_of(d: int) -> Bundle:
+def sums_of(d: int) -> SumTuple:
     """The sums of a unit."""
     numbers = torch.ones(1 + d + d * d, dtype=torch.float64)
-    return Bundle([Sums(numbers[0], numbers[1 : d + 1], numbers[d + 1 :].view(d, d)), Totals({}), Bundle([])])
+    return SumTuple([WhitenedMoments(numbers[0], numbers[1 : d + 1], numbers[d + 1 :].view(d, d)), NamedSums({}), SumTuple([])])
 
 
 def main() -> None:

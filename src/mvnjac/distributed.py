@@ -22,9 +22,9 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.inference.score_totals import ScoreSums
 from mvnjac.information.functions import hessian_from
 from mvnjac.information.operators import FisherInformation, Hessian
-from mvnjac.statistics.pairwise import Bundle
+from mvnjac.statistics.pairwise import SumTuple
 from mvnjac.statistics.serialization import made, taken
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 Group = dist.ProcessGroup
 
@@ -111,7 +111,7 @@ class Total:
         log_prob: Σ log p.
     """
 
-    def __init__(self, gaussian: Gaussian, kernel: ScoreSums, sums: Bundle) -> None:
+    def __init__(self, gaussian: Gaussian, kernel: ScoreSums, sums: SumTuple) -> None:
         self._gaussian, self._kernel, self._sums = gaussian, kernel, sums
         self.rows = kernel.rows(sums)
         self.log_prob = gaussian.mean.new_tensor(kernel.log_likelihood(sums))
@@ -132,7 +132,7 @@ class Total:
             ArgumentError: of a structure, or of rows with missing entries, the sums say nothing about it.
         """
         model, main = self._gaussian._model, self._sums.parts[0]
-        if not isinstance(main, Sums):
+        if not isinstance(main, WhitenedMoments):
             raise ArgumentError(
                 "distributed: the Hessian is known for the dense family and complete rows; sum mvnjac.hessian(...).matrix() over "
                 "the processes."
@@ -202,7 +202,7 @@ def _plain_covariance(covariance: Tensor | Covariance) -> Tensor | Covariance:
     return covariance.at([_whole(t).detach() for t in covariance.parameters.values()])
 
 
-def _reduced(sums: Bundle, problem: MvnjacError | None, groups: Sequence[Group]) -> Bundle:
+def _reduced(sums: SumTuple, problem: MvnjacError | None, groups: Sequence[Group]) -> SumTuple:
     """The sums over all processes: everything in one vector, with how many have a problem: nobody waits for sums that never come."""
     tensors: dict[str, Tensor] = {}
     form = taken(sums, tensors)
@@ -217,5 +217,5 @@ def _reduced(sums: Bundle, problem: MvnjacError | None, groups: Sequence[Group])
         raise ArgumentError(f"distributed: the rows of {int(flat[0])} other process(es) cannot be used; see what it raises.")
     parts = flat.split([t.numel() for t in every])[1:]
     there = {name: part.view(t.shape).to(t) for (name, t), part in zip(tensors.items(), parts, strict=True)}
-    reduced: Bundle = made(form, there)
+    reduced: SumTuple = made(form, there)
     return reduced

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from mvnjac.autodiff.log_prob import evaluate
 from mvnjac.covariance.base import Covariance
-from mvnjac.fused.dense import Everyday, prepared
+from mvnjac.fused.dense import FusedDense, prepared
 from mvnjac.information.functions import Wrt, fisher_of, hessian_of, natural_gradient_of
 from mvnjac.information.operators import FisherInformation, Hessian
 from mvnjac.model.model import Model
@@ -88,7 +88,7 @@ class Gaussian:
         result = quick.log_prob() if quick is not None else None
         return evaluate(self._model, x) if result is None else result
 
-    def _rows(self, x: Tensor) -> Everyday | None:
+    def _rows(self, x: Tensor) -> FusedDense | None:
         """The rows for the kernels, where these can do it: prepared once, and anew where the parameters were changed in place."""
         if self._prepared is not None and not self._prepared.unchanged():
             self._prepared = prepared(*self._given)

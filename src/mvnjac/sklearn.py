@@ -20,7 +20,7 @@ from mvnjac.estimation.fit import fit
 from mvnjac.estimation.maximum import fit_sample
 from mvnjac.estimation.structure import choose
 from mvnjac.score.jacobian import Jacobian
-from mvnjac.statistics.sufficient import Gathering
+from mvnjac.statistics.sufficient import Accumulator
 
 
 class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
@@ -45,7 +45,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         ((4, 5), array([1.5, 3. ]))
     """
 
-    _gathering: Gathering
+    _gathering: Accumulator
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         """The estimate from these rows and those of the calls before; of each pattern 2d rows, or d×d numbers, are held."""
         first = not hasattr(self, "_gathering")
         rows = self._rows(X, reset=first)
-        gathering = Gathering(rows.shape[1]) if first else self._gathering
+        gathering = Accumulator(rows.shape[1]) if first else self._gathering
         gathering.add(rows[~rows.isnan().all(-1)])
         names = self._names()
         sample = gathering.sample(partial(_variable, names), "partial_fit")

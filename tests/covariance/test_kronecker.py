@@ -13,7 +13,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, vmap
 import mvnjac
 from mvnjac.covariance.samples import Maker
 from mvnjac.covariance.structured.kronecker import KroneckerFactor
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 from tests.covariance import reference
 from tests.support.work import operations
 
@@ -314,5 +314,5 @@ def test_reverse_whitening_has_the_same_norm() -> None:
     x, mean, structure = arguments()
     rows = mvnjac.jacobian(x, mean, structure)._derivatives.rows
     assert isinstance(rows.factor, KroneckerFactor)
-    assert not tracked(x)
+    assert not is_traced(x)
     torch.testing.assert_close(rows.reverse_whitened.square().sum(-1), rows.whitened.square().sum(-1))

@@ -203,7 +203,7 @@ def test_loc_with_a_larger_batch(module: Any, form: str) -> None:
 def test_loc_as_a_property_of_a_subclass(module: Any) -> None:
     """The mean is what the attribute is at each call."""
 
-    class Shifted(module.MultivariateNormal):  # type: ignore[misc, name-defined]
+    class ShiftedNormal(module.MultivariateNormal):  # type: ignore[misc, name-defined]
         shift = 0.0
 
         @property
@@ -214,7 +214,7 @@ def test_loc_as_a_property_of_a_subclass(module: Any) -> None:
         def loc(self, value: Tensor) -> None:
             self.base = value
 
-    d = Shifted(torch.zeros(3), torch.eye(3))
+    d = ShiftedNormal(torch.zeros(3), torch.eye(3))
     d.shift = 1.0
     close(d.log_prob(torch.zeros(3)), TORCH.MultivariateNormal(torch.ones(3), torch.eye(3)).log_prob(torch.zeros(3)))
 

@@ -16,7 +16,7 @@ class Fragile(Job):
     def __init__(self, folder: Path, deaths: dict[int, int]) -> None:
         self.folder, self.deaths = folder, deaths
 
-    def run(self, unit: Unit, told) -> Result:
+    def run(self, unit: Unit, on_rows) -> Result:
         marks = len(list(self.folder.glob(f"{unit.number}-*")))
         if marks < self.deaths.get(unit.number, 0):
             (self.folder / f"{unit.number}-{marks}").touch()

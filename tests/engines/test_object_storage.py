@@ -114,11 +114,11 @@ def test_sums_are_kept_in_a_storage(
     small_units(monkeypatch)
     plain, units = Sum.run, list[int]()
 
-    def interrupted(self, unit, told):
+    def interrupted(self, unit, on_rows):
         units.append(unit.number)
         if len(units) == 10:
             raise KeyboardInterrupt
-        return plain(self, unit, told)
+        return plain(self, unit, on_rows)
 
     monkeypatch.setattr(Sum, "run", interrupted)
     command = ["score", table.data, *table.given, "--workers", 1, "--keep", bucket.address("kept")]

@@ -15,7 +15,7 @@ import torch
 import mvnjac
 from mvnjac.errors import IllConditionedWarning
 from mvnjac.statistics.fingerprint import Fingerprint
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 from tests.cli.test_cli import run
 
 
@@ -79,7 +79,7 @@ def test_the_command_line_warns_on_standard_error(tmp_path: Path, capsys) -> Non
 
 
 def fingerprint(x: torch.Tensor, weights: torch.Tensor | None = None) -> Fingerprint:
-    sample = Sample.of(x, weights, str)
+    sample = SufficientStatistics.of(x, weights, str)
     assert sample is not None
     return Fingerprint.from_json(Fingerprint.of(sample).to_json())
 

@@ -19,7 +19,7 @@ from mvnjac.covariance.structured.factor_analysis import Scoring, residual_solve
 from mvnjac.estimation import incomplete_factors
 from mvnjac.estimation.quasi_newton import ascend
 from mvnjac.information.functions import fisher_of
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 from tests.covariance import missing
 from tests.support.fitting import REQUIRED, assert_maximum, ratio, sample, with_gaps
 
@@ -246,9 +246,9 @@ def test_heywood_cases_with_gaps() -> None:
 # --- what the search is made of ---------------------------------------------------------------------------------------
 
 
-def incomplete() -> tuple[Tensor, Sample, Tensor, Tensor, Tensor]:
+def incomplete() -> tuple[Tensor, SufficientStatistics, Tensor, Tensor, Tensor]:
     x, *_ = draw(12, 30, 3, 1, True)
-    found = Sample.of(x, None, str)
+    found = SufficientStatistics.of(x, None, str)
     assert found is not None
     generator = torch.Generator().manual_seed(2)
     mean, W = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12,), (12, 3)))

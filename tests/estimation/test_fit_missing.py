@@ -12,7 +12,7 @@ import mvnjac
 from mvnjac import errors
 from mvnjac.covariance.samples import Maker
 from mvnjac.estimation import em
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 from tests.covariance import missing
 from tests.oracles.factanal import RATES
 from tests.support.fitting import REQUIRED, assert_maximum, ratio, sample, with_gaps
@@ -56,7 +56,7 @@ def textbook_step(x: Tensor, mean: Tensor, sigma: Tensor) -> tuple[Tensor, Tenso
 def test_the_step_from_the_scores_is_the_textbooks() -> None:
     x = CEMENT
     mean, sigma = x.nanmean(0), torch.diag(torch.tensor([10.0, 200, 30, 200, 200]).double()) + 5
-    found = Sample.of(x, None, str)
+    found = SufficientStatistics.of(x, None, str)
     assert found is not None
     moved, Sigma = em.step(found, mean - found.origin, sigma)
     new, expected = textbook_step(x, mean, sigma)

@@ -89,7 +89,7 @@ def test_no_more_is_held_than_was_said(table) -> None:
     _, x = table
     surveys = []
     for first in range(0, 1500, 100):
-        surveys.append(pilot.Survey(6, 3000))
+        surveys.append(pilot.PilotSample(6, 3000))
         for at in range(first, first + 100, 10):
             surveys[-1].add(x[at : at + 10])
             assert surveys[-1].gathering.held <= 3000 or len(surveys[-1].gathering) <= 6

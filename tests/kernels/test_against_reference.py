@@ -9,8 +9,8 @@ from torch import Tensor
 import mvnjac
 from mvnjac import kernels
 from mvnjac.blocks.outer import Outer
-from mvnjac.fused.batched import Many
-from mvnjac.fused.dense import Everyday, everyday
+from mvnjac.fused.batched import FusedBatch
+from mvnjac.fused.dense import FusedDense, everyday
 from mvnjac.kernels import cpu
 from mvnjac.kernels.reference import Form, Patterns, packed
 from mvnjac.parameters.checks import SYMMETRY
@@ -42,7 +42,7 @@ def test_rows_of_one_gaussian(n, d, dtype) -> None:
     x, mean, sigma = rows(n, d, dtype)
     log_prob, a, P = reference(x, mean, sigma)
     quick = everyday(x, mean, sigma)
-    assert isinstance(quick, Everyday)
+    assert isinstance(quick, FusedDense)
     agree(quick.log_prob(), log_prob, sigma)
     total = quick.sum()
     agree(total["mean"], a.sum(0), sigma)
@@ -110,7 +110,7 @@ def test_many_small_gaussians(n, d, dtype) -> None:
     x, mean, sigma = rows(n, d, dtype, batch=True)
     log_prob, a, P = reference(x, mean, sigma)
     quick = everyday(x, mean, sigma)
-    assert isinstance(quick, Many)
+    assert isinstance(quick, FusedBatch)
     agree(quick.log_prob(), log_prob, sigma)
     total = quick.sum()
     agree(total["mean"], a, sigma)
@@ -232,7 +232,7 @@ def test_gram(d, dtype, weighted) -> None:
     full = torch.cat([a, symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))], -1)
     left = full if weights is None else full * weights.double().unsqueeze(-1)
     quick = everyday(x, mean, sigma)
-    assert isinstance(quick, Everyday)
+    assert isinstance(quick, FusedDense)
     got = quick.gram(weights)
     agree(got, left.mT @ full, sigma)
     assert torch.equal(got, got.mT)
@@ -264,7 +264,7 @@ def test_large_results_into_used_memory(n, d, dtype) -> None:
     p = d + d * (d + 1) // 2
     expected = torch.cat([mvnjac.jacobian(some, mean, sigma).matrix() for some in x.split(32)])
     quick = everyday(x, mean, sigma)
-    assert isinstance(quick, Everyday)
+    assert isinstance(quick, FusedDense)
     assert expected.numel() * dtype.itemsize > 4 * 2**20
     for shift in (0, 1, 7):
         memory = torch.full((n * p + 80,), 7.0, dtype=dtype)
@@ -305,13 +305,13 @@ def test_rows_of_a_factor_model(n, d, k, dtype) -> None:
     torch.testing.assert_close(got.double(), u @ B.double(), **close)
     for each in (None, weights):
         squares = torch.ones(n, dtype=dtype)
-        sums = cpu.leave(x, mean, root, B, w, squares, each)
+        sums = cpu.factor_residuals(x, mean, root, B, w, squares, each)
         assert sums is not None
         torch.testing.assert_close(squares.double(), 1 + e.square().sum(-1), **close)
         left = e if each is None else each.double().unsqueeze(-1) * e
         for one, expected in zip(sums, (left.sum(0), (left * e).sum(0), left.mT @ w.double()), strict=True):
             torch.testing.assert_close(one.double(), expected, **close)
-    assert cpu.leave(x, mean, root, B, w, squares, totals=False) == ()
+    assert cpu.factor_residuals(x, mean, root, B, w, squares, totals=False) == ()
     torch.testing.assert_close(squares.double(), 1 + 2 * e.square().sum(-1), **close)
 
 
@@ -322,7 +322,7 @@ def test_sums_of_a_factor_model_do_not_depend_on_the_threads() -> None:
     try:
         for threads, own in zip((1, 3), squares, strict=True):
             torch.set_num_threads(threads)
-            results.append((cpu.project(x, mean, root, B), own, *cpu.leave(x, mean, root, B, w, own)))
+            results.append((cpu.project(x, mean, root, B), own, *cpu.factor_residuals(x, mean, root, B, w, own)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))

@@ -10,7 +10,7 @@ import torch
 
 import mvnjac
 from mvnjac import kernels
-from mvnjac.fused.dense import Everyday, everyday
+from mvnjac.fused.dense import FusedDense, everyday
 from mvnjac.kernels import limits, planner
 from mvnjac.linalg.triangular import solve_rows
 
@@ -60,7 +60,7 @@ def test_sums_first(n, d, monkeypatch) -> None:
 def test_sums_of_centred_rows(n, d) -> None:
     """Where they are chosen they are not slower than those of whitened rows, which weights ask for."""
     quick = everyday(*(t.contiguous() for t in data(n, d)))
-    assert isinstance(quick, Everyday)
+    assert isinstance(quick, FusedDense)
     assert limits.halves_sums(8, quick.prepared.data, n, d)
     ones = torch.ones(n, dtype=torch.float64)
     ours, other = best(lambda: quick.sum(), lambda: quick.sum(ones))
@@ -106,8 +106,8 @@ def test_explanations() -> None:
     assert "as a product with Σ⁻¹" in plain
     assert "by two triangular solves" in few
     assert "block by block" in few
-    tracked = mvnjac.jacobian(x, mean.clone().requires_grad_(), sigma).explain()
-    assert "plain differentiable torch" in tracked
+    traced = mvnjac.jacobian(x, mean.clone().requires_grad_(), sigma).explain()
+    assert "plain differentiable torch" in traced
     gaps = x.clone()
     gaps[0, 0] = torch.nan
     assert "nested patterns" in mvnjac.jacobian(gaps, mean, sigma, missing="marginalise").explain()

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import mvnjac
 from mvnjac.inference.score_totals import ScoreSums
-from mvnjac.jobs.pilot import Survey
+from mvnjac.jobs.pilot import PilotSample
 from mvnjac.score.column_norms import _of_block, sums_of_squares
 from mvnjac.statistics.moments import Moments
-from mvnjac.statistics.pairwise import Bundle, Totals, Tree, number
+from mvnjac.statistics.pairwise import NamedSums, PairwiseReduction, SumTuple, number
 from mvnjac.statistics.serialization import packed, unpacked
-from mvnjac.statistics.sufficient import Gathering
+from mvnjac.statistics.sufficient import Accumulator
 from tests.support.tolerance import assert_close
 
 
@@ -28,27 +28,27 @@ def test_the_order_of_arrival_does_not_matter(n: int, seed: int) -> None:
     random.Random(seed).shuffle(order)
     totals = []
     for numbers in (range(n), order):
-        tree = Tree[Totals]()
+        tree = PairwiseReduction[NamedSums]()
         for i in numbers:
-            tree.add(i, Totals({"sum": values[i]}))
+            tree.add(i, NamedSums({"sum": values[i]}))
         totals.append(tree.total()["sum"])
     assert torch.equal(*totals)
     assert abs(float(totals[0]) - math.fsum(values.tolist())) <= math.log2(2 * n) * 2.3e-16 * float(values.sum())
 
 
 def test_few_pieces_are_held() -> None:
-    tree = Tree[Totals]()
+    tree = PairwiseReduction[NamedSums]()
     for i in range(1000):
-        tree.add(i, Totals({"sum": number(1)}))
+        tree.add(i, NamedSums({"sum": number(1)}))
         assert len(tree) <= 10
     assert float(tree.total()["sum"]) == 1000
-    assert Tree[Totals]().total() is None
+    assert PairwiseReduction[NamedSums]().total() is None
 
 
 def test_moments_far_from_zero_from_many_origins() -> None:
     """A common offset costs no digits, though each piece has an origin of its own."""
     base = torch.randint(-999, 999, (5000, 3), generator=torch.Generator().manual_seed(0)).double() / 8
-    tree = Tree[Moments]()
+    tree = PairwiseReduction[Moments]()
     for i, part in enumerate((base + 1e12).split(37)):
         tree.add(i, Moments.of(part))
     torch.testing.assert_close(tree.total().covariance(), Moments.of(base).covariance(), rtol=1e-13, atol=1e-10)
@@ -59,10 +59,10 @@ def test_gathered_patterns() -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(900, 3, generator=generator).double() + 5
     x[torch.rand(900, 3, generator=generator) < 0.3] = torch.nan
-    whole, tree = Gathering(3), Tree[Gathering]()
+    whole, tree = Accumulator(3), PairwiseReduction[Accumulator]()
     whole.add(x)
     for i, part in enumerate(x.split(7)):
-        piece = Gathering(3)
+        piece = Accumulator(3)
         piece.add(part)
         tree.add(i, piece)
     mine, theirs = (gathering.sample(str, "x") for gathering in (tree.total(), whole))
@@ -75,7 +75,12 @@ def test_gathered_patterns() -> None:
 def test_sums_as_bytes() -> None:
     x = torch.randn(20, 3).double()
     kernel = ScoreSums(mvnjac.Gaussian(torch.zeros(3).double(), torch.eye(3).double()), None, squares=True)
-    for sums in (None, Moments.of(x), kernel.of(kernel.derivatives(x)), Bundle([Totals({}), Totals({"a": number(0.1)})])):
+    for sums in (
+        None,
+        Moments.of(x),
+        kernel.of(kernel.derivatives(x)),
+        SumTuple([NamedSums({}), NamedSums({"a": number(0.1)})]),
+    ):
         assert packed(unpacked(packed(sums))) == packed(sums)
     assert torch.equal(unpacked(packed(Moments.of(x))).scatter, Moments.of(x).scatter)
 
@@ -89,7 +94,7 @@ def test_gathered_rows_as_bytes(rows: int) -> None:
     gaps = x.masked_fill(torch.rand(rows, 3, generator=generator) < 0.3, torch.nan)
     gaps[0] = x[0]
     for rows_given in (x, gaps):
-        gathering, survey = Gathering(3), Survey(3, 2000)
+        gathering, survey = Accumulator(3), PilotSample(3, 2000)
         for gathered in (gathering, survey):
             gathered.add(rows_given)
             gathered.add(rows_given[:1])
@@ -106,7 +111,7 @@ def test_the_layout_is_part_of_the_bytes() -> None:
     """Rows are added in another order where they lie in memory in another."""
     by_columns = torch.randn(3, 50).double().mT
     for t in (by_columns, by_columns.contiguous()):
-        again = unpacked(packed(Totals({"rows": t})))["rows"]
+        again = unpacked(packed(NamedSums({"rows": t})))["rows"]
         assert torch.equal(again, t)
         assert again.stride() == t.stride()
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mvnjac.covariance.samples import Maker
 from mvnjac.statistics.moments import Moments
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 def sums(x: Tensor, weights: Tensor) -> dict[tuple[bool, ...], tuple[Tensor, Tensor, Tensor]]:
@@ -36,7 +36,9 @@ def data(n: int, d: int, share: float) -> Tensor:
 def test_sums_are_kept(n: int, share: float, weighted: bool, batch: int) -> None:
     x = data(n, 4, share)
     weights = Maker(seed=1).positive(n) if weighted else None
-    found = Sample.of(x, weights, str) if weighted else Sample.of_batches(x.split(batch), str, "file")
+    found = (
+        SufficientStatistics.of(x, weights, str) if weighted else SufficientStatistics.of_batches(x.split(batch), str, "file")
+    )
     assert found is not None
     every = torch.ones(n).double() if weights is None else weights
     centred = torch.nan_to_num(x, nan=torch.nan) - found.origin
@@ -61,23 +63,23 @@ def _variances(x: Tensor, weights: Tensor) -> Tensor:
 
 def test_the_origin_is_the_mean_of_what_is_observed() -> None:
     x = data(300, 3, 0.3)
-    found = Sample.of(x + 1e6, None, str)
+    found = SufficientStatistics.of(x + 1e6, None, str)
     assert found is not None
     torch.testing.assert_close(found.origin - 1e6, x.nanmean(0), rtol=0, atol=1e-9)
 
 
 def test_the_covariance_is_as_it_was_summed() -> None:
     x = data(200, 4, 0)
-    found, moments = Sample.of(x, None, str), Moments.of(x)
+    found, moments = SufficientStatistics.of(x, None, str), Moments.of(x)
     assert found is not None
     assert torch.equal(found.covariance, moments.covariance())
     torch.testing.assert_close(found.scaled_rows.mT @ found.scaled_rows, moments.covariance())
-    same = Sample.of_moments(moments, str)
+    same = SufficientStatistics.of_moments(moments, str)
     torch.testing.assert_close(same.covariance, found.covariance)
 
 
 def test_the_start_with_gaps_has_the_right_variances_and_no_negative_direction() -> None:
-    found = Sample.of(data(6, 8, 0.4), None, str)
+    found = SufficientStatistics.of(data(6, 8, 0.4), None, str)
     assert found is not None
     assert float(torch.linalg.eigvalsh(found.covariance).min()) > -1e-12
     torch.testing.assert_close(found.covariance.diagonal(), found.variances)
@@ -86,18 +88,18 @@ def test_the_start_with_gaps_has_the_right_variances_and_no_negative_direction()
 def test_constant_and_unobserved_columns() -> None:
     x = data(50, 5, 0)
     x[:, 1], x[:, 3], x[::2, 1] = 2.0, torch.nan, torch.nan
-    found = Sample.of(x, None, str)
+    found = SufficientStatistics.of(x, None, str)
     assert found is not None
     assert (found.constant, found.unobserved) == ([1], [3])
     part = found.part(slice(1, 4))
-    assert (part.constant, part.unobserved, part.namer(0), part.d) == ([0], [2], "1", 3)
+    assert (part.constant, part.unobserved, part.name_of(0), part.d) == ([0], [2], "1", 3)
     assert found.part(slice(3, 4)).count == 0
 
 
 def test_a_part_is_the_sample_of_these_variables() -> None:
     x = data(400, 5, 0.2)
-    found = Sample.of(x, None, str)
-    alone = Sample.of(x[:, 1:3], None, str)
+    found = SufficientStatistics.of(x, None, str)
+    alone = SufficientStatistics.of(x[:, 1:3], None, str)
     assert found is not None
     assert alone is not None
     part = found.part(slice(1, 3))
@@ -107,5 +109,5 @@ def test_a_part_is_the_sample_of_these_variables() -> None:
 
 
 def test_no_rows_are_no_sample() -> None:
-    assert Sample.of_batches(iter([]), str, "file") is None
-    assert Sample.of_batches([torch.full((2, 2), torch.nan).double()], str, "file") is None
+    assert SufficientStatistics.of_batches(iter([]), str, "file") is None
+    assert SufficientStatistics.of_batches([torch.full((2, 2), torch.nan).double()], str, "file") is None

@@ -175,7 +175,7 @@ class Hungry(units.Job):
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
-    def run(self, unit: units.Unit, told) -> units.Result:
+    def run(self, unit: units.Unit, on_rows) -> units.Result:
         if self.kind == "torch":
             import torch as inside
 

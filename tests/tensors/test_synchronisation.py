@@ -1,6 +1,6 @@
 """What waits for the device: nothing but the one look at the numbers that the contract names.
 
-There need be no GPU: the operations that would wait are recorded on the CPU, with `at_hand` saying that numbers are as far away
+There need be no GPU: the operations that would wait are recorded on the CPU, with `is_on_host` saying that numbers are as far away
 as on a device. (On the CPU the library looks at numbers more often, where that saves work.) What the recorder cannot see, such as
 `tolist` or `numpy`, fails on the device without numbers.
 """
@@ -111,10 +111,10 @@ def arguments(sample: Covariance, device: str = "cpu") -> tuple[Tensor, Tensor |
 @pytest.fixture
 def _far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Numbers are never at hand, and no compiled kernel of the CPU's serves."""
-    users = [module for name, module in sys.modules.items() if name.startswith("mvnjac.") and "at_hand" in vars(module)]
+    users = [module for name, module in sys.modules.items() if name.startswith("mvnjac.") and "is_on_host" in vars(module)]
     assert len(users) > 5
     for module in users:
-        monkeypatch.setattr(module, "at_hand", lambda t: False)
+        monkeypatch.setattr(module, "is_on_host", lambda t: False)
     with kernels.switched(False):
         yield
 

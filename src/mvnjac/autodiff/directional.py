@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Size, Tensor
 
-from mvnjac.autodiff.higher_order import chosen, spread
+from mvnjac.autodiff.higher_order import combine, partition
 from mvnjac.model.model import Model
 from mvnjac.score.evaluation import Derivatives
 from mvnjac.tensors.broadcasting import batch_shape, broadcast
@@ -47,26 +47,26 @@ def gradient_of_phi(
     require_no_jit_trace(model.function)
 
     def phi(*some: Tensor) -> Tensor:
-        values = spread(some, needed)
+        values = combine(some, needed)
         weights, *tensors = [given if value is None else value for value, given in zip(values, arguments, strict=True)]
         return (weights * directional(model, tensors, direction)).sum()
 
-    free = chosen(arguments, needed)
+    free = partition(arguments, needed)
     return torch.func.grad(phi, tuple(range(len(free))))(*free)
 
 
 def gradient_of_directional(
-    model: Model, x: Tensor, weights: Tensor, v: Mapping[str, Tensor], names: Sequence[str], own: Size
+    model: Model, x: Tensor, weights: Tensor, v: Mapping[str, Tensor], names: Sequence[str], param_batch: Size
 ) -> dict[str, Tensor]:
-    """Σ wₙ Hₙ v by these parameters, each for every entry of the batch `own`; v names what moves."""
+    """Σ wₙ Hₙ v by these parameters, each for every entry of the batch `param_batch`; v names what moves."""
     model = model.at_working_precision()
     every = argument_names(model)
     needed = [name in names for name in every]
     tensors = [x.to(model.dtype), *model.given()]
-    owns = [own if need else size for need, size in zip(needed, own_batches(model, tensors), strict=True)]
+    owns = [param_batch if need else size for need, size in zip(needed, own_batches(model, tensors), strict=True)]
     arguments = (weights, *repeated(model, tensors, owns))
     gradients = gradient_of_phi(model, (False, *needed), [v.get(name) for name in every], arguments)
-    return dict(zip(chosen(every, needed), gradients, strict=True))
+    return dict(zip(partition(every, needed), gradients, strict=True))
 
 
 def repeated(model: Model, tensors: Sequence[Tensor], owns: Sequence[Size]) -> list[Tensor]:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 Plain = Callable[..., tuple[Tensor, ...]]
 
 
-class Derived(Function):
+class HigherOrderFunction(Function):
     """A plain function, its derivatives taken by reverse mode (twice, where tangents are wanted) inside another of its kind."""
 
     @staticmethod
@@ -38,10 +38,10 @@ class Derived(Function):
 
         def pulled(*values: Tensor) -> tuple[Tensor, ...]:
             rest = values[count:]
-            pull = _vjp(_of(f, rest, needed), *chosen(rest, needed))[1]
+            pull = _vjp(_of(f, rest, needed), *partition(rest, needed))[1]
             return pull(values[:count])
 
-        return (None, *spread(Derived.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
+        return (None, *combine(HigherOrderFunction.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
@@ -51,24 +51,24 @@ class Derived(Function):
 
         def pushed(*values: Tensor) -> tuple[Tensor, ...]:
             rest = values[count:]
-            outputs, pull = _vjp(_of(f, rest, moving), *chosen(rest, moving))
+            outputs, pull = _vjp(_of(f, rest, moving), *partition(rest, moving))
             pull_again = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1]
             return pull_again(values[:count])
 
-        return Derived.apply(pushed, *directions, *ctx.saved_tensors)
+        return HigherOrderFunction.apply(pushed, *directions, *ctx.saved_tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], f: Plain, *tensors: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-        outputs = Derived.apply(torch.func.vmap(f, in_dims[1:]), *tensors)
+        outputs = HigherOrderFunction.apply(torch.func.vmap(f, in_dims[1:]), *tensors)
         return outputs, (0,) * len(outputs)
 
 
-def chosen(values: Sequence[T | None], which: Sequence[bool]) -> list[T]:
+def partition(values: Sequence[T | None], which: Sequence[bool]) -> list[T]:
     """Those of the values that are meant."""
     return [value for value, this in zip(values, which, strict=True) if this and value is not None]
 
 
-def spread(values: Sequence[Tensor], which: Sequence[bool]) -> list[Tensor | None]:
+def combine(values: Sequence[Tensor], which: Sequence[bool]) -> list[Tensor | None]:
     """One entry an argument: the values in their places, None in the others."""
     remaining = iter(values)
     return [next(remaining) if this else None for this in which]

@@ -23,14 +23,14 @@ from torch.autograd import Function
 from torch.distributions import Distribution
 
 from mvnjac.autodiff.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
-from mvnjac.autodiff.higher_order import Derived, chosen, spread
+from mvnjac.autodiff.higher_order import HigherOrderFunction, combine, partition
 from mvnjac.covariance.base import Covariance
 from mvnjac.fused.dense import everyday
 from mvnjac.fused.training_step import training_step
 from mvnjac.model.model import Model
 from mvnjac.score.evaluation import Derivatives
 from mvnjac.tensors.broadcasting import batch_shape, broadcast
-from mvnjac.tensors.tracing import at_hand, concrete, nan_where, recorded, savable, tracked, transforming
+from mvnjac.tensors.tracing import is_concrete, is_on_host, is_traced, nan_where, recorded, savable, transforming
 from mvnjac.whitening.cache import Snapshot
 from mvnjac.whitening.residuals import Residuals
 
@@ -87,7 +87,7 @@ def log_prob(
 def evaluate(model: Model, x: Tensor) -> Tensor:
     """The log-density of the rows of x, with the closed forms as its derivatives."""
     x = model.flat(x)
-    if not tracked(x, *model.given()):
+    if not is_traced(x, *model.given()):
         return model.log_prob(model.residuals(x))
     mean, covariance = model.covariance.evaluated()  # what leads from θ to them is the user's, and differentiates as it is
     if covariance is not model.covariance:
@@ -99,11 +99,11 @@ def evaluate(model: Model, x: Tensor) -> Tensor:
     model.check_shape(x)
     by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # the mean alone has no use for the sums
     if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
-        model = model.foreseeing()
+        model = model.filling_forward_cache()
     if torch.compiler.is_compiling():
         return _with_nan_derivatives(TracedLogProb.apply(model, x, *model.given()))
     result = LogProb.apply(model, *(savable(t) for t in (x, *model.given())))
-    return result if concrete(result) else _with_nan_derivatives(result)
+    return result if is_concrete(result) else _with_nan_derivatives(result)
 
 
 def _with_nan_derivatives(value: Tensor) -> Tensor:
@@ -118,14 +118,14 @@ def _compiles_rules(*tensors: Tensor) -> bool:
     return graph and torch.compiler.is_compiling() and not (transforming() or torch.compiler.is_exporting())
 
 
-def foreseeing(model: Model, x: Tensor, rows: Residuals) -> Tensor:
+def filling_forward_cache(model: Model, x: Tensor, rows: Residuals) -> Tensor:
     """The log-density; and, where that is little beside it, what the gradient of its sum or mean needs, from the same pass."""
     with model.arithmetic():
         both = Derivatives(model, rows, batch_shape(x, 1)).squares_and_sums()
         if both is None:
             return model.log_prob(rows)
         squares, sums = both
-        model.foreseen = Snapshot([x, *model.given()]), sums
+        model.forward_cache = Snapshot([x, *model.given()]), sums
         return rows.log_prob_of(squares).to(model.dtype)
 
 
@@ -135,7 +135,7 @@ def _general_gradients(
     """What `LogProb` gives backwards, of plain mean and Σ that have been looked at."""
     model = Model("log_prob", mean, covariance, None, None, check=False)
     owns = own_batches(model, (x, mean, covariance))
-    return tuple(spread(Score.apply(model, needed, owns, weights, x, mean, covariance), needed))
+    return tuple(combine(Score.apply(model, needed, owns, weights, x, mean, covariance), needed))
 
 
 class TracedLogProb(Function):
@@ -145,7 +145,7 @@ class TracedLogProb(Function):
     def forward(model: Model, x: Tensor, *given: Tensor) -> Tensor:
         model = model.at(given[0], given[1:])
         rows = model.residuals(x)
-        return foreseeing(model, x, rows) if model.foresees else model.log_prob(rows)
+        return filling_forward_cache(model, x, rows) if model.fills_forward_cache else model.log_prob(rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -156,7 +156,7 @@ class TracedLogProb(Function):
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors  # unpacked once: checkpoints allow no more
         sums = _score(ctx.model, needed, own_batches(ctx.model, tensors), weights, *tensors)
-        return (None, *spread(sums, needed))
+        return (None, *combine(sums, needed))
 
 
 class LogProb(TracedLogProb):
@@ -172,7 +172,7 @@ class LogProb(TracedLogProb):
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors
         owns = own_batches(ctx.model, tensors)
-        return (None, *spread(Score.apply(ctx.model, needed, owns, weights, *tensors), needed))
+        return (None, *combine(Score.apply(ctx.model, needed, owns, weights, *tensors), needed))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
@@ -180,9 +180,9 @@ class LogProb(TracedLogProb):
 
         def along(*values: Tensor) -> tuple[Tensor, ...]:
             count = sum(moving)
-            return (directional(ctx.model, values[count:], spread(values[:count], moving)),)
+            return (directional(ctx.model, values[count:], combine(values[:count], moving)),)
 
-        return Derived.apply(along, *(t for t in tangents if t is not None), *ctx.saved_tensors)[0]
+        return HigherOrderFunction.apply(along, *(t for t in tangents if t is not None), *ctx.saved_tensors)[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], model: Model, *tensors: Tensor) -> tuple[Tensor, int]:
@@ -212,19 +212,19 @@ class Score(Function):
         model, moving, needed, count = ctx.model, ctx.needed, ctx.needs_input_grad[3:], len(cotangents)
 
         def pulled(*values: Tensor) -> tuple[Tensor, ...]:
-            return gradient_of_phi(model, needed, spread(values[:count], moving), values[count:])
+            return gradient_of_phi(model, needed, combine(values[:count], moving), values[count:])
 
-        return (None, None, None, *spread(Derived.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
+        return (None, None, None, *combine(HigherOrderFunction.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
 
     @staticmethod
     def jvp(ctx: Any, _m: None, _n: None, _o: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         model, needed, owns = ctx.model, ctx.needed, ctx.owns
         moving = [t is not None for t in tangents]
-        directions = chosen(tangents, moving)
+        directions = partition(tangents, moving)
 
         def pushed(*values: Tensor) -> tuple[Tensor, ...]:
             (weights_tangent, *direction), (weights, *tensors) = (
-                spread(values[: len(directions)], moving),
+                combine(values[: len(directions)], moving),
                 values[len(directions) :],
             )
             sums = []
@@ -234,7 +234,7 @@ class Score(Function):
                 sums.append(_score(model, needed, owns, weights_tangent, *tensors))
             return sums[0] if len(sums) == 1 else tuple(a + b for a, b in zip(*sums, strict=True))
 
-        return Derived.apply(pushed, *directions, *ctx.saved_tensors)
+        return HigherOrderFunction.apply(pushed, *directions, *ctx.saved_tensors)
 
     @staticmethod
     def vmap(
@@ -250,10 +250,10 @@ class Score(Function):
         weights, *aligned = [_aligned(t, dim, event, rank) for t, dim, event in zip(tensors, in_dims[3:], events, strict=True)]
         wide = tuple(Size((info.batch_size, *(1,) * (rank - len(own)), *own)) for own in owns)
         sums = Score.apply(model.at(aligned[1], aligned[2:]), needed, wide, weights, *aligned)
-        chosen = [(own, event) for own, event, need in zip(owns, events[1:], needed, strict=True) if need]
+        partition = [(own, event) for own, event, need in zip(owns, events[1:], needed, strict=True) if need]
         results = [
             total.reshape((info.batch_size, *own, *total.shape[total.ndim - event :]))
-            for total, (own, event) in zip(sums, chosen, strict=True)
+            for total, (own, event) in zip(sums, partition, strict=True)
         ]
         return tuple(results), (0,) * len(results)
 
@@ -266,15 +266,15 @@ def _score(
     rows = model.rows(x)
     rows = rows.expand(broadcast(rows.batch, weights.shape))
     names = [name for name, need in zip(argument_names(model), needed, strict=True) if need]
-    chosen = [own for own, need in zip(owns, needed, strict=True) if need]
+    partition = [own for own, need in zip(owns, needed, strict=True) if need]
     common = _common(weights)
     each = weights.to(model.working) if common is None else None
     derivatives = Derivatives(model, rows, batch_shape(x, 1))
-    if common is not None and model.foreseen is not None and "x" not in names and model.foreseen[0].matches(tensors):
+    if common is not None and model.forward_cache is not None and "x" not in names and model.forward_cache[0].matches(tensors):
         with model.arithmetic():
-            sums = derivatives.totals_from(model.foreseen[1], names)
+            sums = derivatives.totals_from(model.forward_cache[1], names)
     else:
-        sums = derivatives.totals(names, each, chosen)
+        sums = derivatives.totals(names, each, partition)
     if common is not None and common != 1:
         sums = [total * common for total in sums]
     return tuple(total.to(model.dtype) for total in sums)
@@ -295,7 +295,7 @@ def _aligned(t: Tensor, dim: int | None, event: int, rank: int) -> Tensor:
 
 def _common(weights: Tensor) -> float | None:
     """The one weight that all rows have, where the numbers can be looked at without waiting for a device."""
-    if not at_hand(weights) or weights.numel() == 0 or tracked(weights):
+    if not is_on_host(weights) or weights.numel() == 0 or is_traced(weights):
         return None
     first = weights.flatten()[0] if all(s == 0 for s in weights.stride()) else weights.amax()
     same = weights.stride() == (0,) * weights.ndim or bool((weights == first).all())

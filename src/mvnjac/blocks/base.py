@@ -15,7 +15,7 @@ from torch import Size, Tensor
 
 from mvnjac.parameters.coordinates import Coordinates
 from mvnjac.tensors.broadcasting import batch_shape, over_event, sum_to
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 
 
 class Block(ABC):
@@ -37,12 +37,12 @@ class Block(ABC):
         """(*batch, m): the full gradient at these row-major positions."""
 
     @abstractmethod
-    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
         """What of the (weighted) sum over rows depends on the rows: to be added up over chunks of them, then completed."""
 
     @abstractmethod
-    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
-        """(*own, *shape): the sum of the full gradients down to the batch `own`, from the added-up partial sums."""
+    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
+        """(*param_batch, *shape): the sum of the full gradients down to the batch `param_batch`, from the added-up partial sums."""
 
     def weighted(self, weights: Tensor | None) -> Tensor:
         """(*batch, *shape): the full gradients, each times its weight."""
@@ -50,11 +50,11 @@ class Block(ABC):
         if weights is None:
             return full
         factor = over_event(weights, len(self.coordinates.shape))
-        return full * factor if tracked(full, weights) else full.mul_(factor)
+        return full * factor if is_traced(full, weights) else full.mul_(factor)
 
-    def total(self, weights: Tensor | None, own: Size) -> Tensor:
-        """(*own, *shape): the (weighted) sum of the full gradients down to the batch `own`."""
-        return self.complete(self.partial(weights, own), own)
+    def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
+        """(*param_batch, *shape): the (weighted) sum of the full gradients down to the batch `param_batch`."""
+        return self.complete(self.partial(weights, param_batch), param_batch)
 
     @abstractmethod
     def matvec(self, direction: Tensor) -> Tensor:
@@ -88,13 +88,13 @@ class Entrywise(Block):
     def entries(self, positions: Tensor) -> Tensor:
         return self.coordinates.all_entries().pack(self.values)[..., positions]
 
-    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
         event = len(self.coordinates.shape)
         values = self.values if weights is None else self.values * over_event(weights, event)
-        total = sum_to(values, own, event)
+        total = sum_to(values, param_batch, event)
         return (values.clone() if total is values else total,)
 
-    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
         return partial[0]
 
     def matvec(self, direction: Tensor) -> Tensor:

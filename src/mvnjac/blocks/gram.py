@@ -14,12 +14,12 @@ from mvnjac.kernels import planner
 from mvnjac.linalg.symmetric_products import rows_times, symmetrised
 from mvnjac.parameters.coordinates import Triangle
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, stacked, sum_to
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 
 
 @dataclass(eq=False)
 class Gram(Block):
-    """½ Σ v vᵀ + offset, symmetric: vectors (*batch, k, m), offset (*own batch, m, m) shared by the rows."""
+    """½ Σ v vᵀ + offset, symmetric: vectors (*batch, k, m), offset (*param_batch, m, m) shared by the rows."""
 
     vectors: Tensor
     offset: Tensor
@@ -40,7 +40,7 @@ class Gram(Block):
 
     def unique(self, out: Tensor | None = None) -> Tensor:
         """By chunks of rows: the m×m arrays of a chunk lie in the cache until their unique elements are taken."""
-        if tracked(self.vectors, self.offset):
+        if is_traced(self.vectors, self.offset):
             packed = self.coordinates.pack_gradient(self.full())
             return packed if out is None else out.copy_(packed)
         if out is None:
@@ -57,9 +57,9 @@ class Gram(Block):
         for start in range(0, self.batch[0], step):
             yield slice(start, start + step)
 
-    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
+    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
         """One product over all vectors of all rows."""
-        layout = self._layout(own)
+        layout = self._layout(param_batch)
         vectors = layout.fold(self.vectors, 2)
         if weights is None:
             weighted, count = vectors, vectors.new_full((), layout.n_rows)
@@ -68,18 +68,18 @@ class Gram(Block):
             weighted, count = vectors * over_event(folded, 2), folded.sum(-1)
         return stacked(weighted, -3).mT @ stacked(vectors, -3), count
 
-    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
-        layout = self._layout(own)
-        product, count = symmetrised(layout.unfold_own(partial[0], 2)), partial[1]
-        count = layout.unfold_own(count, 0) if count.ndim else count
-        return sum_to(0.5 * product + over_event(count, 2) * self.offset, own, 2)
+    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
+        layout = self._layout(param_batch)
+        product, count = symmetrised(layout.unfold_params(partial[0], 2)), partial[1]
+        count = layout.unfold_params(count, 0) if count.ndim else count
+        return sum_to(0.5 * product + over_event(count, 2) * self.offset, param_batch, 2)
 
-    def _layout(self, own: Size) -> RowLayout:
-        return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
+    def _layout(self, param_batch: Size) -> RowLayout:
+        return RowLayout(self.batch, broadcast(param_batch, batch_shape(self.offset, 2)))
 
     def matvec(self, direction: Tensor) -> Tensor:
         constant = (self.offset * direction).sum((-2, -1))
         layout = RowLayout(torch.broadcast_shapes(self.batch, batch_shape(direction, 2)), batch_shape(direction, 2))
         vectors = layout.fold(self.vectors, 2)
-        images = rows_times(stacked(vectors, -3), layout.fold_own(direction, 2)).reshape(vectors.shape)
+        images = rows_times(stacked(vectors, -3), layout.fold_params(direction, 2)).reshape(vectors.shape)
         return 0.5 * layout.unfold((images * vectors).sum((-2, -1)), 0) + constant

@@ -16,14 +16,14 @@ from mvnjac.kernels.reference import Form, Patterns
 from mvnjac.linalg.symmetric_products import rows_times, symmetrised
 from mvnjac.parameters.coordinates import Coordinates, Triangle
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, sum_to
-from mvnjac.tensors.tracing import at_hand, tracked
+from mvnjac.tensors.tracing import is_on_host, is_traced
 
 
 @dataclass(eq=False)
 class Outer(Block):
     """coefficient · left rightᵀ (+ its transpose if `both`) + offset, on the entries that the coordinates leave free.
 
-    left (*batch, m), right (*batch, k); offset (*own batch, m, k) is shared by the rows; `diagonal` (*own batch, m), if given,
+    left (*batch, m), right (*batch, k); offset (*param_batch, m, k) is shared by the rows; `diagonal` (*param_batch, m), if given,
     multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric. The offset
     counts `offset_scale` times: it is multiplied only where it is needed by itself.
     """
@@ -43,7 +43,7 @@ class Outer(Block):
 
     @property
     def constant(self) -> Tensor:
-        """(*own batch, m, k) what is added to the product."""
+        """(*param_batch, m, k) what is added to the product."""
         return self.offset if self.offset_scale == 1 else self.offset_scale * self.offset
 
     def full(self) -> Tensor:
@@ -71,7 +71,7 @@ class Outer(Block):
             torch.addcmul(self.constant, left, right, value=self.coefficient, out=out.unflatten(-1, self.coordinates.shape))
             return out
         offset = self.coordinates.pack_gradient(self.constant)
-        if out is None and tracked(self.left, self.right, self.offset):
+        if out is None and is_traced(self.left, self.right, self.offset):
             return torch.cat([self._slice(offset[..., at], terms) for at, *terms in self._slices()], -1)
         if out is None:
             out = self.left.new_empty(*self.batch, self.coordinates.size)
@@ -99,8 +99,8 @@ class Outer(Block):
         for start in range(0, self.batch[0], step):
             yield slice(start, start + step)
 
-    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
-        layout = self._layout(own)
+    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
+        layout = self._layout(param_batch)
         left, right = layout.fold(self.left), layout.fold(self.right)
         if weights is None:
             count = left.new_full((), layout.n_rows)
@@ -109,20 +109,20 @@ class Outer(Block):
             left, count = left * folded.unsqueeze(-1), folded.sum(-1)
         return left.mT @ right, count
 
-    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
-        layout = self._layout(own)
-        product, count = layout.unfold_own(partial[0], 2), partial[1]
-        count = layout.unfold_own(count, 0) if count.ndim else count
+    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
+        layout = self._layout(param_batch)
+        product, count = layout.unfold_params(partial[0], 2), partial[1]
+        count = layout.unfold_params(count, 0) if count.ndim else count
         if self.coordinates.mirrored and not self.both:
             product = symmetrised(product)
-        return sum_to(self._assemble(product, over_event(count, 2)), own, 2)
+        return sum_to(self._assemble(product, over_event(count, 2)), param_batch, 2)
 
-    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+    def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
         """In one product where the sum is not divided and nothing watches: fewer passes over d×d."""
-        layout = self._layout(own)
+        layout = self._layout(param_batch)
         plain = weights is None and not self.both and self.diagonal is None and self.offset.ndim == 2
-        if not plain or own or layout.own or tracked(self.left, self.right, self.offset):
-            return super().total(weights, own)
+        if not plain or param_batch or layout.param_batch or is_traced(self.left, self.right, self.offset):
+            return super().total(weights, param_batch)
         left, right = layout.fold(self.left), layout.fold(self.right)
         count = self.offset_scale * layout.n_rows
         offset = self.offset
@@ -131,15 +131,15 @@ class Outer(Block):
         product = torch.addmm(offset, left.mT, right, beta=count, alpha=self.coefficient)
         return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
 
-    def _layout(self, own: Size) -> RowLayout:
-        return RowLayout(self.batch, broadcast(own, batch_shape(self.offset, 2)))
+    def _layout(self, param_batch: Size) -> RowLayout:
+        return RowLayout(self.batch, broadcast(param_batch, batch_shape(self.offset, 2)))
 
     def matvec(self, direction: Tensor) -> Tensor:
         direction = self.coordinates.project(direction)
         constant = (self.constant * direction).sum((-2, -1))
         direction = self._scale_diagonal(direction)
         layout = RowLayout(self.batch, batch_shape(direction, 2))
-        product = rows_times(layout.fold(self.left), layout.fold_own(direction, 2))
+        product = rows_times(layout.fold(self.left), layout.fold_params(direction, 2))
         product = layout.unfold((product * layout.fold(self.right)).sum(-1), 0)
         factor = 2 * self.coefficient if self.both else self.coefficient  # `both`: the direction is symmetric
         return factor * product + constant
@@ -176,7 +176,7 @@ class Outer(Block):
         below = (2 if mirrored else 1) * self.coefficient
         plain = not mirrored and self.diagonal is None  # nothing sets the diagonal apart
         work = left * below if below != 1 else left if plain else left.clone()
-        in_place = not tracked(left, right, self.offset)
+        in_place = not is_traced(left, right, self.offset)
         for j in range(d if diagonal else d - 1):
             if not diagonal:
                 u = work[..., j + 1 :]
@@ -197,10 +197,10 @@ class Outer(Block):
         if self.both:
             product = product + product.mT
         product = self._scale_diagonal(product)
-        if tracked(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
+        if is_traced(product, self.offset) or product.shape != torch.broadcast_shapes(product.shape, self.offset.shape):
             return self.coordinates.project(self.coefficient * product + count * self.constant)
         product = product if self.coefficient == 1 else product.mul_(self.coefficient)
-        if isinstance(count, Tensor) and count.numel() == 1 and at_hand(count):
+        if isinstance(count, Tensor) and count.numel() == 1 and is_on_host(count):
             count = float(count)
         if not isinstance(count, Tensor):
             return self.coordinates.project(product.add_(self.offset, alpha=self.offset_scale * count))

@@ -11,7 +11,7 @@ from mvnjac.cli.options import Engine, Missing
 from mvnjac.cli.progress import reporting
 
 if TYPE_CHECKING:
-    from mvnjac.engines.checkpoint import Kept
+    from mvnjac.engines.checkpoint import Checkpoint
     from mvnjac.engines.run import Run
     from mvnjac.jobs.data import Data
     from mvnjac.jobs.density import Request
@@ -26,11 +26,11 @@ def table_of(path: str, columns: list[str] | None, index: str | None, log_return
 
 def keeping(
     command: str, data: Data, request: Request, question: dict[str, str | None], keep: str | None, resume: bool, force: bool
-) -> Kept | None:
+) -> Checkpoint | None:
     """The folder of --keep, if it may be written to, for the sums of a command and all that they depend on."""
     if keep is None:
         return None
-    from mvnjac.engines.checkpoint import Kept
+    from mvnjac.engines.checkpoint import Checkpoint
     from mvnjac.jobs import provenance
     from mvnjac.tables.base import open_source
 
@@ -46,12 +46,17 @@ def keeping(
         **question,
         "versions": provenance.versions(),
     }
-    return Kept(keep, about, resume, force)
+    return Checkpoint(keep, about, resume, force)
 
 
 @contextlib.contextmanager
 def running(
-    engine: Engine, workers: int | None, gpus: float, address: str | None, kept: Kept | None = None, resumable: bool = False
+    engine: Engine,
+    workers: int | None,
+    gpus: float,
+    address: str | None,
+    kept: Checkpoint | None = None,
+    resumable: bool = False,
 ) -> Iterator[Run]:
     """The engine that was asked for, and the progress of what it does."""
     from mvnjac.engines.engine import Resources

@@ -40,7 +40,7 @@ class DenseParametrisation(ABC):
     @classmethod
     @abstractmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
-        """The parameter's value, (*own batch, *shape)."""
+        """The parameter's value, (*param_batch, *shape)."""
 
     @classmethod
     @abstractmethod

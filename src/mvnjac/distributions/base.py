@@ -26,7 +26,7 @@ from mvnjac.model.model import Model
 from mvnjac.model.torch_distributions import unexpanded
 from mvnjac.parameters import checks
 from mvnjac.tensors.broadcasting import RowLayout, broadcast
-from mvnjac.tensors.tracing import concrete, tracked
+from mvnjac.tensors.tracing import is_concrete, is_traced
 from mvnjac.whitening.cache import passing
 from mvnjac.whitening.factor import Factor
 
@@ -54,7 +54,7 @@ class Normal(Distribution):
         if missing is not None and type(self).support is constraints.real_vector:
             self.support = real_or_missing
         self._show(loc, {name: t.expand(t.shape) for name, t in covariance.parameters.items()}, model)
-        if self._validate_args and concrete(loc, *covariance.parameters.values()):
+        if self._validate_args and is_concrete(loc, *covariance.parameters.values()):
             self._validate()
 
     # --- parameters ----------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Normal(Distribution):
         noise = torch.randn((*shape[:-1], S.shape[-1]), dtype=dtype, device=S.device)
         layout = RowLayout(shape[:-1], factor.batch)
         with self._model.arithmetic():
-            draws = self.loc + layout.unfold(layout.fold(noise) @ layout.fold_own(S, 2).mT)
+            draws = self.loc + layout.unfold(layout.fold(noise) @ layout.fold_params(S, 2).mT)
             if diagonal is not None:
                 draws = draws + diagonal.sqrt() * torch.randn(shape, dtype=dtype, device=S.device)
         return draws
@@ -171,7 +171,7 @@ class Normal(Distribution):
             value = (value - loc).to(dtype)
             mean = value.new_zeros(model.d)
         else:
-            mean = model.mean if tracked(model.mean) else unexpanded(model.mean, 1)  # nobody asks for each row's gradient
+            mean = model.mean if is_traced(model.mean) else unexpanded(model.mean, 1)  # nobody asks for each row's gradient
         return model.at(mean, list(model.covariance.parameters.values())), value
 
     def _factor(self) -> Factor:
@@ -199,7 +199,7 @@ class Normal(Distribution):
 
     def _validate_sample(self, value: Tensor) -> None:
         # Under vmap there are no numbers to look at, and without rows torch's constraints fail.
-        if not isinstance(value, Tensor) or (value.numel() and concrete(value)):
+        if not isinstance(value, Tensor) or (value.numel() and is_concrete(value)):
             super()._validate_sample(value)
 
 

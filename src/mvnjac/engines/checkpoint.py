@@ -22,7 +22,7 @@ from mvnjac.tables.storage import child
 Drive = Callable[[Callable[[Result], None], Iterable[Result]], Outcome]
 
 
-class Kept:
+class Checkpoint:
     """A folder of passes.
 
     about: what the command is, as JSON; resume: go on with what is there; force: replace it.

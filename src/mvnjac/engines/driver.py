@@ -9,7 +9,7 @@ from typing import Any
 
 from mvnjac.engines.engine import Engine
 from mvnjac.engines.job import Job, Result, Unit
-from mvnjac.statistics.pairwise import Tree
+from mvnjac.statistics.pairwise import PairwiseReduction
 from mvnjac.tables.slices import Slice
 
 
@@ -28,12 +28,12 @@ def drive(
     engine: Engine,
     job: Job,
     slices: Sequence[Slice],
-    told: Callable[[int], None] = lambda rows: None,
+    on_rows: Callable[[int], None] = lambda rows: None,
     record: Callable[[Result], None] = lambda result: None,
     known: Iterable[Result] = (),
 ) -> Outcome:
     """Run a job over all slices but those whose results are known; each new result is recorded as it comes."""
-    start, tree = time.monotonic(), Tree[_Sums]()
+    start, tree = time.monotonic(), PairwiseReduction[_JobSums]()
     rows = parts = size = 0
     done = set[int]()
 
@@ -41,13 +41,13 @@ def drive(
         nonlocal rows, parts, size
         done.add(result.number)
         rows, parts, size = rows + result.rows, parts + bool(result.files), size + result.size
-        tree.add(result.number, _Sums(result.sums))
+        tree.add(result.number, _JobSums(result.sums))
 
     for result in known:
         take(result)
-        told(result.rows)
+        on_rows(result.rows)
     units = [Unit(number, at) for number, at in enumerate(slices) if number not in done]
-    for result in engine.results(job, units, told):
+    for result in engine.results(job, units, on_rows):
         record(result)
         take(result)
     total = tree.total()
@@ -55,12 +55,12 @@ def drive(
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _JobSums:
     """The sums of a unit; None of one without rows."""
 
     sums: Any
 
-    def merge(self, other: _Sums) -> _Sums:
+    def merge(self, other: _JobSums) -> _JobSums:
         if self.sums is None or other.sums is None:
             return other if self.sums is None else self
-        return _Sums(self.sums.merge(other.sums))
+        return _JobSums(self.sums.merge(other.sums))

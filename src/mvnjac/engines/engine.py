@@ -48,8 +48,8 @@ class Engine(ABC):
     """Something that runs units of work."""
 
     @abstractmethod
-    def results(self, job: Job, units: Sequence[Unit], told: Callable[[int], None]) -> Iterator[Result]:
-        """Each unit's result, once, in any order; `told` hears of rows as they are done.
+    def results(self, job: Job, units: Sequence[Unit], on_rows: Callable[[int], None]) -> Iterator[Result]:
+        """Each unit's result, once, in any order; `on_rows` hears of rows as they are done.
 
         Raises:
             MvnjacError: a unit failed, or its worker died again and again.

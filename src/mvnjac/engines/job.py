@@ -62,8 +62,8 @@ class Job(ABC):
     """What is done with each unit. It is pickled: what is made from it on the way is made anew by each worker, once."""
 
     @abstractmethod
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        """Do the unit; `told` hears of so many rows more."""
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
+        """Do the unit; `on_rows` hears of so many rows more."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What it does with the rows that it is given, as JSON: its fields but for `data`, which is said elsewhere; tensors by their
@@ -110,17 +110,17 @@ def run(content: bytes, unit: Unit) -> Result:
         return run_here(_unpacked(content), unit, lambda rows: None)
 
 
-def run_here(job: Job, unit: Unit, told: Callable[[int], None]) -> Result:
+def run_here(job: Job, unit: Unit, on_rows: Callable[[int], None]) -> Result:
     """A unit of a job, likewise; a job that has no use for torch does not import it."""
     keep_memory()
     torch = sys.modules.get("torch")
     with _memory_of(unit):
         if torch is None:
-            return job.run(unit, told)
+            return job.run(unit, on_rows)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return job.run(unit, told)
+            return job.run(unit, on_rows)
         finally:
             torch.set_num_threads(threads)
 

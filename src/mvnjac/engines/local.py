@@ -32,16 +32,16 @@ class Local(Engine):
     def __init__(self, workers: int | None) -> None:
         self._workers = workers
 
-    def results(self, job: Job, units: Sequence[Unit], told: Callable[[int], None]) -> Iterator[Result]:
+    def results(self, job: Job, units: Sequence[Unit], on_rows: Callable[[int], None]) -> Iterator[Result]:
         workers = self._workers or max(1, min(cores(), len(units) // _UNITS_A_WORKER))
         if workers == 1:
             for unit in units:
-                yield run_here(job, unit, told)
+                yield run_here(job, unit, on_rows)
             return
         pool = _Pool(Packed(job).content, min(workers, len(units)))
         try:
             for result in pool.results(units):
-                told(result.rows)
+                on_rows(result.rows)
                 yield result
         finally:
             pool.end()

@@ -25,7 +25,7 @@ class Ray(Engine):
     def __init__(self, resources: Resources) -> None:
         self._resources, self._own = resources, False
 
-    def results(self, job: Job, units: Sequence[Unit], told: Callable[[int], None]) -> Iterator[Result]:
+    def results(self, job: Job, units: Sequence[Unit], on_rows: Callable[[int], None]) -> Iterator[Result]:
         ray = self._begun()
         workers = self._resources.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1, num_gpus=self._resources.gpus, max_retries=_TRIALS)(run)
@@ -40,7 +40,7 @@ class Ray(Engine):
                 ready, _ = ray.wait(list(running), num_returns=1)
                 for reference in ready:
                     result = _result(ray, reference, running.pop(reference))
-                    told(result.rows)
+                    on_rows(result.rows)
                     yield result
         finally:
             for reference in running:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mvnjac.engines.checkpoint import Kept
+from mvnjac.engines.checkpoint import Checkpoint
 from mvnjac.engines.driver import Outcome, drive
 from mvnjac.engines.engine import Engine
 from mvnjac.engines.job import Job, Result
@@ -25,7 +25,7 @@ class Run:
     progress: Callable[[str, int, int | None], None] = lambda phase, rows, total: None
     search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
     device: str = "cpu"
-    kept: Kept | None = None
+    kept: Checkpoint | None = None
 
     def over(
         self,

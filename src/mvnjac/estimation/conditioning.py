@@ -62,13 +62,13 @@ def conditioning(sigma: Float[Tensor, "d d"], names: Sequence[str]) -> Condition
     )
 
 
-def warn_if_ill_conditioned(function: str, gaussian: Gaussian, namer: Callable[[int], str]) -> None:
+def warn_if_ill_conditioned(function: str, gaussian: Gaussian, name_of: Callable[[int], str]) -> None:
     """Give an IllConditionedWarning where the correlation matrix leaves fewer than `DIGITS` digits of float64.
 
     Of a dense Σ always; of any other structure, whose Σ nothing else forms, up to 500 variables.
 
     Args:
-        function: the name a message begins with; namer: how variable i is called.
+        function: the name a message begins with; name_of: how variable i is called.
     """
     d = gaussian._model.d
     if not isinstance(gaussian.covariance, DenseParametrisation) and d > _FORMED:
@@ -77,7 +77,7 @@ def warn_if_ill_conditioned(function: str, gaussian: Gaussian, namer: Callable[[
     correlation = _correlation(sigma)
     if _surely_well_conditioned(correlation):
         return
-    found = conditioning(sigma, [namer(i) for i in range(d)])
+    found = conditioning(sigma, [name_of(i) for i in range(d)])
     if found.digits64 >= DIGITS:
         return
     largest = abs(found.combination[0][1])

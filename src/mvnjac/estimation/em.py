@@ -16,10 +16,10 @@ from torch import Tensor
 from mvnjac.covariance.estimation import VANISHED, refuse_combination
 from mvnjac.estimation.likelihood import MARGINALISE
 from mvnjac.gaussian import Gaussian
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 
-def step(sample: Sample, mean: Tensor, covariance_matrix: Tensor) -> tuple[Tensor, Tensor]:
+def step(sample: SufficientStatistics, mean: Tensor, covariance_matrix: Tensor) -> tuple[Tensor, Tensor]:
     """(µ⁺, Σ⁺), Σ⁺ symmetric to the last bit."""
     J = Gaussian(mean, covariance_matrix, missing=MARGINALISE).jacobian(sample.rows)
     totals = J.sum(weights=sample.weights)
@@ -28,7 +28,7 @@ def step(sample: Sample, mean: Tensor, covariance_matrix: Tensor) -> tuple[Tenso
     return mean + change, 0.5 * (moved + moved.mT) - torch.outer(change, change)
 
 
-def improved(sample: Sample, covariance_matrix: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def improved(sample: SufficientStatistics, covariance_matrix: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The mean and Σ after some steps from the sample's own mean.
 
     Raises:

@@ -15,7 +15,7 @@ from mvnjac.estimation import incomplete_factors
 from mvnjac.estimation.likelihood import TOLERANCE, Likelihood, Point
 from mvnjac.gaussian import Gaussian
 from mvnjac.linalg.solvers import conjugate_gradients
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class FactorLikelihood(Likelihood):
@@ -24,7 +24,7 @@ class FactorLikelihood(Likelihood):
     Of rows that stand for more of them (`StandIn`) value and score are those of all, by passes over the table.
     """
 
-    def __init__(self, sample: Sample, mean: Tensor, W: Tensor, v: Tensor, lower: float) -> None:
+    def __init__(self, sample: SufficientStatistics, mean: Tensor, W: Tensor, v: Tensor, lower: float) -> None:
         super().__init__(sample, mean, LowRank(W, v))
         self.lower[-sample.d :] = math.log(lower)
 

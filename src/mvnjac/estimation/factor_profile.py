@@ -23,7 +23,7 @@ from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.estimation.likelihood import rounding
 from mvnjac.estimation.quasi_newton import held_at
 from mvnjac.gaussian import Gaussian
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class FactorProfile:
@@ -33,7 +33,7 @@ class FactorProfile:
         rows: (m, d) whose Gram matrix is S; sample: how many observations there are.
     """
 
-    def __init__(self, sample: Sample, rows: Tensor, k: int, start: Tensor, least: Tensor) -> None:
+    def __init__(self, sample: SufficientStatistics, rows: Tensor, k: int, start: Tensor, least: Tensor) -> None:
         self.sample, self.rows, self.k = sample, rows, k
         self.start, self.lower = start.log(), least.log()
         self.spread = 1 / float(least.min())

@@ -18,7 +18,7 @@ from mvnjac.estimation import incomplete_factors
 from mvnjac.estimation.factor_likelihood import FactorLikelihood
 from mvnjac.estimation.factor_profile import FactorProfile
 from mvnjac.estimation.quasi_newton import Ascent, Point, ascend
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: how often EM brings a start nearer
 _EM_STEPS = 20
@@ -30,7 +30,7 @@ _SAME = 1e-4
 Watch = Callable[[int, Point, float], None]
 
 
-def search(sample: Sample, given: LowRank | None, k: int, lower: float, most: int, watch: Watch) -> Ascent:
+def search(sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, most: int, watch: Watch) -> Ascent:
     """The highest maximum that the starts lead to.
 
     Args:
@@ -45,7 +45,7 @@ def search(sample: Sample, given: LowRank | None, k: int, lower: float, most: in
     return _highest([ascend(profile, most, watched) for profile in profiles])
 
 
-def _with_gaps(sample: Sample, given: LowRank | None, k: int, lower: float, most: int, watched: _Best) -> Ascent:
+def _with_gaps(sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, most: int, watched: _Best) -> Ascent:
     """Of rows that stand for more of them (`StandIn`), the start alone is from these rows: a step is a pass over all."""
     held = sample.held()
     starts = [given.parameters] if given is not None else _starts(held, k, lower, most)
@@ -57,12 +57,12 @@ def _with_gaps(sample: Sample, given: LowRank | None, k: int, lower: float, most
     return ascend(FactorLikelihood(sample, best.mean, W, v, lower), most, watched)
 
 
-def _likelihood(sample: Sample, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:
+def _likelihood(sample: SufficientStatistics, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:
     start = incomplete_factors.improved(sample, cov_factor, cov_diag.clamp(min=lower), lower, _EM_STEPS)
     return FactorLikelihood(sample, *start, lower)
 
 
-def _starts(sample: Sample, k: int, lower: float, most: int) -> list[dict[str, Tensor]]:
+def _starts(sample: SufficientStatistics, k: int, lower: float, most: int) -> list[dict[str, Tensor]]:
     """The parameters at the highest maxima of the profile of the pairwise correlations, as if they were those of complete rows."""
     ends = [ascend(profile, most, lambda *_: None) for profile in _profiles(sample, _rows(sample), None, k, lower)]
     ends.sort(key=lambda end: -end.point.value)
@@ -70,13 +70,13 @@ def _starts(sample: Sample, k: int, lower: float, most: int) -> list[dict[str, T
     return [end.point.structure.parameters for end in distinct[:_FOLLOWED]]
 
 
-def _profiles(sample: Sample, rows: Tensor, given: LowRank | None, k: int, lower: float) -> list[FactorProfile]:
+def _profiles(sample: SufficientStatistics, rows: Tensor, given: LowRank | None, k: int, lower: float) -> list[FactorProfile]:
     chosen = factor_analysis.starts(sample, rows, k, lower) if given is None else [given.parameters["cov_diag"]]
     least = rows.new_full((sample.d,), lower)
     return [FactorProfile(sample, rows, k, start, least) for start in chosen]
 
 
-def _rows(sample: Sample) -> Tensor:
+def _rows(sample: SufficientStatistics) -> Tensor:
     """(m, d) rows whose Gram matrix is the correlations, over the observations that have both variables; m ≤ d."""
     if len(sample.rows) <= sample.d:
         return sample.scaled_rows
@@ -88,11 +88,11 @@ def _rows(sample: Sample) -> Tensor:
     return rows / rows.square().sum(0).sqrt()
 
 
-def _pairwise(sample: Sample) -> Tensor:
+def _pairwise(sample: SufficientStatistics) -> Tensor:
     """(d, d) the average product over the observations that have both variables; 0 where there are none."""
     rows = sample.rows.nan_to_num()
     products = rows.mT @ (sample.weights.unsqueeze(-1) * rows)
-    return torch.where(sample.together > 0, products / sample.together.clamp(min=1e-300), 0)
+    return torch.where(sample.pair_counts > 0, products / sample.pair_counts.clamp(min=1e-300), 0)
 
 
 def _highest(ascents: list[Ascent]) -> Ascent:

@@ -20,7 +20,7 @@ from mvnjac.model.model import Model
 from mvnjac.parameters import checks
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.score.row_arguments import require_counts
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.allocation import guarded
 
 
@@ -96,10 +96,12 @@ def fit(
     model = _model(x, choice, names, missing)
     rows, each = _rows(model, x), None if weights is None else _valid_weights(weights, len(x), model.mean)
     if choice.instance is not None and choice.instance.mean is not None:
-        sample: Sample | None = Sample.as_it_is(rows, each, model.naming)  # the means may be row by row
+        sample: SufficientStatistics | None = SufficientStatistics.as_it_is(
+            rows, each, model.naming
+        )  # the means may be row by row
     else:
         kept = ~rows.isnan().all(-1) if each is None else ~rows.isnan().all(-1) & (each > 0)
-        sample = Sample.of(rows[kept], None if each is None else each[kept], model.naming)
+        sample = SufficientStatistics.of(rows[kept], None if each is None else each[kept], model.naming)
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing.")
     result = fit_sample(sample, choice, names, missing, max_iterations, progress, lower)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: numbers that are held of rows that are gone through together
 _NUMBERS = 2**21
@@ -42,14 +42,14 @@ class Rows:
         self.z = (self.covariances @ (self.u @ self.B).unsqueeze(-1)).squeeze(-1)
 
 
-def parts(sample: Sample, mean: Tensor, W: Tensor, v: Tensor) -> Iterator[Rows]:
+def parts(sample: SufficientStatistics, mean: Tensor, W: Tensor, v: Tensor) -> Iterator[Rows]:
     """The rows of a sample, some at a time."""
     step = max(1, _NUMBERS // (W.numel() + W.shape[-1] ** 2))
     for rows, weights in zip(sample.rows.split(step), sample.weights.split(step), strict=True):
         yield Rows(rows, weights, mean, W, v)
 
 
-def totals(sample: Sample, mean: Tensor, W: Tensor, v: Tensor) -> tuple[float, dict[str, Tensor]]:
+def totals(sample: SufficientStatistics, mean: Tensor, W: Tensor, v: Tensor) -> tuple[float, dict[str, Tensor]]:
     """The log-likelihood of all observations, and its gradients by the mean, W and v."""
     root, d = v.sqrt(), len(v)
     value, by_mean, squares, common = 0.0, torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(W)
@@ -72,7 +72,7 @@ def totals(sample: Sample, mean: Tensor, W: Tensor, v: Tensor) -> tuple[float, d
     }
 
 
-def information(sample: Sample, W: Tensor, v: Tensor, change: dict[str, Tensor]) -> dict[str, Tensor]:
+def information(sample: SufficientStatistics, W: Tensor, v: Tensor, change: dict[str, Tensor]) -> dict[str, Tensor]:
     """The expected information of all observations times a change of the mean, W and log v, by these.
 
     With P* = I − B_o C⁻¹ B_oᵀ the precision of u_o and D = dB Bᵀ + B dBᵀ + diag(δ) the change of its covariance: by B, P* D B_o C⁻¹; by
@@ -100,7 +100,7 @@ def information(sample: Sample, W: Tensor, v: Tensor, change: dict[str, Tensor])
     return {"mean": by_mean / root, "cov_factor": by_factor / root.unsqueeze(-1), "cov_diag": by_log}
 
 
-def step(sample: Sample, mean: Tensor, W: Tensor, v: Tensor, lower: float) -> tuple[Tensor, Tensor, Tensor]:
+def step(sample: SufficientStatistics, mean: Tensor, W: Tensor, v: Tensor, lower: float) -> tuple[Tensor, Tensor, Tensor]:
     """One step of EM, which completes the factors, but not the missing entries: each variable is regressed on (ŵ, 1) over the rows that
     have it, C⁻¹ being added to the moments; its unique variance is what is left, or the bound.
 
@@ -120,7 +120,7 @@ def step(sample: Sample, mean: Tensor, W: Tensor, v: Tensor, lower: float) -> tu
     return slopes[:, k], slopes[:, :k], left.clamp(min=lower)
 
 
-def improved(sample: Sample, W: Tensor, v: Tensor, lower: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def improved(sample: SufficientStatistics, W: Tensor, v: Tensor, lower: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """The mean, W and v after some steps of EM from the sample's own mean."""
     mean = torch.zeros_like(sample.origin)
     for _ in range(steps):

@@ -18,7 +18,7 @@ from mvnjac.information.functions import fisher_of
 from mvnjac.information.operators import FisherInformation
 from mvnjac.linalg.solvers import conjugate_gradients
 from mvnjac.parameters.coordinates import Coordinates, vector
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 MARGINALISE = "marginalise"
 #: a direction of the search, and the size of a score, need no more digits
@@ -38,7 +38,7 @@ class Likelihood:
         start: θ at the mean and the structure that were given; lower: the bounds of θ: none here.
     """
 
-    def __init__(self, sample: Sample, mean: Tensor, structure: Covariance) -> None:
+    def __init__(self, sample: SufficientStatistics, mean: Tensor, structure: Covariance) -> None:
         self.sample, self._structure = sample, structure
         self._follows = structure.mean is not None
         self._by_mean = not (sample.complete or self._follows)
@@ -79,7 +79,7 @@ class Likelihood:
         """The part of θ (or of a change of it, or of a score) that is each parameter's."""
         return dict(zip(self.names, theta.split(self._sizes), strict=True))
 
-    def stretch(self, theta: Tensor) -> Tensor:
+    def log_jacobian(self, theta: Tensor) -> Tensor:
         """(p,) ∂(unique elements)/∂θ."""
         parts = zip(self.split(theta).values(), self._logarithmic, strict=True)
         return torch.cat([part.exp() if log else torch.ones_like(part) for part, log in parts])
@@ -118,8 +118,8 @@ class Point:
     def __init__(self, likelihood: Likelihood, theta: Tensor, gaussian: Gaussian) -> None:
         self._likelihood, self.theta, self.gaussian = likelihood, theta, gaussian
         self.value, totals = likelihood.totals(gaussian)
-        self._stretch = likelihood.stretch(theta)
-        self.score = likelihood.packed(totals) * self._stretch
+        self._log_jacobian = likelihood.log_jacobian(theta)
+        self.score = likelihood.packed(totals) * self._log_jacobian
         self.held = held_at(theta, likelihood.lower, self.score)
 
     @property
@@ -135,19 +135,19 @@ class Point:
         """About (n F)⁻¹ times a gradient by θ: a change of θ. F is that of the average observation; but of a structure with missing
         entries, whose patterns cost much, that of a complete one."""
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._complete)
-        b = gradient / self._stretch
+        b = gradient / self._log_jacobian
         try:
             change = solve(b)
         except UnsolvedError:  # any direction uphill will do
             change = self._likelihood.units(self.gaussian).square() * b
-        return change / self._stretch / self._likelihood.sample.total
+        return change / self._log_jacobian / self._likelihood.sample.total
 
     @cached_property
     def score_ratio(self) -> float:
         """√(sᵀ (n F)⁻¹ s), the same in all coordinates: no total score is larger, in units of the square root of its information,
         by any parameter of any parametrisation (Cauchy & Schwarz). NaN where an iteration with the information does not end."""
         solve = self._dense_solution if self._likelihood.by_chains else self._solver(self._observed)
-        s = self.score / self._stretch
+        s = self.score / self._log_jacobian
         try:
             return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
         except UnsolvedError:
@@ -181,6 +181,6 @@ def _kind(structure: Covariance, name: str, d: int) -> Coordinates:
     return vector(d) if name == "mean" else structure.coordinates_of(name, d)
 
 
-def rounding(sample: Sample, value: float) -> float:
+def rounding(sample: SufficientStatistics, value: float) -> float:
     """By how much a log-likelihood of about this value is uncertain: 10 eps (|ℓ| + n d), it being a sum of n d terms or so."""
     return 10 * torch.finfo(torch.float64).eps * (abs(value) + sample.total * sample.d)

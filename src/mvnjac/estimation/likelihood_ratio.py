@@ -13,7 +13,7 @@ from mvnjac.errors import ArgumentError, counted
 from mvnjac.estimation.nesting import contains, more_factors
 from mvnjac.gaussian import Gaussian
 from mvnjac.statistics.fingerprint import Fingerprint
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 
 _NAME = "likelihood_ratio_test"
@@ -46,7 +46,7 @@ class Maximum(Protocol):
         """The same in words."""
 
     @property
-    def _sample(self) -> Sample:
+    def _sample(self) -> SufficientStatistics:
         """What it was estimated from."""
 
     @property

@@ -25,7 +25,7 @@ from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import Choice
 from mvnjac.gaussian import Gaussian
 from mvnjac.parameters.names import NamesArgument
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: (phase, iteration, log-likelihood) → None
 Progress = Callable[[str, int, float], None]
@@ -35,7 +35,7 @@ _EM_STEPS = 10
 
 
 def fit_sample(
-    sample: Sample,
+    sample: SufficientStatistics,
     choice: Choice,
     names: NamesArgument | None = None,
     missing: str | None = None,
@@ -56,10 +56,10 @@ def fit_sample(
     if rescaled is None:
         units = torch.ones_like(units)
     sample_there = sample if rescaled is None else sample.in_units(units)
-    shift = -float(sample.together.diagonal() @ units.log())
+    shift = -float(sample.pair_counts.diagonal() @ units.log())
 
     def watch(iteration: int, point: Point, value: float | None = None) -> None:
-        point.structure.refuse_edge(sample_there, point.scores)
+        point.structure.require_interior(sample_there, point.scores)
         if progress is not None:
             progress("fitting", iteration, (point.value if value is None else value) + shift)
 
@@ -86,12 +86,12 @@ def fit_sample(
     gaussian.boundary = _boundary(gaussian, point.structure, lower)
     if gaussian.boundary:
         message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(gaussian.boundary)}"
-    warn_if_ill_conditioned(sample.name, gaussian, sample.namer)
+    warn_if_ill_conditioned(sample.name, gaussian, sample.name_of)
     return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
 
 
 def _fit_blocks(
-    sample: Sample,
+    sample: SufficientStatistics,
     start: BlockDiagonal,
     names: NamesArgument | None,
     missing: str | None,
@@ -132,7 +132,7 @@ def _boundary(gaussian: Gaussian, found: Covariance, lower: float) -> list[str]:
     ]
 
 
-def _likelihood(sample: Sample, structure: Covariance) -> Likelihood:
+def _likelihood(sample: SufficientStatistics, structure: Covariance) -> Likelihood:
     """With its start; where entries are missing, an unrestricted Σ is searched by its Cholesky factor, from some steps of EM on."""
     mean = torch.zeros_like(sample.origin)
     if sample.complete or not isinstance(structure, Dense):
@@ -149,7 +149,7 @@ def _converted(gaussian: Gaussian, cls: type[Covariance]) -> Covariance:
     return cls(**{name: gaussian.parameter(name) for name in cls.fields})
 
 
-def _verdict(sample: Sample, ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
+def _verdict(sample: SufficientStatistics, ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
     ratio, structure = ascent.point.score_ratio, ascent.point.structure
     size = f"no total score is above {ratio:.1e} of the square root of its information"
     if closed_form:

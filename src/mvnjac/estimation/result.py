@@ -23,7 +23,7 @@ from mvnjac.linalg.solvers import conditional_solver
 from mvnjac.model.elements import elements
 from mvnjac.parameters.selection import Part
 from mvnjac.statistics.fingerprint import Fingerprint
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Fit:
     converged: bool
     score_ratio: float
     message: str
-    _sample: Sample = field(repr=False)
+    _sample: SufficientStatistics = field(repr=False)
 
     @property
     def boundary(self) -> list[str]:

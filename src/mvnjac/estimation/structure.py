@@ -14,7 +14,7 @@ from mvnjac.covariance.parametrisations.dense import Dense
 from mvnjac.covariance.structured.flip_flop import sides
 from mvnjac.covariance.structured.kronecker import Kronecker
 from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Choice:
             return self.instance.matrix_shape
         return sides(self.option) if self.cls is Kronecker else None
 
-    def start(self, sample: Sample) -> Covariance:
+    def start(self, sample: SufficientStatistics) -> Covariance:
         """Where the search starts, float64; of the dense family Σ itself is what is estimated."""
         searched = Dense if issubclass(self.cls, DenseParametrisation) else self.cls
         if self.instance is None or searched.closed_form:

@@ -17,7 +17,7 @@ from mvnjac.parameters.checks import SYMMETRY
 from mvnjac.tensors.tracing import plain, watched
 
 
-class Many:
+class FusedBatch:
     """Gaussians of one row each, by the CPU's kernel: all of them are evaluated at once, when they are looked at."""
 
     __slots__ = ("_ready", "_versions", "covariance", "mean", "x")
@@ -79,7 +79,7 @@ class Many:
         return self.x._version, self.mean._version, self.covariance._version
 
 
-class ManyOnDevice(Many):
+class FusedBatchOnDevice(FusedBatch):
     """The same by Triton's kernel, of tensors on a GPU: their numbers are looked at once, as one flag, if at all."""
 
     __slots__ = ("_unseen",)
@@ -111,7 +111,7 @@ class ManyOnDevice(Many):
         return True
 
 
-def _remade(kind: type[Many], *arguments: Any) -> Many | None:
+def _remade(kind: type[FusedBatch], *arguments: Any) -> FusedBatch | None:
     """A copy, evaluated anew; None where no kernel serves it, since it may have come to another device or another machine."""
     many = kind(*arguments)
     return many if many.serves and many.evaluate() else None

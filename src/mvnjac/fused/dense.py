@@ -1,7 +1,7 @@
 """The everyday cases in one or two kernel calls: plain tensors, few variables.
 
-    rows (n, d) of one Gaussian, Σ (d, d), on the CPU                   `Everyday`
-    many Gaussians of one row each, Σ (n, d, d), there or on a GPU      `Many`, `ManyOnDevice` (fused/batched.py)
+    rows (n, d) of one Gaussian, Σ (d, d), on the CPU                   `FusedDense`
+    many Gaussians of one row each, Σ (n, d, d), there or on a GPU      `FusedBatch`, `FusedBatchOnDevice` (fused/batched.py)
 
 The numbers are looked at while they are in the cache. Where anything is out of the ordinary (a wrong shape, a graph, a number that
 is no density) `everyday` gives None, and the general way does it, or says what is wrong. So there are no messages here.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mvnjac import kernels
-from mvnjac.fused.batched import Many, ManyOnDevice
+from mvnjac.fused.batched import FusedBatch, FusedBatchOnDevice
 from mvnjac.kernels import CENTRED, COMPLETED, ITEMSIZE, cuda, limits
 from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.parameters.checks import SYMMETRY
@@ -43,14 +43,14 @@ class Prepared:
         """Whether the factor is still that of the tensors."""
         return (self.mean._version, self.covariance._version) == self._versions
 
-    def rows(self, x: Tensor) -> Everyday | None:
+    def rows(self, x: Tensor) -> FusedDense | None:
         """Rows x (n, d), if they are plain and finite."""
         if type(x) is not Tensor or watched() or not plain(x, self.dtype) or x.ndim != 2 or not self.unchanged():
             return None
         n, d = x.shape
         if d != self.d or not self.native.finite(self.itemsize, address(x), n * d, torch.get_num_threads()):
             return None
-        return Everyday(x, self)
+        return FusedDense(x, self)
 
 
 def prepared(mean: object, covariance: object) -> Prepared | None:
@@ -65,7 +65,9 @@ def prepared(mean: object, covariance: object) -> Prepared | None:
     return None if data is None else Prepared(mean, covariance, data)
 
 
-def everyday(x: object, mean: object, covariance: object, gradients: bool = True, check: bool = True) -> Everyday | Many | None:
+def everyday(
+    x: object, mean: object, covariance: object, gradients: bool = True, check: bool = True
+) -> FusedDense | FusedBatch | None:
     """The rows, where they, the mean and Σ are plain, of these few shapes, and a density.
 
     gradients: those will be asked for; check: look at numbers that are on a device (they are looked at on the CPU in any case).
@@ -80,14 +82,14 @@ def everyday(x: object, mean: object, covariance: object, gradients: bool = True
         return None
     if mean.ndim == 1 and covariance.ndim == 2:
         data = factorised(x, mean, covariance)
-        return None if data is None else Everyday(x, Prepared(mean, covariance, data))
+        return None if data is None else FusedDense(x, Prepared(mean, covariance, data))
     if mean.ndim == 2 and covariance.ndim == 3:
-        many = Many(x, mean, covariance)
+        many = FusedBatch(x, mean, covariance)
         return many if many.evaluate(gradients) else None
     return None
 
 
-def _on_device(x: Tensor, mean: object, covariance: object, gradients: bool, check: bool) -> ManyOnDevice | None:
+def _on_device(x: Tensor, mean: object, covariance: object, gradients: bool, check: bool) -> FusedBatchOnDevice | None:
     """Many Gaussians where Triton's kernel serves."""
     if type(mean) is not Tensor or type(covariance) is not Tensor or not cuda.available(x, mean, covariance) or watched():
         return None
@@ -99,7 +101,7 @@ def _on_device(x: Tensor, mean: object, covariance: object, gradients: bool, che
         return None
     if not x.device == mean.device == covariance.device:
         return None
-    many = ManyOnDevice(x, mean, covariance, check)
+    many = FusedBatchOnDevice(x, mean, covariance, check)
     return many if many.evaluate(gradients) else None
 
 
@@ -128,7 +130,7 @@ def factorised(x: Tensor | None, mean: Tensor, covariance: Tensor) -> bytes | No
     return data if type(data) is bytes else None
 
 
-class Everyday:
+class FusedDense:
     """Rows (n, d) of one Gaussian. Results are None where x, the mean or Σ was changed in place since."""
 
     __slots__ = ("_version", "prepared", "x")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from mvnjac.fused.dense import Everyday, Prepared, factorised
+from mvnjac.fused.dense import FusedDense, Prepared, factorised
 from mvnjac.kernels import limits
-from mvnjac.tensors.tracing import plain, tracked, watched
+from mvnjac.tensors.tracing import is_traced, plain, watched
 
 #: (which of x, mean and Σ, weights, x, mean, Σ) → the gradients by these
 General = Callable[..., tuple[Tensor | None, ...]]
@@ -46,7 +46,7 @@ class Step(Function):
     def forward(ctx: Any, x: Tensor, mean: Tensor, covariance: Tensor, data: bytes, general: General) -> Tensor:
         ctx.save_for_backward(x, mean, covariance)
         ctx.data, ctx.general = data, general
-        result = Everyday(x, Prepared(mean, covariance, data)).log_prob()
+        result = FusedDense(x, Prepared(mean, covariance, data)).log_prob()
         assert result is not None
         return result
 
@@ -54,10 +54,10 @@ class Step(Function):
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, covariance = ctx.saved_tensors
         needed = tuple(ctx.needs_input_grad[:3])
-        if torch.is_grad_enabled() or watched() or tracked(weights) or not limits.kernel_sums(x.shape[1]):
+        if torch.is_grad_enabled() or watched() or is_traced(weights) or not limits.kernel_sums(x.shape[1]):
             return (*ctx.general(needed, weights, x, mean, covariance), None, None)
         same = weights.stride() == (0,) or len(weights) == 1
-        rows = Everyday(x, Prepared(mean, covariance, ctx.data))
+        rows = FusedDense(x, Prepared(mean, covariance, ctx.data))
         totals = rows.sum(None if same else weights.contiguous())
         assert totals is not None
         factor = weights[0] if same and len(weights) else None

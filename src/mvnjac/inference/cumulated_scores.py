@@ -21,7 +21,7 @@ from mvnjac.information.functions import Wrt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.patterns import distinct
 from mvnjac.tensors.allocation import guarded
-from mvnjac.tensors.tracing import looked_at
+from mvnjac.tensors.tracing import to_numpy
 
 _NAME = "score_process"
 CLOCKS = ("auto", "rows", "information")
@@ -167,7 +167,7 @@ def _alone_because(estimating: EstimatingFunctions) -> str:
 
 def _patterns(estimating: EstimatingFunctions) -> Tensor:
     """(n,) which pattern of observed variables a row has."""
-    _, of_row = distinct(looked_at(~estimating.x.isnan().flatten(1)))
+    _, of_row = distinct(to_numpy(~estimating.x.isnan().flatten(1)))
     return torch.from_numpy(of_row).to(estimating.jacobian.device)
 
 

@@ -224,7 +224,7 @@ def _float64(function: str, J: Jacobian) -> Jacobian:
     model = J._model
     if len(J.batch) != 1 or not J.batch[0] or model.reduced_batch:
         raise ShapeError(f"{function}: J has the leading dimensions {tuple(J.batch)}; it takes n ≥ 1 rows (n,) of one density.")
-    if J.dtype is torch.float64 and not J._derivatives.rows.tracked:
+    if J.dtype is torch.float64 and not J._derivatives.rows.is_traced:
         return J
     mean = None if model.mean_follows else model.mean.detach().double().reshape(model.event)
     covariance = model.covariance.map(lambda t: t.detach().double())

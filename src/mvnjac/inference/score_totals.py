@@ -1,6 +1,6 @@
 """What a table of scores needs of some rows: their sums, which are merged (`statistics/pairwise.py`), and what follows from them.
 
-Of complete rows and the dense family these are n, s and S of the whitened residuals (`whitened.Sums`): value, totals by every dense
+Of complete rows and the dense family these are n, s and S of the whitened residuals (`whitening/sums.py`): value, totals by every dense
 parametrisation and both informations follow from them. Otherwise the log-likelihood and the totals themselves are added.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.covariance import dense_parameters
-from mvnjac.covariance.maps.whitened import Whitening
+from mvnjac.covariance.maps.whitened import WhitenedMaps
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.standard_errors import StandardErrors
@@ -22,11 +22,11 @@ from mvnjac.parameters.selection import Selection
 from mvnjac.score.column_norms import sums_of_squares
 from mvnjac.score.evaluation import Derivatives
 from mvnjac.score.streaming import WhitenedRows
-from mvnjac.statistics.pairwise import Bundle, Totals, number
+from mvnjac.statistics.pairwise import NamedSums, SumTuple, number
 from mvnjac.tensors import memory
 from mvnjac.tensors.broadcasting import batch_shape
 from mvnjac.whitening.factor import DenseFactor
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 #: p×p matrices of products held at once: of a batch, of a unit, and of units that wait to be added up
 _GRAMS = 6
@@ -82,10 +82,10 @@ class ScoreSums:
         """Of rows x (n, d) that have been looked at."""
         return Derivatives(self._model, self._model.rows(x), batch_shape(x, 1))
 
-    def of(self, derivatives: Derivatives) -> Bundle:
+    def of(self, derivatives: Derivatives) -> SumTuple:
         """The sums over some rows."""
         parts, squares = self._selection.parts, None
-        main: Sums | Totals
+        main: WhitenedMoments | NamedSums
         if self._everyday is not None and len(derivatives.rows.x):
             known = self._squares and WhitenedRows.knows(parts)
             main, squares = self._everyday.sums(derivatives.rows.x, parts if known else ())
@@ -96,7 +96,7 @@ class ScoreSums:
             found["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares
         if self._gram:
             found["gram"] = derivatives.gram(parts, None)
-        return Bundle([main, Totals(found), self._for_errors(derivatives)])
+        return SumTuple([main, NamedSums(found), self._for_errors(derivatives)])
 
     @cached_property
     def _everyday(self) -> WhitenedRows | None:
@@ -106,18 +106,18 @@ class ScoreSums:
             return None
         return WhitenedRows(mean, factor) if factor.whitens_forward else None
 
-    def _main(self, derivatives: Derivatives) -> Sums | Totals:
+    def _main(self, derivatives: Derivatives) -> WhitenedMoments | NamedSums:
         if self._whitened:
-            return Sums.of([(derivatives.rows, None)], self._model.batch)
+            return WhitenedMoments.of([(derivatives.rows, None)], self._model.batch)
         likelihood = self._model.log_prob(derivatives.rows).sum()
         names = [part.name for part in self._selection.parts]
         totals = derivatives.totals(names, None, [Size()] * len(names))
         numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}
-        return Totals(numbers | {str(i): total for i, total in enumerate(totals)})
+        return NamedSums(numbers | {str(i): total for i, total in enumerate(totals)})
 
-    def _for_errors(self, derivatives: Derivatives) -> Bundle:
+    def _for_errors(self, derivatives: Derivatives) -> SumTuple:
         if self._errors is None:
-            return Bundle([])
+            return SumTuple([])
         return self._errors.sums(derivatives, informations=not self._whitened)  # these have what they need already
 
     def _packed(self, totals: Sequence[Tensor]) -> Tensor:
@@ -130,41 +130,41 @@ class ScoreSums:
 
     # --- what follows ------------------------------------------------------------------------------------------------
 
-    def rows(self, sums: Bundle | None) -> int:
+    def rows(self, sums: SumTuple | None) -> int:
         """How many there were."""
         if sums is None:
             return 0
         main = sums.parts[0]
-        return int(main.count if isinstance(main, Sums) else main["rows"])
+        return int(main.count if isinstance(main, WhitenedMoments) else main["rows"])
 
-    def log_likelihood(self, sums: Bundle | None) -> float:
+    def log_likelihood(self, sums: SumTuple | None) -> float:
         """Σ log p."""
         if sums is None:
             return 0.0
         main = sums.parts[0]
-        if not isinstance(main, Sums):
+        if not isinstance(main, WhitenedMoments):
             return float(main["likelihood"])
         constant = self._model.d * math.log(2 * math.pi) + float(self._model.prepared()[1].log_det)
         return -0.5 * (float(main.second.diagonal().sum()) + float(main.count) * constant)
 
-    def scores(self, sums: Bundle | None) -> Tensor:
+    def scores(self, sums: SumTuple | None) -> Tensor:
         """(p,) the totals."""
         if sums is None:
             return torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
         return self._packed(self.gradients(sums))
 
-    def gradients(self, sums: Bundle) -> list[Tensor]:
+    def gradients(self, sums: SumTuple) -> list[Tensor]:
         """The full gradient of Σ log p by the parameter of each part of the columns."""
         main, names = sums.parts[0], [part.name for part in self._selection.parts]
-        if not isinstance(main, Sums):
+        if not isinstance(main, WhitenedMoments):
             return [main[str(i)] for i in range(len(names))]
         owners = [dense_parameters()[name] for name in names if name != "mean"]
         mean, factor = self._model.prepared()
-        maps = Whitening(mean, factor.dense(), names, list(dict.fromkeys(owners)))
-        gradients = maps.gradients(main.first, main.matrix_score)
+        maps = WhitenedMaps(mean, factor.dense(), names, list(dict.fromkeys(owners)))
+        gradients = maps.vjp(main.first, main.matrix_score)
         return [gradients[name] for name in names]
 
-    def deviations(self, sums: Bundle | None) -> Tensor:
+    def deviations(self, sums: SumTuple | None) -> Tensor:
         """(p,) √(JᵀJ)ₖₖ."""
         return (
             torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
@@ -172,16 +172,16 @@ class ScoreSums:
             else sums.parts[1]["squares"].sqrt()
         )
 
-    def gram(self, sums: Bundle | None) -> Tensor:
+    def gram(self, sums: SumTuple | None) -> Tensor:
         """(p, p) JᵀJ."""
         p = len(self.columns)
         return torch.zeros(p, p, dtype=torch.float64, device="cpu") if sums is None else sums.parts[1]["gram"]
 
-    def standard_errors(self, sums: Bundle | None) -> dict[str, list[float]]:
+    def standard_errors(self, sums: SumTuple | None) -> dict[str, list[float]]:
         """Of each kind that was asked for, one a column."""
         if self._errors is None:
             return {}
         informations, meats = (None, None) if sums is None else sums.parts[2].parts
         if self._whitened and sums is not None:
-            informations = Bundle([sums.parts[0]])
+            informations = SumTuple([sums.parts[0]])
         return {kind: self._errors.errors(kind, informations, meats) for kind in self._errors.kinds}

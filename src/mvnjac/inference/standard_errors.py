@@ -26,9 +26,9 @@ from mvnjac.model.elements import elements
 from mvnjac.model.model import Model
 from mvnjac.score.evaluation import Derivatives
 from mvnjac.statistics.moments import Moments
-from mvnjac.statistics.pairwise import Bundle, Totals
-from mvnjac.statistics.sufficient import Sample
-from mvnjac.whitening.sums import Sums
+from mvnjac.statistics.pairwise import NamedSums, SumTuple
+from mvnjac.statistics.sufficient import SufficientStatistics
+from mvnjac.whitening.sums import WhitenedMoments
 
 Solve = Callable[[Tensor], Tensor]
 #: the informations and covariances of scores that errors can be taken from, of rows that come batch by batch
@@ -70,7 +70,7 @@ class StandardErrors:
         gradients = elements(self._model, self._model.default_names(), selection.parts)[1]
         return Functions(others, gradients.to(self._model.working))
 
-    def sums(self, derivatives: Derivatives, informations: bool = True) -> Bundle:
+    def sums(self, derivatives: Derivatives, informations: bool = True) -> SumTuple:
         """What the errors need of some rows; that of all rows is merged.
 
         informations: whether the sums that the informations follow from are among them; of complete rows all parametrisations need
@@ -78,9 +78,9 @@ class StandardErrors:
         """
         needed = [] if not informations else self._parts if self._model.missing else self._parts[:1]
         meats = [part.meat(derivatives) for part in self._parts] if "sandwich" in self.kinds else []
-        return Bundle([Bundle([part.sums(derivatives) for part in needed]), Bundle(meats)])
+        return SumTuple([SumTuple([part.sums(derivatives) for part in needed]), SumTuple(meats)])
 
-    def errors(self, kind: str, informations: Bundle | None, meats: Bundle | None) -> list[float]:
+    def errors(self, kind: str, informations: SumTuple | None, meats: SumTuple | None) -> list[float]:
         """One a column, by the kind of `KINDS`; NaN where there are no rows, or no such number.
 
         Minus the Hessian is an information at a maximum; elsewhere it can be indefinite. Beyond `MOST_INVERTED` parameters no
@@ -182,13 +182,13 @@ class _Information(ABC):
     def observed(self, sums: Any, meat: Tensor | None = None) -> Tensor | None:
         """The diagonal of the inverse observed information A, or with a meat B of A⁻¹ B A⁻¹; None where there is none."""
 
-    def meat(self, derivatives: Derivatives) -> Totals:
+    def meat(self, derivatives: Derivatives) -> NamedSums:
         """Σ s sᵀ of some rows' scores."""
         if self._size > MOST_INVERTED:
-            return Totals({})
-        return Totals({"meat": derivatives.gram(self._once.parts, None)})
+            return NamedSums({})
+        return NamedSums({"meat": derivatives.gram(self._once.parts, None)})
 
-    def variances(self, kind: str, sums: Any, meat: Totals | None) -> Tensor | None:
+    def variances(self, kind: str, sums: Any, meat: NamedSums | None) -> Tensor | None:
         """The variance of each estimate, by the kind of `KINDS`."""
         if kind == "expected":
             return self.expected(sums)
@@ -204,14 +204,14 @@ class _Information(ABC):
 class _Dense(_Information):
     """Of complete rows, by a dense parametrisation: n, s and S of the whitened residuals."""
 
-    def sums(self, derivatives: Derivatives) -> Sums:
-        return Sums.of([(derivatives.rows, None)], self._model.batch)
+    def sums(self, derivatives: Derivatives) -> WhitenedMoments:
+        return WhitenedMoments.of([(derivatives.rows, None)], self._model.batch)
 
-    def expected(self, sums: Sums) -> Tensor | None:
+    def expected(self, sums: WhitenedMoments) -> Tensor | None:
         solve = self._solver(self._once.matrix, self._once.solve)
         return self._variances(solve, diagonal=self._once.inverse_diagonal) / sums.count
 
-    def observed(self, sums: Sums, meat: Tensor | None = None) -> Tensor | None:
+    def observed(self, sums: WhitenedMoments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
         return self._of_hessian(hessian_from(self._model, self._names, sums), meat)
@@ -232,7 +232,7 @@ class _Structured(_Information):
     def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        sample = Sample.of_moments(sums, self._model.naming)
+        sample = SufficientStatistics.of_moments(sums, self._model.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
         return self._of_hessian(hessian, meat)
 
@@ -240,20 +240,20 @@ class _Structured(_Information):
 class _Incomplete(_Information):
     """Of rows with missing entries: the informations themselves, those that are wanted."""
 
-    def sums(self, derivatives: Derivatives) -> Totals:
+    def sums(self, derivatives: Derivatives) -> NamedSums:
         if self._size > MOST_INVERTED:
-            return Totals({})
+            return NamedSums({})
         x, found = derivatives.rows.x, dict[str, Tensor]()
         if "expected" in self._kinds:
             found["expected"] = len(x) * fisher_of(self._model, self._names, ~torch.isnan(x)).matrix()
         if not {"observed", "sandwich"}.isdisjoint(self._kinds):
             found["observed"] = -hessian_of(self._model, x, self._names, None, True).matrix()
-        return Totals(found)
+        return NamedSums(found)
 
-    def expected(self, sums: Totals) -> Tensor | None:
+    def expected(self, sums: NamedSums) -> Tensor | None:
         return self._inverted(sums["expected"], None) if sums.tensors else None
 
-    def observed(self, sums: Totals, meat: Tensor | None = None) -> Tensor | None:
+    def observed(self, sums: NamedSums, meat: Tensor | None = None) -> Tensor | None:
         if not sums.tensors:
             return None
         return self._inverted(sums["observed"], meat)

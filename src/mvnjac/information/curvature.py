@@ -23,7 +23,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.autodiff.directional import gradient_of_directional
-from mvnjac.covariance.maps.whitened import Whitening, added
+from mvnjac.covariance.maps.whitened import WhitenedMaps, added
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.linalg.solvers import require_regular
 from mvnjac.linalg.symmetric_products import add_symmetric_product
@@ -32,7 +32,7 @@ from mvnjac.score.evaluation import Derivatives
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 
 class Curvature(ABC):
@@ -58,8 +58,8 @@ class Curvature(ABC):
         """F⁻¹ g by those parameters where it is closed form; they share no information with the others, which are left out."""
 
     @abstractmethod
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> object:
-        """What of the rows, summed down to the batch `own`, the Hessian needs."""
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, param_batch: Size) -> object:
+        """What of the rows, summed down to the batch `param_batch`, the Hessian needs."""
 
     @abstractmethod
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def count(self, statistics: object) -> Tensor:
-        """(*own) the sum of the weights."""
+        """(*param_batch) the sum of the weights."""
 
     @property
     def redundant(self) -> bool:
@@ -94,7 +94,7 @@ class Curvature(ABC):
         """A change of the parameters without what leaves the density as it is."""
         return v
 
-    def natural(self, rows: Residuals, weights: Tensor | None, own: Size) -> dict[str, Tensor] | None:
+    def natural(self, rows: Residuals, weights: Tensor | None, param_batch: Size) -> dict[str, Tensor] | None:
         """(n F)⁻¹ times the total score, where that is simpler than either of them."""
         return None
 
@@ -107,46 +107,46 @@ class DenseCurvature(Curvature):
     def __init__(self, model: Model, names: Sequence[str], owners: Sequence[type[DenseParametrisation]]) -> None:
         mean, factor = model.prepared()
         self.model, self.factor = model, factor.dense()
-        self.names, self.whitening = list(names), Whitening(mean, self.factor, names, owners)
+        self.names, self.whitening = list(names), WhitenedMaps(mean, self.factor, names, owners)
 
     @property
     def work(self) -> int:
         return self.model.d * self.model.d
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        m, K = self.whitening.change(v)
-        return self.whitening.gradients(m, 0.5 * K)
+        m, K = self.whitening.jvp(v)
+        return self.whitening.vjp(m, 0.5 * K)
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         if not self.whitening.complete:
             return {}
-        g, M = self.whitening.inverse_gradients(gradients)
-        return self.whitening.inverse_change(g, M + M.mT)
+        g, M = self.whitening.inverse_vjp(gradients)
+        return self.whitening.inverse_jvp(g, M + M.mT)
 
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> Sums:
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, param_batch: Size) -> WhitenedMoments:
         rows = derivatives.rows.densely()
-        at_once = None if own else Sums.at_once(rows, weights)
-        return Sums.of([(rows, weights)], own) if at_once is None else at_once
+        at_once = None if param_batch else WhitenedMoments.at_once(rows, weights)
+        return WhitenedMoments.of([(rows, weights)], param_batch) if at_once is None else at_once
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
-        assert isinstance(statistics, Sums)
+        assert isinstance(statistics, WhitenedMoments)
         self.whitening.require_one_parametrisation()
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
-        m, K = self.whitening.change(v)
+        m, K = self.whitening.jvp(v)
         if self.whitening.canonical:  # the second derivative of log p does not depend on x
-            return self.whitening.gradients(-n * m, -0.5 * n[..., None] * K)
+            return self.whitening.vjp(-n * m, -0.5 * n[..., None] * K)
         g = -n * m - (K @ s.unsqueeze(-1)).squeeze(-1)
         cross = m.unsqueeze(-1) * s.unsqueeze(-2)
-        result = self.whitening.gradients(g, 0.5 * n[..., None] * K - K @ S - cross)
-        return added(result, self.whitening.bent(v, m, K, s, statistics.matrix_score))
+        result = self.whitening.vjp(g, 0.5 * n[..., None] * K - K @ S - cross)
+        return added(result, self.whitening.second_order_vjp(v, m, K, s, statistics.matrix_score))
 
     def hessian_solve(self, statistics: object, gradients: Values) -> dict[str, Tensor]:
         """For Σ itself, which has no curvature of its own: K N + N K = −2 W + (u sᵀ + s uᵀ)/n, N = S − s sᵀ/n − n/2 I."""
-        assert isinstance(statistics, Sums)
+        assert isinstance(statistics, WhitenedMoments)
         if set(self.names) != {"mean", "covariance_matrix"}:
             return {}
         n, s, S = statistics.count[..., None], statistics.first, statistics.second
-        u, W = self.whitening.inverse_gradients(gradients)
+        u, W = self.whitening.inverse_vjp(gradients)
         none = n == 0
         n = torch.where(none, 1, n)
         outer = s.unsqueeze(-1) * s.unsqueeze(-2)
@@ -159,30 +159,32 @@ class DenseCurvature(Curvature):
         require_regular("hessian", smallest, sums.abs().amax((-2, -1)), S.shape[-1])
         K = Q @ ((Q.mT @ right @ Q) / sums) @ Q.mT
         m = -(u + (K @ s.unsqueeze(-1)).squeeze(-1)) / n
-        return self.whitening.inverse_change(m, K)
+        return self.whitening.inverse_jvp(m, K)
 
-    def natural(self, rows: Residuals, weights: Tensor | None, own: Size) -> dict[str, Tensor] | None:
+    def natural(self, rows: Residuals, weights: Tensor | None, param_batch: Size) -> dict[str, Tensor] | None:
         """The mean of r, and of r rᵀ − Σ: nothing is solved."""
         if not set(self.names) <= {"mean", "covariance_matrix"}:
             return None
-        layout = RowLayout(rows.batch, own)
+        layout = RowLayout(rows.batch, param_batch)
         r, w = layout.fold(rows.residual), None if weights is None else layout.fold(weights, 0)
         count = r.new_full(layout.group_shape, layout.n_rows) if w is None else w.sum(-1)
         result = {}
         if "mean" in self.names:
             weighted = r if w is None else r * w.unsqueeze(-1)
-            result["mean"] = layout.unfold_own(weighted.sum(-2) / count.unsqueeze(-1), 1)
+            result["mean"] = layout.unfold_params(weighted.sum(-2) / count.unsqueeze(-1), 1)
         if "covariance_matrix" in self.names:
             second = add_symmetric_product(r.new_zeros(*layout.group_shape, rows.d, rows.d), r, w)
-            result["covariance_matrix"] = layout.unfold_own(second / count[..., None, None], 2) - self.factor.covariance_matrix
+            result["covariance_matrix"] = (
+                layout.unfold_params(second / count[..., None, None], 2) - self.factor.covariance_matrix
+            )
         return {name: result[name] for name in self.names}
 
     def score(self, statistics: object) -> dict[str, Tensor]:
-        assert isinstance(statistics, Sums)
-        return self.whitening.gradients(statistics.first, statistics.matrix_score)
+        assert isinstance(statistics, WhitenedMoments)
+        return self.whitening.vjp(statistics.first, statistics.matrix_score)
 
     def count(self, statistics: object) -> Tensor:
-        assert isinstance(statistics, Sums)
+        assert isinstance(statistics, WhitenedMoments)
         return statistics.count
 
 
@@ -192,7 +194,7 @@ class WeightedRows:
 
     derivatives: Derivatives
     weights: Tensor
-    own: Size
+    param_batch: Size
 
 
 class StructuredCurvature(Curvature):
@@ -232,25 +234,25 @@ class StructuredCurvature(Curvature):
     def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.covariance.minimum_norm(self.factor, v)
 
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> WeightedRows:
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, param_batch: Size) -> WeightedRows:
         batch = derivatives.rows.batch
         given = torch.ones(batch, dtype=self.mean.dtype, device=self.mean.device) if weights is None else weights
-        return WeightedRows(derivatives, given.expand(batch), own)
+        return WeightedRows(derivatives, given.expand(batch), param_batch)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, WeightedRows)
         x = statistics.derivatives.rows.x
-        return gradient_of_directional(self.model, x, statistics.weights, v, self.names, statistics.own)
+        return gradient_of_directional(self.model, x, statistics.weights, v, self.names, statistics.param_batch)
 
     def score(self, statistics: object) -> dict[str, Tensor]:
         assert isinstance(statistics, WeightedRows)
-        owns = [statistics.own] * len(self.names)
+        owns = [statistics.param_batch] * len(self.names)
         return dict(zip(self.names, statistics.derivatives.totals(self.names, statistics.weights, owns), strict=True))
 
     def count(self, statistics: object) -> Tensor:
         assert isinstance(statistics, WeightedRows)
-        layout = RowLayout(statistics.weights.shape, statistics.own)
-        return layout.unfold_own(layout.fold(statistics.weights, 0).sum(-1), 0)
+        layout = RowLayout(statistics.weights.shape, statistics.param_batch)
+        return layout.unfold_params(layout.fold(statistics.weights, 0).sum(-1), 0)
 
 
 def solved(factor: Factor, v: Tensor) -> Tensor:

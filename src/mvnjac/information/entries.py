@@ -11,9 +11,9 @@ from torch import Size, Tensor
 
 from mvnjac.kernels import cpu
 from mvnjac.parameters.coordinates import symmetric
-from mvnjac.tensors.tracing import constant_size, tracked
+from mvnjac.tensors.tracing import constant_size, is_traced
 from mvnjac.whitening.factor import DenseFactor
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 Pair = tuple[Tensor, Tensor]
 #: rows of the p×p matrix that are formed at a time: the temporaries stay small beside it
@@ -36,10 +36,12 @@ def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
     return packed.expand((*batch, packed.shape[-1]))
 
 
-def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
-    """(*own, p, p) −n P, −Dᵀ (s ⊗ P), and −½ Dᵀ (P ⊗ Q) D with s and Q summed over the rows."""
+def hessian_matrix(factor: DenseFactor, sums: WhitenedMoments) -> Tensor:
+    """(*param_batch, p, p) −n P, −Dᵀ (s ⊗ P), and −½ Dᵀ (P ⊗ Q) D with s and Q summed over the rows."""
     whole = (
-        None if tracked(*factor.tensors(), sums.second) else cpu.hessian(factor.scale_tril, sums.first, sums.second, sums.count)
+        None
+        if is_traced(*factor.tensors(), sums.second)
+        else cpu.hessian(factor.scale_tril, sums.first, sums.second, sums.count)
     )
     if whole is not None:
         return whole
@@ -49,7 +51,7 @@ def hessian_matrix(factor: DenseFactor, sums: Sums) -> Tensor:
     Q = factor.unwhiten_gradient(2 * sums.second - n * identity)
     Q = 0.5 * (Q + Q.mT)
     P = P.expand(Q.shape)
-    s = factor.up(sums.first.unsqueeze(-1)).squeeze(-1)
+    s = factor.solve_triangular(sums.first.unsqueeze(-1), transpose=True).squeeze(-1)
     return _assembled(-n * P, (s, P), (P, Q), -0.5)
 
 

@@ -30,7 +30,7 @@ from mvnjac.score.evaluation import Derivatives
 from mvnjac.tensors.allocation import guarded
 from mvnjac.tensors.broadcasting import batch_shape
 from mvnjac.whitening.residuals import Residuals
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 Wrt = str | Iterable[str] | None
 
@@ -172,12 +172,12 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     derivatives, selection = _derivatives(model, x), _select(model, wrt)
     own = model.reduced_batch if reduce else derivatives.rows.batch
     with model.arithmetic():
-        second = _curvature(model, _names(selection), derivatives.rows, own=own)
+        second = _curvature(model, _names(selection), derivatives.rows, param_batch=own)
         sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
     return _hessian(model, selection, own, second, sums, _scale(model, wrt, derivatives.rows))
 
 
-def hessian_from(model: Model, wrt: Wrt, sums: Sums) -> Hessian:
+def hessian_from(model: Model, wrt: Wrt, sums: WhitenedMoments) -> Hessian:
     """`hessian` by parameters of a dense parametrisation, from the sums of the whitened residuals of any number of rows."""
     selection = _select(model, wrt)
     with model.arithmetic():
@@ -187,7 +187,7 @@ def hessian_from(model: Model, wrt: Wrt, sums: Sums) -> Hessian:
 def _hessian(
     model: Model,
     selection: Selection,
-    own: Size,
+    param_batch: Size,
     second: Curvature,
     sums: object,
     scale: Callable[[], Tensor] | None = None,
@@ -196,7 +196,7 @@ def _hessian(
         "hessian",
         model,
         selection,
-        own,
+        param_batch,
         partial(second.hessian, sums),
         partial(second.hessian_solve, sums),
         curvature=second,
@@ -270,7 +270,11 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
 
 
 def _curvature(
-    model: Model, names: Sequence[str], rows: Residuals | None = None, weights: Tensor | None = None, own: Size | None = None
+    model: Model,
+    names: Sequence[str],
+    rows: Residuals | None = None,
+    weights: Tensor | None = None,
+    param_batch: Size | None = None,
 ) -> Curvature:
     """Second order by these parameters, the way that suits them; and these (weighted) rows where some of their entries are missing.
 
@@ -278,7 +282,7 @@ def _curvature(
     """
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
-        return suited(model, names, rows, weights, model.reduced_batch if own is None else own)
+        return suited(model, names, rows, weights, model.reduced_batch if param_batch is None else param_batch)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     return DenseCurvature(model, names, owners_of(model, names))
@@ -324,7 +328,7 @@ def _chosen(owner: object, name: str, chosen: list[int]) -> Tensor:
     return matrix[chosen][:, chosen]
 
 
-def _hessian_matrix(second: DenseCurvature, sums: Sums) -> Tensor:
+def _hessian_matrix(second: DenseCurvature, sums: WhitenedMoments) -> Tensor:
     return hessian_matrix(second.factor, sums)
 
 

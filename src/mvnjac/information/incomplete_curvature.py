@@ -21,18 +21,18 @@ from functools import cached_property
 import torch
 from torch import Size, Tensor
 
-from mvnjac.covariance.maps.autodiff import Definition
-from mvnjac.covariance.maps.whitened import Whitening, added
+from mvnjac.covariance.maps.autodiff import AutodiffMaps
+from mvnjac.covariance.maps.whitened import WhitenedMaps, added
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ShapeError
 from mvnjac.information.curvature import Curvature
 from mvnjac.information.pattern_sums import PatternSums
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.missing.nested_cholesky import Chains
+from mvnjac.missing.nested_cholesky import MonotoneGroup
 from mvnjac.parameters.coordinates import symmetric
 from mvnjac.score.evaluation import Derivatives
 from mvnjac.tensors.broadcasting import sum_to
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 
 #: the most variables for which products are products with a matrix over the unique elements: d⁴/4 numbers
 _LARGEST = 96
@@ -42,11 +42,11 @@ _LARGEST = 96
 class _Turned:
     """A bundle's chains, with the rotation T into their coordinates (G?, C, d, d) and Σ o oᵀ (G?, C, d, d)."""
 
-    chains: Chains
+    chains: MonotoneGroup
     rotation: Tensor
     pairs: Tensor
 
-    def change(self, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(self, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """m̃ (…, C, d) and K̃ (…, C, d, d)."""
         T = self.rotation
         return (T @ m.unsqueeze(-1)).squeeze(-1), T @ K @ T.mT
@@ -67,13 +67,13 @@ class _Terms:
     mask: Tensor
 
     @classmethod
-    def of(cls, chains: Chains, weights: Tensor) -> _Terms:
+    def of(cls, chains: MonotoneGroup, weights: Tensor) -> _Terms:
         """All rows of a bundle; of many rows of one chain, no more than d + 1 a pattern that have the same sums."""
         root = weights.abs().sqrt().unsqueeze(-1)
         terms = cls(root * chains.whitened, root, weights.sign().unsqueeze(-1), chains.mask)
         patterns, d = chains.bundle.patterns.shape[-1], chains.mask.shape[-1]
         many = chains.whitened.ndim == 3 and len(chains.mask) == 1 and chains.mask.shape[1] > 2 * patterns * (d + 1)
-        if not many or tracked(terms.z, terms.root) or bool((terms.sign < 0).any()):
+        if not many or is_traced(terms.z, terms.root) or bool((terms.sign < 0).any()):
             return terms
         rows = torch.cat([terms.root, terms.z], -1)[0]
         each = [chains.bundle.pattern[0] == p for p in range(patterns)]
@@ -96,11 +96,11 @@ class IncompleteStatistics:
         rows: IncompleteResiduals,
         derivatives: Derivatives,
         weights: Tensor | None,
-        own: Size,
+        param_batch: Size,
         basis: Tensor | None,
         packed: bool,
     ) -> None:
-        self.rows, self.derivatives, self.own, self.weights = rows, derivatives, own, _given(rows, weights)
+        self.rows, self.derivatives, self.param_batch, self.weights = rows, derivatives, param_batch, _given(rows, weights)
         self.basis, self.packed = basis, packed
 
     @cached_property
@@ -125,11 +125,11 @@ class IncompleteStatistics:
 
     @cached_property
     def score(self) -> tuple[Tensor, Tensor]:
-        """(*own, d) and (*own, d, d) the total score by m and K."""
+        """(*param_batch, d) and (*param_batch, d, d) the total score by m and K."""
         if self.packed:
             return self.sums.score
         scores = [self._score(part, terms) for part, terms in zip(self.turned, self.terms, strict=True)]
-        return _added_up(self.rows, self.turned, scores, self.own)
+        return _added_up(self.rows, self.turned, scores, self.param_batch)
 
     @staticmethod
     def _score(part: _Turned, terms: _Terms) -> tuple[Tensor, Tensor]:
@@ -150,10 +150,10 @@ class IncompleteCurvature(Curvature):
         names: Sequence[str],
         owners: Sequence[type[DenseParametrisation]],
         rows: IncompleteResiduals,
-        own: Size,
+        param_batch: Size,
         weights: Tensor | None = None,
     ) -> None:
-        self.names, self.rows, self.own, self.weights = list(names), _suited(rows, own), own, weights
+        self.names, self.rows, self.param_batch, self.weights = list(names), _suited(rows, param_batch), param_batch, weights
         rows = self.rows
         if rows.covariance.mean is not None and rows.mean.ndim > 1:
             raise ShapeError(
@@ -162,17 +162,17 @@ class IncompleteCurvature(Curvature):
             )
         mean, factor = rows.mean, rows.factor.dense()
         self.natural_coordinates = bool(owners) and set(names) <= {"mean", "covariance_matrix"}
-        self.formable = list(names) != ["mean"] and _formable(rows, own, weights)
+        self.formable = list(names) != ["mean"] and _formable(rows, param_batch, weights)
         self.broadcasts = self.formable and rows.d <= _LARGEST
-        self.maps: Whitening | Definition | Moments = (
+        self.maps: WhitenedMaps | AutodiffMaps | Moments = (
             Moments(mean, names)
             if self.natural_coordinates and self.broadcasts
-            else Whitening(mean, factor, names, owners)
+            else WhitenedMaps(mean, factor, names, owners)
             if owners or list(names) == ["mean"]
-            else Definition(rows.covariance, mean, factor, names)
+            else AutodiffMaps(rows.covariance, mean, factor, names)
         )
         self._basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
-        self._count = sum_to(_given(rows, weights), own, 0)
+        self._count = sum_to(_given(rows, weights), param_batch, 0)
 
     @property
     def redundant(self) -> bool:
@@ -198,78 +198,78 @@ class IncompleteCurvature(Curvature):
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
         if self.broadcasts:
-            return self.maps.gradients(*_image(self.fisher_matrix, *self.maps.change(v)))
+            return self.maps.vjp(*_image(self.fisher_matrix, *self.maps.jvp(v)))
         count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)
         m, K = self._folded(self.rows, v)
         parts = []
         for part in self._turned:
-            change, matrix_change = part.change(m, K)
+            change, matrix_change = part.jvp(m, K)
             parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
-        g, M = _added_up(self.rows, self._turned, parts, self.own)
-        return self.maps.gradients(g / count, M / count.unsqueeze(-1))
+        g, M = _added_up(self.rows, self._turned, parts, self.param_batch)
+        return self.maps.vjp(g / count, M / count.unsqueeze(-1))
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         return {}
 
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> IncompleteStatistics:
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, param_batch: Size) -> IncompleteStatistics:
         rows = derivatives.rows
         assert isinstance(rows, IncompleteResiduals)
-        rows = _suited(rows, own)
-        packed = self.broadcasts and _formable(rows, own, weights)
-        return IncompleteStatistics(rows, derivatives, weights, own, self._basis, packed)
+        rows = _suited(rows, param_batch)
+        packed = self.broadcasts and _formable(rows, param_batch, weights)
+        return IncompleteStatistics(rows, derivatives, weights, param_batch, self._basis, packed)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, IncompleteStatistics)
-        if isinstance(self.maps, Whitening):
+        if isinstance(self.maps, WhitenedMaps):
             self.maps.require_one_parametrisation()
         if statistics.packed:
-            m, K = self.maps.change(v)
-            image = self.maps.gradients(*_image(statistics.matrix, m, K))
-            return added(image, self.maps.bent(v, m, K, *statistics.score))
+            m, K = self.maps.jvp(v)
+            image = self.maps.vjp(*_image(statistics.matrix, m, K))
+            return added(image, self.maps.second_order_vjp(v, m, K, *statistics.score))
         m, K = self._folded(statistics.rows, v)
         parts = []
         for part, terms in zip(statistics.turned, statistics.terms, strict=True):
-            change, matrix_change = part.change(m, K)
+            change, matrix_change = part.jvp(m, K)
             moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
             B = terms.sign * torch.where(terms.mask, moved, 0)
             cross = B.mT @ terms.z
             parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
-        g, M = _added_up(statistics.rows, statistics.turned, parts, statistics.own)
-        return added(self.maps.gradients(g, M), self.maps.bent(v, *self.maps.change(v), *statistics.score))
+        g, M = _added_up(statistics.rows, statistics.turned, parts, statistics.param_batch)
+        return added(self.maps.vjp(g, M), self.maps.second_order_vjp(v, *self.maps.jvp(v), *statistics.score))
 
     def score(self, statistics: object) -> dict[str, Tensor]:
         assert isinstance(statistics, IncompleteStatistics)
-        owns = [statistics.own] * len(self.names)
+        owns = [statistics.param_batch] * len(self.names)
         return dict(zip(self.names, statistics.derivatives.totals(self.names, statistics.weights, owns), strict=True))
 
     def count(self, statistics: object) -> Tensor:
         assert isinstance(statistics, IncompleteStatistics)
-        return sum_to(statistics.weights, statistics.own, 0)
+        return sum_to(statistics.weights, statistics.param_batch, 0)
 
     def _folded(self, rows: IncompleteResiduals, v: Values) -> tuple[Tensor, Tensor]:
         """(m, K) of a change, for each covariance (G?, 1, …), or for each row by itself."""
-        m, K = self.maps.change(v)
-        if not rows.together:
+        m, K = self.maps.jvp(v)
+        if not rows.grouped:
             return rows.layout.fold(m, 1), rows.layout.fold(K, 2)
-        return rows.layout.fold_own(m, 1).unsqueeze(-2), rows.layout.fold_own(K, 2).unsqueeze(-3)
+        return rows.layout.fold_params(m, 1).unsqueeze(-2), rows.layout.fold_params(K, 2).unsqueeze(-3)
 
 
 class Moments:
-    """The mean and Σ themselves as coordinates, with the interface of `whitened.Whitening`."""
+    """The mean and Σ themselves as coordinates, with the interface of `whitened.WhitenedMaps`."""
 
     def __init__(self, mean: Tensor, names: Sequence[str]) -> None:
         self.mean, self.names = mean, list(names)
 
-    def change(self, v: Values) -> tuple[Tensor, Tensor]:
+    def jvp(self, v: Values) -> tuple[Tensor, Tensor]:
         """(dµ, dΣ)."""
         d = self.mean.shape[-1]
         return v.get("mean", self.mean.new_zeros(d)), v.get("covariance_matrix", self.mean.new_zeros(d, d))
 
-    def gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+    def vjp(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
         """Those that were asked for."""
         return {name: {"mean": g, "covariance_matrix": M}[name] for name in self.names}
 
-    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+    def second_order_vjp(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
         """Nothing: they are linear."""
         return {}
 
@@ -284,19 +284,19 @@ def _image(matrix: Tensor, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     return image[..., :d], kind.unpack_gradient(image[..., d:])
 
 
-def _formable(rows: IncompleteResiduals, own: Size, weights: Tensor | None) -> bool:
+def _formable(rows: IncompleteResiduals, param_batch: Size, weights: Tensor | None) -> bool:
     """Whether second order over these rows is a matrix of numbers: one mean, one Σ, and nobody differentiates it."""
-    watched = rows.tracked or tracked(_given(rows, weights), rows.mean, *rows.factor.tensors())
-    return not own and rows.together and not rows.layout.groups and rows.mean.ndim == 1 and not watched
+    watched = rows.is_traced or is_traced(_given(rows, weights), rows.mean, *rows.factor.tensors())
+    return not param_batch and rows.grouped and not rows.layout.groups and rows.mean.ndim == 1 and not watched
 
 
 def _patterns(rows: IncompleteResiduals) -> int:
     return sum(chains.bundle.patterns.shape[-1] for chains in rows.chains)
 
 
-def _suited(rows: IncompleteResiduals, own: Size) -> IncompleteResiduals:
+def _suited(rows: IncompleteResiduals, param_batch: Size) -> IncompleteResiduals:
     """The rows together where sums of them are those of each covariance; else, for sums that keep more, each row by itself."""
-    return rows if own == rows.layout.own else rows.separate()
+    return rows if param_batch == rows.layout.param_batch else rows.separate()
 
 
 def _given(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
@@ -315,12 +315,14 @@ def _turned(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Turned]:
 
 
 def _added_up(
-    rows: IncompleteResiduals, turned: Sequence[_Turned], gradients: Sequence[tuple[Tensor, Tensor]], own: Size
+    rows: IncompleteResiduals, turned: Sequence[_Turned], gradients: Sequence[tuple[Tensor, Tensor]], param_batch: Size
 ) -> tuple[Tensor, Tensor]:
-    """(*own, d) and (*own, d, d): gradients in the chains' coordinates, turned back and summed."""
+    """(*param_batch, d) and (*param_batch, d, d): gradients in the chains' coordinates, turned back and summed."""
     parts = [part.gradient(g, M) for part, (g, M) in zip(turned, gradients, strict=True)]
-    if not rows.together:
+    if not rows.grouped:
         ((g, M),) = parts
-        return sum_to(rows.layout.unfold(g, 1), own, 1), sum_to(rows.layout.unfold(M, 2), own, 2)
+        return sum_to(rows.layout.unfold(g, 1), param_batch, 1), sum_to(rows.layout.unfold(M, 2), param_batch, 2)
     g, M = torch.stack([g.sum(-2) for g, _ in parts]).sum(0), torch.stack([M.sum(-3) for _, M in parts]).sum(0)
-    return rows.layout.unfold_own(g, 1).expand((*own, rows.d)), rows.layout.unfold_own(M, 2).expand((*own, rows.d, rows.d))
+    return rows.layout.unfold_params(g, 1).expand((*param_batch, rows.d)), rows.layout.unfold_params(M, 2).expand(
+        (*param_batch, rows.d, rows.d)
+    )

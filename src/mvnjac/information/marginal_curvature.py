@@ -101,7 +101,9 @@ class MarginalCurvature(StructuredCurvature):
         return result
 
 
-def _common(rows: IncompleteResiduals, own: Size, weights: Tensor | None) -> bool:
-    """Whether the average row is the same for all entries of `own`, but for their covariances: no mean has rows of its own."""
+def _common(rows: IncompleteResiduals, param_batch: Size, weights: Tensor | None) -> bool:
+    """Whether the average row is the same for all entries of `param_batch`, but for their covariances: no mean has rows of its own."""
     batch = rows.observed.shape[:-1]
-    return own == rows.layout.own or (weights is None and set(batch[max(len(batch) - len(own), 0) :]) <= {1})
+    return param_batch == rows.layout.param_batch or (
+        weights is None and set(batch[max(len(batch) - len(param_batch), 0) :]) <= {1}
+    )

@@ -32,7 +32,7 @@ class WhitenedRows:
 
     z: Tensor
     weights: Tensor
-    own: Size
+    param_batch: Size
 
 
 class ParametricCurvature(Curvature):
@@ -66,16 +66,16 @@ class ParametricCurvature(Curvature):
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         return {}
 
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, own: Size) -> WhitenedRows:
+    def statistics(self, derivatives: Derivatives, weights: Tensor | None, param_batch: Size) -> WhitenedRows:
         z = derivatives.rows.whitened
         w = torch.ones(z.shape[:-1], dtype=z.dtype, device=z.device) if weights is None else weights.expand(z.shape[:-1])
-        if own and own != z.shape[:-1]:
-            raise ShapeError(f"a Parametric covariance has no leading dimensions; cannot keep {tuple(own)}.")
-        return WhitenedRows(z, w, own)
+        if param_batch and param_batch != z.shape[:-1]:
+            raise ShapeError(f"a Parametric covariance has no leading dimensions; cannot keep {tuple(param_batch)}.")
+        return WhitenedRows(z, w, param_batch)
 
     def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
         assert isinstance(statistics, WhitenedRows)
-        if statistics.own:
+        if statistics.param_batch:
             return self._row_by_row(statistics, lambda part, row: part.hessian(row, v))
         z, w = statistics.z, statistics.weights
         m, K = self._change(v)
@@ -84,20 +84,20 @@ class ParametricCurvature(Curvature):
         g = -(w.unsqueeze(-1) * m + weighted @ K)
         M = 0.5 * n * K - K @ S - _inner(m.expand(z.shape), weighted)
         result = self._gradients(g, M)
-        for name, bent in self._bent(v, weighted, n, S).items():
-            result[name] = result[name] + bent
+        for name, second_order in self._second_order(v, weighted, n, S).items():
+            result[name] = result[name] + second_order
         return result
 
     def score(self, statistics: object) -> dict[str, Tensor]:
         assert isinstance(statistics, WhitenedRows)
-        if statistics.own:
+        if statistics.param_batch:
             return self._row_by_row(statistics, lambda part, row: part.score(row))
         weighted = statistics.z * statistics.weights.unsqueeze(-1)
         return self._gradients(weighted, self._matrix_score(weighted, statistics.weights.sum(), _inner(weighted, statistics.z)))
 
     def count(self, statistics: object) -> Tensor:
         assert isinstance(statistics, WhitenedRows)
-        return statistics.weights if statistics.own else statistics.weights.sum()
+        return statistics.weights if statistics.param_batch else statistics.weights.sum()
 
     def _row_by_row(
         self, rows: WhitenedRows, f: Callable[[ParametricCurvature, WhitenedRows], dict[str, Tensor]]
@@ -122,7 +122,7 @@ class ParametricCurvature(Curvature):
         """m (*rows, d) and K (d, d) along v."""
         m, K = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
         if "mean" in v:
-            m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
+            m = m + self.factor.solve_triangular(v["mean"].unsqueeze(-1)).squeeze(-1)
         for name, value in v.items():
             if name != "mean":
                 by_mean, by_sigma = self._whitened[name]
@@ -137,7 +137,7 @@ class ParametricCurvature(Curvature):
         for name in self.names:
             if name == "mean":
                 total = g.reshape(-1, g.shape[-1]).sum(0)
-                result[name] = self.factor.up(total.unsqueeze(-1)).squeeze(-1)
+                result[name] = self.factor.solve_triangular(total.unsqueeze(-1), transpose=True).squeeze(-1)
                 continue
             by_mean, by_sigma = self._whitened[name]
             flat = (by_sigma * M).sum((-2, -1))
@@ -147,15 +147,15 @@ class ParametricCurvature(Curvature):
             result[name] = flat.reshape(self.covariance.parameters[name].shape)
         return result
 
-    def _bent(self, v: Values, weighted: Tensor, n: Tensor, S: Tensor) -> dict[str, Tensor]:
+    def _second_order(self, v: Values, weighted: Tensor, n: Tensor, S: Tensor) -> dict[str, Tensor]:
         own = {name: value for name, value in v.items() if name != "mean"}
         if not own:
             return {}
         a = self._up_rows(weighted)
         mean_gradient = a if self.covariance.mean is None else self._by_mean_of_all_rows(a, self.covariance.mean.shape)
         sigma_gradient = self.factor.unwhiten_gradient(self._matrix_score(weighted, n, S))
-        bent = self.covariance.second(own, sigma_gradient, mean_gradient)
-        return {name: value for name, value in bent.items() if name in self.names}
+        second_order = self.covariance.second(own, sigma_gradient, mean_gradient)
+        return {name: value for name, value in second_order.items() if name in self.names}
 
     def _by_mean_of_all_rows(self, a: Tensor, shape: Size) -> Tensor:
         if len(shape) == 1:
@@ -171,10 +171,10 @@ class ParametricCurvature(Curvature):
 
     def _down_rows(self, columns: Tensor) -> Tensor:
         """L⁻¹ of each row's (d, k)."""
-        return self.factor.down(columns)
+        return self.factor.solve_triangular(columns)
 
     def _up_rows(self, rows: Tensor) -> Tensor:
-        return self.factor.up(rows.unsqueeze(-1)).squeeze(-1)
+        return self.factor.solve_triangular(rows.unsqueeze(-1), transpose=True).squeeze(-1)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

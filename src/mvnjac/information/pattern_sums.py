@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mvnjac.information.entries import elements, joined
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.missing.nested_cholesky import Chains
+from mvnjac.missing.nested_cholesky import MonotoneGroup
 from mvnjac.parameters.coordinates import symmetric
 from mvnjac.tensors import memory
 
@@ -124,7 +124,7 @@ class PatternSums:
 # --- tables of patterns ---------------------------------------------------------------------------------------------------
 
 
-def _add(sums: dict[str, Tensor], chains: Chains, weights: Tensor, F: Tensor) -> None:
+def _add(sums: dict[str, Tensor], chains: MonotoneGroup, weights: Tensor, F: Tensor) -> None:
     """Add the patterns of one bundle; weights (C, R) of its rows, F (C, d, d) with P = Fᵀ diag(prefix) F."""
     d = F.shape[-1]
     of_chain, length = chains.bundle.patterns

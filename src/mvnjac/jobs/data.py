@@ -37,11 +37,13 @@ class Data:
         source = self.open()[0] if self.log_returns else open_source(at.path, self.index)
         yield from tensor_batches(source, names, self.index, self.missing is not None, at)
 
-    def through(self, names: Sequence[str], at: Slice, told: Callable[[int], None], each: Callable[[int, Rows], None]) -> int:
-        """Each batch of the rows of a slice, and its number; `told` hears of its rows when it is done. Gives how many rows."""
+    def through(
+        self, names: Sequence[str], at: Slice, on_rows: Callable[[int], None], each: Callable[[int, Rows], None]
+    ) -> int:
+        """Each batch of the rows of a slice, and its number; `on_rows` hears of its rows when it is done. Gives how many rows."""
         count = 0
         for i, rows in enumerate(self.rows(names, at)):
             each(i, rows)
             count += len(rows.x)
-            told(len(rows.x))
+            on_rows(len(rows.x))
         return count

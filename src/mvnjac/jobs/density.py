@@ -25,8 +25,8 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.jobs import pilot
 from mvnjac.jobs.data import Data
 from mvnjac.statistics.moments import Moments
-from mvnjac.statistics.pairwise import Tree
-from mvnjac.statistics.sufficient import Gathering, Sample
+from mvnjac.statistics.pairwise import PairwiseReduction
+from mvnjac.statistics.sufficient import Accumulator, SufficientStatistics
 from mvnjac.tables.base import Source
 from mvnjac.tables.mean_and_covariance import read_covariance, read_mean
 from mvnjac.tables.slices import rows_of
@@ -39,9 +39,9 @@ class Gather(Job):
     data: Data
     names: tuple[str, ...]
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        gathering = Gathering(len(self.names))
-        count = self.data.through(self.names, unit.at, told, lambda _, rows: gathering.add(rows.x))
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
+        gathering = Accumulator(len(self.names))
+        count = self.data.through(self.names, unit.at, on_rows, lambda _, rows: gathering.add(rows.x))
         return Result(unit.number, count, gathering if count else None)
 
 
@@ -52,9 +52,9 @@ class Moment(Job):
     data: Data
     names: tuple[str, ...]
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        tree = Tree[Moments]()
-        count = self.data.through(self.names, unit.at, told, lambda i, rows: tree.add(i, Moments.of(rows.x)))
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
+        tree = PairwiseReduction[Moments]()
+        count = self.data.through(self.names, unit.at, on_rows, lambda i, rows: tree.add(i, Moments.of(rows.x)))
         return Result(unit.number, count, tree.total())
 
 
@@ -127,24 +127,24 @@ def _fitted(
             raise MvnjacError(str(warning)) from None
 
 
-def _sample(data: Data, source: Source, names: list[str], run: Run) -> Sample | None:
+def _sample(data: Data, source: Source, names: list[str], run: Run) -> SufficientStatistics | None:
     """What stands for the table's rows; None of none."""
     slices, columns = source.slices(rows_of(len(names))), tuple(names)
 
-    def namer(i: int) -> str:
+    def name_of(i: int) -> str:
         return repr(names[i])
 
     if data.missing is None:
         gathering = run.over(Gather(data, columns), slices, "estimating").sums
-        return None if gathering is None else gathering.sample(namer, str(data.path))
-    survey, passed = run.over(pilot.Look(data, columns, pilot.MOST_HELD), slices, "estimating").sums, itertools.count(1)
+        return None if gathering is None else gathering.sample(name_of, str(data.path))
+    survey, passed = run.over(pilot.PilotPass(data, columns, pilot.MOST_HELD), slices, "estimating").sums, itertools.count(1)
 
     def over_rows(gaussian: Gaussian, wrt: Sequence[str], origin: Tensor, units: Tensor) -> tuple[float, dict[str, Tensor]]:
-        job = pilot.Expect(data, columns, gaussian.mean, gaussian.covariance, tuple(wrt), origin, units)
+        job = pilot.LikelihoodPass(data, columns, gaussian.mean, gaussian.covariance, tuple(wrt), origin, units)
         totals = run.over(job, slices, f"pass {next(passed)}").sums
         return float(totals[pilot.VALUE]), {name: totals[name] for name in wrt}
 
-    return None if survey is None else survey.sample(namer, str(data.path), over_rows)
+    return None if survey is None else survey.sample(name_of, str(data.path), over_rows)
 
 
 def _choice(structure: str) -> Choice:
@@ -171,7 +171,7 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
 
 def _about(mean: Tensor | None, moments: Moments, names: list[str], path: str | Path) -> Tensor:
     covariance = moments.covariance(mean)
-    sample = Sample.of_moments(moments, lambda i: repr(names[i]), str(path))
+    sample = SufficientStatistics.of_moments(moments, lambda i: repr(names[i]), str(path))
     refuse_extreme(sample)
     Dense(covariance).require_maximum(sample)
     return covariance

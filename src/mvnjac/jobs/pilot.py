@@ -19,9 +19,9 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.engines.job import Job, Result, Unit
 from mvnjac.errors import MvnjacError, NotIdentifiedError
 from mvnjac.gaussian import Gaussian
-from mvnjac.statistics.pairwise import Totals, Tree
+from mvnjac.statistics.pairwise import NamedSums, PairwiseReduction
 from mvnjac.statistics.serialization import stored_as
-from mvnjac.statistics.sufficient import Density, Gathering, Sample
+from mvnjac.statistics.sufficient import Accumulator, Density, SufficientStatistics
 
 if TYPE_CHECKING:
     from mvnjac.jobs.data import Data
@@ -38,7 +38,7 @@ Pass = Callable[[Density, Sequence[str], Tensor, Tensor], tuple[float, dict[str,
 
 
 @stored_as("thinned_rows")
-class Some(Gathering):
+class ThinnedAccumulator(Accumulator):
     """Rows pattern by pattern, of which some can be left out."""
 
     @property
@@ -60,7 +60,7 @@ class Some(Gathering):
 
 
 @stored_as("pilot_sample")
-class Survey:
+class PilotSample:
     """Rows as they come: some of them, pattern by pattern, and a few numbers about all of them.
 
     Attributes:
@@ -70,8 +70,8 @@ class Survey:
     """
 
     def __init__(self, d: int, most: int) -> None:
-        self.gathering, self.full, self.count, self._most = Some(d), False, 0, most
-        self.together = torch.zeros(d, d, dtype=torch.float64, device="cpu")
+        self.gathering, self.full, self.count, self._most = ThinnedAccumulator(d), False, 0, most
+        self.pair_counts = torch.zeros(d, d, dtype=torch.float64, device="cpu")
         self.smallest, self.largest = (
             torch.full((d,), sign * torch.inf, dtype=torch.float64, device="cpu") for sign in (1, -1)
         )
@@ -81,18 +81,18 @@ class Survey:
         missing = x.isnan()
         seen = (~missing).to(x)
         self.count += int((~missing).any(-1).sum())
-        self.together = self.together + seen.mT @ seen
+        self.pair_counts = self.pair_counts + seen.mT @ seen
         self.smallest = torch.minimum(self.smallest, x.masked_fill(missing, torch.inf).amin(0))
         self.largest = torch.maximum(self.largest, x.masked_fill(missing, -torch.inf).amax(0))
         self.gathering.add(x)
         self._thin()
 
-    def merge(self, other: Survey) -> Survey:
+    def merge(self, other: PilotSample) -> PilotSample:
         """Of both sets of rows, these first."""
-        both = Survey(len(self.smallest), self._most)
+        both = PilotSample(len(self.smallest), self._most)
         both.gathering, both.full = self.gathering.merge(other.gathering), self.full or other.full
         both.count = self.count + other.count
-        both.together = self.together + other.together
+        both.pair_counts = self.pair_counts + other.pair_counts
         both.smallest = torch.minimum(self.smallest, other.smallest)
         both.largest = torch.maximum(self.largest, other.largest)
         both._thin()
@@ -105,9 +105,9 @@ class Survey:
             before, self.full = len(self.gathering), True
             self.gathering.thin()
 
-    def sample(self, namer: Callable[[int], str], name: str, over_rows: Pass) -> Sample | None:
+    def sample(self, name_of: Callable[[int], str], name: str, over_rows: Pass) -> SufficientStatistics | None:
         """The rows, where they are all held; else what stands for them. None where nothing is observed."""
-        held = self.gathering.sample(namer, name)
+        held = self.gathering.sample(name_of, name)
         if held is None or not self.full:
             return held
         constant = (self.smallest == self.largest).nonzero().squeeze(-1).tolist()
@@ -115,7 +115,7 @@ class Survey:
         rare = {*held.constant, *held.unobserved} - {*constant, *unobserved}
         if rare:
             raise NotIdentifiedError(
-                f"{name}: {', '.join(map(namer, sorted(rare)))}: observed too rarely among so many patterns of missing entries, "
+                f"{name}: {', '.join(map(name_of, sorted(rare)))}: observed too rarely among so many patterns of missing entries, "
                 "of which only some are held; leave it out, or take only rows that have it."
             )
         share = self.count / held.total
@@ -130,30 +130,30 @@ class Survey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandIn(Sample):
+class StandIn(SufficientStatistics):
     """Rows that stand for more of them, with weights that add up to the number of all.
 
     Attributes:
         survey: what is known of all; over_rows: their likelihood; units: (d,) those of the variables here.
     """
 
-    survey: Survey
+    survey: PilotSample
     over_rows: Pass
     units: Tensor
 
-    def in_units(self, units: Tensor) -> Sample:
+    def in_units(self, units: Tensor) -> SufficientStatistics:
         return dataclasses.replace(self, rows=self.rows / units, units=self.units * units)
 
     @property
-    def together(self) -> Tensor:
-        return self.survey.together
+    def pair_counts(self) -> Tensor:
+        return self.survey.pair_counts
 
     def totals(self, gaussian: Density, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
         return self.over_rows(gaussian, names, self.origin, self.units)
 
-    def held(self) -> Sample:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Sample)}
-        return Sample(**fields)
+    def held(self) -> SufficientStatistics:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(SufficientStatistics)}
+        return SufficientStatistics(**fields)
 
     def require_rows(self, wanted: str) -> None:
         raise MvnjacError(
@@ -162,21 +162,21 @@ class StandIn(Sample):
 
 
 @dataclass(frozen=True)
-class Look(Job):
+class PilotPass(Job):
     """The survey of a unit's rows, of which `most` numbers are held."""
 
     data: Data
     names: tuple[str, ...]
     most: int
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        survey = Survey(len(self.names), self.most)
-        count = self.data.through(self.names, unit.at, told, lambda _, rows: survey.add(rows.x))
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
+        survey = PilotSample(len(self.names), self.most)
+        count = self.data.through(self.names, unit.at, on_rows, lambda _, rows: survey.add(rows.x))
         return Result(unit.number, count, survey if count else None)
 
 
 @dataclass(frozen=True)
-class Expect(Job):
+class LikelihoodPass(Job):
     """The log-likelihood of a unit's rows (x − origin) / units, each the marginal of what it observes, and its gradients."""
 
     data: Data
@@ -187,13 +187,13 @@ class Expect(Job):
     origin: Tensor
     units: Tensor
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         gaussian = Gaussian(self.mean, self.covariance, missing="marginalise")
-        tree = Tree[Totals]()
+        tree = PairwiseReduction[NamedSums]()
 
         def add(i: int, rows: Rows) -> None:
             J = gaussian.jacobian((rows.x - self.origin) / self.units)
-            tree.add(i, Totals({VALUE: J.log_prob.sum(), **J.sum(wrt=self.wrt)}))
+            tree.add(i, NamedSums({VALUE: J.log_prob.sum(), **J.sum(wrt=self.wrt)}))
 
-        count = self.data.through(self.names, unit.at, told, add)
+        count = self.data.through(self.names, unit.at, on_rows, add)
         return Result(unit.number, count, tree.total())

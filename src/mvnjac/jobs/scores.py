@@ -18,7 +18,7 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.inference.score_totals import ScoreSums
 from mvnjac.jobs.data import Data
 from mvnjac.score.jacobian import Jacobian
-from mvnjac.statistics.pairwise import Bundle, Tree
+from mvnjac.statistics.pairwise import PairwiseReduction, SumTuple
 from mvnjac.statistics.serialization import mapped
 from mvnjac.tables.base import Sink, Source, sink_format
 from mvnjac.tables.rows import Rows
@@ -76,18 +76,18 @@ class Sum(Job):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "kernel"}
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
-        return self._over(unit, told, lambda rows, J: None)
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
+        return self._over(unit, on_rows, lambda rows, J: None)
 
-    def _over(self, unit: Unit, told: Callable[[int], None], each: Callable[[Rows, Jacobian], None]) -> Result:
-        tree, kernel = Tree[Bundle](), self.kernel
+    def _over(self, unit: Unit, on_rows: Callable[[int], None], each: Callable[[Rows, Jacobian], None]) -> Result:
+        tree, kernel = PairwiseReduction[SumTuple](), self.kernel
 
         def add(i: int, rows: Rows) -> None:
             derivatives = kernel.derivatives(rows.x.to(self.density.device))
             tree.add(i, kernel.of(derivatives))
             each(rows, Jacobian(derivatives))
 
-        count = self.data.through(self.names, unit.at, told, add)
+        count = self.data.through(self.names, unit.at, on_rows, add)
         sums = tree.total()
         return Result(unit.number, count, sums if self.density.device == "cpu" else mapped(sums, Tensor.cpu))
 
@@ -108,12 +108,12 @@ class Stream(Job):
     def _gaussian(self) -> Gaussian:
         return self.density.gaussian()
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         def write(_: int, rows: Rows) -> None:
             J = self._gaussian.jacobian(rows.x.to(self.density.device))
             _write(self.sink, rows, J, self.wrt, self.layout, self.schema)
 
-        count = self.data.through(self.names, unit.at, told, write)
+        count = self.data.through(self.names, unit.at, on_rows, write)
         return Result(unit.number, count, None)
 
 
@@ -130,12 +130,12 @@ class Part(Sum):
     form: str = ".parquet"
     digits: int = 5
 
-    def run(self, unit: Unit, told: Callable[[int], None]) -> Result:
+    def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         files = list[File]()
         with Folder(self.folder).writing(files) as place:
             path = place / f"part-{unit.number:0{self.digits}d}{self.form}"
             sink = sink_format(path).open_sink(path, self.schema)
-            result = self._over(unit, told, lambda rows, J: _write(sink, rows, J, self.wrt, self.layout, self.schema))
+            result = self._over(unit, on_rows, lambda rows, J: _write(sink, rows, J, self.wrt, self.layout, self.schema))
             sink.close()
         return Result(result.number, result.rows, result.sums, tuple(files))
 

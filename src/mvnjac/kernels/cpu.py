@@ -9,7 +9,7 @@ from mvnjac import kernels
 from mvnjac.kernels import ITEMSIZE, PLAIN, WHITENED, limits
 from mvnjac.kernels.addresses import address, address_or_zero
 from mvnjac.kernels.reference import Form, Patterns
-from mvnjac.tensors.tracing import intercepted, tracked, transforming
+from mvnjac.tensors.tracing import intercepted, is_traced, transforming
 
 
 def _in_reach(*tensors: Tensor | None) -> bool:
@@ -19,7 +19,7 @@ def _in_reach(*tensors: Tensor | None) -> bool:
     return (
         kernels.native is not None
         and dtype in ITEMSIZE
-        and not (transforming() or intercepted() or tracked(*there))
+        and not (transforming() or intercepted() or is_traced(*there))
         and all(type(t) in PLAIN for t in there)
         and all(t.is_cpu and t.dtype == dtype and not t.is_neg() and t.ndim > 0 for t in there)
         and all(t.shape[-1] == 1 or t.stride(-1) == 1 for t in there)
@@ -168,7 +168,7 @@ def project(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> Tensor | 
     return out
 
 
-def leave(
+def factor_residuals(
     x: Tensor,
     mean: Tensor,
     root: Tensor,
@@ -190,7 +190,7 @@ def leave(
         return None
     inverse, loading, estimate = root.reciprocal(), loading.contiguous(), estimate.contiguous()
     sums = (x.new_zeros(d), x.new_zeros(d), x.new_zeros((d, k))) if totals else ()
-    kernels.native.leave(
+    kernels.native.factor_residuals(
         ITEMSIZE[x.dtype], address(x), x.stride(0), address(mean), address(inverse), address(loading), n, d, k,
         address(estimate), address_or_zero(weights), address(squares), *([address(t) for t in sums] or (0, 0, 0)),
         torch.get_num_threads(),

@@ -36,7 +36,7 @@ def projections(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> Tenso
 
 def add_squares(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor, estimate: Tensor, squares: Tensor) -> None:
     """squares (n,) += ‖e‖², for the factors ŵ (n, k)."""
-    if cpu.leave(x, mean, root, loading, estimate, squares, totals=False) is not None:
+    if cpu.factor_residuals(x, mean, root, loading, estimate, squares, totals=False) is not None:
         return
     for some, _, e in _left(x, mean, root, loading, estimate, memory.Workspace()):
         squares[some] += torch.linalg.vector_norm(e, dim=-1).square_()
@@ -46,7 +46,7 @@ def residual_sums(
     x: Tensor, mean: Tensor, root: Tensor, loading: Tensor, estimate: Tensor, squares: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Σ w e (d), Σ w e² (d) and Σ w e ŵᵀ (d, k); squares (n) += ‖e‖²."""
-    sums = cpu.leave(x, mean, root, loading, estimate, squares, weights)
+    sums = cpu.factor_residuals(x, mean, root, loading, estimate, squares, weights)
     if sums is not None:
         return sums
     first, second, by_factor = (torch.zeros_like(like) for like in (mean, mean, loading))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import SingularError, UnsolvedError
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 
 #: the relative residual that an iteration must reach, in units of eps
 _RESIDUAL = 1e3
@@ -65,7 +65,7 @@ class DefiniteFactor:
     def solve(self, b: Tensor) -> Tensor:
         """A⁻¹ b for b (..., p), some of them at a time: a solution holds several copies of what it is of."""
         rows = b.reshape(-1, b.shape[-1])
-        if tracked(b):
+        if is_traced(b):
             return torch.cholesky_solve((rows / self.scale).mT, self.scale_tril).mT.reshape(b.shape) / (self.sign * self.scale)
         found = torch.empty_like(rows)
         for first in range(0, len(rows), _AT_A_TIME):
@@ -82,7 +82,7 @@ def definite_factor(A: Tensor, scale: Tensor | None) -> DefiniteFactor | None:
     factor and an inverse take a tenth of the time that eigenvalues and eigenvectors take.
     """
     scale = _units(A, scale)
-    if A.ndim != 2 or tracked(A, scale):
+    if A.ndim != 2 or is_traced(A, scale):
         return None
     scaled = A / (scale.unsqueeze(-1) * scale)
     sign = -1 if bool(scaled.trace() < 0) else 1

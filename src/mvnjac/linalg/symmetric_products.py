@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.kernels import cpu
-from mvnjac.tensors.tracing import at_hand, tracked
+from mvnjac.tensors.tracing import is_on_host, is_traced
 
 _BLOCK = 256  # columns: large enough for gemm's full speed, small enough that little of the upper half is computed
 
@@ -18,7 +18,7 @@ def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = Non
     place, and no second p×p is needed.
     """
     p = A.shape[-1]
-    watched = tracked(total, A) or (weights is not None and tracked(weights))
+    watched = is_traced(total, A) or (weights is not None and is_traced(weights))
     if not watched and cpu.outer_products(A, weights, total):
         return total
     B = A if weights is None else A * weights.unsqueeze(-1)
@@ -45,7 +45,7 @@ def rows_times(rows: Tensor, A: Tensor) -> Tensor:
 def symmetrised(A: Tensor) -> Tensor:
     """½(A + Aᵀ), symmetric to the last bit: (..., d, d). A itself is changed where nothing watches."""
     d = A.shape[-1]
-    if tracked(A) or d <= _BLOCK:
+    if is_traced(A) or d <= _BLOCK:
         return 0.5 * (A + A.mT)
     if cpu.equals_transpose(A):
         return A
@@ -54,7 +54,7 @@ def symmetrised(A: Tensor) -> Tensor:
         for left in range(0, last, _BLOCK):
             right = min(left + _BLOCK, d)
             below, above = A[..., first:last, left:right], A[..., left:right, first:last]
-            if at_hand(A) and torch.equal(below, above.mT):
+            if is_on_host(A) and torch.equal(below, above.mT):
                 continue
             mean = 0.5 * (below + above.mT)
             below.copy_(mean)

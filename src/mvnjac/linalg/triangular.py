@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvnjac.tensors.tracing import at_hand, concrete, nan_where, tracked
+from mvnjac.tensors.tracing import is_concrete, is_on_host, is_traced, nan_where
 
 
 def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """L with A = L Lᵀ, and info (*batch); L is NaN where there is none. Reads the lower triangle, never raises."""
     factor, info = torch.linalg.cholesky_ex(A)
-    if concrete(info) and at_hand(info) and not info.any():
+    if is_concrete(info) and is_on_host(info) and not info.any():
         return factor, info
     return factor * nan_where(info != 0, factor.dtype)[..., None, None], info
 
@@ -63,7 +63,7 @@ def symmetric_part(A: Tensor, *, upper: bool = False) -> Tensor:
 
     upper: the upper triangle is factorised (`flipped_cholesky`), else the lower.
     """
-    if not tracked(A):
+    if not is_traced(A):
         return A
     half, given = 0.5 * (A + A.mT), A.detach()
     mirrored = given.triu() + given.triu(1).mT if upper else given.tril() + given.tril(-1).mT

@@ -14,13 +14,13 @@ from torch import Size, Tensor
 from mvnjac.blocks.base import Block
 from mvnjac.blocks.outer import Outer
 from mvnjac.covariance import dense_parameters
-from mvnjac.covariance.maps.autodiff import Definition
-from mvnjac.covariance.maps.whitened import Whitening
+from mvnjac.covariance.maps.autodiff import AutodiffMaps
+from mvnjac.covariance.maps.whitened import WhitenedMaps
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.kernels.reference import Patterns
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.tensors.broadcasting import batch_shape, over_event, sum_to
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 
 #: rows whose shifts are added to a matrix at a time
 _ROWS = 1024
@@ -40,22 +40,22 @@ def incomplete_block(name: str, rows: IncompleteResiduals) -> Block:
     factor = rows.factor.dense()
     owner = type(covariance) if own else dense_parameters()[name]
     if not issubclass(owner, DenseParametrisation):
-        definition = Definition(covariance, rows.mean, factor, [name])
+        definition = AutodiffMaps(covariance, rows.mean, factor, [name])
         complete, local = covariance.pullback(name, rows), covariance.local.get(name, ())
-        return Shifted(
-            complete, rows, lambda M: definition.gradients(None, M)[name], lambda v: definition.change({name: v})[1], local
+        return IncompleteBlock(
+            complete, rows, lambda M: definition.vjp(None, M)[name], lambda v: definition.jvp({name: v})[1], local
         )
-    maps = Whitening(rows.mean, factor, [name], [owner])
+    maps = WhitenedMaps(rows.mean, factor, [name], [owner])
     complete = owner.pullback(name, rows if own else rows.densely())
 
     def gradient(M: Tensor) -> Tensor:
         gradients = maps.projected(owner, owner.adjoint(factor, M))
         return gradients[name] if name in gradients else M.new_zeros((*M.shape[:-2], *complete.coordinates.shape))
 
-    return Shifted(complete, rows, gradient, lambda v: owner.differential(factor, {name: v}), owner.local.get(name, ()))
+    return IncompleteBlock(complete, rows, gradient, lambda v: owner.differential(factor, {name: v}), owner.local.get(name, ()))
 
 
-class Shifted(Block):
+class IncompleteBlock(Block):
     """A block of complete rows, and a shift.
 
     Args:
@@ -85,8 +85,8 @@ class Shifted(Block):
         return moved * self._kept(self._rows.observed)
 
     def unique(self, out: Tensor | None = None) -> Tensor:
-        plain = len(self.batch) == 1 and self._rows.together and not self._rows.layout.groups
-        if out is None and (not plain or tracked(self._complete_entry(), *self._rows.factor.tensors())):
+        plain = len(self.batch) == 1 and self._rows.grouped and not self._rows.layout.groups
+        if out is None and (not plain or is_traced(self._complete_entry(), *self._rows.factor.tensors())):
             return self.coordinates.pack_gradient(self.full())
         if out is None:
             out = self._complete_entry().new_empty((*self.batch, self.coordinates.size))
@@ -95,7 +95,7 @@ class Shifted(Block):
         pattern = self._rows.patterns
         chunks = self._rows.shifts_by_chunks()  # all of them, d×d each, would be many times larger than what is kept
         packed = torch.cat([self.coordinates.pack_gradient(self._gradient(M)) for M in chunks])
-        if isinstance(self._complete, Outer) and not tracked(packed):
+        if isinstance(self._complete, Outer) and not is_traced(packed):
             patterns = Patterns(pattern, self._rows.mask, 0 in self._local, 1 in self._local)
             if self._complete.by_kernel(packed + self.coordinates.pack_gradient(self._complete.constant), out, patterns):
                 return out
@@ -114,45 +114,47 @@ class Shifted(Block):
         kept = self.coordinates.all_entries().pack(self._kept(self._rows.mask))[..., positions]
         return entries * self._rows.layout.unfold(kept.expand((*self._rows.layout.group_shape, *kept.shape)), 1)
 
-    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
-        return (self.total(weights, own),)
+    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
+        return (self.total(weights, param_batch),)
 
-    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
         return partial[0]
 
-    def total(self, weights: Tensor | None, own: Size) -> Tensor:
+    def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
         rows = self._rows
         weights = None if weights is None else weights.expand(self.batch)
-        within = rows.layout.own
+        within = rows.layout.param_batch
         fits = (
-            rows.together
-            and len(own) <= len(within)
-            and all(a in (1, b) for a, b in zip(own[::-1], within[::-1], strict=False))
+            rows.grouped
+            and len(param_batch) <= len(within)
+            and all(a in (1, b) for a, b in zip(param_batch[::-1], within[::-1], strict=False))
         )
         if not fits:
             full = self.full()
-            return sum_to(full if weights is None else full * over_event(weights, self._event), own, self._event)
-        shift = sum_to(self._gradient(rows.summed_shift(weights)), own, self._event)
-        total = self._complete.total(weights, own) + shift.expand((*own, *shift.shape[shift.ndim - self._event :]))
+            return sum_to(full if weights is None else full * over_event(weights, self._event), param_batch, self._event)
+        shift = sum_to(self._gradient(rows.summed_shift(weights)), param_batch, self._event)
+        total = self._complete.total(weights, param_batch) + shift.expand(
+            (*param_batch, *shift.shape[shift.ndim - self._event :])
+        )
         return total * self._kept(rows.mask.any(0))
 
     def matvec(self, direction: Tensor) -> Tensor:
-        rows, own = self._rows, self._rows.layout.own
+        rows, own = self._rows, self._rows.layout.param_batch
         batch = batch_shape(direction, self._event)
-        if rows.together and (
+        if rows.grouped and (
             len(batch) > len(own) or any(a not in (1, b) for a, b in zip(batch[::-1], own[::-1], strict=False))
         ):
             product = self.full() * direction
             return product.sum(tuple(range(-self._event, 0))) if self._event else product
         K = self._change(self.coordinates.project(direction))
-        fold = rows.layout.fold_own if rows.together else rows.layout.fold
+        fold = rows.layout.fold_params if rows.grouped else rows.layout.fold
         K = fold(K, 2)
         trace, parts = K.diagonal(dim1=-2, dim2=-1).sum(-1), []
         for chains, T in rows.rotations:
-            on_diagonal = ((T @ (K.unsqueeze(-3) if rows.together else K)) * T).sum(-1)
+            on_diagonal = ((T @ (K.unsqueeze(-3) if rows.grouped else K)) * T).sum(-1)
             parts.append(torch.where(chains.mask, on_diagonal.unsqueeze(-2), 0).sum(-1))
         observed = rows.gathered(parts, 0)
-        trace = rows.layout.unfold_own(trace, 0) if rows.together else rows.layout.unfold(trace, 0)
+        trace = rows.layout.unfold_params(trace, 0) if rows.grouped else rows.layout.unfold(trace, 0)
         return (self._complete.matvec(direction) + 0.5 * (trace - observed)) * rows.observed.any(-1)
 
     # --- shifts ----------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class Shifted(Block):
         M, pattern = rows.shifts()
         if pattern is None:
             return layout.fold(self._gradient(layout.unfold(M, 2)), self._event), None
-        own = layout.own
+        own = layout.param_batch
         first = M.reshape((*own, *M.shape[-3:])).movedim(len(own), 0)
         shift = self._gradient(first).movedim(0, len(own))
         return shift.reshape((*layout.group_shape, *shift.shape[len(own) :])), pattern

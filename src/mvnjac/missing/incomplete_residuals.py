@@ -26,12 +26,12 @@ from torch import Size, Tensor
 from mvnjac.covariance.base import Covariance
 from mvnjac.kernels import planner
 from mvnjac.missing.marginals import Marginals
-from mvnjac.missing.nested_cholesky import Chains
+from mvnjac.missing.nested_cholesky import MonotoneGroup
 from mvnjac.statistics.patterns import alone, bundled, distinct
 from mvnjac.tensors import memory
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.tensors.memory import Workspace
-from mvnjac.tensors.tracing import concrete, looked_at
+from mvnjac.tensors.tracing import is_concrete, to_numpy
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
 
@@ -50,20 +50,20 @@ class IncompleteResiduals(Residuals):
     """
 
     def __init__(
-        self, x: Tensor, mean: Tensor, covariance: Covariance, factor: Factor, observed: Tensor, together: bool = True
+        self, x: Tensor, mean: Tensor, covariance: Covariance, factor: Factor, observed: Tensor, grouped: bool = True
     ) -> None:
         self.covariance, self.observed = covariance, observed
         self.batch = broadcast(batch_shape(x, 1), batch_shape(mean, 1), factor.batch)
         layout = RowLayout(self.batch, factor.batch)
         offset = len(self.batch) - (x.ndim - 1)
-        self.together = together and concrete(observed) and all(i < offset or x.shape[i - offset] == 1 for i in layout.groups)
-        self.layout = layout if self.together else RowLayout(self.batch, Size())
-        self._chains: list[Chains] | None = None
-        self._rotations: list[tuple[Chains, Tensor]] | None = None
+        self.grouped = grouped and is_concrete(observed) and all(i < offset or x.shape[i - offset] == 1 for i in layout.groups)
+        self.layout = layout if self.grouped else RowLayout(self.batch, Size())
+        self._chains: list[MonotoneGroup] | None = None
+        self._rotations: list[tuple[MonotoneGroup, Tensor]] | None = None
         self._at: Tensor | None = None  # where a row is found in the chains
         self._marginals: Marginals | None = None
         self._groups: list[Residuals] | None = None
-        self._wanted_together = together
+        self._wanted_grouped = grouped
         self._keeps_form: bool | None = None
         super().__init__(torch.where(observed, x, 0), mean, factor)
 
@@ -91,16 +91,16 @@ class IncompleteResiduals(Residuals):
     def _group(self, at: slice, covariance: Covariance, factor: Factor) -> Residuals:
         x = self._x[..., at].expand((*self.batch, at.stop - at.start))
         observed = self.observed[..., at].expand(x.shape)
-        if concrete(observed) and bool(looked_at(observed).all()):
+        if is_concrete(observed) and bool(to_numpy(observed).all()):
             return Residuals(x, self.mean[..., at], factor)
-        return IncompleteResiduals(x, self.mean[..., at], covariance, factor, observed, self._wanted_together)
+        return IncompleteResiduals(x, self.mean[..., at], covariance, factor, observed, self._wanted_grouped)
 
     @property
     def keeps_form(self) -> bool:
         """Whether each pattern's marginal is a structure of the same kind."""
         if self._keeps_form is None:
-            keeps = self.together and self.covariance.keeps_marginals
-            few = keeps and planner.keeps_form(len(distinct(looked_at(self.mask))[0]), self.d)
+            keeps = self.grouped and self.covariance.keeps_marginals
+            few = keeps and planner.keeps_form(len(distinct(to_numpy(self.mask))[0]), self.d)
             self._keeps_form = keeps and few
         return self._keeps_form
 
@@ -126,27 +126,27 @@ class IncompleteResiduals(Residuals):
     def covariance_matrix(self) -> Tensor:
         """Σ, of each covariance (G?, d, d); of rows by themselves (N, d, d)."""
         covariance_matrix = self.factor.dense().covariance_matrix
-        fold = self.layout.fold_own if self.together else self.layout.fold
+        fold = self.layout.fold_params if self.grouped else self.layout.fold
         return fold(covariance_matrix, 2)
 
     @property
     def scale_tril(self) -> Tensor:
         """L, likewise."""
-        return (self.layout.fold_own if self.together else self.layout.fold)(self.factor.dense().scale_tril, 2)
+        return (self.layout.fold_params if self.grouped else self.layout.fold)(self.factor.dense().scale_tril, 2)
 
     @property
-    def chains(self) -> list[Chains]:
+    def chains(self) -> list[MonotoneGroup]:
         """The rows, bundle by bundle."""
         if self._chains is None:
-            bundles, self._at = bundled(self.mask) if self.together else alone(self.mask)
+            bundles, self._at = bundled(self.mask) if self.grouped else alone(self.mask)
             self._require("chains of patterns", sum(len(bundle.mask) for bundle in bundles), 3)
             with self._graph():
                 covariance_matrix, visible = self.covariance_matrix, self.visible
-                self._chains = [Chains(bundle, covariance_matrix, visible) for bundle in bundles]
+                self._chains = [MonotoneGroup(bundle, covariance_matrix, visible) for bundle in bundles]
         return self._chains
 
     @property
-    def rotations(self) -> list[tuple[Chains, Tensor]]:
+    def rotations(self) -> list[tuple[MonotoneGroup, Tensor]]:
         """Each bundle's chains with their T (G?, C, d, d)."""
         if self._rotations is None:
             self._require("chains of patterns", sum(len(chains.mask) for chains in self.chains), 2)
@@ -196,7 +196,7 @@ class IncompleteResiduals(Residuals):
         if "residual" not in self._cache:
             with self._graph():
                 layout = RowLayout(self.batch, self.factor.batch)
-                imputed = layout.unfold(layout.fold(self.scaled) @ layout.fold_own(self.factor.dense().covariance_matrix, 2))
+                imputed = layout.unfold(layout.fold(self.scaled) @ layout.fold_params(self.factor.dense().covariance_matrix, 2))
                 self._cache["residual"] = torch.where(self.observed, self._x.to(self.mean.dtype) - self.mean, imputed)
         return self._cache["residual"]
 
@@ -213,7 +213,7 @@ class IncompleteResiduals(Residuals):
     def separate(self) -> IncompleteResiduals:
         """The same rows, each by itself."""
         with self._graph():
-            return IncompleteResiduals(self._x, self.mean, self.covariance, self.factor, self.observed, together=False)
+            return IncompleteResiduals(self._x, self.mean, self.covariance, self.factor, self.observed, grouped=False)
 
     def expand(self, batch: Size) -> Residuals:
         if batch == self.batch:
@@ -239,7 +239,7 @@ class IncompleteResiduals(Residuals):
 
     def shifts(self) -> tuple[Tensor, Tensor | None]:
         """½ (I − Π) in whitened coordinates: (G?, P, d, d) of the patterns and (N,) which one a row has; else of each row."""
-        if not self.together:
+        if not self.grouped:
             ((chains, T),) = self.rotations
             T = torch.where(chains.mask.mT, T, 0)
             return self._shift(T), None
@@ -268,27 +268,27 @@ class IncompleteResiduals(Residuals):
         return torch.cat(which)[self._at]
 
     def summed_shift(self, weights: Tensor | None) -> Tensor:
-        """(*own, d, d) Σ w ½ (I − Π), of rows that are together; weights of the rows' batch."""
+        """(*param_batch, d, d) Σ w ½ (I − Π), of rows that are together; weights of the rows' batch."""
         total: Any = 0
         for chains, T in self.rotations:
             counts = self.counts(chains, weights)
             total = total + T.flatten(-3, -2).mT @ (counts.unsqueeze(-1) * T).flatten(-3, -2)
         identity = torch.eye(self.d, dtype=self.mean.dtype, device=self.mean.device)
         n = self.layout.n_rows if weights is None else self.layout.fold(weights, 0).sum(-1)[..., None, None]
-        return self.layout.unfold_own(0.5 * (n * identity - total).expand((*self.layout.group_shape, self.d, self.d)), 2)
+        return self.layout.unfold_params(0.5 * (n * identity - total).expand((*self.layout.group_shape, self.d, self.d)), 2)
 
-    def counts(self, chains: Chains, weights: Tensor | None) -> Tensor:
+    def counts(self, chains: MonotoneGroup, weights: Tensor | None) -> Tensor:
         """(G?, C, d) the (weighted) number of rows that observe each variable."""
         mask = chains.mask.to(self.mean.dtype)
         if weights is None:
             return mask.sum(-2)
         return (self.of_rows(chains, weights).unsqueeze(-1) * mask).sum(-2)
 
-    def of_rows(self, chains: Chains, weights: Tensor) -> Tensor:
+    def of_rows(self, chains: MonotoneGroup, weights: Tensor) -> Tensor:
         """(G?, C, R) the weights of a bundle's rows."""
         return self.layout.fold(weights, 0)[..., chains.bundle.rows]
 
-    def summed(self, shift: Tensor, weights: Tensor | None, own: Size, event: int) -> Tensor:
+    def summed(self, shift: Tensor, weights: Tensor | None, param_batch: Size, event: int) -> Tensor:
         """A sum over rows (*batch, *event), each row's weighted."""
         factor = 1 if weights is None else weights.reshape((*weights.shape, *(1,) * event))
-        return sum_to((shift * factor).expand((*self.batch, *shift.shape[shift.ndim - event :])), own, event)
+        return sum_to((shift * factor).expand((*self.batch, *shift.shape[shift.ndim - event :])), param_batch, event)

@@ -37,7 +37,7 @@ class Marginals:
     def __init__(self, covariance: Covariance, residual: Tensor, mask: Tensor, layout: RowLayout) -> None:
         self.covariance, self.layout, self.d = covariance, layout, residual.shape[-1]
         self.kind = residual.dtype, residual.device
-        own = residual.reshape((*layout.own, layout.n_rows, self.d)).movedim(-2, 0)  # rows first
+        own = residual.reshape((*layout.param_batch, layout.n_rows, self.d)).movedim(-2, 0)  # rows first
         self.patterns = [self._marginal(own, rows, observed) for rows, observed in rows_of_patterns(mask)]
 
     def _marginal(self, residual: Tensor, rows: Tensor, observed: Tensor) -> Marginal:
@@ -58,12 +58,12 @@ class Marginals:
 
     def block(self, name: str, coordinates: Coordinates) -> Block:
         """The derivative by one parameter of the structure."""
-        return Patterned(self, name, coordinates)
+        return PatternwiseBlock(self, name, coordinates)
 
     def gathered(self, of_patterns: Sequence[Tensor], event: int, shape: Sequence[int] = ()) -> Tensor:
         """(N_p, *own, *event), pattern by pattern → (*batch, *event); 0 for rows without any entry."""
         dtype, device = self.kind
-        own = self.layout.own
+        own = self.layout.param_batch
         flat = torch.zeros((self.layout.n_rows, *own, *shape), dtype=dtype, device=device)
         if of_patterns:
             rows = torch.cat([part.rows for part in self.patterns])
@@ -75,7 +75,7 @@ class Marginals:
 
     def weights(self, weights: Tensor) -> list[Tensor]:
         """(*batch) → (N_p, *own), pattern by pattern."""
-        rows = self.layout.fold(weights, 0).reshape((*self.layout.own, self.layout.n_rows)).movedim(-1, 0)
+        rows = self.layout.fold(weights, 0).reshape((*self.layout.param_batch, self.layout.n_rows)).movedim(-1, 0)
         return [rows.index_select(0, part.rows) for part in self.patterns]
 
     def axes(self, name: str, coordinates: Coordinates) -> list[int]:
@@ -116,15 +116,19 @@ class Marginals:
         return total
 
     def _shares(self, weights: Tensor | None) -> list[Tensor]:
-        """(*own) the share that each pattern has in the sum of the weights."""
+        """(*param_batch) the share that each pattern has in the sum of the weights."""
         dtype, device = self.kind
         if weights is None:
             return [torch.full((), len(part.rows) / self.layout.n_rows, dtype=dtype, device=device) for part in self.patterns]
-        every = self.layout.fold(weights.expand(self.layout.full), 0).reshape((*self.layout.own, self.layout.n_rows)).sum(-1)
+        every = (
+            self.layout.fold(weights.expand(self.layout.full), 0)
+            .reshape((*self.layout.param_batch, self.layout.n_rows))
+            .sum(-1)
+        )
         return [own.sum(0) / every for own in self.weights(weights.expand(self.layout.full))]
 
 
-class Patterned(Block):
+class PatternwiseBlock(Block):
     """The derivative by a structure's parameter, pattern by pattern, each in the coordinates of all variables."""
 
     def __init__(self, marginals: Marginals, name: str, coordinates: Coordinates) -> None:
@@ -147,29 +151,31 @@ class Patterned(Block):
     def entries(self, positions: Tensor) -> Tensor:
         return self.coordinates.all_entries().pack(self.full())[..., positions]
 
-    def partial(self, weights: Tensor | None, own: Size) -> tuple[Tensor, ...]:
-        return (self.total(weights, own),)
+    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
+        return (self.total(weights, param_batch),)
 
-    def complete(self, partial: tuple[Tensor, ...], own: Size) -> Tensor:
+    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
         return partial[0]
 
-    def total(self, weights: Tensor | None, own: Size) -> Tensor:
-        event, within = len(self.coordinates.shape), self._marginals.layout.own
-        if not self._fits(own) or not self._blocks:
+    def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
+        event, within = len(self.coordinates.shape), self._marginals.layout.param_batch
+        if not self._fits(param_batch) or not self._blocks:
             full = self.full()
-            return sum_to(full if weights is None else full * over_event(weights.expand(self.batch), event), own, event)
+            return sum_to(full if weights is None else full * over_event(weights.expand(self.batch), event), param_batch, event)
         each = [None] * len(self._blocks) if weights is None else self._marginals.weights(weights.expand(self.batch))
         total: Tensor | None = None
         for block, part, w in zip(self._blocks, self._marginals.patterns, each, strict=True):
             term = self._marginals.embedded(block.total(w, within), part.observed, self._axes, self.coordinates.shape)
             total = term if total is None else total + term
         assert total is not None
-        return sum_to(total.reshape((*within, *self.coordinates.shape)), own, event)
+        return sum_to(total.reshape((*within, *self.coordinates.shape)), param_batch, event)
 
-    def _fits(self, own: Size) -> bool:
-        """Whether the sum over all rows of each covariance comes before that down to `own`."""
-        within = self._marginals.layout.own
-        return len(own) <= len(within) and all(a in (1, b) for a, b in zip(reversed(own), reversed(within), strict=False))
+    def _fits(self, param_batch: Size) -> bool:
+        """Whether the sum over all rows of each covariance comes before that down to `param_batch`."""
+        within = self._marginals.layout.param_batch
+        return len(param_batch) <= len(within) and all(
+            a in (1, b) for a, b in zip(reversed(param_batch), reversed(within), strict=False)
+        )
 
     def matvec(self, direction: Tensor) -> Tensor:
         batch = batch_shape(direction, len(self.coordinates.shape))

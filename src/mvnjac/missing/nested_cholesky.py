@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from mvnjac.linalg.triangular import cholesky, solve_rows
-from mvnjac.statistics.patterns import Bundle
+from mvnjac.statistics.patterns import MonotoneBatch
 
 
-class Chains:
+class MonotoneGroup:
     """The rows of one bundle: C chains of R rows, for each of G covariances (no such dimension where there is one).
 
     Attributes:
@@ -20,7 +20,7 @@ class Chains:
         whitened: (G?, C, R, d) z_c.
     """
 
-    def __init__(self, bundle: Bundle, covariance_matrix: Tensor, residual: Tensor) -> None:
+    def __init__(self, bundle: MonotoneBatch, covariance_matrix: Tensor, residual: Tensor) -> None:
         self.bundle, self.mask = bundle, bundle.mask
         if bundle.order is None:
             observed = bundle.mask.squeeze(-2)

@@ -23,12 +23,12 @@ from mvnjac.parameters.names import NamesArgument, valid_names
 from mvnjac.parameters.selection import unknown_name
 from mvnjac.tensors.allocation import guarded
 from mvnjac.tensors.broadcasting import narrow, stacked
-from mvnjac.tensors.precision import as_given
-from mvnjac.tensors.tracing import below, concrete, savable, tracked, unsavable
+from mvnjac.tensors.precision import full_precision
+from mvnjac.tensors.tracing import is_concrete, is_traced, savable, unsavable, unwrap
 from mvnjac.whitening.cache import Factors, Snapshot
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
-from mvnjac.whitening.sums import Foreseen
+from mvnjac.whitening.sums import ForwardCache
 
 
 class Model:
@@ -75,8 +75,8 @@ class Model:
         self.boundary: tuple[str, ...] = ()
         self._checked: list[Snapshot] = []  # shared with the models `at` other numbers
         #: what a forward pass has put aside for the backward pass: for which tensors, and the sums
-        self.foreseen: tuple[Snapshot, Foreseen] | None = None
-        self.foresees = False
+        self.forward_cache: tuple[Snapshot, ForwardCache] | None = None
+        self.fills_forward_cache = False
 
     @property
     def mean(self) -> Tensor:
@@ -116,7 +116,7 @@ class Model:
 
     def rows(self, x: Tensor) -> Residuals:
         """The residuals of an x that has been looked at."""
-        keep = tracked(x, *self.given())
+        keep = is_traced(x, *self.given())
         x, mean, factor = savable(x) if keep else x.detach(), self._working_mean(keep), self._factor(keep)
         observed = self._observed(x)
         if observed is None:
@@ -145,8 +145,8 @@ class Model:
         """(*batch of x, d) which entries are there, where some are missing, or may be."""
         if not self.missing:
             return None
-        known = concrete(x)
-        observed = ~torch.isnan(below(x) if known else x)
+        known = is_concrete(x)
+        observed = ~torch.isnan(unwrap(x) if known else x)
         return None if known and bool(observed.all()) else observed
 
     def given(self) -> list[Tensor]:
@@ -156,14 +156,14 @@ class Model:
     def validate(self, x: Tensor) -> None:
         """Look at the shape of x, and at the numbers where there are any: beneath transforms that only watch derivatives."""
         self.check_shape(x)
-        if self.check and concrete(x, *self.given()):
-            x, mean, *parameters = (below(t) for t in (x, *self.given()))
+        if self.check and is_concrete(x, *self.given()):
+            x, mean, *parameters = (unwrap(t) for t in (x, *self.given()))
             self.at(mean, parameters).check_numbers(x)
 
-    def foreseeing(self) -> Model:
+    def filling_forward_cache(self) -> Model:
         """The same model for one call, whose backward pass may find what its forward pass has put aside."""
         other = copy.copy(self)
-        other.foresees = True
+        other.fills_forward_cache = True
         return other
 
     def unchecked(self) -> Model:
@@ -191,7 +191,7 @@ class Model:
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context in which every product is formed: no autocast, no TF32."""
-        return as_given(self.working, self.mean.device)
+        return full_precision(self.working, self.mean.device)
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Model:
         """The model of some rows, where each row has a mean or a covariance of its own; else itself."""
@@ -239,7 +239,7 @@ class Model:
 
     def prepared(self) -> tuple[Tensor, Factor]:
         """The mean and the factor, in the arithmetic's precision."""
-        keep = tracked(*self.given())
+        keep = is_traced(*self.given())
         return self._working_mean(keep), self._factor(keep)
 
     def at_working_precision(self) -> Model:
@@ -263,7 +263,7 @@ class Model:
     def _factor(self, keep: bool) -> Factor:
         """The factor: with its graph where one must be kept, without where not; each made once."""
         parameters = list(self.covariance.parameters.values())
-        keep = keep and tracked(*parameters)
+        keep = keep and is_traced(*parameters)
         factor = self._factors.get(parameters, keep)
         if factor is None:
             with self.arithmetic():
@@ -304,9 +304,9 @@ class Model:
 
         tolerance: of entries of a symmetric parameter that should be equal.
         """
-        if not concrete(*self.given()):
+        if not is_concrete(*self.given()):
             return
-        mean, *parameters = (below(t) for t in self.given())
+        mean, *parameters = (unwrap(t) for t in self.given())
         with torch.no_grad():
             raise_first(self.function, self.at(mean, parameters)._parameter_checks(tolerance), self.naming)
 

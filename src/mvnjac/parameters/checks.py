@@ -26,10 +26,10 @@ from mvnjac.errors import (
 from mvnjac.kernels import cpu
 from mvnjac.parameters.coordinates import Coordinates
 from mvnjac.parameters.names import Names
-from mvnjac.tensors.tracing import at_hand
+from mvnjac.tensors.tracing import is_on_host
 
 #: How a variable is called in a message: its index → "variable 3" or "'EEK'".
-Namer = Callable[[int], str]
+NameOf = Callable[[int], str]
 #: How far entry [i,j] of a matrix may differ from [j,i]: the matrix (..., d, d) → as many numbers.
 Tolerance = Callable[[Tensor], Tensor]
 
@@ -84,13 +84,13 @@ def floating(function: str, name: str, value: object, like: torch.dtype | None =
 def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
     """No NaN, no infinity. One sum finds them all; that it may overflow by itself is sorted out in the explanation."""
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         bad = ~torch.isfinite(value)
         if not bad.any():
             return None
         where = bad.nonzero()[0].tolist()
         number = value[tuple(where)].item()
-        place = _place(where, coordinates, namer)
+        place = _place(where, coordinates, name_of)
         return NotFiniteError(
             f"{function}: {name} is {number} at {place} ({counted(int(bad.sum()), 'such entry')} in all); "
             "remove or replace them: the numbers are never altered here."
@@ -102,7 +102,7 @@ def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
 def finite_rows(value: Tensor, missing: bool = False) -> Check:
     """x: as `finite`, and the place is said as row and column. missing: NaN is allowed."""
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         bad = torch.isinf(value) if missing else ~torch.isfinite(value)
         if not bad.any():
             return None
@@ -110,7 +110,7 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
         place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
         number = value[(*row, column)].item()
         return NotFiniteError(
-            f"{function}: x is {number} at {place}column {column} ({namer(column)}); {counted(int(bad.sum()), 'such entry')} in "
+            f"{function}: x is {number} at {place}column {column} ({name_of(column)}); {counted(int(bad.sum()), 'such entry')} in "
             f"{counted(int(bad.any(-1).sum()), 'row')}; drop these rows or choose complete columns"
             + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks what was not observed.")
         )
@@ -131,15 +131,15 @@ def rounding(A: Tensor) -> Tensor:
 def symmetric(name: str, A: Tensor, tolerance: Tolerance = rounding) -> Check:
     """|Aᵢⱼ − Aⱼᵢ| is within the tolerance, which is wide enough for rounding alone."""
     with torch.no_grad():
-        if at_hand(A) and _equals_transpose(A):
+        if is_on_host(A) and _equals_transpose(A):
             return Check(True, lambda *_: None, functools.partial(symmetric, name, A))
         bad = (A - A.mT).abs() > tolerance(A)
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         *batch, i, j = bad.nonzero()[0].tolist()
         here, there = A[(*batch, i, j)].item(), A[(*batch, j, i)].item()
         return NotSymmetricError(
-            f"{function}: {name} is not symmetric{of_batch(batch)}: entry [{i},{j}] ({namer(i)}, {namer(j)}) is "
+            f"{function}: {name} is not symmetric{of_batch(batch)}: entry [{i},{j}] ({name_of(i)}, {name_of(j)}) is "
             f"{here!r} but [{j},{i}] is {there!r}; if the difference is rounding, pass (A + A.mT) / 2."
         )
 
@@ -163,7 +163,7 @@ def lower_triangular(name: str, A: Tensor) -> Check:
     """Zeros above the diagonal: A is its own lower triangle."""
     A = A.detach()
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         above = (A.triu(1) != 0).nonzero()  # none where A has NaN on or below the diagonal alone
         if not len(above):
             return None
@@ -173,7 +173,7 @@ def lower_triangular(name: str, A: Tensor) -> Check:
             f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
         )
 
-    return Check(_equals_triangle(A) if at_hand(A) else (A.tril() == A).all(), explain)
+    return Check(_equals_triangle(A) if is_on_host(A) else (A.tril() == A).all(), explain)
 
 
 def _equals_triangle(A: Tensor) -> bool:
@@ -193,10 +193,10 @@ def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> C
     """Numbers above 0 (variances, standard deviations, the diagonal of a Cholesky factor)."""
     bad = ~(value.detach() > 0)
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         where = bad.nonzero()[0].tolist()
         batch, index = (where[:-1], where[-1]) if event else (where, None)
-        place = "" if index is None else f" {what} {index} ({namer(index)})"
+        place = "" if index is None else f" {what} {index} ({name_of(index)})"
         return NotPositiveDefiniteError(
             f"{function}: {name}{place}{of_batch(batch)} is {value[tuple(where)].item()!r}; it must be positive. "
             "A constant variable has no density: leave it out."
@@ -210,7 +210,7 @@ def between(name: str, value: Tensor, lowest: float, highest: float, what: str) 
     given = value.detach()
     bad = ~((given > lowest) & (given < highest))
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         where = bad.nonzero()[0].tolist()
         return NotPositiveDefiniteError(
             f"{function}: {name}{of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
@@ -224,10 +224,10 @@ def exponential(name: str, diagonal: Tensor) -> Check:
     """The exponential of a diagonal neither overflowed nor vanished."""
     bad = ~(torch.isfinite(diagonal.detach()) & (diagonal.detach() > 0))
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         *batch, i = bad.nonzero()[0].tolist()
         return NotFiniteError(
-            f"{function}: the exponential of {name}'s diagonal entry {i} ({namer(i)}){of_batch(batch)} is "
+            f"{function}: the exponential of {name}'s diagonal entry {i} ({name_of(i)}){of_batch(batch)} is "
             f"{diagonal[(*batch, i)].item()!r} in {diagonal.dtype}; that standard deviation cannot be expressed."
         )
 
@@ -239,10 +239,10 @@ def unit_diagonal(name: str, R: Tensor) -> Check:
     diagonal = R.detach().diagonal(dim1=-2, dim2=-1)
     bad = (diagonal - 1).abs() > 10 * torch.finfo(R.dtype).eps
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         *batch, i = bad.nonzero()[0].tolist()
         return ArgumentError(
-            f"{function}: {name} has {diagonal[(*batch, i)].item()!r} on its diagonal at {i} ({namer(i)})"
+            f"{function}: {name} has {diagonal[(*batch, i)].item()!r} on its diagonal at {i} ({name_of(i)})"
             f"{of_batch(batch)}; a correlation matrix has 1 there. Scales go into `scale`."
         )
 
@@ -257,40 +257,40 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
     if info is None:
         raise AssertionError(f"{name} was not factorised")
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         batch = info.nonzero()[0].tolist()
         matrix, order = A.detach()[tuple(batch)].double(), int(info[tuple(batch)])
         d = matrix.shape[-1]
         variables = [d - 1 - i for i in range(order)] if backwards else list(range(order))
         pivot = variables[-1]
         return NotPositiveDefiniteError(
-            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
-            f"(pivot {order} of {d}) is not positive. {_cause(matrix, variables, namer)}"
+            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {name_of(pivot)} "
+            f"(pivot {order} of {d}) is not positive. {_cause(matrix, variables, name_of)}"
         )
 
     return Check((info == 0).all(), explain)
 
 
-def _cause(A: Tensor, variables: list[int], namer: Namer) -> str:
+def _cause(A: Tensor, variables: list[int], name_of: NameOf) -> str:
     """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
     pivot = variables[-1]
     variance = A[pivot, pivot].item()
     if variance <= 0:
         kind = "constant" if variance == 0 else "not a variance"
-        return f"Its diagonal entry is {variance!r}: {kind}. Leave {namer(pivot)} out, or mend the matrix."
+        return f"Its diagonal entry is {variance!r}: {kind}. Leave {name_of(pivot)} out, or mend the matrix."
     return (
-        f"{namer(pivot)} is, to rounding or beyond, a linear combination of {combination(A, variables, namer)}. "
+        f"{name_of(pivot)} is, to rounding or beyond, a linear combination of {combination(A, variables, name_of)}. "
         "Leave one of them out, use more rows than variables, or mend the matrix; no jitter is added here."
     )
 
 
-def combination(A: Tensor, variables: list[int], namer: Namer) -> str:
+def combination(A: Tensor, variables: list[int], name_of: NameOf) -> str:
     """The names of those of these variables that the last of them is a combination of, by its regression on them."""
     *before, pivot = variables
     weights = torch.linalg.lstsq(A[before][:, before], A[before, pivot].unsqueeze(-1), driver="gelsd").solution
     share = weights.squeeze(-1).abs() * A.diagonal()[before].abs().sqrt() / A[pivot, pivot].item() ** 0.5
     involved = [before[i] for i in share.argsort(descending=True).tolist() if share[i] > 0.01][:5]
-    return ", ".join(namer(i) for i in involved) or "the variables before it"
+    return ", ".join(name_of(i) for i in involved) or "the variables before it"
 
 
 def _finite(value: Tensor) -> Tensor | bool:
@@ -298,15 +298,15 @@ def _finite(value: Tensor) -> Tensor | bool:
     if known is not None:
         return known
     total = value.detach().sum()
-    return math.isfinite(total) if at_hand(total) else torch.isfinite(total)
+    return math.isfinite(total) if is_on_host(total) else torch.isfinite(total)
 
 
-def _place(where: Sequence[int], coordinates: Coordinates, namer: Namer) -> str:
+def _place(where: Sequence[int], coordinates: Coordinates, name_of: NameOf) -> str:
     event = len(coordinates.shape)
     batch, index = where[: len(where) - event], where[len(where) - event :]
     if not index:
         return f"batch index {tuple(batch)}" if batch else "its only entry"
-    names = ", ".join(namer(i) for i in coordinates.variables(index))
+    names = ", ".join(name_of(i) for i in coordinates.variables(index))
     return f"[{','.join(map(str, index))}]{f' ({names})' if names else ''}{of_batch(batch)}"
 
 

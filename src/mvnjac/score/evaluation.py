@@ -14,7 +14,7 @@ from torch import Size, Tensor
 from mvnjac.blocks.base import Block, Entrywise
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.maps.whitened import Whitening
+from mvnjac.covariance.maps.whitened import WhitenedMaps
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.kernels import planner
 from mvnjac.linalg.symmetric_products import add_symmetric_product
@@ -27,7 +27,7 @@ from mvnjac.tensors import memory
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow, sum_to
 from mvnjac.tensors.tracing import recorded
 from mvnjac.whitening.residuals import Residuals
-from mvnjac.whitening.sums import Foreseen, Sums
+from mvnjac.whitening.sums import ForwardCache, WhitenedMoments
 
 
 class Derivatives:
@@ -101,15 +101,17 @@ class Derivatives:
         if list(names) == ["mean"] and not (self.rows.has_scaled or isinstance(self.rows, IncompleteResiduals)):
             return [self._total_by_mean(weights, owns[0])]
         if self.sums_first(names, owns):
-            sums = Sums.at_once(self.rows, weights)
+            sums = WhitenedMoments.at_once(self.rows, weights)
             if sums is not None:
                 return self.totals_from(sums, names)
-            return self.totals_from(Sums.of(self._chunks(self.model.d, weights, self._chunk_size(names)), owns[0]), names)
+            return self.totals_from(
+                WhitenedMoments.of(self._chunks(self.model.d, weights, self._chunk_size(names)), owns[0]), names
+            )
         if self.in_one_pass(names, owns):
             both = self.rows.factor.squares_and_totals(self.rows, weights)
             if both is not None:
                 return [both[1][name] for name in names]
-        whole = self.rows.tracked or self.rows.has_scaled or "x" in names
+        whole = self.rows.is_traced or self.rows.has_scaled or "x" in names
         size = self._chunk_size(names)
         if whole or self.rows.batch.numel() * self.model.d * self.model.working.itemsize <= size:
             return [self.block(name).total(weights, own) for name, own in zip(names, owns, strict=True)]
@@ -120,9 +122,9 @@ class Derivatives:
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
         return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
 
-    def _total_by_mean(self, weights: Tensor | None, own: Size) -> Tensor:
-        """(*own, d) Σ⁻¹ Σ w r: the residuals of a mean and a covariance are summed first, and the sum alone is solved for."""
-        batch = broadcast(self.model.batch, own)
+    def _total_by_mean(self, weights: Tensor | None, param_batch: Size) -> Tensor:
+        """(*param_batch, d) Σ⁻¹ Σ w r: the residuals of a mean and a covariance are summed first, and the sum alone is solved for."""
+        batch = broadcast(self.model.batch, param_batch)
         size = self._chunk_size(["mean"])
         chunks = self._chunks(self.model.d, weights, size) if batch == self.model.batch else [(self.rows, weights)]
         total: Tensor | None = None
@@ -132,28 +134,28 @@ class Derivatives:
             part = r.sum(-2) if some is None else (layout.fold(some, 0).unsqueeze(-2) @ r).squeeze(-2)
             total = part if total is None else total + part
         assert total is not None
-        factor, summed = self.rows.factor, layout.unfold_own(total, 1)
+        factor, summed = self.rows.factor, layout.unfold_params(total, 1)
         inner = RowLayout(batch, factor.batch)
         r = inner.fold(summed)
         a = factor.unwhiten(factor.whiten(r, inner), inner) if factor.unwhitens else factor.solve(r, inner)
-        return sum_to(inner.unfold(a), own, 1)
+        return sum_to(inner.unfold(a), param_batch, 1)
 
     def in_one_pass(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
         """Whether a structure may form the totals in its own way."""
         own = {"mean", *self.model.covariance.fields}
         return self.rows.everyday and not self.rows.has_scaled and not any(owns) and set(names) <= own
 
-    def totals_from(self, sums: Foreseen, names: Sequence[str]) -> list[Tensor]:
+    def totals_from(self, sums: ForwardCache, names: Sequence[str]) -> list[Tensor]:
         """The totals by the mean and the covariance's own parameters, from what `squares_and_sums` has found."""
         if isinstance(sums, dict):
             return [sums[name].clone() for name in names]
         owner = type(self.model.covariance)
         assert issubclass(owner, DenseParametrisation)
-        maps = Whitening(self.rows.mean, self.rows.factor.dense(), names, [owner])
-        gradients = maps.gradients(sums.first, sums.matrix_score)
+        maps = WhitenedMaps(self.rows.mean, self.rows.factor.dense(), names, [owner])
+        gradients = maps.vjp(sums.first, sums.matrix_score)
         return [gradients[name] for name in names]
 
-    def squares_and_sums(self) -> tuple[Tensor, Foreseen] | None:
+    def squares_and_sums(self) -> tuple[Tensor, ForwardCache] | None:
         """‖z‖² of each row, and the sums that a total score needs, in one pass; None where that is not how totals are formed."""
         rows = self.rows
         names = ["mean", *self.model.covariance.fields]
@@ -163,7 +165,7 @@ class Derivatives:
         if len(rows.batch) != 1 or not self.sums_first(names, [self.model.batch] * len(names)):
             return None
         squares = rows.mean.new_empty(rows.batch)
-        by_kernel = Sums.at_once(rows, None, squares)
+        by_kernel = WhitenedMoments.at_once(rows, None, squares)
         if by_kernel is not None:
             return squares, by_kernel
 
@@ -174,7 +176,7 @@ class Derivatives:
                 first += part.batch[0]
                 yield part, None
 
-        sums = Sums.of(noted(), self.model.batch)
+        sums = WhitenedMoments.of(noted(), self.model.batch)
         return squares.square_(), sums
 
     def sums_first(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
@@ -186,7 +188,7 @@ class Derivatives:
             and set(names) <= {"mean", *covariance.fields}
             and all(own == owns[0] for own in owns)
             and owns[0] == self.model.batch
-            and not (rows.tracked or rows.has_scaled)
+            and not (rows.is_traced or rows.has_scaled)
             and planner.sums_first(RowLayout(rows.batch, owns[0]).n_rows, rows.d)
         )
 
@@ -196,7 +198,7 @@ class Derivatives:
         return isinstance(self.model.covariance, DenseParametrisation)
 
     def gram(self, parts: Sequence[Part], weights: Tensor | None) -> Tensor:
-        """(*own, p, p) JᵀWJ over the columns of these parts."""
+        """(*param_batch, p, p) JᵀWJ over the columns of these parts."""
         p, own = sum(part.size for part in parts), self.model.reduced_batch
         layout = RowLayout(self.rows.batch, own)
         total = torch.zeros(*layout.group_shape, p, p, dtype=self.model.working, device=self.model.mean.device)
@@ -207,7 +209,7 @@ class Derivatives:
                 columns = torch.cat([self.columns(part, rows=rows) for part in parts], -1)
                 folded = None if some is None else chunk.fold(some, 0)
                 total = add_symmetric_product(total, chunk.fold(columns), folded)
-        return layout.unfold_own(total, 2)
+        return layout.unfold_params(total, 2)
 
     def narrow(self, dim: int, index: slice | Tensor) -> Derivatives:
         """Those of some of the rows."""
@@ -234,7 +236,7 @@ class Derivatives:
         dim = max(rows, key=lambda i: batch[i])
         beside = batch.numel() // batch[dim]
         step = planner.rows_in(size, columns * beside, self.model.working.itemsize)
-        workspace = None if self.rows.tracked else memory.Workspace()
+        workspace = None if self.rows.is_traced else memory.Workspace()
         for start in range(0, batch[dim], step):
             at = slice(start, start + step)
             yield self.rows.narrow(dim, at, workspace), None if weights is None else narrow(weights, batch, 0, dim, at)

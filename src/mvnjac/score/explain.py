@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from mvnjac import kernels
-from mvnjac.fused.batched import Many, ManyOnDevice
-from mvnjac.fused.dense import Everyday
+from mvnjac.fused.batched import FusedBatch, FusedBatchOnDevice
+from mvnjac.fused.dense import FusedDense
 from mvnjac.kernels import cuda, limits, planner
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.score.evaluation import Derivatives
 from mvnjac.whitening.factor import Factor
 
 
-def explained(quick: Everyday | Many | None, derivatives: Derivatives) -> str:
+def explained(quick: FusedDense | FusedBatch | None, derivatives: Derivatives) -> str:
     """A line a result: what it is formed by, and why."""
     rows, model = derivatives.rows, derivatives.model
     where = f"{model.mean.device}, {str(model.working).removeprefix('torch.')}"
@@ -23,14 +23,14 @@ def explained(quick: Everyday | Many | None, derivatives: Derivatives) -> str:
     return "\n".join([head, *(f"  {name:<{width}}  {text}" for name, text in body.items())])
 
 
-def _by_kernels(quick: Everyday | Many) -> dict[str, str]:
-    if isinstance(quick, ManyOnDevice):
+def _by_kernels(quick: FusedDense | FusedBatch) -> dict[str, str]:
+    if isinstance(quick, FusedBatchOnDevice):
         return {
             "log_prob, sum": "Triton kernel: each Gaussian factorised in registers, one pass over the memory for all results",
             "matrix, others": "plain torch, batched; triangles packed by the Triton kernel",
         }
     name = kernels.native.instructions()
-    if isinstance(quick, Many):
+    if isinstance(quick, FusedBatch):
         return {
             "everything": f"compiled kernel ({name}): as many Gaussians at a time as a vector has lanes, factorised in step",
             "matrix, others": "plain torch, batched",
@@ -53,7 +53,7 @@ def _general(derivatives: Derivatives) -> dict[str, str]:
     rows, model = derivatives.rows, derivatives.model
     names = derivatives.model.default_names()
     size = sum(model.coordinates(name).size for name in names)
-    if rows.tracked:
+    if rows.is_traced:
         why = "plain differentiable torch: a graph, a transform or a compiler watches"
         return {"everything": why}
     result = {"x, mean": _scaled(derivatives), "sum": _sum(derivatives, names)}

@@ -18,8 +18,8 @@ from torch.distributions import Distribution
 
 from mvnjac.covariance.base import Covariance
 from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.fused.batched import Many
-from mvnjac.fused.dense import Everyday, everyday
+from mvnjac.fused.batched import FusedBatch
+from mvnjac.fused.dense import FusedDense, everyday
 from mvnjac.kernels import huge_pages
 from mvnjac.linalg.scipy_operator import linear_operator
 from mvnjac.model.model import Model
@@ -113,7 +113,9 @@ class Jacobian:
     correlation_matrix, natural_location, natural_matrix, whichever one was given.
     """
 
-    def __init__(self, derivatives: Derivatives | Callable[[], Derivatives], quick: Everyday | Many | None = None) -> None:
+    def __init__(
+        self, derivatives: Derivatives | Callable[[], Derivatives], quick: FusedDense | FusedBatch | None = None
+    ) -> None:
         self._made, self._quick = derivatives, quick
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -131,7 +133,7 @@ class Jacobian:
         return self._made
 
     @property
-    def _at_once(self) -> Everyday | Many | None:
+    def _at_once(self) -> FusedDense | FusedBatch | None:
         """What kernels answer by themselves; nothing where a tracer or a mode must see the operations."""
         return None if intercepted() else self._quick
 
@@ -221,7 +223,7 @@ class Jacobian:
             torch.Size([3, 3])
         """
         at_once = self._at_once
-        if isinstance(at_once, Everyday) and wrt is None and layout == "unique":
+        if isinstance(at_once, FusedDense) and wrt is None and layout == "unique":
             return self._packed(at_once, out)
         return self._by_columns(wrt, layout, out)
 
@@ -230,8 +232,8 @@ class Jacobian:
         selection = self._select(wrt, layout)
         shape = (*self.batch, selection.size)
         if out is not None:
-            row_arguments.check_out(out, shape, self.dtype, self.device, self._derivatives.rows.tracked)
-        elif not self._derivatives.rows.tracked:
+            row_arguments.check_out(out, shape, self.dtype, self.device, self._derivatives.rows.is_traced)
+        elif not self._derivatives.rows.is_traced:
             out = self._fresh(shape)
         with self._model.arithmetic():
             if out is None:
@@ -240,7 +242,7 @@ class Jacobian:
                 self._derivatives.columns(part, out[..., at])
         return out
 
-    def _packed(self, quick: Everyday, out: Tensor | None) -> Tensor:
+    def _packed(self, quick: FusedDense, out: Tensor | None) -> Tensor:
         """All columns, by one kernel."""
         n, d = quick.x.shape
         shape = (n, d + d * (d + 1) // 2)
@@ -348,7 +350,7 @@ class Jacobian:
             MemoryLimitError: if p×p cannot fit.
         """
         at_once = self._at_once
-        if isinstance(at_once, Everyday) and wrt is None and (weights is None or not watched()):
+        if isinstance(at_once, FusedDense) and wrt is None and (weights is None or not watched()):
             quick = at_once.gram(None if weights is None else self._weights(weights))
             if quick is not None:
                 return quick

@@ -12,13 +12,13 @@ from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.tensors.broadcasting import RowLayout
 
 
-def row_weights(weights: Tensor | None, name: str, batch: Size, own: Size, dtype: torch.dtype) -> Tensor | None:
+def row_weights(weights: Tensor | None, name: str, batch: Size, param_batch: Size, dtype: torch.dtype) -> Tensor | None:
     """The weights in a shape that broadcasts with the batch: one a row, or one an entry of the batch."""
     if weights is None:
         return None
     if not isinstance(weights, Tensor):
         raise ShapeError(f"{name} is a {type(weights).__name__}; pass a tensor of shape {tuple(batch)}.")
-    rows = RowLayout(batch, own).rows
+    rows = RowLayout(batch, param_batch).rows
     weights = weights.to(dtype)
     if weights.shape == batch:
         return weights
@@ -84,9 +84,9 @@ def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
     return torch.where(index < 0, index + batch[0], index)
 
 
-def check_out(out: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device, tracked: bool) -> None:
+def check_out(out: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device, is_traced: bool) -> None:
     """Whether `out` can be written to."""
-    if tracked:
+    if is_traced:
         raise ArgumentError(
             "matrix: out= cannot carry gradients, and the arguments require them; detach them, call under "
             "torch.no_grad(), or leave out= away."

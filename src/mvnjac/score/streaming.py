@@ -1,6 +1,6 @@
 """The sums of whitened rows, and of their squared scores, batch after batch, in memory that is used again.
 
-What `whitened.Sums` and `score/column_norms.py` are to any rows, for the everyday case of a table: complete float64 rows (n, d)
+What `whitening/sums.py` and `score/column_norms.py` are to any rows, for the everyday case of a table: complete float64 rows (n, d)
 that lie in memory column after column, one density of the dense family, columns by the mean and the covariance matrix.
 """
 
@@ -17,7 +17,7 @@ from mvnjac.parameters.selection import Part
 from mvnjac.score.column_norms import outer_squares
 from mvnjac.tensors.memory import Workspace
 from mvnjac.whitening.factor import DenseFactor
-from mvnjac.whitening.sums import Sums
+from mvnjac.whitening.sums import WhitenedMoments
 
 #: of an array of a chunk: three of them lie in a core's cache
 _CHUNK_BYTES = 5 * 2**17
@@ -34,14 +34,14 @@ class WhitenedRows:
         """Whether the columns are those whose squares are known here."""
         return {part.name for part in parts} <= {"mean", "covariance_matrix"} and all(part.layout == "unique" for part in parts)
 
-    def sums(self, x: Tensor, parts: Sequence[Part] = ()) -> tuple[Sums, Tensor | None]:
+    def sums(self, x: Tensor, parts: Sequence[Part] = ()) -> tuple[WhitenedMoments, Tensor | None]:
         """n, Σ z and Σ z zᵀ of rows x (n, d); and (p,) the sums of the squared scores by these parts, None where they would be the
         difference of larger numbers."""
         d = x.shape[1]
         fourth = x.new_zeros(d, d)
         quick = cpu.whitened_sums(x, self._mean.squeeze(-1), self._factor.scale_tril, None, fourth=fourth if parts else None)
         first, second = quick or self._in_chunks(x, fourth if parts else None)
-        sums = Sums(x.new_tensor(float(len(x))), first, symmetrised(second))
+        sums = WhitenedMoments(x.new_tensor(float(len(x))), first, symmetrised(second))
         return sums, self._squares(sums, symmetrised(fourth), len(x), parts) if parts else None
 
     def _in_chunks(self, x: Tensor, fourth: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -61,9 +61,12 @@ class WhitenedRows:
                 fourth.addmm_(r, r.mT)
         return first, second
 
-    def _squares(self, sums: Sums, fourth: Tensor, count: int, parts: Sequence[Part]) -> Tensor | None:
+    def _squares(self, sums: WhitenedMoments, fourth: Tensor, count: int, parts: Sequence[Part]) -> Tensor | None:
         """From Σ z zᵀ and Σ a² a²ᵀ, entry by entry."""
-        P, products = self._factor.precision_matrix, self._factor.up(self._factor.up(sums.second).mT)  # Σ a aᵀ
+        P, products = (
+            self._factor.precision_matrix,
+            self._factor.solve_triangular(self._factor.solve_triangular(sums.second, transpose=True).mT, transpose=True),
+        )  # Σ a aᵀ
         found = []
         for part in parts:
             if part.name == "mean":

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: combinations of the variables whose means, scales and variances are taken
 _COMBINATIONS = 6
@@ -36,7 +36,7 @@ class Fingerprint:
     size: float
 
     @classmethod
-    def of(cls, sample: Sample) -> Self:
+    def of(cls, sample: SufficientStatistics) -> Self:
         """That of a sample. It does not depend on the order of the rows but for rounding."""
         there = ~sample.rows.isnan()
         each = sample.weights.unsqueeze(-1) * there

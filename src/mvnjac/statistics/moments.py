@@ -1,7 +1,7 @@
 """Mean and covariance of rows that arrive in batches, without ever forming raw moments.
 
 Each batch is centred at its own mean; two batches are merged by Chan, Golub & LeVeque (1979, *Updating formulae and a pairwise
-algorithm for computing sample variances*), pairwise (`merging.Tree`).
+algorithm for computing sample variances*), pairwise (`merging.PairwiseReduction`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mvnjac.statistics.pairwise import Tree
+from mvnjac.statistics.pairwise import PairwiseReduction
 from mvnjac.statistics.serialization import stored_as
 
 
@@ -46,7 +46,7 @@ class Moments:
     @staticmethod
     def of_batches(batches: Iterable[Tensor]) -> Moments | None:
         """The moments of all rows of all batches; None without rows."""
-        tree, i = Tree[Moments](), 0
+        tree, i = PairwiseReduction[Moments](), 0
         for x in batches:
             if len(x):
                 tree.add(i, Moments.of(x))

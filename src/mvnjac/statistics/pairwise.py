@@ -26,7 +26,7 @@ class Mergeable(Protocol):
 M = TypeVar("M", bound=Mergeable)
 
 
-class Tree(Generic[M]):
+class PairwiseReduction(Generic[M]):
     """Pieces by number, in any order, each once."""
 
     def __init__(self) -> None:
@@ -53,14 +53,14 @@ class Tree(Generic[M]):
 
 @stored_as("totals")
 @dataclass(frozen=True)
-class Totals:
+class NamedSums:
     """Plain sums over rows, by name: tensors that are added."""
 
     tensors: Mapping[str, Tensor]
 
-    def merge(self, other: Totals) -> Totals:
+    def merge(self, other: NamedSums) -> NamedSums:
         """The sums over both."""
-        return Totals({name: t + other.tensors[name] for name, t in self.tensors.items()})
+        return NamedSums({name: t + other.tensors[name] for name, t in self.tensors.items()})
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -68,14 +68,14 @@ class Totals:
 
 @stored_as("bundle")
 @dataclass(frozen=True)
-class Bundle:
+class SumTuple:
     """Several kinds of sums over the same rows."""
 
     parts: Sequence[Any]
 
-    def merge(self, other: Bundle) -> Bundle:
+    def merge(self, other: SumTuple) -> SumTuple:
         """Part by part."""
-        return Bundle([a.merge(b) for a, b in zip(self.parts, other.parts, strict=True)])
+        return SumTuple([a.merge(b) for a, b in zip(self.parts, other.parts, strict=True)])
 
 
 def number(value: float) -> Tensor:

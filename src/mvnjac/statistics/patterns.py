@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvnjac.tensors.tracing import looked_at
+from mvnjac.tensors.tracing import to_numpy
 
 #: chains of more rows than this are not filled up to a power of two, and not bundled
 _LARGE = 256
 
 
 @dataclass(frozen=True)
-class Bundle:
+class MonotoneBatch:
     """Chains with about as many rows each.
 
     Attributes:
@@ -40,15 +40,15 @@ class Bundle:
     pattern: Tensor
 
 
-def alone(mask: Tensor) -> tuple[list[Bundle], None]:
+def alone(mask: Tensor) -> tuple[list[MonotoneBatch], None]:
     """Each row by itself: (N, d) → a bundle of N chains of one row. It looks at nothing."""
     each = torch.arange(mask.shape[0], dtype=torch.long, device=mask.device)
-    return [Bundle(each.unsqueeze(-1), None, mask.unsqueeze(-2), each.expand(2, -1), each.unsqueeze(-1))], None
+    return [MonotoneBatch(each.unsqueeze(-1), None, mask.unsqueeze(-2), each.expand(2, -1), each.unsqueeze(-1))], None
 
 
-def bundled(mask: Tensor) -> tuple[list[Bundle], Tensor]:
+def bundled(mask: Tensor) -> tuple[list[MonotoneBatch], Tensor]:
     """The chains of rows with these observed entries (N, d), in bundles; and (N,) where each row is found in their rows."""
-    observed = looked_at(mask)
+    observed = to_numpy(mask)
     patterns, of_row = distinct(observed)
     by_size: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
     rows_of = _rows_of(of_row, len(patterns))
@@ -61,7 +61,7 @@ def bundled(mask: Tensor) -> tuple[list[Bundle], Tensor]:
         rows, real, order = _filled(members)
         at[rows[real]] = first + np.flatnonzero(real)
         first += rows.size
-        bundles.append(_bundle(observed, rows, real, order, mask.device))
+        bundles.append(_monotone_batch(observed, rows, real, order, mask.device))
     return bundles, torch.from_numpy(at).to(mask.device)
 
 
@@ -100,7 +100,7 @@ def chains(patterns: np.ndarray) -> list[list[int]]:
 
 def rows_of_patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows, observed variables) of each distinct pattern that observes any, as indices."""
-    patterns, of_row = distinct(looked_at(mask))
+    patterns, of_row = distinct(to_numpy(mask))
     for pattern, rows in zip(patterns, _rows_of(of_row, len(patterns)), strict=True):
         observed = np.flatnonzero(pattern)
         if len(observed):
@@ -132,10 +132,12 @@ def _filled(members: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, n
     return rows, real, np.stack([order for _, order in members])
 
 
-def _bundle(observed: np.ndarray, rows: np.ndarray, real: np.ndarray, order: np.ndarray, device: torch.device) -> Bundle:
+def _monotone_batch(
+    observed: np.ndarray, rows: np.ndarray, real: np.ndarray, order: np.ndarray, device: torch.device
+) -> MonotoneBatch:
     mask = np.take_along_axis(observed[rows], order[:, None, :], -1) & real[..., None]
     d = mask.shape[-1]
     lengths = mask.sum(-1) + (d + 1) * np.arange(len(mask))[:, None]
     codes, pattern = np.unique(lengths, return_inverse=True)
     arrays = (rows, order, mask, np.stack([codes // (d + 1), codes % (d + 1)]), pattern.reshape(rows.shape))
-    return Bundle(*(torch.from_numpy(array).to(device) for array in arrays))
+    return MonotoneBatch(*(torch.from_numpy(array).to(device) for array in arrays))

@@ -52,7 +52,7 @@ class Density(Protocol):
 
 
 @dataclass(frozen=True)
-class Sample:
+class SufficientStatistics:
     """Centred rows with weights.
 
     Attributes:
@@ -62,7 +62,7 @@ class Sample:
         weights: (m,), positive.
         observed: (P, d) the patterns of observed entries; multiplicity: (P,) how much weight each has.
         constant: the columns whose observed values are all the same; unobserved: those that have none.
-        namer: how variable i is called in a message.
+        name_of: how variable i is called in a message.
         name: what a message begins with: the function, or the file.
     """
 
@@ -74,47 +74,49 @@ class Sample:
     multiplicity: Tensor
     constant: list[int]
     unobserved: list[int]
-    namer: Callable[[int], str]
+    name_of: Callable[[int], str]
     name: str = "fit"
 
     @classmethod
-    def of(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str], name: str = "fit") -> Sample | None:
+    def of(
+        cls, x: Tensor, weights: Tensor | None, name_of: Callable[[int], str], name: str = "fit"
+    ) -> SufficientStatistics | None:
         """Of rows x (n, d) float64, NaN where an entry is missing, and weights (n,), positive; none: all 1. None without an entry."""
-        gathering = Gathering(x.shape[1])
+        gathering = Accumulator(x.shape[1])
         step = max(_ROWS, 2 * x.shape[1]) if weights is None else max(len(x), 1)
         for first in range(0, len(x), step):
             gathering.add(x[first : first + step], weights)
-        return gathering.sample(namer, name)
+        return gathering.sample(name_of, name)
 
     @classmethod
-    def of_batches(cls, batches: Iterable[Tensor], namer: Callable[[int], str], name: str) -> Sample | None:
+    def of_batches(cls, batches: Iterable[Tensor], name_of: Callable[[int], str], name: str) -> SufficientStatistics | None:
         """Of rows that come in batches. Of each pattern no more than 2d rows, or d×d numbers, are held."""
-        gathering: Gathering | None = None
+        gathering: Accumulator | None = None
         for x in batches:
-            gathering = gathering or Gathering(x.shape[1])
+            gathering = gathering or Accumulator(x.shape[1])
             gathering.add(x)
-        return None if gathering is None else gathering.sample(namer, name)
+        return None if gathering is None else gathering.sample(name_of, name)
 
     @classmethod
-    def of_moments(cls, moments: Moments, namer: Callable[[int], str], name: str = "fit") -> Sample:
+    def of_moments(cls, moments: Moments, name_of: Callable[[int], str], name: str = "fit") -> SufficientStatistics:
         """Of the moments of complete rows that are not there any more."""
-        gathering = Gathering(len(moments.origin))
+        gathering = Accumulator(len(moments.origin))
         gathering.moments(moments)
-        sample = gathering.sample(namer, name)
+        sample = gathering.sample(name_of, name)
         assert sample is not None
         return sample
 
     @classmethod
-    def as_it_is(cls, x: Tensor, weights: Tensor | None, namer: Callable[[int], str]) -> Sample:
+    def as_it_is(cls, x: Tensor, weights: Tensor | None, name_of: Callable[[int], str]) -> SufficientStatistics:
         """Every row by itself, about 0: for means that may differ from row to row."""
         each = x.new_ones(len(x)) if weights is None else weights
-        return cls(len(x), torch.zeros_like(x[0]), x, each, ~x.isnan(), each, [], [], namer)
+        return cls(len(x), torch.zeros_like(x[0]), x, each, ~x.isnan(), each, [], [], name_of)
 
-    def in_units(self, units: Tensor) -> Sample:
+    def in_units(self, units: Tensor) -> SufficientStatistics:
         """The same observations about their mean, each variable divided by its unit (d,)."""
         return dataclasses.replace(self, rows=self.rows / units)
 
-    def part(self, at: slice) -> Sample:
+    def part(self, at: slice) -> SufficientStatistics:
         """Some of the variables, and what is observed of them."""
         first, last, _ = at.indices(self.d)
         observed, rows = self.observed[:, at], self.rows[:, at]
@@ -130,7 +132,7 @@ class Sample:
             multiplicity=self.multiplicity[seen],
             constant=[i - first for i in self.constant if first <= i < last],
             unobserved=[i - first for i in self.unobserved if first <= i < last],
-            namer=lambda i: self.namer(first + i),
+            name_of=lambda i: self.name_of(first + i),
         )
 
     @property
@@ -149,7 +151,7 @@ class Sample:
         return float(self.weights.sum())
 
     @property
-    def together(self) -> Tensor:
+    def pair_counts(self) -> Tensor:
         """(d, d) the weight of the observations of which two variables are observed."""
         seen = self.observed.to(self.rows)
         return seen.mT @ (self.multiplicity.unsqueeze(-1) * seen)
@@ -159,7 +161,7 @@ class Sample:
         J = gaussian.jacobian(self.rows)
         return float((self.weights * J.log_prob).sum()), J.sum(weights=self.weights, wrt=names)
 
-    def held(self) -> Sample:
+    def held(self) -> SufficientStatistics:
         """The rows alone, where they stand for more of them; else this sample itself."""
         return self
 
@@ -187,14 +189,14 @@ class Sample:
 
 
 @stored_as("gathered_rows")
-class Gathering:
+class Accumulator:
     """Rows as they come, pattern by pattern; what was gathered elsewhere is merged."""
 
     def __init__(self, d: int) -> None:
-        self._patterns: dict[tuple[int, ...], Pattern] = {}
+        self._patterns: dict[tuple[int, ...], PatternMoments] = {}
         self._d = d
 
-    def merge(self, other: Gathering) -> Self:
+    def merge(self, other: Accumulator) -> Self:
         """The rows of both."""
         both = type(self)(self._d)
         both._patterns = dict(self._patterns)
@@ -214,10 +216,10 @@ class Gathering:
     def moments(self, moments: Moments) -> None:
         self._pattern(range(self._d)).moments = moments
 
-    def _pattern(self, observed: Iterable[int]) -> Pattern:
-        return self._patterns.setdefault(tuple(observed), Pattern())
+    def _pattern(self, observed: Iterable[int]) -> PatternMoments:
+        return self._patterns.setdefault(tuple(observed), PatternMoments())
 
-    def sample(self, namer: Callable[[int], str], name: str) -> Sample | None:
+    def sample(self, name_of: Callable[[int], str], name: str) -> SufficientStatistics | None:
         """What stands for all of them about their mean; None where nothing is observed."""
         if not self._patterns:
             return None
@@ -237,7 +239,7 @@ class Gathering:
             weights.append(w)
             smallest, largest = pattern.range()
             low[observed], high[observed] = torch.minimum(low[observed], smallest), torch.maximum(high[observed], largest)
-        sample = Sample(
+        sample = SufficientStatistics(
             sum(pattern.count for _, pattern, *_ in parts),
             first + shift,
             torch.cat(rows),
@@ -246,7 +248,7 @@ class Gathering:
             torch.stack([w.sum() for w in weights]),
             (low == high).nonzero().squeeze(-1).tolist(),
             (low > high).nonzero().squeeze(-1).tolist(),
-            namer,
+            name_of,
             name,
         )
         only = parts[0][1].moments
@@ -256,7 +258,7 @@ class Gathering:
 
 
 @stored_as("pattern")
-class Pattern:
+class PatternMoments:
     """The observed entries of rows that observe the same: the rows themselves, and their moments once there are more than 2d."""
 
     def __init__(self) -> None:
@@ -268,19 +270,19 @@ class Pattern:
             self._rows.append((x, weights))
             if self.count <= 2 * x.shape[1] or weights is not None:
                 return
-            x = self._together[0]
+            x = self._rows_and_weights[0]
         more = Moments.of(x)
         self.moments, self._rows = more if self.moments is None else self.moments.merge(more), []
 
-    def merge(self, other: Pattern) -> Pattern:
+    def merge(self, other: PatternMoments) -> PatternMoments:
         """The rows of both, none of which have weights."""
-        both = Pattern()
+        both = PatternMoments()
         if self.moments is None and other.moments is None:
             both._rows = list(self._rows)
             for x, _ in other._rows:
                 both.add(x, None)
             return both
-        mine, theirs = (p.moments or Moments.of(p._together[0]) for p in (self, other))
+        mine, theirs = (p.moments or Moments.of(p._rows_and_weights[0]) for p in (self, other))
         both.moments = mine.merge(theirs)
         return both
 
@@ -290,10 +292,10 @@ class Pattern:
 
     @property
     def total(self) -> float:
-        return float(self.count) if self.moments is not None else float(self._together[1].sum())
+        return float(self.count) if self.moments is not None else float(self._rows_and_weights[1].sum())
 
     @property
-    def _together(self) -> tuple[Tensor, Tensor]:
+    def _rows_and_weights(self) -> tuple[Tensor, Tensor]:
         rows = torch.cat([x for x, _ in self._rows])
         return rows, torch.cat([x.new_ones(len(x)) if w is None else w for x, w in self._rows])
 
@@ -301,7 +303,7 @@ class Pattern:
         """An origin, and the weighted mean seen from it."""
         if self.moments is not None:
             return self.moments.origin, self.moments.shift
-        x, w = self._together
+        x, w = self._rows_and_weights
         shifted, share = x - x[0], (w / w.sum()).unsqueeze(-1)
         shift = (share * shifted).sum(0)
         return x[0], shift + (share * (shifted - shift)).sum(0)
@@ -310,13 +312,13 @@ class Pattern:
         """The smallest and the largest value of each column."""
         if self.moments is not None:
             return self.moments.smallest, self.moments.largest
-        x = self._together[0]
+        x = self._rows_and_weights[0]
         return x.amin(0), x.amax(0)
 
     def condensed(self, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Rows that stand for these, seen from `centre`, itself seen from the origin; and their weights."""
         if self.moments is None:
-            x, w = self._together
+            x, w = self._rows_and_weights
             return (x - x[0]) - centre, w
         half = root(self.moments.scatter)
         half = half * (len(half) / self.moments.count) ** 0.5

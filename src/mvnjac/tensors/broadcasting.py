@@ -20,10 +20,10 @@ class RowLayout:
     A folded array is (N, *event) when there is no group dimension, else (K, N, *event).
     """
 
-    def __init__(self, full: Size, own: Size) -> None:
-        self.full, self.own = Size(full), Size(own)
-        offset = len(full) - len(own)
-        self.groups = [i for i in range(len(full)) if i >= offset and own[i - offset] != 1]
+    def __init__(self, full: Size, param_batch: Size) -> None:
+        self.full, self.param_batch = Size(full), Size(param_batch)
+        offset = len(full) - len(param_batch)
+        self.groups = [i for i in range(len(full)) if i >= offset and param_batch[i - offset] != 1]
         self.rows = [i for i in range(len(full)) if i not in self.groups]
         self.n_rows = math.prod([full[i] for i in self.rows])
         self.group_shape = Size([math.prod([full[i] for i in self.groups])] if self.groups else [])
@@ -47,26 +47,26 @@ class RowLayout:
         inverse = [order.index(i) for i in range(len(order))]
         return t.permute((*inverse, *range(len(order), t.ndim)))
 
-    def fold_own(self, t: Tensor, event: int) -> Tensor:
+    def fold_params(self, t: Tensor, event: int) -> Tensor:
         """The parameter's own array (*batch broadcastable to own, *event) → (K?, *event)."""
         shape = _event(t, event)
-        return t.expand((*self.own, *shape)).reshape((*self.group_shape, *shape))
+        return t.expand((*self.param_batch, *shape)).reshape((*self.group_shape, *shape))
 
-    def unfold_own(self, t: Tensor, event: int) -> Tensor:
-        """(K?, *event), already summed over the rows → (*own, *event)."""
-        return t.reshape((*self.own, *_event(t, event)))
+    def unfold_params(self, t: Tensor, event: int) -> Tensor:
+        """(K?, *event), already summed over the rows → (*param_batch, *event)."""
+        return t.reshape((*self.param_batch, *_event(t, event)))
 
 
 def refolded(
-    function: Callable[[Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout, own: Size, event: int = 1
+    function: Callable[[Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout, param_batch: Size, event: int = 1
 ) -> Tensor:
-    """A function of folded rows that needs them folded for another parameter, of batch `own`: folded back afterwards.
+    """A function of folded rows that needs them folded for another parameter, of batch `param_batch`: folded back afterwards.
 
     So a parameter that few share with one that each row has of its own is not copied for each row.
     """
-    if layout.own == own:
+    if layout.param_batch == param_batch:
         return function(rows, layout)
-    inner = RowLayout(layout.full, own)
+    inner = RowLayout(layout.full, param_batch)
     result = function(inner.fold(layout.unfold(rows, event), event), inner)
     return layout.fold(inner.unfold(result, event), event)
 

@@ -10,7 +10,7 @@ import torch
 
 
 @contextlib.contextmanager
-def as_given(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def full_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """A context in which float32 products are float32 products.
 
     Autocast would run them in bfloat16, and TF32 or oneDNN's bfloat16 mode would drop 13 to 16 of the 24 bits.

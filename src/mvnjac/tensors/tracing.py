@@ -62,7 +62,7 @@ def intercepted() -> bool:
     return in_jit_trace() or _modes() > 0
 
 
-def tracked(*tensors: Tensor) -> bool:
+def is_traced(*tensors: Tensor) -> bool:
     """Whether a derivative, a batching transform, a compiler or a tracer is active for these tensors: then plain torch only."""
     if recorded():
         return True
@@ -77,7 +77,7 @@ def _transformed(t: Tensor) -> bool:
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(t).tangent is not None
 
 
-def concrete(*tensors: Tensor) -> bool:
+def is_concrete(*tensors: Tensor) -> bool:
     """Whether the numbers can be looked at: not where operations are `recorded`, nor where vmap has made one tensor of many."""
     return not recorded() and not any(_batched(t) or t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
@@ -95,17 +95,17 @@ def _batched(t: Tensor) -> bool:
     return bool(torch._C._functorch.is_legacy_batchedtensor(t))  # autograd's own way to batch cotangents
 
 
-def below(t: Tensor) -> Tensor:
+def unwrap(t: Tensor) -> Tensor:
     """The tensor that transforms of torch.func have wrapped."""
     while torch._C._functorch.is_functorch_wrapped_tensor(t):
         t = torch._C._functorch.get_unwrapped(t)
     return t
 
 
-def looked_at(t: Tensor) -> np.ndarray:
+def to_numpy(t: Tensor) -> np.ndarray:
     """The numbers of a concrete tensor, beneath all transforms."""
     with temporarily_clear_interpreter_stack():
-        numbers: np.ndarray = below(t).detach().cpu().numpy()
+        numbers: np.ndarray = unwrap(t).detach().cpu().numpy()
     return numbers
 
 
@@ -115,12 +115,12 @@ def transforming() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
-def at_hand(t: Tensor) -> bool:
+def is_on_host(t: Tensor) -> bool:
     """Whether to look at a number costs nothing. A tensor on another device would have to be waited for."""
     return t.device.type == "cpu" and not isinstance(t, FakeTensor)
 
 
-def pushing_forward() -> bool:
+def in_forward_mode() -> bool:
     """Whether autograd's own forward mode is under way, inside which torch.func's cannot be used."""
     return bool(forward_ad._current_level >= 0) and not transforming()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mvnjac.tensors.tracing import at_hand, recorded, transforming, version
+from mvnjac.tensors.tracing import is_on_host, recorded, transforming, version
 from mvnjac.whitening.factor import Factor
 
 
@@ -27,7 +27,8 @@ class Snapshot:
     def matches(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the tensors of the snapshot, unchanged."""
         return len(tensors) == len(self._tensors) and all(
-            (t is own or _same_memory(t, own)) and (version(t) == then if copy is None else at_hand(t) and torch.equal(t, copy))
+            (t is own or _same_memory(t, own))
+            and (version(t) == then if copy is None else is_on_host(t) and torch.equal(t, copy))
             for t, own, then, copy in zip(tensors, self._tensors, self._versions, self._copies, strict=True)
         )
 

@@ -22,7 +22,7 @@ from mvnjac.errors import NotPositiveDefiniteError
 from mvnjac.kernels import planner
 from mvnjac.linalg.triangular import cholesky, flipped_cholesky, gram, inverse_triangle, solve_rows, solve_triangle
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
-from mvnjac.tensors.tracing import at_hand, concrete, constant_size, tracked
+from mvnjac.tensors.tracing import constant_size, is_concrete, is_on_host, is_traced
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class Rows(Protocol):
     def d(self) -> int:
         """The number of variables."""
 
-    def kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """What is computed from the rows once."""
 
 
@@ -188,8 +188,8 @@ class DenseFactor(Factor):
     def _precision_matrix(self) -> Tensor:
         if "precision_tril" in self._given:
             return gram(self.precision_tril)
-        one_by_one = bool(self.batch) and not at_hand(self.scale_tril)  # as torch inverts the matrices of a batch on a GPU
-        if "inverse_scale_tril" in self._given or tracked(self.scale_tril) or one_by_one:
+        one_by_one = bool(self.batch) and not is_on_host(self.scale_tril)  # as torch inverts the matrices of a batch on a GPU
+        if "inverse_scale_tril" in self._given or is_traced(self.scale_tril) or one_by_one:
             return gram(self.inverse_scale_tril.mT)
         return torch.cholesky_inverse(self.scale_tril)
 
@@ -202,7 +202,7 @@ class DenseFactor(Factor):
     def _secondary(self, name: str, result: tuple[Tensor, Tensor]) -> Tensor:
         """The further factorisation. The first one succeeded, so this fails only at the edge of what the dtype can hold."""
         factor, info = result
-        if self.checked and concrete(info) and bool(info.any()):
+        if self.checked and is_concrete(info) and bool(info.any()):
             raise NotPositiveDefiniteError(
                 f"precision_tril and scale_tril together: {name} is positive definite only to rounding, and its second "
                 "factorisation fails; work in float64 (precision='float64'), or rescale the variables."
@@ -223,29 +223,29 @@ class DenseFactor(Factor):
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         if "scale_tril" in self._given:
-            return solve_rows(rows, layout.fold_own(self.scale_tril, 2))
-        return rows @ layout.fold_own(self.inverse_scale_tril, 2).mT
+            return solve_rows(rows, layout.fold_params(self.scale_tril, 2))
+        return rows @ layout.fold_params(self.inverse_scale_tril, 2).mT
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return rows @ layout.fold_own(self.precision_tril, 2)
+        return rows @ layout.fold_params(self.precision_tril, 2)
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         if self._multiplies(layout.n_rows, rows):
-            return torch.matmul(rows, layout.fold_own(self.precision_matrix, 2), out=out)
+            return torch.matmul(rows, layout.fold_params(self.precision_matrix, 2), out=out)
         if "precision_tril" in self._given:
-            triangle = layout.fold_own(self.precision_tril, 2)
+            triangle = layout.fold_params(self.precision_tril, 2)
             return (rows @ triangle) @ triangle.mT
         if "inverse_scale_tril" in self._given:
-            triangle = layout.fold_own(self.inverse_scale_tril, 2)
+            triangle = layout.fold_params(self.inverse_scale_tril, 2)
             return (rows @ triangle.mT) @ triangle
-        triangle = layout.fold_own(self.scale_tril, 2)
+        triangle = layout.fold_params(self.scale_tril, 2)
         return solve_rows(solve_rows(rows, triangle), triangle, transposed=True)
 
     def _multiplies(self, n_rows: int, rows: Tensor) -> bool:
         """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
         if "precision_matrix" in self._given:
             return True
-        return "scale_tril" in self._given and not tracked(rows, self.scale_tril) and planner.multiplies(n_rows, self.d)
+        return "scale_tril" in self._given and not is_traced(rows, self.scale_tril) and planner.multiplies(n_rows, self.d)
 
     def dense(self) -> DenseFactor:
         return self
@@ -257,7 +257,7 @@ class DenseFactor(Factor):
 
     def whiten_matrix(self, V: Tensor) -> Tensor:
         """L⁻¹ V L⁻ᵀ: a change of Σ, as the change K of the identity."""
-        return self.down(self.down(V).mT).mT
+        return self.solve_triangular(self.solve_triangular(V).mT).mT
 
     def unwhiten_matrix(self, K: Tensor) -> Tensor:
         """L K Lᵀ."""
@@ -269,19 +269,15 @@ class DenseFactor(Factor):
 
     def unwhiten_gradient(self, M: Tensor) -> Tensor:
         """L⁻ᵀ M L⁻¹."""
-        return self.up(self.up(M).mT).mT
+        return self.solve_triangular(self.solve_triangular(M, transpose=True).mT, transpose=True).mT
 
-    def down(self, X: Tensor) -> Tensor:
-        """L⁻¹ X, by whichever triangle is at hand: X (..., d, k)."""
+    def solve_triangular(self, X: Tensor, *, transpose: bool = False) -> Tensor:
+        """L⁻¹ X, or L⁻ᵀ X, by whichever triangle is known: X (..., d, k)."""
         if "inverse_scale_tril" in self._given:
-            return self.inverse_scale_tril @ X
-        return solve_triangle(self.scale_tril, X, upper=False)
-
-    def up(self, X: Tensor) -> Tensor:
-        """L⁻ᵀ X."""
-        if "inverse_scale_tril" in self._given:
-            return self.inverse_scale_tril.mT @ X
-        return solve_triangle(self.scale_tril.mT, X, upper=True)
+            inverse = self.inverse_scale_tril
+            return (inverse.mT if transpose else inverse) @ X
+        L = self.scale_tril
+        return solve_triangle(L.mT if transpose else L, X, upper=transpose)
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> DenseFactor:
         if dim < len(full) - len(self.batch):

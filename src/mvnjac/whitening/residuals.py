@@ -20,7 +20,7 @@ from mvnjac.errors import ArgumentError
 from mvnjac.kernels import planner
 from mvnjac.tensors import memory
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow
-from mvnjac.tensors.tracing import constant_size, tracked, version
+from mvnjac.tensors.tracing import constant_size, is_traced, version
 from mvnjac.whitening.factor import Factor
 
 
@@ -32,7 +32,7 @@ class Residuals:
 
     Attributes:
         batch: the broadcast batch of x, mean and covariance.
-        mean: (*own batch, d).
+        mean: (*param_batch, d).
         factor: the factor of the covariance.
     """
 
@@ -56,7 +56,7 @@ class Residuals:
 
     def _take(self) -> None:
         """Where autograd, or nobody, guards x from changes, nothing is left for later."""
-        if self.tracked or self._version is None:
+        if self.is_traced or self._version is None:
             _ = self.residual
 
     @property
@@ -71,9 +71,9 @@ class Residuals:
         return self._x
 
     @property
-    def tracked(self) -> bool:
+    def is_traced(self) -> bool:
         """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
-        return tracked(self._x, self.mean, *self.factor.tensors())
+        return is_traced(self._x, self.mean, *self.factor.tensors())
 
     @property
     def requires_grad(self) -> bool:
@@ -116,9 +116,9 @@ class Residuals:
     def everyday(self) -> bool:
         """Whether these are rows (n, d) of one density, and nothing watches."""
         one = len(self.batch) == 1 and self.mean.ndim == 1 and not self.factor.batch and self._source is None
-        return one and not self.tracked
+        return one and not self.is_traced
 
-    def kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """(*batch, …) what is computed from the rows once."""
         if name not in self._cache:
             self._cache[name] = compute()
@@ -146,7 +146,7 @@ class Residuals:
         if squares is not None:
             return squares
         # First of all, since the number of rows may be a symbol, about which nothing must be asked.
-        whole = self.tracked or name in self._cache or self._source is not None
+        whole = self.is_traced or name in self._cache or self._source is not None
         if whole or len(self.batch) != 1 or self.mean.ndim > 1 or self.factor.batch or self.batch[0] <= step:
             z = getattr(self, name)
             return (z * z).sum(-1)

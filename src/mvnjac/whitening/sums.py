@@ -21,19 +21,19 @@ from mvnjac.whitening.residuals import Residuals
 
 @stored_as("whitened_moments")
 @dataclass
-class Sums:
-    """n = Σ w (*own), s = Σ w z (*own, d) and S = Σ w z zᵀ (*own, d, d) of whitened residuals."""
+class WhitenedMoments:
+    """n = Σ w (*param_batch), s = Σ w z (*param_batch, d) and S = Σ w z zᵀ (*param_batch, d, d) of whitened residuals."""
 
     count: Tensor
     first: Tensor
     second: Tensor
 
     @classmethod
-    def of(cls, chunks: Iterable[tuple[Residuals, Tensor | None]], own: Size) -> Sums:
+    def of(cls, chunks: Iterable[tuple[Residuals, Tensor | None]], param_batch: Size) -> WhitenedMoments:
         """Of chunks of rows, with their weights."""
-        total: Sums | None = None
+        total: WhitenedMoments | None = None
         for rows, weights in chunks:
-            layout = RowLayout(rows.batch, own)
+            layout = RowLayout(rows.batch, param_batch)
             z, w = layout.fold(rows.whitened), None if weights is None else layout.fold(weights, 0)
             if total is None:
                 shape = layout.group_shape
@@ -42,10 +42,12 @@ class Sums:
             total.first = total.first + (z if w is None else z * w.unsqueeze(-1)).sum(-2)
             total.second = add_symmetric_product(total.second, z, w)
         assert total is not None
-        return cls(layout.unfold_own(total.count, 0), layout.unfold_own(total.first, 1), layout.unfold_own(total.second, 2))
+        return cls(
+            layout.unfold_params(total.count, 0), layout.unfold_params(total.first, 1), layout.unfold_params(total.second, 2)
+        )
 
     @classmethod
-    def at_once(cls, rows: Residuals, weights: Tensor | None, squares: Tensor | None = None) -> Sums | None:
+    def at_once(cls, rows: Residuals, weights: Tensor | None, squares: Tensor | None = None) -> WhitenedMoments | None:
         """Of everyday rows by the kernel, where it can; `squares` (n,) is memory for their ‖z‖²."""
         if not rows.everyday or not rows.factor.whitens_forward:
             return None
@@ -55,9 +57,9 @@ class Sums:
         count = rows.mean.new_tensor(rows.batch[0]) if weights is None else weights.sum()
         return cls(count, *sums)
 
-    def merge(self, other: Sums) -> Sums:
+    def merge(self, other: WhitenedMoments) -> WhitenedMoments:
         """The sums over both sets of rows."""
-        return Sums(self.count + other.count, self.first + other.first, self.second + other.second)
+        return WhitenedMoments(self.count + other.count, self.first + other.first, self.second + other.second)
 
     @property
     def matrix_score(self) -> Tensor:
@@ -67,4 +69,4 @@ class Sums:
 
 
 #: What a forward pass finds for the backward pass: these sums, or a structure's totals themselves.
-Foreseen = Sums | dict[str, Tensor]
+ForwardCache = WhitenedMoments | dict[str, Tensor]

@@ -1,7 +1,7 @@
 """Maps between a structure's parameters and whitened coordinates, by the structure's own definition θ → Σ(θ).
 
 For what a structure has no closed form of its own: rows with missing entries, whose marginals are dense. The interface is that of
-`whitened.Whitening`.
+`whitened.WhitenedMaps`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mvnjac.tensors.tracing import require_no_jit_trace
 from mvnjac.whitening.factor import DenseFactor
 
 
-class Definition:
+class AutodiffMaps:
     """The derivative of θ → (µ, Σ) and its adjoint, at one θ.
 
     Attributes:
@@ -30,22 +30,22 @@ class Definition:
         self.covariance, self.mean, self.factor, self.names = covariance, mean, factor, list(names)
         self._own = [name for name in covariance.parameters if name in self.names]
 
-    def change(self, v: Values) -> tuple[Tensor, Tensor]:
+    def jvp(self, v: Values) -> tuple[Tensor, Tensor]:
         """(m, K) of a change of the parameters."""
         m, K = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
         if "mean" in v:
-            m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
+            m = m + self.factor.solve_triangular(v["mean"].unsqueeze(-1)).squeeze(-1)
         moving = [name for name in self._own if name in v]
         if moving:
             tangents = self._pushed(moving, v)
             K = K + self.factor.whiten_matrix(tangents[0])
-            m = m + self.factor.down(tangents[1].unsqueeze(-1)).squeeze(-1) if len(tangents) > 1 else m
+            m = m + self.factor.solve_triangular(tangents[1].unsqueeze(-1)).squeeze(-1) if len(tangents) > 1 else m
         return m, K
 
-    def gradients(self, g: Tensor | None, M: Tensor) -> dict[str, Tensor]:
+    def vjp(self, g: Tensor | None, M: Tensor) -> dict[str, Tensor]:
         """The full gradients that (g, M) stands for, for each of the leading dimensions that M has beyond Σ's."""
         result = {}
-        up = None if g is None else self.factor.up(g.unsqueeze(-1)).squeeze(-1)
+        up = None if g is None else self.factor.solve_triangular(g.unsqueeze(-1), transpose=True).squeeze(-1)
         if "mean" in self.names and up is not None:
             result["mean"] = up
         if self._own:
@@ -53,12 +53,12 @@ class Definition:
             result |= dict(zip(self._own, self._pulled(G, up), strict=True))
         return result
 
-    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+    def second_order_vjp(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
         """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed; (m, K) is the change v."""
         moving = [name for name in self._own if name in v]
         if not moving:
             return {}
-        G, up = self.factor.unwhiten_gradient(M), self.factor.up(g.unsqueeze(-1)).squeeze(-1)
+        G, up = self.factor.unwhiten_gradient(M), self.factor.solve_triangular(g.unsqueeze(-1), transpose=True).squeeze(-1)
         own = self.covariance.batch
         batch = broadcast(own, batch_shape(G, 2), *[batch_shape(v[name], self._event(name)) for name in moving])
         more = len(batch) - len(own) if batch[len(batch) - len(own) :] == own else 0
@@ -84,9 +84,9 @@ class Definition:
         each = torch.func.vmap(one)(*(t.flatten(0, more - 1) for t in given))
         return {name: t.unflatten(0, batch[:more]) for name, t in zip(self._own, each, strict=True)}
 
-    def _function(self, names: Sequence[str], own: Size) -> tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]:
+    def _function(self, names: Sequence[str], param_batch: Size) -> tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]:
         """(some parameters) → (Σ,), or (Σ, µ) where the mean is a function of them; and their values with a batch of their own."""
-        values = {name: self._wide(name, value, own) for name, value in self.covariance.parameters.items()}
+        values = {name: self._wide(name, value, param_batch) for name, value in self.covariance.parameters.items()}
 
         def f(*some: Tensor) -> tuple[Tensor, ...]:
             changed = self.covariance.at(list({**values, **dict(zip(names, some, strict=True))}.values()))
@@ -96,8 +96,8 @@ class Definition:
 
         return f, [values[name] for name in names]
 
-    def _wide(self, name: str, value: Tensor, own: Size) -> Tensor:
-        return value.expand((*own, *value.shape[value.ndim - self._event(name) :]))
+    def _wide(self, name: str, value: Tensor, param_batch: Size) -> Tensor:
+        return value.expand((*param_batch, *value.shape[value.ndim - self._event(name) :]))
 
     def _event(self, name: str) -> int:
         return len(self.covariance.coordinates_of(name, self.mean.shape[-1]).shape)

@@ -12,7 +12,7 @@ from mvnjac.errors import ArgumentError
 from mvnjac.whitening.factor import DenseFactor
 
 
-class Whitening:
+class WhitenedMaps:
     """The maps between some parameters and whitened coordinates.
 
     Attributes:
@@ -39,11 +39,11 @@ class Whitening:
             return False
         return not ("mean" in self.names and self.canonical)
 
-    def change(self, v: Values) -> tuple[Tensor, Tensor]:
+    def jvp(self, v: Values) -> tuple[Tensor, Tensor]:
         """(m, K) of a change of the parameters."""
         m, K = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
         if "mean" in v:
-            m = m + self.factor.down(v["mean"].unsqueeze(-1)).squeeze(-1)
+            m = m + self.factor.solve_triangular(v["mean"].unsqueeze(-1)).squeeze(-1)
         for owner in self.owners:
             own = self.own(owner, v)
             if not own:
@@ -53,11 +53,11 @@ class Whitening:
             m = m if moved is None else m + moved
         return m, K
 
-    def gradients(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+    def vjp(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
         """The full gradients that (g, M) stands for; of M its symmetric part is meant."""
         M, result = 0.5 * (M + M.mT), {}
         if "mean" in self.names:
-            result["mean"] = self.factor.up(g.unsqueeze(-1)).squeeze(-1)
+            result["mean"] = self.factor.solve_triangular(g.unsqueeze(-1), transpose=True).squeeze(-1)
         for owner in self.owners:
             by_mean = owner.mean_adjoint(self.factor, self.mean, g)
             result |= self.projected(owner, added(owner.adjoint(self.factor, M), by_mean))
@@ -67,11 +67,11 @@ class Whitening:
         """Those that were asked for: symmetric to the last bit, and 0 where there is no freedom."""
         return owner.projected(self.factor, {name: value for name, value in gradients.items() if name in self.names})
 
-    def bent(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
+    def second_order_vjp(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
         """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed; (m, K) is the change v."""
         if self.canonical:  # of complete rows with n = 0, s = g and S = 2 M, these and the Hessian by (µ, Σ) cancel
             cross = m.unsqueeze(-1) * g.unsqueeze(-2)
-            return self.gradients((K @ g.unsqueeze(-1)).squeeze(-1), 2 * K @ M + cross)
+            return self.vjp((K @ g.unsqueeze(-1)).squeeze(-1), 2 * K @ M + cross)
         result: dict[str, Tensor] = {}
         for owner in self.owners:
             own = self.own(owner, v)
@@ -86,7 +86,7 @@ class Whitening:
                 "to know what stays fixed: ask for those of one."
             )
 
-    def inverse_change(self, m: Tensor, K: Tensor) -> dict[str, Tensor]:
+    def inverse_jvp(self, m: Tensor, K: Tensor) -> dict[str, Tensor]:
         """The change of the parameters that (m, K) is, where they are complete."""
         result = {"mean": (self.factor.scale_tril @ m.unsqueeze(-1)).squeeze(-1)} if "mean" in self.names else {}
         for owner in self.owners:
@@ -94,7 +94,7 @@ class Whitening:
             result |= change | owner.inverse_mean_differential(self.factor, self.mean, m, change)
         return result
 
-    def inverse_gradients(self, gradients: Values) -> tuple[Tensor, Tensor]:
+    def inverse_vjp(self, gradients: Values) -> tuple[Tensor, Tensor]:
         """(g, M) of full gradients, where they are complete; M up to its symmetric part."""
         g, M = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
         if "mean" in gradients:

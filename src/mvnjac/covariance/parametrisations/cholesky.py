@@ -59,15 +59,17 @@ class Cholesky(DenseCovariance):
 
     @classmethod
     def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
-        return twice_symmetric(factor.down(v["scale_tril"]))
+        return twice_symmetric(factor.solve_triangular(v["scale_tril"]))
 
     @classmethod
     def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
-        return {"scale_tril": 2 * factor.up(M).tril()}
+        return {"scale_tril": 2 * factor.solve_triangular(M, transpose=True).tril()}
 
     @classmethod
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
-        return {"scale_tril": 2 * factor.up(M @ factor.down(v["scale_tril"])).tril()}  # d²Σ[v, u] = v uᵀ + u vᵀ
+        return {
+            "scale_tril": 2 * factor.solve_triangular(M @ factor.solve_triangular(v["scale_tril"]), transpose=True).tril()
+        }  # d²Σ[v, u] = v uᵀ + u vᵀ
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:

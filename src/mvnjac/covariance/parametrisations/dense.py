@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.blocks.outer import Outer
-from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_few_rows, refuse_strangers
+from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_few_rows, require_pairs_observed
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.covariance.parametrisations.base import DenseCovariance
 from mvnjac.covariance.samples import BadInput, Maker
@@ -23,7 +23,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class Dense(DenseCovariance):
@@ -83,19 +83,19 @@ class Dense(DenseCovariance):
     closed_form = True
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Dense:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> Dense:
         if sample.complete:
             return cls(sample.covariance)
         return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))  # definite, however little is observed together
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         """An estimate that rounding alone keeps from being singular is no estimate."""
         refuse_constant(sample)
         refuse_few_rows(sample)
         if sample.complete:
             refuse_combination(sample, self.parameters["covariance_matrix"])
         else:
-            refuse_strangers(sample)
+            require_pairs_observed(sample)
 
     def rescaled(self, units: Tensor) -> Dense:
         return type(self)(self.parameters["covariance_matrix"] * torch.outer(units, units))

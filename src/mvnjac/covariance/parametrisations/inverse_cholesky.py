@@ -69,8 +69,8 @@ class InverseCholesky(DenseCovariance):
     @classmethod
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
         change = v["inverse_scale_tril"] @ factor.scale_tril
-        bent = twice_symmetric(M @ twice_symmetric(change)) - change @ M
-        return {"inverse_scale_tril": 2 * (bent @ factor.scale_tril.mT).tril()}
+        second_order = twice_symmetric(M @ twice_symmetric(change)) - change @ M
+        return {"inverse_scale_tril": 2 * (second_order @ factor.scale_tril.mT).tril()}
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class LogCholesky(DenseCovariance):
@@ -67,28 +67,30 @@ class LogCholesky(DenseCovariance):
 
     @classmethod
     def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
-        return twice_symmetric(factor.down(_stretch(factor) * v["log_scale_tril"]))
+        return twice_symmetric(factor.solve_triangular(_log_jacobian(factor) * v["log_scale_tril"]))
 
     @classmethod
     def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
-        return {"log_scale_tril": _stretch(factor) * (2 * factor.up(M).tril())}
+        return {"log_scale_tril": _log_jacobian(factor) * (2 * factor.solve_triangular(M, transpose=True).tril())}
 
     @classmethod
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
-        stretch, direction = _stretch(factor), v["log_scale_tril"]
-        bent = stretch * (2 * factor.up(M @ factor.down(stretch * direction)).tril())
-        first = stretch * (2 * factor.up(M))  # the exponential is its own second derivative
-        return {"log_scale_tril": bent + torch.diag_embed((first * direction).diagonal(dim1=-2, dim2=-1))}
+        log_jacobian, direction = _log_jacobian(factor), v["log_scale_tril"]
+        second_order = log_jacobian * (
+            2 * factor.solve_triangular(M @ factor.solve_triangular(log_jacobian * direction), transpose=True).tril()
+        )
+        first = log_jacobian * (2 * factor.solve_triangular(M, transpose=True))  # the exponential is its own second derivative
+        return {"log_scale_tril": second_order + torch.diag_embed((first * direction).diagonal(dim1=-2, dim2=-1))}
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
-        return {"log_scale_tril": factor.scale_tril @ halved(K) / _stretch(factor)}
+        return {"log_scale_tril": factor.scale_tril @ halved(K) / _log_jacobian(factor)}
 
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
-        return halved(factor.scale_tril.mT @ (gradients["log_scale_tril"] / _stretch(factor)))
+        return halved(factor.scale_tril.mT @ (gradients["log_scale_tril"] / _log_jacobian(factor)))
 
-    def refuse_edge(self, sample: Sample, scores: Callable[[str], Tensor]) -> None:
+    def require_interior(self, sample: SufficientStatistics, scores: Callable[[str], Tensor]) -> None:
         """Where a search ends that goes to a singular Σ: a variable is a combination of others wherever it is observed with them."""
         L = self._scale_tril()
         unexplained = L.diagonal() ** 2 / (L * L).sum(-1)
@@ -122,7 +124,7 @@ class LogCholesky(DenseCovariance):
         return log_scale_tril.tril(-1) + torch.diag_embed(log_scale_tril.diagonal(dim1=-2, dim2=-1).exp())
 
 
-def _stretch(factor: DenseFactor) -> Tensor:
+def _log_jacobian(factor: DenseFactor) -> Tensor:
     """∂L / ∂θ, entry by entry: 1 off the diagonal, Lᵢᵢ on it."""
     scale_tril = factor.scale_tril
     diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)

@@ -77,11 +77,14 @@ class Natural(DenseParametrisation):
 
     @classmethod
     def inverse_mean_differential(cls, factor: DenseFactor, mean: Tensor, m: Tensor, v: Values) -> dict[str, Tensor]:
-        return {"natural_location": factor.up(m.unsqueeze(-1)).squeeze(-1) - 2 * _times(v["natural_matrix"], mean)}
+        return {
+            "natural_location": factor.solve_triangular(m.unsqueeze(-1), transpose=True).squeeze(-1)
+            - 2 * _times(v["natural_matrix"], mean)
+        }
 
     @classmethod
     def inverse_mean_adjoint(cls, factor: DenseFactor, mean: Tensor, gradients: Values) -> tuple[Tensor, Tensor]:
-        g, z = (factor.down(t.unsqueeze(-1)) for t in (gradients["natural_location"], mean))
+        g, z = (factor.solve_triangular(t.unsqueeze(-1)) for t in (gradients["natural_location"], mean))
         return g.squeeze(-1), -g @ z.mT
 
 

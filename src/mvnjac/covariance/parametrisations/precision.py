@@ -69,8 +69,8 @@ class Precision(DenseCovariance):
 
     @classmethod
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
-        bent = M @ factor.whiten_gradient(v["precision_matrix"])  # d²Σ[v, u] = Σ v Σ u Σ + Σ u Σ v Σ
-        return {"precision_matrix": factor.unwhiten_matrix(twice_symmetric(bent))}
+        second_order = M @ factor.whiten_gradient(v["precision_matrix"])  # d²Σ[v, u] = Σ v Σ u Σ + Σ u Σ v Σ
+        return {"precision_matrix": factor.unwhiten_matrix(twice_symmetric(second_order))}
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:

@@ -69,8 +69,8 @@ class PrecisionCholesky(DenseCovariance):
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
         direction, triangle = v["precision_tril"], factor.precision_tril
         change = factor.whiten_gradient(twice_symmetric(direction @ triangle.mT))
-        bent = factor.unwhiten_matrix(twice_symmetric(M @ change)) @ triangle - factor.unwhiten_matrix(M) @ direction
-        return {"precision_tril": 2 * bent.tril()}
+        second_order = factor.unwhiten_matrix(twice_symmetric(M @ change)) @ triangle - factor.unwhiten_matrix(M) @ direction
+        return {"precision_tril": 2 * second_order.tril()}
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:

@@ -76,14 +76,14 @@ class ScaleCorrelation(DenseCovariance):
         s, change = factor.scale, torch.zeros_like(factor.scale_tril)
         if "scale" in v:
             relative = v["scale"] / s
-            change = change + twice_symmetric(factor.down(relative.unsqueeze(-1) * factor.scale_tril))
+            change = change + twice_symmetric(factor.solve_triangular(relative.unsqueeze(-1) * factor.scale_tril))
         if "correlation_matrix" in v:
             change = change + factor.whiten_matrix(_scaled(s, v["correlation_matrix"]))
         return change
 
     @classmethod
     def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
-        by_scale = 2 * (factor.up(M) * factor.scale_tril).sum(-1) / factor.scale
+        by_scale = 2 * (factor.solve_triangular(M, transpose=True) * factor.scale_tril).sum(-1) / factor.scale
         by_correlation = _scaled(factor.scale, factor.unwhiten_gradient(M))
         return {"scale": by_scale, "correlation_matrix": _off_diagonal(by_correlation)}
 

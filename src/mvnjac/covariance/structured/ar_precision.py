@@ -10,7 +10,7 @@ from mvnjac.errors import NotPositiveDefiniteError, ShapeError
 from mvnjac.linalg.padding import pad
 from mvnjac.parameters import checks
 from mvnjac.tensors.broadcasting import batch_shape
-from mvnjac.tensors.tracing import below, concrete
+from mvnjac.tensors.tracing import is_concrete, unwrap
 
 _FUNCTION = "BandedPrecision.autoregressive"
 
@@ -25,10 +25,10 @@ def autoregressive_bands(coefficients: Tensor, variance: Tensor, d: int) -> Tens
             f"{_FUNCTION}: coefficients have shape {tuple(coefficients.shape)}, and d is {d}; expected (..., p) with p < d: so few "
             "values have a precision without zeros; give that to Precision."
         )
-    if concrete(coefficients, variance):
+    if is_concrete(coefficients, variance):
         with torch.no_grad():
-            _require_stationary(below(coefficients))
-            _require_positive(below(variance))
+            _require_stationary(unwrap(coefficients))
+            _require_positive(unwrap(variance))
     a = polynomial(coefficients)
     return correlated_bands(a, a, d) / variance[..., None, None]
 

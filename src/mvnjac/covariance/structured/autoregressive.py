@@ -19,7 +19,7 @@ from mvnjac.errors import ArgumentError, MvnjacError, NotFiniteError, NotPositiv
 from mvnjac.linalg.banded import dense_matrix
 from mvnjac.linalg.cyclic_reduction import CyclicReduction
 from mvnjac.parameters import checks
-from mvnjac.parameters.checks import Check, Namer
+from mvnjac.parameters.checks import Check, NameOf
 from mvnjac.parameters.coordinates import Coordinates, scalar
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast
 from mvnjac.tensors.tracing import constant_size
@@ -27,7 +27,7 @@ from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class Autoregressive(Covariance):
@@ -102,7 +102,7 @@ class Autoregressive(Covariance):
         values = BandedPrecision.pullback("precision_bands", rows).values.flatten(-2)
         tangents = self._in(values)._tangents(name, rows.d).flatten(-2)
         layout = RowLayout(broadcast(rows.batch, batch_shape(tangents, 2)), batch_shape(tangents, 2))
-        products = layout.unfold(layout.fold(values) @ layout.fold_own(tangents, 2).mT)
+        products = layout.unfold(layout.fold(values) @ layout.fold_params(tangents, 2).mT)
         kind = self.coordinates_of(name, rows.d)
         return Entrywise(products.reshape((*products.shape[:-1], *kind.shape)), kind)
 
@@ -131,7 +131,7 @@ class Autoregressive(Covariance):
     )
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Autoregressive:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> Autoregressive:
         """Yule & Walker's: the regression on p earlier values that the average autocovariances of the rows give."""
         p, rows, d = whole_number("autoregressive", option), sample.scaled_rows, sample.d
         if p >= d:
@@ -143,7 +143,7 @@ class Autoregressive(Covariance):
         coefficients = torch.linalg.solve(c[lags], c[1:])
         return cls(coefficients, c[0] - coefficients @ c[1:])
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         refuse_all_constant(sample)
 
     # --- what is given --------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Autoregressive(Covariance):
         coefficients = self.parameters["coefficients"].detach()
         yield checks.positive("variance", self.parameters["variance"], event=0)
 
-        def explain(function: str, namer: Namer) -> MvnjacError | None:
+        def explain(function: str, name_of: NameOf) -> MvnjacError | None:
             wrong = not_stationary(coefficients)
             return None if wrong is None else NotPositiveDefiniteError(f"{function}: {wrong}")
 

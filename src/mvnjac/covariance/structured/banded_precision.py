@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from mvnjac.blocks.base import Entrywise
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.estimation import refuse_combination, refuse_constant, refuse_strangers, whole_number
+from mvnjac.covariance.estimation import refuse_combination, refuse_constant, require_pairs_observed, whole_number
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.structured.ar_precision import autoregressive_bands
 from mvnjac.covariance.structured.bands import Bands, definite_bands
@@ -29,7 +29,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class BandedFactor(Factor):
@@ -61,14 +61,14 @@ class BandedFactor(Factor):
         return self.whiten(rows, layout)
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        return banded_product(layout.fold_own(self.bands, 2), rows)
+        return banded_product(layout.fold_params(self.bands, 2), rows)
 
     def times(self, rows: Tensor, layout: RowLayout) -> Tensor:
         """Σ r for each row."""
         return self._folded(layout).solve(rows)
 
     def _folded(self, layout: RowLayout) -> CyclicReduction:
-        return self.reduction.map(lambda t: layout.fold_own(t, 3))
+        return self.reduction.map(lambda t: layout.fold_params(t, 3))
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
@@ -213,7 +213,7 @@ class BandedPrecision(Covariance):
     option, closed_form = "BANDWIDTH", True
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> BandedPrecision:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> BandedPrecision:
         """The P whose inverse has the band of the sample covariance: Σ over windows of their inverses, less what these share."""
         b, rows = whole_number("banded-precision", option), sample.scaled_rows
         if b >= sample.d:
@@ -225,7 +225,7 @@ class BandedPrecision(Covariance):
                 f"{sample.name}: {counted(sample.count, 'row')} for a bandwidth of {b}; use at least {b + 2} rows."
             )
         refuse_constant(sample)
-        refuse_strangers(sample, b)
+        require_pairs_observed(sample, b)
         diagonals = [(rows[:, k:] * rows[:, : sample.d - k]).sum(0) for k in range(b + 1)]
         bands = torch.stack([pad(diagonal, (0, k)) for k, diagonal in enumerate(diagonals)])
         if sample.complete:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mvnjac.errors import MvnjacError, NotPositiveDefiniteError
 from mvnjac.linalg.banded import without_padding
 from mvnjac.linalg.padding import pad
-from mvnjac.parameters.checks import Check, Namer, of_batch
+from mvnjac.parameters.checks import Check, NameOf, of_batch
 from mvnjac.parameters.coordinates import Coordinates
 
 
@@ -73,7 +73,7 @@ def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callab
     """
     bad = log_det.detach().isnan()
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         batch = bad.nonzero()[0].tolist()
         A = bands.detach()[tuple(batch)]
         b, d = A.shape[0] - 1, A.shape[1]
@@ -83,10 +83,10 @@ def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callab
             f"Its diagonal entry is {diagonal!r}; it must be positive."
             if diagonal <= 0
             else f"{name}[0,{pivot}] = {diagonal!r} is too small beside the entries that couple it to "
-            f"{', '.join(namer(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; enlarge it, or reduce these."
+            f"{', '.join(name_of(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; enlarge it, or reduce these."
         )
         return NotPositiveDefiniteError(
-            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {namer(pivot)} "
+            f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {name_of(pivot)} "
             f"(pivot {pivot + 1} of {d}) is not positive. {cause} No jitter is added here."
         )
 

@@ -23,7 +23,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class CompoundSymmetricFactor(Factor):
@@ -79,7 +79,7 @@ class CompoundSymmetricFactor(Factor):
     def _eigenvalues(self, layout: RowLayout) -> tuple[Tensor, Tensor]:
         """λ₁ and λ₂, ready to meet folded rows: (K?, 1, 1)."""
         both = self.variance * self.along, self.variance * self.across
-        along, across = (layout.fold_own(value, 0)[..., None, None] for value in both)
+        along, across = (layout.fold_params(value, 0)[..., None, None] for value in both)
         return along, across
 
     def covariance_matrix(self) -> Tensor:
@@ -183,7 +183,7 @@ class CompoundSymmetric(Covariance):
     closed_form, positive, scaling = True, ("variance",), "variance"
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> CompoundSymmetric:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> CompoundSymmetric:
         """σ² is the average of all squares, λ₁ that of the squares along (1, …, 1)."""
         if sample.d == 1:
             raise NotIdentifiedError(f"{sample.name}: one variable says nothing about a correlation; fit isotropic instead.")
@@ -191,7 +191,7 @@ class CompoundSymmetric(Covariance):
         along = (sample.scaled_rows.sum(-1) ** 2).sum() / sample.d
         return cls(variance, (along / variance - 1) / (sample.d - 1))
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class DiagonalFactor(Factor):
@@ -40,13 +40,13 @@ class DiagonalFactor(Factor):
         return self.variance.log().sum(-1)
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return rows / layout.fold_own(self.variance, 1).sqrt().unsqueeze(-2)
+        return rows / layout.fold_params(self.variance, 1).sqrt().unsqueeze(-2)
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return self.whiten(rows, layout)
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        return torch.div(rows, layout.fold_own(self.variance, 1).unsqueeze(-2), out=out)
+        return torch.div(rows, layout.fold_params(self.variance, 1).unsqueeze(-2), out=out)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
@@ -115,7 +115,7 @@ class Diagonal(Covariance):
     closed_form, positive = True, ("cov_diag",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Diagonal:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> Diagonal:
         return cls(sample.variances)
 
     def rescaled(self, units: Tensor) -> Diagonal:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mvnjac.errors import NotIdentifiedError, NotPositiveDefiniteError, counted
 from mvnjac.linalg.solvers import conjugate_gradients
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: a variable that the others explain to rounding starts with this share of its variance of its own
 _LEAST = 1e-3
@@ -32,7 +32,7 @@ _RIDGE = 1e-12
 _ABSENT = 1e-10
 
 
-def starts(sample: Sample, rows: Tensor, k: int, lower: float) -> list[Tensor]:
+def starts(sample: SufficientStatistics, rows: Tensor, k: int, lower: float) -> list[Tensor]:
     """Vectors v (d,) from which the likelihood's maxima are searched: functions of the correlations alone, whatever the order of the
     variables.
 
@@ -129,7 +129,7 @@ def _squared_residual(U: Tensor, x: Tensor) -> Tensor:
     return x * (1 - 2 * leverage) + ((U @ (U.mT @ (x.unsqueeze(-1) * U))) * U).sum(-1)
 
 
-def require_identified(sample: Sample, k: int) -> None:
+def require_identified(sample: SufficientStatistics, k: int) -> None:
     """No more factors than the covariance has room for, and more rows than factors.
 
     Raises:
@@ -162,7 +162,7 @@ def principal_rotation(W: Tensor, v: Tensor) -> Tensor:
     return torch.where(correlations.sum(-2, keepdim=True) < 0, -turned, turned)
 
 
-def _unexplained(sample: Sample, rows: Tensor) -> Tensor | None:
+def _unexplained(sample: SufficientStatistics, rows: Tensor) -> Tensor | None:
     """(d,) 1/(S⁻¹)ᵢᵢ, the variance of each variable given all others, where there are enough rows for S to have an inverse."""
     if sample.count <= sample.d:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvnjac.errors import ArgumentError, NotPositiveDefiniteError, ShapeError, counted
 from mvnjac.linalg.triangular import cholesky, solve_rows
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: turns: each multiplies the distance from the maximum by a factor below 1
 _TURNS = 5
@@ -26,7 +26,7 @@ def sides(option: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def require_rows(sample: Sample, m: int, q: int) -> None:
+def require_rows(sample: SufficientStatistics, m: int, q: int) -> None:
     """Each side is estimated from the rows times the other side.
 
     Raises:
@@ -43,7 +43,7 @@ def require_rows(sample: Sample, m: int, q: int) -> None:
         )
 
 
-def starting_values(sample: Sample, m: int, q: int) -> tuple[Tensor, Tensor]:
+def starting_values(sample: SufficientStatistics, m: int, q: int) -> tuple[Tensor, Tensor]:
     """(A, B) after some turns from A = I; missing entries are as at their mean."""
     X = sample.scaled_rows.reshape(-1, m, q)
     A = torch.eye(m, dtype=X.dtype, device=X.device)

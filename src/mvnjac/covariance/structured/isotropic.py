@@ -23,7 +23,7 @@ from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class Isotropic(Covariance):
@@ -73,10 +73,10 @@ class Isotropic(Covariance):
     closed_form, positive, scaling = True, ("variance",), "variance"
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Isotropic:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> Isotropic:
         return cls(sample.variances.mean())
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:

@@ -27,7 +27,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 ROW, COLUMN = "row_covariance", "column_covariance"
@@ -65,12 +65,12 @@ class KroneckerFactor(Factor):
     def columns_times(self, X: Tensor, batch: Size) -> Tensor:
         """(*batch, m, q): X L_B of each row's matrix."""
         layout = RowLayout(batch, self.column.batch)
-        return layout.unfold(_times(layout.fold(X, 2), layout.fold_own(self.column.scale_tril, 2)), 2)
+        return layout.unfold(_times(layout.fold(X, 2), layout.fold_params(self.column.scale_tril, 2)), 2)
 
     def rows_times(self, X: Tensor, batch: Size) -> Tensor:
         """(*batch, q, m): Xᵀ L_A of each row's matrix."""
         layout = RowLayout(batch, self.row.batch)
-        return layout.unfold(_times(layout.fold(X.mT, 2), layout.fold_own(self.row.scale_tril, 2)), 2)
+        return layout.unfold(_times(layout.fold(X.mT, 2), layout.fold_params(self.row.scale_tril, 2)), 2)
 
     def _on_both_sides(
         self, apply: Callable[[DenseFactor, Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout
@@ -222,12 +222,12 @@ class Kronecker(Covariance):
     option, unidentified, scaling = "ROWSxCOLUMNS", (ROW, COLUMN), COLUMN
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Kronecker:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> Kronecker:
         m, q = flip_flop.sides(option)
         flip_flop.require_rows(sample, m, q)
         return cls(*flip_flop.starting_values(sample, m, q))
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         flip_flop.require_rows(sample, *self.matrix_shape)
         refuse_all_constant(sample)
 

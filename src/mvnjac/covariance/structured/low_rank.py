@@ -22,12 +22,12 @@ from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates, vector
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow
-from mvnjac.tensors.tracing import constant_size, tracked
+from mvnjac.tensors.tracing import constant_size, is_traced
 from mvnjac.whitening.factor import DenseFactor, Factor, Rows
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class LowRankFactor(Factor):
@@ -94,9 +94,9 @@ class LowRankFactor(Factor):
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         """(…, d + k): e and ŵ, whose square is that of L⁻¹ r."""
-        B, d = layout.fold_own(self.loading, 2), rows.shape[-1]
-        z = None if tracked(rows, *self.tensors()) else rows.new_empty((*rows.shape[:-1], d + B.shape[-1]))
-        u = torch.div(rows, layout.fold_own(self.root, 1).unsqueeze(-2), out=None if z is None else z[..., :d])
+        B, d = layout.fold_params(self.loading, 2), rows.shape[-1]
+        z = None if is_traced(rows, *self.tensors()) else rows.new_empty((*rows.shape[:-1], d + B.shape[-1]))
+        u = torch.div(rows, layout.fold_params(self.root, 1).unsqueeze(-2), out=None if z is None else z[..., :d])
         estimate = self.estimate(u @ B, layout)
         subtract = torch.addmm if u.ndim == 2 else torch.baddbmm
         if z is None:
@@ -107,7 +107,7 @@ class LowRankFactor(Factor):
 
     def estimate(self, projections: Tensor, layout: RowLayout) -> Tensor:
         """ŵ = C⁻¹ Bᵀ u for each row's Bᵀ u (…, k)."""
-        M = layout.fold_own(self.capacitance_tril, 2)
+        M = layout.fold_params(self.capacitance_tril, 2)
         return solve_rows(solve_rows(projections, M), M, transposed=True)
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
@@ -116,7 +116,7 @@ class LowRankFactor(Factor):
     unwhitens = True
 
     def unwhiten(self, z: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        root = layout.fold_own(self.root, 1)
+        root = layout.fold_params(self.root, 1)
         return torch.div(z[..., : root.shape[-1]], root.unsqueeze(-2), out=out)
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
@@ -148,7 +148,7 @@ class LowRankFactor(Factor):
             projections = factor_model.projections(rows.x, rows.mean, self.root, self.loading)
             return self.estimate(projections, RowLayout(rows.batch, self.batch))
 
-        return rows.kept("estimate", compute)
+        return rows.cached("estimate", compute)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
@@ -268,14 +268,14 @@ class LowRank(Covariance):
     bounded = ("cov_diag",)
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> LowRank:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> LowRank:
         """k factors without loadings, and all of the variances: the search chooses its own starts by the number of factors."""
         k = whole_number("low-rank", option)
         factor_analysis.require_identified(sample, k)
         refuse_constant(sample)
         return cls(sample.variances.new_zeros(sample.d, k), sample.variances)
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         factor_analysis.require_identified(sample, self.rank)
         refuse_constant(sample)
 

@@ -21,7 +21,7 @@ from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates, symmetric, vector
 from mvnjac.tensors.broadcasting import narrow
-from mvnjac.tensors.tracing import pushing_forward, require_no_jit_trace, version
+from mvnjac.tensors.tracing import in_forward_mode, require_no_jit_trace, version
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
@@ -170,7 +170,7 @@ class Parametric(Covariance):
             return (sigma,) if mean is None else (sigma, mean)
 
         require_no_jit_trace("Parametric")
-        jacobian = torch.func.jacrev if pushing_forward() else torch.func.jacfwd
+        jacobian = torch.func.jacrev if in_forward_mode() else torch.func.jacfwd
         derivatives = jacobian(flat, tuple(range(len(names))))(*self.parameters.values())
         sigmas, means = derivatives[0], derivatives[1] if len(derivatives) > 1 else [None] * len(names)
         result: dict[str, tuple[Tensor | None, Tensor]] = {}

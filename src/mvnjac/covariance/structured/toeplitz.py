@@ -26,15 +26,15 @@ from mvnjac.linalg.toeplitz_algebra import (
     weighted_lags,
 )
 from mvnjac.linalg.triangular import cholesky
-from mvnjac.parameters.checks import Check, Namer, of_batch
+from mvnjac.parameters.checks import Check, NameOf, of_batch
 from mvnjac.parameters.coordinates import vector
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
-from mvnjac.tensors.tracing import tracked
+from mvnjac.tensors.tracing import is_traced
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
 if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import Sample
+    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class ToeplitzFactor(Factor):
@@ -61,7 +61,7 @@ class ToeplitzFactor(Factor):
     @property
     def orders(self) -> Tensor:
         """(*batch, 3, d) the same with its graph, where there is one: that of d steps."""
-        return self._view("orders", lambda: schur(self.first_column) if tracked(self.first_column) else self.numbers)
+        return self._view("orders", lambda: schur(self.first_column) if is_traced(self.first_column) else self.numbers)
 
     @property
     def inverse_column(self) -> Tensor:
@@ -71,7 +71,7 @@ class ToeplitzFactor(Factor):
     def _inverse_column(self) -> Tensor:
         """Where derivatives are watched, by Newton's steps from the numbers: without the graph of the recursion's d steps."""
         c, u = self.first_column, self.numbers[..., 2, :]
-        return newton(c, u) if tracked(c) else u
+        return newton(c, u) if is_traced(c) else u
 
     @property
     def inverse_lags(self) -> Tensor:
@@ -100,13 +100,13 @@ class ToeplitzFactor(Factor):
         return self.orders[..., 1, :].log().sum(-1)
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return innovations(rows, layout.fold_own(self.first_column, 1), layout.fold_own(self.orders[..., 1, :], 1))
+        return innovations(rows, layout.fold_params(self.first_column, 1), layout.fold_params(self.orders[..., 1, :], 1))
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return self.whiten(rows.flip(-1), layout).flip(-1)  # Σ is the same in reversed order
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        return inverse_times(layout.fold_own(self.inverse_column, 1).unsqueeze(-2), rows)
+        return inverse_times(layout.fold_params(self.inverse_column, 1).unsqueeze(-2), rows)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
@@ -179,11 +179,11 @@ class Toeplitz(Covariance):
     scaling = "first_column"
 
     @classmethod
-    def start(cls, sample: Sample, option: str | None) -> Toeplitz:
+    def start(cls, sample: SufficientStatistics, option: str | None) -> Toeplitz:
         """The autocovariances of the rows, Σ rᵢ rᵢ₊ₖ / d: too small at long lags, and so always positive definite."""
         return cls(autocorrelation(sample.scaled_rows).sum(0) / sample.d)
 
-    def require_maximum(self, sample: Sample) -> None:
+    def require_maximum(self, sample: SufficientStatistics) -> None:
         refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:
@@ -219,7 +219,7 @@ class Toeplitz(Covariance):
 def _predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
     """Every variable of a stationary series keeps a variance of its own. info (*batch): 0, or the first order that does not."""
 
-    def explain(function: str, namer: Namer) -> MvnjacError | None:
+    def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         batch = info.nonzero()[0].tolist()
         order = int(info[tuple(batch)])
         number = (c if order == 1 else partials)[(*batch, order - 1)].item()

@@ -24,7 +24,7 @@ from mvnjac.report.analysis.stability import Cusum, Influences, cusum, influence
 from mvnjac.report.analysis.unavailable import Unavailable, attempt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.fingerprint import Fingerprint
-from mvnjac.statistics.sufficient import Sample
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: the covariance of so many scores is still formed and inverted in seconds
 _PARAMETERS = 2000
@@ -105,7 +105,7 @@ def content(data: Data, request: Request, run: Run) -> Content:
 def _estimated_from(request: Request, gaussian: Gaussian, x: Tensor) -> bool:
     """Whether a model's file says that it was estimated from these rows."""
     source = None if request.model is None else model_file.estimated_from(request.model)
-    sample = None if source is None else Sample.of(x, None, lambda i: f"variable {i}", "report")
+    sample = None if source is None else SufficientStatistics.of(x, None, lambda i: f"variable {i}", "report")
     return source is not None and sample is not None and source.matches(Fingerprint.of(sample))
 
 

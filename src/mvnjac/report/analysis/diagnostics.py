@@ -15,7 +15,7 @@ _PATTERNS = 12
 
 
 @dataclass(frozen=True)
-class Pattern:
+class PatternCount:
     """Rows that observe the same: how many, and (d,) what."""
 
     rows: int
@@ -31,7 +31,7 @@ class Missing:
         by_variable: (d,) how many rows do not have it.
     """
 
-    patterns: list[Pattern]
+    patterns: list[PatternCount]
     count: int
     entries: int
     share: float
@@ -45,5 +45,5 @@ def missing_entries(x: Float[Tensor, "n d"]) -> Missing:
     counts = torch.bincount(torch.from_numpy(of_row), minlength=len(patterns))
     largest = counts.argsort(descending=True, stable=True)[:_PATTERNS].tolist()
     gone = (~observed).sum(0)
-    shown = [Pattern(int(counts[p]), patterns[p].tolist()) for p in largest]
+    shown = [PatternCount(int(counts[p]), patterns[p].tolist()) for p in largest]
     return Missing(shown, len(patterns), int(gone.sum()), float(gone.sum()) / observed.numel(), gone.tolist())

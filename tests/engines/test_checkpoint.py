@@ -15,7 +15,7 @@ import torch
 import mvnjac
 from mvnjac.engines import checkpoint as kept_module
 from mvnjac.engines import manifest
-from mvnjac.engines.checkpoint import Kept
+from mvnjac.engines.checkpoint import Checkpoint
 from mvnjac.engines.driver import Outcome
 from mvnjac.engines.job import Result
 from mvnjac.jobs import density, pilot, scores
@@ -30,15 +30,15 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Which units of which jobs this process has done."""
     seen = list[tuple[str, int]]()
     small_units(monkeypatch)
-    for job in (density.Gather, scores.Sum, pilot.Look, pilot.Expect):
+    for job in (density.Gather, scores.Sum, pilot.PilotPass, pilot.LikelihoodPass):
         monkeypatch.setattr(job, "run", _noted(job.run, seen))
     return seen
 
 
 def _noted(plain, seen):
-    def noted(self, unit, told):
+    def noted(self, unit, on_rows):
         seen.append((type(self).__name__, unit.number))
-        return plain(self, unit, told)
+        return plain(self, unit, on_rows)
 
     return noted
 
@@ -190,7 +190,7 @@ def test_a_search_that_takes_another_way(tmp_path: Path) -> None:
     """A pass whose question is another is begun anew, whatever is kept of it; one that is not made again is removed."""
     keep, asked = str(tmp_path / "keep"), list[tuple[str, int]]()
 
-    def made(kept: Kept, questions: str) -> None:
+    def made(kept: Checkpoint, questions: str) -> None:
         for question in questions:
 
             def drive(record, known, question=question):
@@ -201,8 +201,8 @@ def test_a_search_that_takes_another_way(tmp_path: Path) -> None:
             kept.run({"at": question}, 1, drive)
         kept.complete()
 
-    made(Kept(keep, {"command": "fit"}, False, False), "abc")
-    made(Kept(keep, {"command": "fit"}, True, False), "ax")
+    made(Checkpoint(keep, {"command": "fit"}, False, False), "abc")
+    made(Checkpoint(keep, {"command": "fit"}, True, False), "ax")
     assert asked == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("x", 0)]
     held, wrong = manifest.verify(keep)
     assert wrong == []
@@ -232,18 +232,18 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
     assert run(*fit, "-o", tmp_path / "whole.safetensors")[0] == 0
     units = 1 + max(number for _, number in done)
     assert len(done) > 4 * units > 8
-    noted, limit = pilot.Expect.run, 2 * units + units // 2
+    noted, limit = pilot.LikelihoodPass.run, 2 * units + units // 2
 
-    def interrupted(self, unit, told):
+    def interrupted(self, unit, on_rows):
         if len(done) >= limit:
             raise KeyboardInterrupt
-        return noted(self, unit, told)
+        return noted(self, unit, on_rows)
 
     every, out = list(done), tmp_path / "out.safetensors"
     done.clear()
     command = [*fit, "-o", out, "--keep", tmp_path / "keep"]
     with monkeypatch.context() as patch:
-        patch.setattr(pilot.Expect, "run", interrupted)
+        patch.setattr(pilot.LikelihoodPass, "run", interrupted)
         code, _, err = run(*command, capsys=capsys)
     assert code == 130
     assert "what is complete stays; --resume goes on from there" in err
