@@ -103,7 +103,7 @@ def test_no_more_is_held_than_was_said(table) -> None:
     assert every.held > 4 * 3000
     observed = (~x.isnan()).double()
     assert whole.count == int(observed.any(-1).sum())
-    assert torch.equal(whole.together, observed.mT @ observed)
+    assert torch.equal(whole.pair_counts, observed.mT @ observed)
 
 
 def test_a_variable_that_begins_late(table, tmp_path: Path, capsys) -> None:

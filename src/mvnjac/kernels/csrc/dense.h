@@ -4,9 +4,9 @@
 // triangle is as accurate as solving with the triangle here, and sums are formed of whitened numbers of the size of 1. Only where
 // that would gain no digits, at a good conditioning, totals are summed first and whitened then: half the arithmetic.
 #pragma once
-#include "gaussian.h"
+#include "prepared_gaussian.h"
 #include "packed.h"
-#include "pairs.h"
+#include "symmetric_kronecker.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {

@@ -1,7 +1,7 @@
 // Rows of a factor model, Σ = W Wᵀ + diag(v), each variable in its own units: u = (x − µ) / √v, B = W / √v. Given the k factors the
 // variables are independent: cells of some rows and some variables stay in the cache, and n×d is never formed.
 #pragma once
-#include "vector.h"
+#include "simd.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
@@ -62,7 +62,7 @@ template <class T> static void project(const FactorModel<T> &of, T *out, index f
 // Of e = u − B ŵ: squares (rows) += ‖e‖² over these variables; and, where wanted, the sums over rows Σ w e, Σ w e² and Σ w e ŵᵀ are
 // added to. minus_estimate: −ŵ (rows, k), in whole cells and `factors_apart` with zeros.
 template <class T>
-static void leave(const FactorModel<T> &of, const T *minus_estimate, const T *weights, T *squares, const FactorSums<T> &sums,
+static void factor_residuals(const FactorModel<T> &of, const T *minus_estimate, const T *weights, T *squares, const FactorSums<T> &sums,
                   index first, index last, index from, index to) {
     constexpr int W = lanes<T>;
     alignas(64) T transposed[LARGEST_RANK * CELL_VARIABLES], by_factor[CELL_VARIABLES * LARGEST_RANK];

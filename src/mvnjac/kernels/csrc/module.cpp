@@ -1,7 +1,7 @@
 // The Python module: integers (addresses and sizes) in, nothing of torch or numpy. The caller has checked shapes, dtypes and layout.
-#include "calls_dense.h"
-#include "calls_factors.h"
-#include "calls_products.h"
+#include "binding_dense.h"
+#include "binding_factors.h"
+#include "binding_products.h"
 
 namespace {
 
@@ -72,7 +72,7 @@ PyMethodDef methods[] = {
     {"sums", BOTH(sums)},
     {"whitens_sums", BOTH(whitens_sums)},
     {"project", BOTH(project)},
-    {"leave", BOTH(leave)},
+    {"factor_residuals", BOTH(factor_residuals)},
     {"matrix", BOTH(matrix)},
     {"gram", BOTH(gram)},
     {"outer_products", BOTH(outer_products)},

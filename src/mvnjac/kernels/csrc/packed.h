@@ -1,6 +1,6 @@
 // Rows of the packed derivative by a matrix: c_ij left_i right_j + offset over the lower triangle, column after column.
 #pragma once
-#include "vector.h"
+#include "simd.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {

@@ -1,6 +1,6 @@
 // Calls for sums of outer products, packed triangles and pairs of unique elements.
 #pragma once
-#include "calls.h"
+#include "binding.h"
 
 namespace {
 

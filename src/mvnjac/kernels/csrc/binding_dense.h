@@ -1,6 +1,6 @@
 // Calls for rows of one dense Gaussian: prepared, then asked for values, totals, the matrix, and second derivatives.
 #pragma once
-#include "calls.h"
+#include "binding.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // One dense Gaussian, d ≤ LARGEST, made ready: its numbers looked at, Σ = L Lᵀ factorised, C = L⁻¹.
 #pragma once
-#include "vector.h"
+#include "simd.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {

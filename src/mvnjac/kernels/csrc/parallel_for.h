@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "arguments.h"
+#include "kernel_table.h"
 
 namespace mvnjac {
 

@@ -109,7 +109,7 @@ template <class T> struct Kernels {
     void (*hessian)(const T *prepared, const T *first, const T *second, T n, index d, T *out, T *workspace);  // 5 ld²
     index (*factors_apart)(index k);
     void (*project)(const FactorModel<T> &, T *out, index first, index last, index from, index to);
-    void (*leave)(const FactorModel<T> &, const T *minus_estimate, const T *weights, T *squares, const FactorSums<T> &, index first,
+    void (*factor_residuals)(const FactorModel<T> &, const T *minus_estimate, const T *weights, T *squares, const FactorSums<T> &, index first,
                   index last, index from, index to);
     // the same as gram of rows A (n, p)
     void (*outer_products)(const T *A, index lda, const T *weights, T *sums, index ld, index p, T *workspace, index first, index last);

@@ -10,8 +10,8 @@
 #include <new>
 #include <string>
 
-#include "arguments.h"
-#include "threads.h"
+#include "kernel_table.h"
+#include "parallel_for.h"
 #if defined(__linux__)
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 // Roots, logarithms and transpositions of whole vectors: numbers of as many matrices as a vector has lanes.
 #pragma once
-#include "vector.h"
+#include "simd.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "arguments.h"
+#include "kernel_table.h"
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif

@@ -1,6 +1,6 @@
 // Calls for rows of a factor model.
 #pragma once
-#include "calls.h"
+#include "binding.h"
 
 namespace {
 
@@ -52,7 +52,7 @@ template <class T> PyObject *project(Arguments in) {
 }
 
 // Of e = u − B ŵ: ‖e‖² is added to squares (n); where wanted Σ w e and Σ w e² (d), Σ w e ŵᵀ (d, k) to what is there.
-template <class T> PyObject *leave(Arguments in) {
+template <class T> PyObject *factor_residuals(Arguments in) {
     const Factors<T> rows(in);
     const T *estimate = in.address<T>(), *weights = in.address<T>();
     T *squares = in.address<T>();
@@ -69,7 +69,7 @@ template <class T> PyObject *leave(Arguments in) {
                 for (index i = 0; i < last - first; i++)
                     for (index l = 0; l < k; l++) minus.memory[i * ld + l] = -estimate[(first + i) * k + l];
                 divide(rows.parts, threads, [&](index part) {
-                    kernels<T>().leave(rows.of, minus.memory, weights, own_squares.memory + part * most, sums, first, last,
+                    kernels<T>().factor_residuals(rows.of, minus.memory, weights, own_squares.memory + part * most, sums, first, last,
                                        rows.from(part), rows.to(part));
                 });
                 for (index part = 0; part < rows.parts; part++)

@@ -3,7 +3,7 @@
 // All of them are factorised, inverted and multiplied in step, in blocks of 4×4 that stay in registers; d is filled up to whole
 // blocks by the identity. Element (i, j) of the matrices of a group is one vector.
 #pragma once
-#include "lanes.h"
+#include "simd_math.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {

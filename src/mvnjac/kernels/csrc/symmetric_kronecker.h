@@ -1,7 +1,7 @@
 // Second derivatives by Σ, entry by entry: c m_ij m_kl ¼ (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik) over pairs of unique
 // elements, m = 1 on the diagonal and 2 off it.
 #pragma once
-#include "vector.h"
+#include "simd.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
