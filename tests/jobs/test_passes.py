@@ -98,7 +98,7 @@ def test_no_more_is_held_than_was_said(table) -> None:
         whole = whole.merge(survey)
     assert whole.full
     assert 1000 < whole.gathering.held <= 3000
-    every = pilot.Some(6)
+    every = pilot.ThinnedAccumulator(6)
     every.add(x)
     assert every.held > 4 * 3000
     observed = (~x.isnan()).double()

@@ -66,7 +66,7 @@ class PilotSample:
     Attributes:
         gathering: the rows that are held, about `most` numbers.
         full: whether there were more.
-        count: rows with any entry; together (d, d): in how many of them two variables are observed; smallest, largest: (d,) values.
+        count: rows with any entry; pair_counts (d, d): in how many of them two variables are observed; smallest, largest: (d,) values.
     """
 
     def __init__(self, d: int, most: int) -> None:
