@@ -69,6 +69,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python tools/check_private_names.py
 
 # The kernels' tests with every access and every undefined operation watched: a build of its own, beside the installed one.
 sanitize: setup

@@ -1,4 +1,4 @@
-"""The contracts of imports (`make lint`) fail where an import goes the wrong way."""
+"""The contracts of imports (`make lint`) fail where an import goes the wrong way, or a private name leaves its package."""
 
 from __future__ import annotations
 
@@ -47,3 +47,22 @@ def test_imports_go_one_way(tmp_path: Path, file: str, statement: str, contract:
     )
     assert (done.returncode != 0) == bool(file), done.stdout + done.stderr
     assert contract in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("", ""),
+        ("def late(rows):\n    return rows._cached", "_cached"),
+        ("from mvnjac.whitening.residuals import _missing", "_missing"),
+    ],
+    ids=["as it is", "an attribute", "an import"],
+)
+def test_private_names_stay_in_their_package(tmp_path: Path, statement: str, name: str) -> None:
+    shutil.copytree(ROOT / "src" / "mvnjac", tmp_path / "mvnjac", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    path = tmp_path / "mvnjac" / "cli" / "printing.py"
+    path.write_text(path.read_text() + "\n" + statement + "\n")
+    tool = ROOT / "tools" / "check_private_names.py"
+    done = subprocess.run([sys.executable, str(tool), str(tmp_path / "mvnjac")], capture_output=True, text=True)
+    assert (done.returncode != 0) == bool(statement), done.stdout
+    assert (f"{name} is private to another package" in done.stdout) == bool(statement)

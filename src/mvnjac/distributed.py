@@ -63,10 +63,10 @@ def total(
     gaussian = Gaussian(_plain(mean), _plain_covariance(covariance), missing=missing)
     kernel, problem = ScoreSums(gaussian, None), None
     try:
-        gaussian._model.validate(rows)
+        gaussian.model.validate(rows)
         sums = kernel.of(kernel.derivatives(rows))
     except MvnjacError as error:
-        problem, sums = error, kernel.of(kernel.derivatives(gaussian.mean.new_zeros(0, gaussian._model.d)))
+        problem, sums = error, kernel.of(kernel.derivatives(gaussian.mean.new_zeros(0, gaussian.model.d)))
     return Total(gaussian, kernel, _reduced(sums, problem, groups))
 
 
@@ -119,7 +119,7 @@ class Total:
     def sum(self) -> dict[str, Tensor]:
         """The total score by the mean and each of the covariance's parameters, in its own shape: `Jacobian.sum()`."""
         gradients = self._kernel.gradients(self._sums)
-        return dict(zip(self._gaussian._model.default_names(), gradients, strict=True))
+        return dict(zip(self._gaussian.model.default_names(), gradients, strict=True))
 
     def fisher_information(self) -> FisherInformation:
         """The expected information of one complete observation; that of all rows is `rows` times it."""
@@ -131,7 +131,7 @@ class Total:
         Raises:
             ArgumentError: of a structure, or of rows with missing entries, the sums say nothing about it.
         """
-        model, main = self._gaussian._model, self._sums.parts[0]
+        model, main = self._gaussian.model, self._sums.parts[0]
         if not isinstance(main, WhitenedMoments):
             raise ArgumentError(
                 "distributed: the Hessian is known for the dense family and complete rows; sum mvnjac.hessian(...).matrix() over "

@@ -43,7 +43,7 @@ class Gaussian:
         precision: str | None = None,
         check: bool = True,
     ) -> None:
-        self._model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
+        self.model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
         self._given = mean, covariance
         self._prepared = prepared(mean, covariance) if missing is None and precision is None else None
 
@@ -53,40 +53,40 @@ class Gaussian:
 
         Their standard errors are NaN, and the others' are conditional on them.
         """
-        return list(self._model.boundary)
+        return list(self.model.boundary)
 
     @boundary.setter
     def boundary(self, columns: Iterable[str]) -> None:
-        self._model.boundary = tuple(columns)
+        self.model.boundary = tuple(columns)
 
     @property
     def mean(self) -> Tensor:
         """µ as given."""
-        return self._model.shaped("mean", self._model.mean)
+        return self.model.shaped("mean", self.model.mean)
 
     @property
     def covariance(self) -> Covariance:
         """The covariance as given; a plain tensor has become `Dense`."""
-        return self._model.covariance
+        return self.model.covariance
 
     @property
     def names(self) -> list[str] | None:
         """The variables' names: "row,column" where they form a matrix that has names for both."""
-        return self._model.names
+        return self.model.names
 
     def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
         """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
         quick = self._rows(x)
         if quick is not None:
-            return Jacobian(lambda: Derivatives(self._model, self._model.rows(x), batch_shape(x, 1)), quick)
-        x = self._model.flat(x)
-        return Jacobian(Derivatives(self._model, self._model.residuals(x), batch_shape(x, 1)))
+            return Jacobian(lambda: Derivatives(self.model, self.model.rows(x), batch_shape(x, 1)), quick)
+        x = self.model.flat(x)
+        return Jacobian(Derivatives(self.model, self.model.residuals(x), batch_shape(x, 1)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
         quick = self._rows(x)
         result = quick.log_prob() if quick is not None else None
-        return evaluate(self._model, x) if result is None else result
+        return evaluate(self.model, x) if result is None else result
 
     def _rows(self, x: Tensor) -> FusedDense | None:
         """The rows for the kernels, where these can do it: prepared once, and anew where the parameters were changed in place."""
@@ -98,11 +98,11 @@ class Gaussian:
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None, reduce: bool = True
     ) -> Hessian:
         """The second derivatives at these rows: `mvnjac.hessian(x, mean, covariance)`."""
-        return hessian_of(self._model, x, wrt, weights, reduce)
+        return hessian_of(self.model, x, wrt, weights, reduce)
 
     def fisher_information(self, *, wrt: Wrt = None, observed: Tensor | None = None) -> FisherInformation:
         """The expected information of one observation: `mvnjac.fisher_information(mean, covariance)`."""
-        return fisher_of(self._model, wrt, observed)
+        return fisher_of(self.model, wrt, observed)
 
     def natural_gradient(
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None
@@ -110,11 +110,11 @@ class Gaussian:
         """(n F)⁻¹ times the total score of these rows: `mvnjac.natural_gradient(x, mean, covariance)`."""
         quick = self._rows(x) if wrt is None and weights is None else None
         step = None if quick is None else quick.natural_gradient()
-        return natural_gradient_of(self._model, x, wrt, weights) if step is None else step
+        return natural_gradient_of(self.model, x, wrt, weights) if step is None else step
 
     def columns(self, name: str | None = None) -> list[str]:
         """The columns of one parameter, or of the mean and all parameters."""
-        model = self._model
+        model = self.model
         names = model.default_names() if name is None else [name]
         return [each + label for each in names for label in model.coordinates(each).labels(model.labels_of(each))]
 
@@ -124,7 +124,7 @@ class Gaussian:
         Raises:
             UnknownNameError: a KeyError that lists the names there are.
         """
-        return self._model.shaped(name, self._model.parameter(name))
+        return self.model.shaped(name, self.model.parameter(name))
 
     def __repr__(self) -> str:
         return f"Gaussian(mean={tuple(self.mean.shape)}, covariance={self.covariance!r})"

@@ -312,7 +312,7 @@ def test_unique_elements_by_chunks() -> None:
 
 def test_reverse_whitening_has_the_same_norm() -> None:
     x, mean, structure = arguments()
-    rows = mvnjac.jacobian(x, mean, structure)._derivatives.rows
+    rows = mvnjac.jacobian(x, mean, structure).evaluation.rows
     assert isinstance(rows.factor, KroneckerFactor)
     assert not is_traced(x)
     torch.testing.assert_close(rows.reverse_whitened.square().sum(-1), rows.whitened.square().sum(-1))

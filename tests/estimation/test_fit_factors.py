@@ -268,7 +268,7 @@ def test_the_score_of_incomplete_rows_is_that_of_the_definition() -> None:
 def test_the_information_of_incomplete_rows_is_that_of_the_patterns() -> None:
     _, found, mean, W, v = incomplete()
     gaussian = mvnjac.Gaussian(mean, mvnjac.LowRank(W, v), missing="marginalise")
-    F = fisher_of(gaussian._model, ["mean", "cov_factor", "cov_diag"], found.observed, found.multiplicity)
+    F = fisher_of(gaussian.model, ["mean", "cov_factor", "cov_diag"], found.observed, found.multiplicity)
     change = {"mean": mean + 1, "cov_factor": W.flip(0), "cov_diag": v.flip(0)}
     image = incomplete_factors.information(found, W, v, change)
     expected = found.total * F.matvec(torch.cat([change["mean"], change["cov_factor"].reshape(-1), change["cov_diag"] * v]))

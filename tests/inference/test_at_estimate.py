@@ -79,7 +79,7 @@ def test_weights_of_the_fit() -> None:
         for scale in (1.0, 1e-6):
             inference.covariance_of_estimates(J, weights=weights * scale)
             inference.influence(J, weights=weights * scale)
-    gap, deviation = (x.mean(0) - J._model.mean).abs(), (J._model.parameter("covariance_matrix").diagonal() / N).sqrt()
+    gap, deviation = (x.mean(0) - J.model.mean).abs(), (J.model.parameter("covariance_matrix").diagonal() / N).sqrt()
     assert float((gap / deviation).max()) > 0.1
     with pytest.warns(NotAtEstimateWarning):
         inference.covariance_of_estimates(J)
@@ -156,7 +156,7 @@ def test_a_unique_variance_at_its_bound_does_not_count() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotAtEstimateWarning)
         inference.covariance_of_estimates(J, "expected")
-        one = mvnjac.BlockDiagonal([J._model.covariance])
+        one = mvnjac.BlockDiagonal([J.model.covariance])
         inference.covariance_of_estimates(mvnjac.jacobian(x, mean, one), "expected")
     theta[3:] *= 20  # no bound, and no maximum
     with pytest.warns(NotAtEstimateWarning, match="cov_diag"):

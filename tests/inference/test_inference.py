@@ -50,7 +50,7 @@ def close(actual, expected, rtol: float = 1e-9) -> None:
 def test_the_definition() -> None:
     x = rows()
     J = fitted(x)
-    scores, H = J.matrix(), mvnjac.hessian(x, J._model.mean, J._model.covariance).matrix()
+    scores, H = J.matrix(), mvnjac.hessian(x, J.model.mean, J.model.covariance).matrix()
     A = torch.linalg.inv(-H)
     close(inference.covariance_of_estimates(J).covariance, A @ scores.mT @ scores @ A)
     close(inference.covariance_of_estimates(J, "observed").covariance, A)
@@ -77,7 +77,7 @@ def test_expected_standard_errors_are_those_of_the_fit(structure: str) -> None:
     estimate = mvnjac.fit(x, structure)
     V = inference.covariance_of_estimates(estimate.gaussian.jacobian(x), "expected")
     errors = estimate.standard_errors()
-    packed = [estimate.gaussian._model.coordinates(name).pack(value) for name, value in errors.items()]
+    packed = [estimate.gaussian.model.coordinates(name).pack(value) for name, value in errors.items()]
     close(V.standard_errors, torch.cat(packed))
 
 
@@ -115,7 +115,7 @@ def test_missing_entries() -> None:
         V = inference.covariance_of_estimates(J, kind)
         assert bool((V.standard_errors > 0).all()), kind
     scores = J.matrix()
-    H = J._model
+    H = J.model
     A = torch.linalg.inv(-mvnjac.hessian(x, H.mean, H.covariance, missing="marginalise").matrix())
     close(inference.covariance_of_estimates(J).covariance, A @ scores.mT @ scores @ A)
     F = mvnjac.fisher_information(H.mean, H.covariance, observed=~x.isnan()).matrix() * len(x)
@@ -169,7 +169,7 @@ def test_many_columns_form_no_square_matrix() -> None:
 def test_float32_and_graphs() -> None:
     x = rows()
     J = fitted(x)
-    mean, sigma = J._model.mean.float().requires_grad_(), J._model.covariance.dense().float()
+    mean, sigma = J.model.mean.float().requires_grad_(), J.model.covariance.dense().float()
     V = inference.covariance_of_estimates(mvnjac.jacobian(x.float(), mean, sigma))
     assert V.covariance.dtype is torch.float64
     assert not V.covariance.requires_grad

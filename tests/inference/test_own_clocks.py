@@ -140,7 +140,7 @@ def test_the_covariance_of_the_process_is_that_of_the_information() -> None:
     x = late_starter(n, 2, n // 2)
     J = jacobian(x)
     process = inference.score_process(J)
-    sigma = J._model.parameter("covariance_matrix").numpy()
+    sigma = J.model.parameter("covariance_matrix").numpy()
     before, after = (information(sigma, seen) for seen in ([0, 1], [0, 1, 2]))
     C = n / 2 * (before + after)
     group = process.clocks.group(list(range(9)))

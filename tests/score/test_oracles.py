@@ -119,7 +119,7 @@ def by_chain_rule(case: lavaan.Saturated, J: mvnjac.Jacobian, columns: list[str]
     for name, owner in dense_parameters().items():
         if name == "covariance_matrix" or name.startswith("natural"):
             continue
-        given = {key: J._model.parameter(key) for key in owner.fields}
+        given = {key: J.model.parameter(key) for key in owner.fields}
         coordinates = owner.fields[name](d)
         packed = coordinates.pack(given[name])
 
@@ -267,8 +267,6 @@ def test_autodiff_twin(d: int, n: int, log_kappa: float, log_scale: float, seed:
     expected = dense_gradient(name, x, mean, sigma)
     J = mvnjac.jacobian(x, mean, sigma)
     kappa = float(torch.linalg.cond(sigma))
-    size = max(
-        float(expected.abs().max()), float(J._derivatives.block(name).offset.abs().max())
-    )  # what cancels within an entry
+    size = max(float(expected.abs().max()), float(J.evaluation.block(name).offset.abs().max()))  # what cancels within an entry
     inverted = name in ("precision_matrix", "natural_matrix")  # by the twin, which loses κ twice there
     assert_close(J[name], expected, kappa**2 if inverted else kappa, what=name, scale=size)

@@ -127,7 +127,7 @@ def test_sums_of_squares(name: str) -> None:
     J = mvnjac.jacobian(x, root[0], root @ root.mT)
     elements = [name, *(["mean[2]", "scale_tril[2,1]"] if name == "covariance_matrix" else [])]
     M = J.matrix(elements)
-    found = sums_of_squares(J._derivatives, J._select(elements, "unique").parts)
+    found = sums_of_squares(J.evaluation, J.selection(elements, "unique").parts)
     assert_close(found, (M * M).sum(0), 40.0, what=name)
 
 
@@ -135,6 +135,6 @@ def test_squares_that_cancel_are_squared_themselves() -> None:
     """Variables of two values: by the variances every score is 0, not what is left of two large sums."""
     x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]).double().repeat(50, 1)
     J = mvnjac.jacobian(x, torch.zeros(2).double(), torch.eye(2).double())
-    (part,) = J._select("covariance_matrix", "unique").parts
-    assert _of_block(J._derivatives.block(part.name), part) is None
-    assert sums_of_squares(J._derivatives, [part]).tolist() == [0.0, 200.0, 0.0]
+    (part,) = J.selection("covariance_matrix", "unique").parts
+    assert _of_block(J.evaluation.block(part.name), part) is None
+    assert sums_of_squares(J.evaluation, [part]).tolist() == [0.0, 200.0, 0.0]

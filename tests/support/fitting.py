@@ -34,7 +34,7 @@ def ratio(estimate: mvnjac.Fit, x: Tensor, weights: Tensor | None = None) -> flo
 
 def at_bound(estimate: mvnjac.Fit) -> Tensor:
     """(p,) which columns stand at a bound."""
-    columns = estimate.gaussian.jacobian(torch.zeros(1, estimate.gaussian._model.d).double()).columns()
+    columns = estimate.gaussian.jacobian(torch.zeros(1, estimate.gaussian.model.d).double()).columns()
     assert set(estimate.boundary) <= set(columns)
     return torch.tensor([column in estimate.boundary for column in columns])
 

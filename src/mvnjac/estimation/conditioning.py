@@ -70,10 +70,10 @@ def warn_if_ill_conditioned(function: str, gaussian: Gaussian, name_of: Callable
     Args:
         function: the name a message begins with; name_of: how variable i is called.
     """
-    d = gaussian._model.d
+    d = gaussian.model.d
     if not isinstance(gaussian.covariance, DenseParametrisation) and d > _FORMED:
         return
-    sigma = gaussian._model.parameter("covariance_matrix").detach().double()
+    sigma = gaussian.model.parameter("covariance_matrix").detach().double()
     correlation = _correlation(sigma)
     if _surely_well_conditioned(correlation):
         return

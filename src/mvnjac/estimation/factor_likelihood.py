@@ -46,7 +46,7 @@ class FactorPoint(Point):
         """The inverse of the information of complete rows, of what is not held, times a gradient: closed form."""
         parts, sample = self._likelihood.split(gradient), self._likelihood.sample
         W, _ = self.structure.parameters.values()
-        _, factor = self.gaussian._model.prepared()
+        _, factor = self.gaussian.model.prepared()
         by_factor, by_log = self._scoring.solve(parts["cov_factor"].reshape(W.shape), parts["cov_diag"])
         change = [self.structure.times(factor, parts["mean"]), by_factor.reshape(-1), by_log]
         return torch.cat(change) / sample.total

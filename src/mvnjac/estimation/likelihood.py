@@ -96,7 +96,7 @@ class Likelihood:
 
     def units(self, gaussian: Gaussian) -> Tensor:
         """(p,) a scale for each unique element."""
-        _, factor = gaussian._model.prepared()
+        _, factor = gaussian.model.prepared()
         ones = {name: torch.ones_like(value) for name, value in gaussian.covariance.parameters.items()}
         units = {"mean": self.sample.variances.sqrt(), **(gaussian.covariance.units(factor) or ones)}
         return torch.cat([kind.pack(units[name]).reshape(-1) for name, kind in self._kinds.items()])
@@ -169,7 +169,7 @@ class Point:
         sample = self._likelihood.sample
         if sample.complete:
             return self._complete
-        return fisher_of(self.gaussian._model, self._likelihood.names, sample.observed, sample.multiplicity)
+        return fisher_of(self.gaussian.model, self._likelihood.names, sample.observed, sample.multiplicity)
 
     @cached_property
     def _complete(self) -> FisherInformation:

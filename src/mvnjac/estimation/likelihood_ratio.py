@@ -13,7 +13,6 @@ from mvnjac.errors import ArgumentError, counted
 from mvnjac.estimation.nesting import contains, more_factors
 from mvnjac.gaussian import Gaussian
 from mvnjac.statistics.fingerprint import Fingerprint
-from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 
 _NAME = "likelihood_ratio_test"
@@ -45,9 +44,8 @@ class Maximum(Protocol):
     def message(self) -> str:
         """The same in words."""
 
-    @property
-    def _sample(self) -> SufficientStatistics:
-        """What it was estimated from."""
+    def fingerprint(self) -> Fingerprint:
+        """Identifies the observations it was estimated from."""
 
     @property
     def covariance(self) -> Covariance:
@@ -150,7 +148,7 @@ def _require_comparable(restricted: Maximum, general: Maximum) -> None:
     names = [fit.names for fit in (restricted, general)]
     if None not in names and names[0] != names[1]:
         raise ArgumentError(f"{_NAME}: the fits are of different variables: {names[0]} and {names[1]}.")
-    one, two = (Fingerprint.of(fit._sample) for fit in (restricted, general))
+    one, two = (fit.fingerprint() for fit in (restricted, general))
     if not one.matches(two):
         sizes = [f"{fit.rows} rows (weights {print_.weight:g}) of {print_.variables} variables"
                  for fit, print_ in ((restricted, one), (general, two))]  # fmt: skip
@@ -161,7 +159,7 @@ def _require_comparable(restricted: Maximum, general: Maximum) -> None:
 
 
 def _nested(restricted: Maximum, general: Maximum) -> bool:
-    one, two = restricted.gaussian._model, general.gaussian._model
+    one, two = restricted.gaussian.model, general.gaussian.model
     own = restricted.covariance.mean
     if two.mean_follows or (one.mean_follows and own is not None and own.ndim > 1):
         return False  # a mean that is a function of parameters contains no free one, and a free one none that varies by rows

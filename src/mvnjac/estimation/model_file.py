@@ -61,7 +61,7 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     """The file is complete or absent."""
     from mvnjac.tables.output import replacing
 
-    covariance, model = gaussian.covariance, gaussian._model
+    covariance, model = gaussian.covariance, gaussian.model
     tensors = {_MEAN: gaussian.mean, **covariance.parameters}
     metadata = {
         "mvnjac": __version__,
@@ -98,7 +98,7 @@ def read(path: Path) -> Gaussian:
             f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "
             f"{metadata.get('mvnjac', '(unknown)')}, this is {__version__}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
         ) from error
-    gaussian._model.check_parameters()
+    gaussian.model.check_parameters()
     return gaussian
 
 

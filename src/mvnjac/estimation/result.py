@@ -80,7 +80,7 @@ class Fit:
         elements of both matrices, because a scale may move from one to the other. Parameters that the estimate has at a boundary
         count like all others: they were free to leave it.
         """
-        model, covariance = self.gaussian._model, self.covariance
+        model, covariance = self.gaussian.model, self.covariance
         return (0 if model.mean_follows else model.d) + covariance.free_parameters(model.d)
 
     @property
@@ -99,6 +99,10 @@ class Fit:
         the fit with fewer parameters being the restricted one."""
         one, two = sorted((self, other), key=lambda fit: fit.n_parameters)
         return likelihood_ratio_test(one, two, nested=nested)
+
+    def fingerprint(self) -> Fingerprint:
+        """A few numbers that identify the observations, up to rounding and the order of the rows."""
+        return Fingerprint.of(self._sample)
 
     def standard_errors(self, wrt: str | Sequence[str] | None = None) -> dict[str, Tensor]:
         """The standard errors of the estimates, in the parameters' own shapes: from the inverse of the expected information; where
@@ -127,7 +131,7 @@ class Fit:
             tensor([[0.8839, 0.0000],
                     [0.0000, 2.4749]], dtype=torch.float64)
         """
-        model = self.gaussian._model
+        model = self.gaussian.model
         information, factor = self._information()
         if wrt is not None:
             return self._errors_of([wrt] if isinstance(wrt, str) else list(wrt), information, factor)
@@ -146,7 +150,7 @@ class Fit:
         if self._sample.complete:
             return self.gaussian.fisher_information(), self._sample.total
         rows = self._sample.origin + self._sample.rows
-        return hessian_of(self.gaussian._model, rows, None, self._sample.weights, True), -1.0
+        return hessian_of(self.gaussian.model, rows, None, self._sample.weights, True), -1.0
 
     def _conditional(self, information: Operator) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """b → A⁻¹ b without the parameters at a bound, and its diagonal, NaN for these."""
@@ -158,7 +162,7 @@ class Fit:
 
     def _errors_of(self, wrt: Sequence[str], information: Operator, factor: float) -> dict[str, Tensor]:
         """By the delta method."""
-        model, result = self.gaussian._model, {}
+        model, result = self.gaussian.model, {}
         solve = self._conditional(information)[0] if self.boundary else information.solve
         for name in wrt:
             part = Part(name, "unique", model.coordinates(name))
@@ -170,7 +174,7 @@ class Fit:
 
     def shaped(self, event: Size) -> Fit:
         """The same estimate, the mean being a matrix."""
-        given = self.gaussian._model
+        given = self.gaussian.model
         names = given.naming.argument
         gaussian = Gaussian(self.mean.reshape(event), self.covariance, names=names, missing=given.missing)
         return dataclasses.replace(self, gaussian=gaussian)
@@ -187,13 +191,13 @@ class Fit:
             "log_likelihood": repr(self.log_likelihood),
             "converged": str(self.converged).lower(),
             "score_ratio": repr(self.score_ratio),
-            model_file.ESTIMATED_FROM: Fingerprint.of(self._sample).to_json(),
+            model_file.ESTIMATED_FROM: self.fingerprint().to_json(),
         }
         model_file.write(Path(path), self.gaussian, about)
 
     def __str__(self) -> str:
         return (
-            f"{self.covariance!r} of {counted(self.gaussian._model.d, 'variable')}, {counted(self.rows, 'row')}: "
+            f"{self.covariance!r} of {counted(self.gaussian.model.d, 'variable')}, {counted(self.rows, 'row')}: "
             f"log-likelihood {self.log_likelihood:.10g}; "
             f"{self.message}"
         )

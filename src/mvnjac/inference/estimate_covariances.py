@@ -212,8 +212,8 @@ def covariance_of_estimates(
     """
     require(_NAME, "kind", kind, KINDS)
     require(_NAME, "bread", bread, ("observed", "expected"))
-    parts = J._select(wrt, "unique").parts if isinstance(J, Jacobian) else []
-    functions = derived(J._model, [part.name for part in parts]) if parts else False
+    parts = J.selection(wrt, "unique").parts if isinstance(J, Jacobian) else []
+    functions = derived(J.model, [part.name for part in parts]) if parts else False
     estimating = EstimatingFunctions(_NAME, J, None if functions else wrt, weights, known)
     warn_unless_at_estimate(estimating)
     if adjust and estimating.rows <= estimating.size:
@@ -259,7 +259,7 @@ def covariance_of_estimates(
 
 def _of_elements(words: str, propagate: Propagate, estimating: EstimatingFunctions, wrt: Wrt, df: float | None) -> Estimates:
     """By the delta method: elements of parametrisations that the structure does not have are functions of its own parameters."""
-    selection, model = estimating.jacobian._select(wrt, "unique"), estimating.model
+    selection, model = estimating.jacobian.selection(wrt, "unique"), estimating.model
     values, gradients = elements(model, estimating.names, selection.parts)
     known = [part.name not in model.covariance.unidentified for part in selection.parts for _ in range(part.size)]
     return Estimates(

@@ -62,7 +62,7 @@ class EstimatingFunctions:
         names: Sequence[str] | None = None,
     ) -> None:
         self.function, self.jacobian = function, _float64(function, J)
-        self.model = self.jacobian._model
+        self.model = self.jacobian.model
         self.names = self._complete(self.jacobian.columns(wrt), known) if names is None else list(names)
         self.columns = self.jacobian.columns(self.names)
         if not self.columns:
@@ -71,7 +71,7 @@ class EstimatingFunctions:
         self.asked, self.places = self.jacobian.columns(wrt), self.places_of(wrt)
         self.values = self.jacobian.values(self.names)
         self.rows, self.size = self.jacobian.batch[0], len(self.columns)
-        self.weights = self.jacobian._weights(weights)
+        self.weights = self.jacobian.checked_weights(weights)
         if self.weights is not None:
             require_counts(function, self.weights)
         at_bound = [name in self.model.boundary for name in self.columns]
@@ -184,7 +184,7 @@ class EstimatingFunctions:
     @property
     def x(self) -> Tensor:
         """(n, d) the observations."""
-        return self.jacobian._derivatives.rows.x
+        return self.jacobian.evaluation.rows.x
 
     # --- columns -------------------------------------------------------------------------------------------------
 
@@ -196,9 +196,9 @@ class EstimatingFunctions:
 
     def places_of(self, wrt: Wrt) -> list[int]:
         """Where the columns of wrt are among all."""
-        first = {part.name: at.start for part, at in self.jacobian._select(self.names, "unique").slices()}
+        first = {part.name: at.start for part, at in self.jacobian.selection(self.names, "unique").slices()}
         places: list[int] = []
-        for part in self.jacobian._select(wrt, "unique").parts:
+        for part in self.jacobian.selection(wrt, "unique").parts:
             if part.name not in first:
                 raise ArgumentError(f"{self.function}: wrt has {part.name!r}, which is said to be known.")
             places += [first[part.name] + i for i in (range(part.size) if part.index is None else part.index)]
@@ -221,13 +221,13 @@ def require(function: str, argument: str, got: str, known: Sequence[str]) -> Non
 def _float64(function: str, J: Jacobian) -> Jacobian:
     if not isinstance(J, Jacobian):
         raise ArgumentError(f"{function}: got a {type(J).__name__}; pass a Jacobian, such as fit(x).gaussian.jacobian(x).")
-    model = J._model
+    model = J.model
     if len(J.batch) != 1 or not J.batch[0] or model.reduced_batch:
         raise ShapeError(f"{function}: J has the leading dimensions {tuple(J.batch)}; it takes n ≥ 1 rows (n,) of one density.")
-    if J.dtype is torch.float64 and not J._derivatives.rows.is_traced:
+    if J.dtype is torch.float64 and not J.evaluation.rows.is_traced:
         return J
     mean = None if model.mean_follows else model.mean.detach().double().reshape(model.event)
     covariance = model.covariance.map(lambda t: t.detach().double())
     gaussian = Gaussian(mean, covariance, names=model.naming.argument, missing=model.missing)
     gaussian.boundary = model.boundary
-    return gaussian.jacobian(J._derivatives.rows.x.detach().double().reshape(-1, *model.event))
+    return gaussian.jacobian(J.evaluation.rows.x.detach().double().reshape(-1, *model.event))

@@ -166,17 +166,19 @@ def _bound(estimating: EstimatingFunctions, bounded: bool, df: int) -> float:
 def _unrestricted(J: Jacobian, names: Sequence[str], wrt: Wrt) -> list[str]:
     if wrt is not None:
         whole = [wrt] if isinstance(wrt, str) else list(wrt)
-        elements = [part.labels[0] for part in J._select(whole, "unique").parts if part.index is not None]
+        elements = [part.labels[0] for part in J.selection(whole, "unique").parts if part.index is not None]
         if elements:
             raise ArgumentError(
                 f"{_NAME}: wrt has {elements[0]!r}; it names whole parameters here, those of the unrestricted model."
             )
         return whole
     own = ["mean", "covariance_matrix"]
-    parameters = [part.name for part in J._select(dict.fromkeys(names), "unique").parts if part.name != "mean"] if names else []
+    parameters = (
+        [part.name for part in J.selection(dict.fromkeys(names), "unique").parts if part.name != "mean"] if names else []
+    )
     for name in parameters:
         if name not in dense_parameters():
-            return J._model.default_names()
+            return J.model.default_names()
         own = ["mean", *dense_parameters()[name].fields]
     return own
 

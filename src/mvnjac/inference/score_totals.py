@@ -46,7 +46,7 @@ class ScoreSums:
         gram: bool = False,
         errors: Sequence[str] = (),
     ) -> None:
-        self._gaussian, self._model = gaussian, gaussian._model
+        self._gaussian, self._model = gaussian, gaussian.model
         self._wrt, self._squares, self._gram = wrt, squares, gram
         self._model.check_parameters()
         self._empty = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))
@@ -70,7 +70,7 @@ class ScoreSums:
 
     @cached_property
     def _selection(self) -> Selection:
-        return self._empty._select(self._wrt, "unique")
+        return self._empty.selection(self._wrt, "unique")
 
     @cached_property
     def _whitened(self) -> bool:

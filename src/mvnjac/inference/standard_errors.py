@@ -52,7 +52,7 @@ class StandardErrors:
     """
 
     def __init__(self, gaussian: Gaussian, columns: Sequence[str], kinds: Sequence[str]) -> None:
-        self._model, self._columns, self.kinds = gaussian._model, list(columns), tuple(kinds)
+        self._model, self._columns, self.kinds = gaussian.model, list(columns), tuple(kinds)
         dense = isinstance(self._model.covariance, DenseParametrisation)
         kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
         complete, functions = complete_parametrisations(self._model, self._columns), self._functions(gaussian)
@@ -66,7 +66,7 @@ class StandardErrors:
         others = [name for name in self._columns if not name.startswith(("mean[", *own)) and name not in own]
         if isinstance(self._model.covariance, DenseParametrisation) or not 0 < len(others) <= MOST_INVERTED:
             return None
-        selection = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))._select(others, "unique")
+        selection = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d)).selection(others, "unique")
         gradients = elements(self._model, self._model.default_names(), selection.parts)[1]
         return Functions(others, gradients.to(self._model.working))
 

@@ -61,7 +61,7 @@ class Operator:
         inverse_diagonal: Callable[[], Tensor] | None = None,
         scale: Callable[[], Tensor] | None = None,
     ) -> None:
-        self._name, self._model, self._selection = name, model, selection
+        self._name, self._model, self.selection = name, model, selection
         self._product, self._inverse_product = product, inverse_product
         self._direct, self._direct_diagonal = matrix, inverse_diagonal
         self._curvature, self._scale = curvature, scale
@@ -79,17 +79,17 @@ class Operator:
     def closed(self) -> bool:
         """Whether `solve` is closed form: of the whole of it, where it is known without a matrix or an iteration."""
         return (
-            self._closed_solution(torch.zeros(self._selection.size, dtype=self._model.working, device=self.device)) is not None
+            self._closed_solution(torch.zeros(self.selection.size, dtype=self._model.working, device=self.device)) is not None
         )
 
     @property
     def parts(self) -> list[Part]:
         """The parameters, or elements of them, that the columns are."""
-        return self._selection.parts
+        return self.selection.parts
 
     def columns(self) -> list[str]:
         """The p names of rows and columns: those of `Jacobian.columns`."""
-        return self._selection.columns()
+        return self.selection.columns()
 
     @guarded("{0._name}.matvec", _LESS)
     def matvec(self, v: Float[Tensor, "*any p"]) -> Float[Tensor, "*out p"]:
@@ -129,7 +129,7 @@ class Operator:
     @guarded("{0._name}.inverse_diagonal", _LESS)
     def inverse_diagonal(self) -> Float[Tensor, "*batch p"]:
         """The diagonal of the inverse: variances, of the information."""
-        p = self._selection.size
+        p = self.selection.size
         with self._model.arithmetic():
             if not p:
                 return torch.zeros(self.shape[:-1], dtype=self.dtype, device=self.device)
@@ -150,13 +150,13 @@ class Operator:
         """A `scipy.sparse.linalg.LinearOperator` view, for one without leading dimensions (needs scipy)."""
         if self.batch:
             raise ShapeError(f"{self._name}.linear_operator: there are {tuple(self.batch)} of them; take one.")
-        return linear_operator((self._selection.size, self._selection.size), self.matvec, self.matvec, self.dtype, self.device)
+        return linear_operator((self.selection.size, self.selection.size), self.matvec, self.matvec, self.dtype, self.device)
 
     # --- between coordinates and parameters ----------------------------------------------------------------------
 
     def _apply(self, product: Map, v: Tensor) -> Tensor:
         changes: dict[str, Tensor] = {}
-        for part, at in self._selection.slices():  # elements of one parameter may be asked for here and there
+        for part, at in self.selection.slices():  # elements of one parameter may be asked for here and there
             change = self._change(part, v[..., at])
             changes[part.name] = changes[part.name] + change if part.name in changes else change
         return self._join(product(changes))
@@ -169,7 +169,7 @@ class Operator:
 
     def _join(self, gradients: Values) -> Tensor:
         packed = []
-        for part in self._selection.parts:
+        for part in self.selection.parts:
             partial = part.coordinates.pack_gradient(gradients[part.name])
             packed.append(partial if part.index is None else partial[..., part.index_tensor(partial.device)])
         batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in packed))
@@ -178,25 +178,25 @@ class Operator:
     def _closed_solution(self, b: Tensor) -> Tensor | None:
         """The solution where all of it is closed form."""
         solved = self._closed_parts(b)
-        return None if len(solved) < len(self._selection.parts) else self._side_by_side(solved)
+        return None if len(solved) < len(self.selection.parts) else self._side_by_side(solved)
 
     def _closed_parts(self, b: Tensor) -> list[tuple[Part, Tensor]]:
         """Those whole parameters whose part of the solution is closed form."""
         if not self._whole or not self._curvature.solves:
             return []
-        slices = self._selection.slices()
+        slices = self.selection.slices()
         changes = self._inverse_product({part.name: part.coordinates.unpack_gradient(b[..., at]) for part, at in slices})
         return [(part, part.coordinates.pack(changes[part.name])) for part, _ in slices if part.name in changes]
 
     def _side_by_side(self, columns: list[tuple[Part, Tensor]]) -> Tensor:
         """The columns of each part, (..., p) in the selection's order."""
-        ordered = [next(t for part, t in columns if part is wanted) for wanted in self._selection.parts]
+        ordered = [next(t for part, t in columns if part is wanted) for wanted in self.selection.parts]
         batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in ordered))
         return torch.cat([t.expand((*batch, t.shape[-1])) for t in ordered], -1)
 
     def _require(self, method: str, times: int | float, chunks: bool, remedy: str) -> None:
         """Refuse what holds so many p×p matrices at once, and the work space of a chunk of products, if that cannot fit."""
-        working, p = self._model.working, self._selection.size
+        working, p = self._model.working, self.selection.size
         each = working.itemsize * max(self._curvature.work, 1) * max(self.batch.numel(), 1)
         chunk = _IN_CHUNK * max(min(_CHUNK_BYTES, p * each), each) if chunks else 0
         memory.require_work(f"{self._name}.{method}", self.shape, working, self.device, times, chunk, remedy)
@@ -205,7 +205,7 @@ class Operator:
 
     def _units(self) -> Any:
         """(first, (m, *1…, p)) the unit vectors, in chunks."""
-        p = self._selection.size
+        p = self.selection.size
         step = max(1, _CHUNK_BYTES // (8 * max(self._curvature.work, 1) * max(self.batch.numel(), 1)))
         eye = torch.eye(p, dtype=self._model.working, device=self.device)
         for first in range(0, p, step):
@@ -237,25 +237,25 @@ class Operator:
         solved = self._closed_parts(b)
         if not solved:
             return self._numerical(b)
-        rest = [(part, at) for part, at in self._selection.slices() if all(part is not other for other, _ in solved)]
+        rest = [(part, at) for part, at in self.selection.slices() if all(part is not other for other, _ in solved)]
         if rest:
             others = self._only([part for part, _ in rest])
             solution = others._numerical(torch.cat([b[..., at] for _, at in rest], -1))
-            solved += [(part, solution[..., at]) for part, at in others._selection.slices()]
+            solved += [(part, solution[..., at]) for part, at in others.selection.slices()]
         return self._side_by_side(solved)
 
     def _only(self, parts: list[Part]) -> Operator:
         """The rows and columns of some parts."""
         other = copy.copy(self)
-        other._selection, other._direct, other._direct_diagonal = self._selection.only(parts), None, None
+        other.selection, other._direct, other._direct_diagonal = self.selection.only(parts), None, None
         other._factor = None
-        other.shape = Size((*self.batch, other._selection.size, other._selection.size))
+        other.shape = Size((*self.batch, other.selection.size, other.selection.size))
         return other
 
     def _numerical(self, b: Tensor) -> Tensor:
         """By the matrix, or, where it is too large and never indefinite, by iteration."""
         units = self._curvature.units()
-        if units is not None and self._iterates and self._selection.size > _DENSE_SIZE and b.ndim == 1:
+        if units is not None and self._iterates and self.selection.size > _DENSE_SIZE and b.ndim == 1:
             return self._iterated(units, b)
         self._require("solve", _SOLVED, True, "there is no closed form here: select by wrt=.")
         if self._factor is None:
@@ -266,18 +266,18 @@ class Operator:
         return self._factor.solve(b)
 
     def _iterated(self, units: Values, b: Tensor) -> Tensor:
-        packed = [part.coordinates.pack(units[part.name]) for part in self._selection.parts]
-        chosen = zip(self._selection.parts, packed, strict=True)
+        packed = [part.coordinates.pack(units[part.name]) for part in self.selection.parts]
+        chosen = zip(self.selection.parts, packed, strict=True)
         scale = torch.cat([t if part.index is None else t[..., part.index_tensor(t.device)] for part, t in chosen], -1)
         solution = scale * conjugate_gradients(self._name, lambda v: scale * self._apply(self._product, scale * v), scale * b)
         if not self.redundant:
             return solution
-        slices = self._selection.slices()
+        slices = self.selection.slices()
         change = self._curvature.minimum_norm({part.name: part.coordinates.unpack(solution[at]) for part, at in slices})
         return torch.cat([part.coordinates.pack(change[part.name]) for part, _ in slices], -1)
 
     def _check(self, method: str, v: object) -> None:
-        p = self._selection.size
+        p = self.selection.size
         if not isinstance(v, Tensor) or v.ndim == 0 or v.shape[-1] != p:
             got = f"has shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"is a {type(v).__name__}"
             raise ShapeError(
@@ -285,7 +285,7 @@ class Operator:
             )
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{part.name} {part.size}" for part in self._selection.parts)
+        parts = ", ".join(f"{part.name} {part.size}" for part in self.selection.parts)
         return f"{type(self).__name__}(shape={tuple(self.shape)}, columns: {parts}; dtype={self.dtype}, device={self.device})"
 
 
@@ -309,7 +309,7 @@ class FisherInformation(Operator):
         self._require("inverse", _BY_PRODUCTS, True, "use solve or inverse_diagonal.")
         with self._model.arithmetic():
             rows = []
-            if not self._selection.size:
+            if not self.selection.size:
                 return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
             for _, unit in self._units():
                 solution = self._closed_solution(unit)
@@ -323,4 +323,4 @@ class FisherInformation(Operator):
             return (0.5 * (full + full.mT)).to(self.dtype)
 
     def _selection_names(self) -> list[str]:
-        return [part.name for part in self._selection.parts]
+        return [part.name for part in self.selection.parts]

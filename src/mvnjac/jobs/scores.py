@@ -45,7 +45,7 @@ class Density:
     def of(cls, gaussian: Gaussian, device: str = "cpu") -> Density:
         """That of a Gaussian."""
         names = None if gaussian.names is None else tuple(gaussian.names)
-        return cls(gaussian.mean, gaussian.covariance, names, gaussian._model.missing, device, tuple(gaussian.boundary))
+        return cls(gaussian.mean, gaussian.covariance, names, gaussian.model.missing, device, tuple(gaussian.boundary))
 
     def gaussian(self) -> Gaussian:
         """It, factorised."""
@@ -143,7 +143,7 @@ class Part(Sum):
 def schema_of(data: Data, source: Source, density: Density, wrt: Sequence[str] | None, layout: str) -> pa.Schema:
     """The index, then the columns of `J.matrix(wrt, layout)`."""
     empty = density.gaussian().jacobian(density.mean.new_zeros(0, density.mean.numel(), device=density.device))
-    count = empty._select(wrt, layout).size
+    count = empty.selection(wrt, layout).size
     memory.require_bytes(
         f"jacobian: {count:,} columns of scores", _COLUMN * count, torch.device("cpu"), "choose fewer variables by --columns, or fewer "
         "columns by --wrt; --sum-only needs one number for each."

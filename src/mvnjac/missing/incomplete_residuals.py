@@ -72,7 +72,7 @@ class IncompleteResiduals(Residuals):
 
     @property
     def x(self) -> Tensor:
-        return torch.where(self.observed, self._x, torch.nan)
+        return torch.where(self.observed, self.given_x, torch.nan)
 
     @property
     def mask(self) -> Tensor:
@@ -84,12 +84,12 @@ class IncompleteResiduals(Residuals):
     def groups(self) -> list[Residuals]:
         """The rows of each independent group of variables, with or without missing entries."""
         if self._groups is None:
-            with self._graph():
+            with self.grad_mode():
                 self._groups = [self._group(*group) for group in self.covariance.groups(self.factor)]
         return self._groups
 
     def _group(self, at: slice, covariance: Covariance, factor: Factor) -> Residuals:
-        x = self._x[..., at].expand((*self.batch, at.stop - at.start))
+        x = self.given_x[..., at].expand((*self.batch, at.stop - at.start))
         observed = self.observed[..., at].expand(x.shape)
         if is_concrete(observed) and bool(to_numpy(observed).all()):
             return Residuals(x, self.mean[..., at], factor)
@@ -108,7 +108,7 @@ class IncompleteResiduals(Residuals):
     def visible(self) -> Tensor:
         """(N, d) r where an entry is observed, else 0: folded."""
         mean = self.mean
-        return self.layout.fold(torch.where(self.observed, self._x.to(mean.dtype) - mean, 0))
+        return self.layout.fold(torch.where(self.observed, self.given_x.to(mean.dtype) - mean, 0))
 
     # --- by a structure a pattern ----------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class IncompleteResiduals(Residuals):
     def marginals(self) -> Marginals:
         """Of a structure that keeps its form: one a pattern."""
         if self._marginals is None:
-            with self._graph():
+            with self.grad_mode():
                 self._marginals = Marginals(self.covariance, self.visible, self.mask, self.layout)
         return self._marginals
 
@@ -140,7 +140,7 @@ class IncompleteResiduals(Residuals):
         if self._chains is None:
             bundles, self._at = bundled(self.mask) if self.grouped else alone(self.mask)
             self._require("chains of patterns", sum(len(bundle.mask) for bundle in bundles), 3)
-            with self._graph():
+            with self.grad_mode():
                 covariance_matrix, visible = self.covariance_matrix, self.visible
                 self._chains = [MonotoneGroup(bundle, covariance_matrix, visible) for bundle in bundles]
         return self._chains
@@ -150,7 +150,7 @@ class IncompleteResiduals(Residuals):
         """Each bundle's chains with their T (G?, C, d, d)."""
         if self._rotations is None:
             self._require("chains of patterns", sum(len(chains.mask) for chains in self.chains), 2)
-            with self._graph():
+            with self.grad_mode():
                 scale_tril = self.scale_tril
                 self._rotations = [(chains, chains.rotation(scale_tril)) for chains in self.chains]
         return self._rotations
@@ -181,7 +181,7 @@ class IncompleteResiduals(Residuals):
     @property
     def scaled(self) -> Tensor:
         if "scaled" not in self._cache:
-            with self._graph():
+            with self.grad_mode():
                 self._cache["scaled"] = self._scaled().expand((*self.batch, self.d))
         return self._cache["scaled"]
 
@@ -194,16 +194,16 @@ class IncompleteResiduals(Residuals):
     def residual(self) -> Tensor:
         """r̂ = Σ a: what is observed, and the conditional expectation of what is not, less the mean."""
         if "residual" not in self._cache:
-            with self._graph():
+            with self.grad_mode():
                 layout = RowLayout(self.batch, self.factor.batch)
                 imputed = layout.unfold(layout.fold(self.scaled) @ layout.fold_params(self.factor.dense().covariance_matrix, 2))
-                self._cache["residual"] = torch.where(self.observed, self._x.to(self.mean.dtype) - self.mean, imputed)
+                self._cache["residual"] = torch.where(self.observed, self.given_x.to(self.mean.dtype) - self.mean, imputed)
         return self._cache["residual"]
 
     @property
     def log_prob(self) -> Tensor:
         """(*batch) of the marginals: 0 where nothing is observed."""
-        with self._graph():
+        with self.grad_mode():
             if self.groups:
                 return torch.stack([rows.log_prob for rows in self.groups]).sum(0)
             if self.keeps_form:
@@ -212,19 +212,19 @@ class IncompleteResiduals(Residuals):
 
     def separate(self) -> IncompleteResiduals:
         """The same rows, each by itself."""
-        with self._graph():
-            return IncompleteResiduals(self._x, self.mean, self.covariance, self.factor, self.observed, grouped=False)
+        with self.grad_mode():
+            return IncompleteResiduals(self.given_x, self.mean, self.covariance, self.factor, self.observed, grouped=False)
 
     def expand(self, batch: Size) -> Residuals:
         if batch == self.batch:
             return self
-        x = self._x.expand((*batch, self.d))
+        x = self.given_x.expand((*batch, self.d))
         return IncompleteResiduals(x, self.mean, self.covariance, self.factor, self.observed.expand(x.shape))
 
     def narrow(self, dim: int, index: slice | Tensor, workspace: Workspace | None = None) -> Residuals:
-        with self._graph():
+        with self.grad_mode():
             part = IncompleteResiduals(
-                narrow(self._x, self.batch, 1, dim, index),
+                narrow(self.given_x, self.batch, 1, dim, index),
                 narrow(self.mean, self.batch, 1, dim, index),
                 self.covariance.narrow(self.batch, dim, index)
                 if dim >= len(self.batch) - len(self.factor.batch)

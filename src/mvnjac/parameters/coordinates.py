@@ -86,7 +86,7 @@ class Coordinates:
     def labels(self, names: Sequence[str] | None) -> list[str]:
         """One label a unique element, in order: "[AAPL]", "[MSFT,AAPL]" (row, column); "" for a scalar."""
         axes = [self._axis_labels(axis, names) for axis in range(len(self.shape))]
-        return [_bracket([axis[i] for axis, i in zip(axes, index, strict=True)]) for index in self._indices()]
+        return [_bracket([axis[i] for axis, i in zip(axes, index, strict=True)]) for index in self.indices()]
 
     def locate(self, label: str, names: Sequence[str] | None) -> int | None:
         """The position, among the unique elements, of the element with this label; None if there is none."""
@@ -105,7 +105,7 @@ class Coordinates:
             return list(names)
         return [str(i) for i in range(self.shape[axis])]
 
-    def _indices(self) -> list[tuple[int, ...]]:
+    def indices(self) -> list[tuple[int, ...]]:
         return [tuple(index) for index in _unravel(range(self.size), self.shape)]
 
     def _rank(self, index: tuple[int, ...]) -> int | None:
@@ -163,7 +163,7 @@ class Triangle(Coordinates):
         lower = lower.index_copy(-1, self.positions(vector.device), vector).unflatten(-1, (self.d, self.d))
         return lower + lower.tril(-1).mT if self.mirrored else lower
 
-    def _indices(self) -> list[tuple[int, ...]]:
+    def indices(self) -> list[tuple[int, ...]]:
         first = 0 if self.diagonal else 1
         return [(row, column) for column in range(self.d) for row in range(column + first, self.d)]
 

@@ -120,10 +120,10 @@ class Jacobian:
 
     def __reduce__(self) -> tuple[Any, ...]:
         quick = self._quick
-        return type(self), (self._derivatives, None if quick is None or quick.changed() else quick)
+        return type(self), (self.evaluation, None if quick is None or quick.changed() else quick)
 
     @property
-    def _derivatives(self) -> Derivatives:
+    def evaluation(self) -> Derivatives:
         """Made when first needed, where kernels have looked at the numbers already."""
         if not isinstance(self._made, Derivatives):
             changed = self._quick.changed() if self._quick is not None else None
@@ -138,23 +138,23 @@ class Jacobian:
         return None if intercepted() else self._quick
 
     @property
-    def _model(self) -> Model:
-        return self._derivatives.model
+    def model(self) -> Model:
+        return self.evaluation.model
 
     @property
     def batch(self) -> Size:
         """The leading dimensions, (n,) in the everyday case."""
-        return self._derivatives.rows.batch if self._quick is None else self._quick.x.shape[:1]
+        return self.evaluation.rows.batch if self._quick is None else self._quick.x.shape[:1]
 
     @property
     def dtype(self) -> torch.dtype:
         """Of every result."""
-        return self._model.dtype if self._quick is None else self._quick.x.dtype
+        return self.model.dtype if self._quick is None else self._quick.x.dtype
 
     @property
     def device(self) -> torch.device:
         """Of every result."""
-        return self._model.mean.device if self._quick is None else self._quick.x.device
+        return self.model.mean.device if self._quick is None else self._quick.x.device
 
     # --- blocks --------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Jacobian:
         """The log-density of each row."""
         at_once = self._at_once
         quick = at_once.log_prob() if at_once is not None else None
-        return quick if quick is not None else self._model.log_prob(self._derivatives.rows)
+        return quick if quick is not None else self.model.log_prob(self.evaluation.rows)
 
     @overload
     def __getitem__(self, key: str) -> Tensor: ...
@@ -172,15 +172,15 @@ class Jacobian:
 
     def __getitem__(self, key: str | slice | Tensor | Sequence[int]) -> Tensor | Jacobian:
         if not isinstance(key, str):
-            return Jacobian(self._derivatives.narrow(0, row_arguments.row_index(key, self.batch, self.device)))
+            return Jacobian(self.evaluation.narrow(0, row_arguments.row_index(key, self.batch, self.device)))
         return self._block(key)
 
     @guarded("J[{1!r}]", "take J.unique(name), J.sum(), or rows: J[a:b].")
     def _block(self, key: str) -> Tensor:
-        shape = (*self.batch, *self._model.coordinates(key).shape)
+        shape = (*self.batch, *self.model.coordinates(key).shape)
         memory.require(f"J[{key!r}]", shape, self.dtype, self.device, "take J.unique(name), J.sum(), or rows: J[a:b].")
-        with self._model.arithmetic():
-            return self._model.shaped(key, self._derivatives.block(key).full().to(self.dtype))
+        with self.model.arithmetic():
+            return self.model.shaped(key, self.evaluation.block(key).full().to(self.dtype))
 
     def unique(self, name: str) -> Float[Tensor, "*batch k"]:
         """The partial derivatives by the unique elements of one parameter.
@@ -229,17 +229,17 @@ class Jacobian:
 
     @guarded("matrix", _FEWER)
     def _by_columns(self, wrt: Wrt, layout: str, out: Tensor | None) -> Tensor:
-        selection = self._select(wrt, layout)
+        selection = self.selection(wrt, layout)
         shape = (*self.batch, selection.size)
         if out is not None:
-            row_arguments.check_out(out, shape, self.dtype, self.device, self._derivatives.rows.is_traced)
-        elif not self._derivatives.rows.is_traced:
+            row_arguments.check_out(out, shape, self.dtype, self.device, self.evaluation.rows.is_traced)
+        elif not self.evaluation.rows.is_traced:
             out = self._fresh(shape)
-        with self._model.arithmetic():
+        with self.model.arithmetic():
             if out is None:
-                return torch.cat([self._derivatives.columns(part) for part in selection.parts], -1).to(self.dtype)
+                return torch.cat([self.evaluation.columns(part) for part in selection.parts], -1).to(self.dtype)
             for part, at in selection.slices():
-                self._derivatives.columns(part, out[..., at])
+                self.evaluation.columns(part, out[..., at])
         return out
 
     def _packed(self, quick: FusedDense, out: Tensor | None) -> Tensor:
@@ -251,8 +251,8 @@ class Jacobian:
         else:
             row_arguments.check_out(out, shape, self.dtype, self.device, False)
         if not quick.matrix(out):
-            for part, at in self._select(None, "unique").slices():
-                self._derivatives.columns(part, out[..., at])
+            for part, at in self.selection(None, "unique").slices():
+                self.evaluation.columns(part, out[..., at])
         return out
 
     def _fresh(self, shape: tuple[int, ...]) -> Tensor:
@@ -261,17 +261,17 @@ class Jacobian:
 
     def columns(self, wrt: Wrt = None, layout: str = "unique") -> list[str]:
         """The p names of the columns of `matrix(wrt, layout)`: "mean[AAPL]", "covariance_matrix[MSFT,AAPL]" (row, column)."""
-        return self._select(wrt, layout).columns()
+        return self.selection(wrt, layout).columns()
 
     def values(self, wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """The values of the p parameters that the columns are derivatives by, in the same order; nothing is doubled."""
         packed = []
-        for part in self._select(wrt, "unique").parts:
+        for part in self.selection(wrt, "unique").parts:
             if part.name == "x":
                 raise ArgumentError("values: x is no parameter; leave it out of wrt.")
-            value = part.coordinates.pack(self._model.parameter(part.name))
+            value = part.coordinates.pack(self.model.parameter(part.name))
             packed.append(value if part.index is None else value[..., part.index_tensor(self.device)])
-        return torch.cat([value.expand((*self._model.reduced_batch, value.shape[-1])) for value in packed], -1)
+        return torch.cat([value.expand((*self.model.reduced_batch, value.shape[-1])) for value in packed], -1)
 
     # --- reductions: none of them ever stores n×p ----------------------------------------------------------------
 
@@ -295,13 +295,13 @@ class Jacobian:
 
     @guarded("sum", "go through the rows by J[a:b].")
     def _sum(self, weights: Tensor | None, wrt: Wrt) -> dict[str, Tensor]:
-        parts = self._select(wrt, "unique").parts
-        owns = [self._derivatives.own_batch(part.name) for part in parts]
-        sums = self._derivatives.totals([part.name for part in parts], self._weights(weights), owns)
+        parts = self.selection(wrt, "unique").parts
+        owns = [self.evaluation.own_batch(part.name) for part in parts]
+        sums = self.evaluation.totals([part.name for part in parts], self.checked_weights(weights), owns)
         totals: dict[str, Tensor] = {}
         for part, total in zip(parts, sums, strict=True):
             if part.index is None:
-                totals[part.name] = self._model.shaped(part.name, total.to(self.dtype))
+                totals[part.name] = self.model.shaped(part.name, total.to(self.dtype))
             else:
                 elements = part.coordinates.pack_gradient(total)[..., part.index_tensor(self.device)].to(self.dtype)
                 totals.update(zip(part.labels, elements.unbind(-1), strict=True))
@@ -310,8 +310,8 @@ class Jacobian:
     @guarded("rmatvec", "go through the rows by J[a:b].")
     def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
-        parts, own = self._select(wrt, "unique").parts, self._model.reduced_batch
-        sums = self._derivatives.totals([part.name for part in parts], self._weights(w, "w"), [own] * len(parts))
+        parts, own = self.selection(wrt, "unique").parts, self.model.reduced_batch
+        sums = self.evaluation.totals([part.name for part in parts], self.checked_weights(w, "w"), [own] * len(parts))
         packed = [part.coordinates.pack_gradient(total) for part, total in zip(parts, sums, strict=True)]
         chosen = [
             t if part.index is None else t[..., part.index_tensor(self.device)] for part, t in zip(parts, packed, strict=True)
@@ -321,19 +321,19 @@ class Jacobian:
     @guarded("matvec", "go through the rows by J[a:b].")
     def matvec(self, v: Float[Tensor, "*any p"], wrt: Wrt = None) -> Float[Tensor, "*batch"]:
         """J v: each row's directional derivative along v (p,), in the unique elements of `matrix(wrt)`, without it."""
-        selection = self._select(wrt, "unique")
-        direction = row_arguments.direction(v, selection.size).to(self._model.working)
-        with self._model.arithmetic():
-            products = [self._derivatives.directional(part, direction[..., at]) for part, at in selection.slices()]
+        selection = self.selection(wrt, "unique")
+        direction = row_arguments.direction(v, selection.size).to(self.model.working)
+        with self.model.arithmetic():
+            products = [self.evaluation.directional(part, direction[..., at]) for part, at in selection.slices()]
             return torch.stack(torch.broadcast_tensors(*products)).sum(0).to(self.dtype)
 
     def linear_operator(self, wrt: Wrt = None) -> Any:
         """The n×p matrix as a `scipy.sparse.linalg.LinearOperator`, without it (needs scipy)."""
-        if len(self.batch) != 1 or self._model.reduced_batch:
+        if len(self.batch) != 1 or self.model.reduced_batch:
             raise ShapeError(
                 f"linear_operator: J has the leading dimensions {tuple(self.batch)}; it takes rows (n,) of one density."
             )
-        shape = (self.batch[0], self._select(wrt, "unique").size)
+        shape = (self.batch[0], self.selection(wrt, "unique").size)
         return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
 
     def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*own p p"]:
@@ -351,17 +351,17 @@ class Jacobian:
         """
         at_once = self._at_once
         if isinstance(at_once, FusedDense) and wrt is None and (weights is None or not watched()):
-            quick = at_once.gram(None if weights is None else self._weights(weights))
+            quick = at_once.gram(None if weights is None else self.checked_weights(weights))
             if quick is not None:
                 return quick
         return self._gram(weights, wrt)
 
     @guarded("gram", "select columns by wrt=.")
     def _gram(self, weights: Tensor | None, wrt: Wrt) -> Tensor:
-        selection, own = self._select(wrt, "unique"), self._model.reduced_batch
+        selection, own = self.selection(wrt, "unique"), self.model.reduced_batch
         shape = (*own, selection.size, selection.size)
-        memory.require("gram", shape, self._model.working, self.device, "select columns by wrt=.")
-        return self._derivatives.gram(selection.parts, self._weights(weights)).to(self.dtype)
+        memory.require("gram", shape, self.model.working, self.device, "select columns by wrt=.")
+        return self.evaluation.gram(selection.parts, self.checked_weights(weights)).to(self.dtype)
 
     def explain(self) -> str:
         """How the results will be formed, and why: which kernel or which algorithm, by the sizes at hand.
@@ -371,17 +371,17 @@ class Jacobian:
             >>> print(mvnjac.jacobian(torch.ones(3, 2), torch.zeros(2), torch.eye(2)).explain().splitlines()[0])
             rows (3,) of 2 variables, Dense, cpu, float32
         """
-        return explained(self._quick, self._derivatives)
+        return explained(self._quick, self.evaluation)
 
     # --- arguments -----------------------------------------------------------------------------------------------
 
-    def _select(self, wrt: Wrt, layout: str) -> Selection:
-        default, known = self._model.default_names(), ["x", *self._model.parameter_names()]
-        return Selection(wrt, layout, default, known, self._model.coordinates, self._model.labels_of)
+    def selection(self, wrt: Wrt, layout: str) -> Selection:
+        default, known = self.model.default_names(), ["x", *self.model.parameter_names()]
+        return Selection(wrt, layout, default, known, self.model.coordinates, self.model.labels_of)
 
-    def _weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
-        return row_arguments.row_weights(weights, name, self.batch, self._model.reduced_batch, self._model.working)
+    def checked_weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
+        return row_arguments.row_weights(weights, name, self.batch, self.model.reduced_batch, self.model.working)
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{part.name} {part.size}" for part in self._select(None, "unique").parts)
+        parts = ", ".join(f"{part.name} {part.size}" for part in self.selection(None, "unique").parts)
         return f"Jacobian(batch={tuple(self.batch)}, columns: {parts}; dtype={self.dtype}, device={self.device})"

@@ -114,7 +114,7 @@ class Factor(ABC):
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Factor:
         """The factors of some rows, where each row (along `dim` of the batch `full`) has its own."""
 
-    def _view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         if name not in self._views:
             with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
                 self._views[name] = compute()
@@ -146,27 +146,27 @@ class DenseFactor(Factor):
     @property
     def covariance_matrix(self) -> Tensor:
         """Σ."""
-        return self._view("covariance_matrix", lambda: gram(self.scale_tril))
+        return self.view("covariance_matrix", lambda: gram(self.scale_tril))
 
     @property
     def scale_tril(self) -> Tensor:
         """L, Σ = L Lᵀ."""
-        return self._view("scale_tril", lambda: inverse_triangle(self.inverse_scale_tril))
+        return self.view("scale_tril", lambda: inverse_triangle(self.inverse_scale_tril))
 
     @property
     def inverse_scale_tril(self) -> Tensor:
         """C = L⁻¹."""
-        return self._view("inverse_scale_tril", self._inverse_scale_tril)
+        return self.view("inverse_scale_tril", self._inverse_scale_tril)
 
     @property
     def precision_matrix(self) -> Tensor:
         """P = Σ⁻¹."""
-        return self._view("precision_matrix", self._precision_matrix)
+        return self.view("precision_matrix", self._precision_matrix)
 
     @property
     def precision_tril(self) -> Tensor:
         """Λ, P = Λ Λᵀ."""
-        return self._view("precision_tril", self._precision_tril)
+        return self.view("precision_tril", self._precision_tril)
 
     @property
     def whiten_rotation(self) -> Tensor:

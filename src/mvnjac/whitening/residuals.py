@@ -39,7 +39,7 @@ class Residuals:
     def __init__(self, x: Tensor, mean: Tensor, factor: Factor) -> None:
         self.batch = broadcast(batch_shape(x, 1), batch_shape(mean, 1), factor.batch)
         self.mean, self.factor = mean, factor
-        self._x, self._version = x, version(x)
+        self.given_x, self._version = x, version(x)
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
         self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
@@ -47,12 +47,12 @@ class Residuals:
         self._take()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_version": version(self._x) == self._version}
+        return {**vars(self), "_version": version(self.given_x) == self._version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy of x counts its changes from zero; what had been changed before stays known as changed."""
         vars(self).update(state)
-        self._version = version(self._x) if state["_version"] else -1
+        self._version = version(self.given_x) if state["_version"] else -1
 
     def _take(self) -> None:
         """Where autograd, or nobody, guards x from changes, nothing is left for later."""
@@ -68,17 +68,17 @@ class Residuals:
     def x(self) -> Tensor:
         """The observations, as long as they are unchanged."""
         self._require_unchanged()
-        return self._x
+        return self.given_x
 
     @property
     def is_traced(self) -> bool:
         """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
-        return is_traced(self._x, self.mean, *self.factor.tensors())
+        return is_traced(self.given_x, self.mean, *self.factor.tensors())
 
     @property
     def requires_grad(self) -> bool:
         """Whether a graph hangs on these rows."""
-        return self._x.requires_grad or self.mean.requires_grad or self.factor.requires_grad
+        return self.given_x.requires_grad or self.mean.requires_grad or self.factor.requires_grad
 
     @property
     def residual(self) -> Tensor:
@@ -87,9 +87,9 @@ class Residuals:
             return self._source.residual.expand((*self.batch, self.d))
         if "residual" not in self._cache:
             self._require_unchanged()
-            out = self._reused("residual", (*broadcast(batch_shape(self._x, 1), batch_shape(self.mean, 1)), self.d))
-            with self._graph():
-                x = self._x.to(self.mean.dtype)
+            out = self._reused("residual", (*broadcast(batch_shape(self.given_x, 1), batch_shape(self.mean, 1)), self.d))
+            with self.grad_mode():
+                x = self.given_x.to(self.mean.dtype)
                 difference = x - self.mean if out is None else torch.sub(x, self.mean, out=out)
                 self._cache["residual"] = difference.expand((*self.batch, self.d))
         return self._cache["residual"]
@@ -162,15 +162,15 @@ class Residuals:
         if dense is self.factor:
             return self
         if self._dense is None:
-            with self._graph():
-                self._dense = Residuals(self._x, self.mean, dense)
+            with self.grad_mode():
+                self._dense = Residuals(self.given_x, self.mean, dense)
                 self._dense._cache = {"residual": self.residual, "scaled": self.scaled}
         return self._dense
 
     def part(self, at: slice, factor: Factor) -> Residuals:
         """Some of the variables, independent of the others, against their own factor: r and a are those that are there."""
-        with self._graph():
-            part = Residuals(self._x[..., at], self.mean[..., at], factor)
+        with self.grad_mode():
+            part = Residuals(self.given_x[..., at], self.mean[..., at], factor)
             part.batch = self.batch
             part._cache = {"residual": self.residual[..., at], "scaled": self.scaled[..., at]}
         return part
@@ -179,7 +179,7 @@ class Residuals:
         """The same rows as rows of a larger batch: computed once, however many there are of each."""
         if batch == self.batch:
             return self
-        wide = Residuals(self._x, self.mean, self.factor)
+        wide = Residuals(self.given_x, self.mean, self.factor)
         wide.batch, wide._source = batch, self
         return wide
 
@@ -189,9 +189,9 @@ class Residuals:
         workspace: these rows are needed only until the next ones take it.
         """
         self._require_unchanged()
-        with self._graph():
+        with self.grad_mode():
             part = Residuals(
-                narrow(self._x, self.batch, 1, dim, index),
+                narrow(self.given_x, self.batch, 1, dim, index),
                 narrow(self.mean, self.batch, 1, dim, index),
                 self.factor.narrow(self.batch, dim, index),
             )
@@ -200,13 +200,13 @@ class Residuals:
         return part
 
     def _require_unchanged(self) -> None:
-        if "residual" not in self._cache and version(self._x) != self._version:
+        if "residual" not in self._cache and version(self.given_x) != self._version:
             raise changed_in_place("x")
 
     def _reused(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         return None if self._workspace is None else self._workspace.take(name, self.mean, shape)
 
-    def _graph(self) -> AbstractContextManager[None]:
+    def grad_mode(self) -> AbstractContextManager[None]:
         """Whether a graph is kept was decided when the residuals were made; a later no_grad must not cut it silently."""
         return torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad)
 
@@ -215,7 +215,7 @@ class Residuals:
             return getattr(self._source, name).expand((*self.batch, -1))
         if name not in self._cache:
             layout = RowLayout(self.batch, self.factor.batch)
-            with self._graph():
+            with self.grad_mode():
                 self._cache[name] = layout.unfold(compute(layout.fold(self.residual), layout))
         return self._cache[name]
 

@@ -44,7 +44,7 @@ class BandedFactor(Factor):
     @property
     def covariance_bands(self) -> Tensor:
         """(*batch, b + 1, d) the bands of Σ, 0 in the padding."""
-        return self._view("covariance_bands", self.reduction.inverse_bands)
+        return self.view("covariance_bands", self.reduction.inverse_bands)
 
     def tensors(self) -> list[Tensor]:
         return [self.bands]

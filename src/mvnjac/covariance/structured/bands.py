@@ -57,7 +57,7 @@ class Bands(Coordinates):
     def _axis_labels(self, axis: int, names: Sequence[str] | None) -> list[str]:
         return [str(i) for i in range(self.d)] if names is None else list(names)
 
-    def _indices(self) -> list[tuple[int, ...]]:
+    def indices(self) -> list[tuple[int, ...]]:
         return [(j + k, j) for k, length in enumerate(self._lengths()) for j in range(length)]
 
     def _rank(self, index: tuple[int, ...]) -> int | None:

@@ -52,27 +52,27 @@ class LowRankFactor(Factor):
     @property
     def root(self) -> Tensor:
         """(*batch, d) √v."""
-        return self._view("root", self.cov_diag.sqrt)
+        return self.view("root", self.cov_diag.sqrt)
 
     @property
     def loading(self) -> Tensor:
         """(*batch, d, k) B, the factor in units of the idiosyncratic standard deviations."""
-        return self._view("loading", lambda: self.cov_factor / self.root.unsqueeze(-1))
+        return self.view("loading", lambda: self.cov_factor / self.root.unsqueeze(-1))
 
     @property
     def capacitance_tril(self) -> Tensor:
         """(*batch, k, k) M, lower triangular, M Mᵀ = I + Bᵀ B."""
-        return self._view("capacitance_tril", lambda: cholesky(_identity(self.loading) + self.loading.mT @ self.loading)[0])
+        return self.view("capacitance_tril", lambda: cholesky(_identity(self.loading) + self.loading.mT @ self.loading)[0])
 
     @property
     def reduced(self) -> Tensor:
         """(*batch, d, k) B M⁻ᵀ: its rows' squares are the leverages of the variables."""
-        return self._view("reduced", lambda: solve_rows(self.loading, self.capacitance_tril))
+        return self.view("reduced", lambda: solve_rows(self.loading, self.capacitance_tril))
 
     @property
     def precision_factor(self) -> Tensor:
         """(*batch, d, k) R = Σ⁻¹ W = diag(v)^-½ B C⁻¹."""
-        return self._view("precision_factor", self._precision_factor)
+        return self.view("precision_factor", self._precision_factor)
 
     def _precision_factor(self) -> Tensor:
         return solve_rows(self.reduced, self.capacitance_tril, transposed=True) / self.root.unsqueeze(-1)
@@ -80,7 +80,7 @@ class LowRankFactor(Factor):
     @property
     def precision_diag(self) -> Tensor:
         """(*batch, d) the diagonal of Σ⁻¹."""
-        return self._view("precision_diag", lambda: (1 - (self.reduced * self.reduced).sum(-1)) / self.cov_diag)
+        return self.view("precision_diag", lambda: (1 - (self.reduced * self.reduced).sum(-1)) / self.cov_diag)
 
     def precision_times(self, X: Tensor) -> Tensor:
         """Σ⁻¹ X for X (..., d, m), the capacitance's way."""

@@ -56,17 +56,17 @@ class ToeplitzFactor(Factor):
     @property
     def numbers(self) -> Tensor:
         """(*batch, 3, d) what `schur` returns, without a graph."""
-        return self._view("numbers", lambda: schur(self.first_column.detach()))
+        return self.view("numbers", lambda: schur(self.first_column.detach()))
 
     @property
     def orders(self) -> Tensor:
         """(*batch, 3, d) the same with its graph, where there is one: that of d steps."""
-        return self._view("orders", lambda: schur(self.first_column) if is_traced(self.first_column) else self.numbers)
+        return self.view("orders", lambda: schur(self.first_column) if is_traced(self.first_column) else self.numbers)
 
     @property
     def inverse_column(self) -> Tensor:
         """(*batch, d) u, the first column of Σ⁻¹."""
-        return self._view("inverse_column", self._inverse_column)
+        return self.view("inverse_column", self._inverse_column)
 
     def _inverse_column(self) -> Tensor:
         """Where derivatives are watched, by Newton's steps from the numbers: without the graph of the recursion's d steps."""
@@ -76,7 +76,7 @@ class ToeplitzFactor(Factor):
     @property
     def inverse_lags(self) -> Tensor:
         """(*batch, d) the sum of each diagonal of Σ⁻¹: Σᵢ (Σ⁻¹)_{i,i+k} = Σₜ (d − k − 2t) uₜ uₜ₊ₖ / u₀."""
-        return self._view("inverse_lags", lambda: weighted_lags(self.inverse_column, self.inverse_column) / self._corner)
+        return self.view("inverse_lags", lambda: weighted_lags(self.inverse_column, self.inverse_column) / self._corner)
 
     def inverse_lags_change(self, column: Tensor) -> Tensor:
         """Their change with the first column (..., d) of Σ: u changes by −Σ⁻¹ T u, T the Toeplitz matrix of the change."""

@@ -98,7 +98,7 @@ def content(data: Data, request: Request, run: Run) -> Content:
         attempt(lambda: influences(J, rows.labels, "observed" if estimate else "expected")),
         _cusum(J, rows.labels, estimate),
         missing_entries(rows.x),
-        conditioning(J._model.parameter("covariance_matrix").detach(), names),
+        conditioning(J.model.parameter("covariance_matrix").detach(), names),
     )
 
 

@@ -64,7 +64,7 @@ class TotalScore:
 
 def total_score(J: Jacobian) -> TotalScore:
     """Of all parameters that are known by more than a convention."""
-    estimating = EstimatingFunctions("report", J, None, None, J._model.covariance.unidentified or None)
+    estimating = EstimatingFunctions("report", J, None, None, J.model.covariance.unidentified or None)
     total = estimating.total()
     statistic = float(total @ estimating.solve("expected", total.unsqueeze(0)).squeeze(0))
     p_value = chi_squared_p_value(statistic, estimating.size)
@@ -114,16 +114,16 @@ def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
 
 
 def _mapped(J: Jacobian, compute: Callable[[], HeatMap]) -> HeatMap | Unavailable:
-    if J._model.d > MAPPED:
+    if J.model.d > MAPPED:
         return Unavailable(
-            f"A map of {J._model.d} × {J._model.d} elements could not be read; it is drawn up to {MAPPED} variables."
+            f"A map of {J.model.d} × {J.model.d} elements could not be read; it is drawn up to {MAPPED} variables."
         )
     return attempt(compute)
 
 
 def _variance_ratios(J: Jacobian, classical: Estimates, robust: Estimates) -> HeatMap:
     """The robust over the classical variance of each element of Σ."""
-    if _SIGMA in J._model.covariance.fields:
+    if _SIGMA in J.model.covariance.fields:
         chosen = [name.startswith(f"{_SIGMA}[") for name in classical.columns]
         own, model = robust.covariance.diagonal()[chosen], classical.covariance.diagonal()[chosen]
     else:
@@ -138,9 +138,9 @@ def _elements(theta: Mapping[str, Tensor]) -> Tensor:
 
 def _scaled_scores(J: Jacobian) -> HeatMap:
     """The total score by each element of Σ, whatever the structure, in units of its standard deviation."""
-    if _SIGMA not in J._model.covariance.fields:  # by a dense Σ at the same density: also where the structure forbids a change
-        sigma, x = J._model.parameter(_SIGMA).detach(), J._derivatives.rows.x
-        J = Gaussian(J._model.parameter("mean"), sigma, missing=J._model.missing).jacobian(x)
+    if _SIGMA not in J.model.covariance.fields:  # by a dense Σ at the same density: also where the structure forbids a change
+        sigma, x = J.model.parameter(_SIGMA).detach(), J.evaluation.rows.x
+        J = Gaussian(J.model.parameter("mean"), sigma, missing=J.model.missing).jacobian(x)
     total = J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype, device=J.device), _SIGMA)
     return HeatMap(True, _matrix(total / J.gram(wrt=_SIGMA).diagonal().sqrt()))
 

@@ -101,7 +101,7 @@ def influences(J: Jacobian, labels: Sequence[Any], information: str) -> Influenc
 def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
     """The cumulated scores, and a test a variable. Scores of returns are not independent, since volatility clusters: their
     covariance is Newey and West's where there are rows enough for it."""
-    left_out = tuple(J._model.covariance.unidentified)
+    left_out = tuple(J.model.covariance.unidentified)
     known = left_out or None
     independent = inference.score_process(J, known=known)
     beside = independent.by_variable("sup_lm")
