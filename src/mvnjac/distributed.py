@@ -119,7 +119,7 @@ class Total:
     def sum(self) -> dict[str, Tensor]:
         """The total score by the mean and each of the covariance's parameters, in its own shape: `Jacobian.sum()`."""
         gradients = self._kernel.gradients(self._sums)
-        return dict(zip(self._gaussian.model.default_names(), gradients, strict=True))
+        return dict(zip(self._gaussian.model.arguments.default_names(), gradients, strict=True))
 
     def fisher_information(self) -> FisherInformation:
         """The expected information of one complete observation; that of all rows is `rows` times it."""
@@ -137,7 +137,7 @@ class Total:
                 "distributed: the Hessian is known for the dense family and complete rows; sum mvnjac.hessian(...).matrix() over "
                 "the processes."
             )
-        return hessian_from(model, model.default_names(), main)
+        return hessian_from(model, model.arguments.default_names(), main)
 
 
 class _LogProb(torch.autograd.Function):

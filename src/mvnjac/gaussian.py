@@ -10,14 +10,15 @@ from torch.distributions import Distribution
 
 from mvnjac.autodiff.log_prob import evaluate
 from mvnjac.covariance.base import Covariance
-from mvnjac.fused.dense import FusedDense, prepared
+from mvnjac.fused.dense import FusedDense, prepare
 from mvnjac.information.functions import Wrt, fisher_of, hessian_of, natural_gradient_of
 from mvnjac.information.operators import FisherInformation, Hessian
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
+from mvnjac.score.fused_evaluation import FusedEvaluation
 from mvnjac.score.jacobian import Jacobian
-from mvnjac.tensors.broadcasting import batch_shape
 
 
 class Gaussian:
@@ -43,9 +44,9 @@ class Gaussian:
         precision: str | None = None,
         check: bool = True,
     ) -> None:
-        self.model = Model("Gaussian", mean, covariance, names, precision, check, missing=missing)
+        self.model = Model(parse("Gaussian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
         self._given = mean, covariance
-        self._prepared = prepared(mean, covariance) if missing is None and precision is None else None
+        self._prepared = prepare(mean, covariance) if missing is None and precision is None else None
 
     @property
     def boundary(self) -> list[str]:
@@ -62,7 +63,7 @@ class Gaussian:
     @property
     def mean(self) -> Tensor:
         """µ as given."""
-        return self.model.shaped("mean", self.model.mean)
+        return self.model.arguments.shaped("mean", self.model.mean)
 
     @property
     def covariance(self) -> Covariance:
@@ -72,26 +73,25 @@ class Gaussian:
     @property
     def names(self) -> list[str] | None:
         """The variables' names: "row,column" where they form a matrix that has names for both."""
-        return self.model.names
+        return self.model.arguments.names
 
     def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
         """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
-        quick = self._rows(x)
-        if quick is not None:
-            return Jacobian(lambda: Derivatives(self.model, self.model.rows(x), batch_shape(x, 1)), quick)
-        x = self.model.flat(x)
-        return Jacobian(Derivatives(self.model, self.model.residuals(x), batch_shape(x, 1)))
+        fused = self._fused(x)
+        if fused is None:
+            return Jacobian(GeneralEvaluation.at(self.model, x))
+        return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(self.model, x)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
-        quick = self._rows(x)
-        result = quick.log_prob() if quick is not None else None
+        fused = self._fused(x)
+        result = None if fused is None else fused.log_prob()
         return evaluate(self.model, x) if result is None else result
 
-    def _rows(self, x: Tensor) -> FusedDense | None:
-        """The rows for the kernels, where these can do it: prepared once, and anew where the parameters were changed in place."""
+    def _fused(self, x: Tensor) -> FusedDense | None:
+        """The rows for the kernels, if they handle them. Parameters that were changed in place are factorised again."""
         if self._prepared is not None and not self._prepared.unchanged():
-            self._prepared = prepared(*self._given)
+            self._prepared = prepare(*self._given)
         return None if self._prepared is None else self._prepared.rows(x)
 
     def hessian(
@@ -108,15 +108,19 @@ class Gaussian:
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None
     ) -> dict[str, Tensor]:
         """(n F)⁻¹ times the total score of these rows: `mvnjac.natural_gradient(x, mean, covariance)`."""
-        quick = self._rows(x) if wrt is None and weights is None else None
-        step = None if quick is None else quick.natural_gradient()
+        fused = self._fused(x) if wrt is None and weights is None else None
+        step = None if fused is None else fused.natural_gradient()
         return natural_gradient_of(self.model, x, wrt, weights) if step is None else step
 
     def columns(self, name: str | None = None) -> list[str]:
         """The columns of one parameter, or of the mean and all parameters."""
         model = self.model
-        names = model.default_names() if name is None else [name]
-        return [each + label for each in names for label in model.coordinates(each).labels(model.labels_of(each))]
+        names = model.arguments.default_names() if name is None else [name]
+        return [
+            each + label
+            for each in names
+            for label in model.arguments.coordinates(each).labels(model.arguments.labels_of(each))
+        ]
 
     def parameter(self, name: str) -> Tensor:
         """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.
@@ -124,7 +128,7 @@ class Gaussian:
         Raises:
             UnknownNameError: a KeyError that lists the names there are.
         """
-        return self.model.shaped(name, self.model.parameter(name))
+        return self.model.arguments.shaped(name, self.model.parameter(name))
 
     def __repr__(self) -> str:
         return f"Gaussian(mean={tuple(self.mean.shape)}, covariance={self.covariance!r})"

@@ -216,7 +216,7 @@ def test_many_rows_in_chunks() -> None:
     J = mvnjac.jacobian(x, mean, structure)
     total = J.sum()
     M = J.matrix()
-    packed = torch.cat([J.model.coordinates(name).pack_gradient(value) for name, value in total.items()])
+    packed = torch.cat([J.model.arguments.coordinates(name).pack_gradient(value) for name, value in total.items()])
     torch.testing.assert_close(packed, M.sum(0), rtol=1e-9, atol=1e-7)
 
 

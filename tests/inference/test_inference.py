@@ -77,7 +77,7 @@ def test_expected_standard_errors_are_those_of_the_fit(structure: str) -> None:
     estimate = mvnjac.fit(x, structure)
     V = inference.covariance_of_estimates(estimate.gaussian.jacobian(x), "expected")
     errors = estimate.standard_errors()
-    packed = [estimate.gaussian.model.coordinates(name).pack(value) for name, value in errors.items()]
+    packed = [estimate.gaussian.model.arguments.coordinates(name).pack(value) for name, value in errors.items()]
     close(V.standard_errors, torch.cat(packed))
 
 

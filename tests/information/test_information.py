@@ -71,7 +71,7 @@ def own_twin(mean: Tensor, structure: mvnjac.Covariance) -> Twin:
     names = ["mean", *structure.parameters]
     values = {"mean": mean, **structure.parameters}
     kinds = {n: structure.coordinates_of(n, D) for n in structure.parameters}
-    kinds["mean"] = mvnjac.Gaussian(mean, structure).model.coordinates("mean")
+    kinds["mean"] = mvnjac.Gaussian(mean, structure).model.arguments.coordinates("mean")
 
     def density(x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         own = structure.at([parameters[n] for n in structure.parameters])

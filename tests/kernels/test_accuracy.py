@@ -17,7 +17,7 @@ from mpmath import mp
 from torch import Tensor
 
 from mvnjac import kernels
-from mvnjac.fused.dense import everyday
+from mvnjac.fused.dense import fused_rows
 from mvnjac.kernels import limits
 from mvnjac.kernels.reference import small_gaussians
 from mvnjac.parameters.coordinates import symmetric
@@ -67,7 +67,7 @@ def worst(got: Tensor, expected: np.ndarray) -> float:
 
 
 def errors_of_kernels(case: Case) -> dict[str, float]:
-    quick = everyday(case.x, case.mean, case.sigma)
+    quick = fused_rows(case.x, case.mean, case.sigma)
     assert quick is not None
     total = quick.sum()
     out = torch.empty(N, D + D * (D + 1) // 2, dtype=case.x.dtype)
@@ -123,7 +123,7 @@ def test_rows_far_from_the_mean_are_whitened_before_they_are_summed() -> None:
     sigma = torch.tensor([[1.0, 0.75], [0.75, 1.0]], dtype=torch.float64)
     x = torch.from_numpy(1e6 * generator.normal(size=(40, 1)) * np.array([1.0, 0.75]) + generator.normal(size=(40, 2)))
     mean = torch.zeros(2, dtype=torch.float64)
-    quick = everyday(x, mean, sigma)
+    quick = fused_rows(x, mean, sigma)
     assert quick is not None
     assert limits.halves_sums(8, quick.prepared.data, 40, 2)
     mp.dps = 50

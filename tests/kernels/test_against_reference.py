@@ -10,7 +10,7 @@ import mvnjac
 from mvnjac import kernels
 from mvnjac.blocks.outer import Outer
 from mvnjac.fused.batched import FusedBatch
-from mvnjac.fused.dense import FusedDense, everyday
+from mvnjac.fused.dense import FusedDense, fused_rows
 from mvnjac.kernels import cpu
 from mvnjac.kernels.reference import Form, Patterns, packed
 from mvnjac.parameters.checks import SYMMETRY
@@ -41,7 +41,7 @@ def agree(got: Tensor, expected: Tensor, sigma: Tensor) -> None:
 def test_rows_of_one_gaussian(n, d, dtype) -> None:
     x, mean, sigma = rows(n, d, dtype)
     log_prob, a, P = reference(x, mean, sigma)
-    quick = everyday(x, mean, sigma)
+    quick = fused_rows(x, mean, sigma)
     assert isinstance(quick, FusedDense)
     agree(quick.log_prob(), log_prob, sigma)
     total = quick.sum()
@@ -109,7 +109,7 @@ def test_one_column_for_all_variables_is_left_to_torch() -> None:
 def test_many_small_gaussians(n, d, dtype) -> None:
     x, mean, sigma = rows(n, d, dtype, batch=True)
     log_prob, a, P = reference(x, mean, sigma)
-    quick = everyday(x, mean, sigma)
+    quick = fused_rows(x, mean, sigma)
     assert isinstance(quick, FusedBatch)
     agree(quick.log_prob(), log_prob, sigma)
     total = quick.sum()
@@ -231,7 +231,7 @@ def test_gram(d, dtype, weighted) -> None:
     _, a, P = reference(x, mean, sigma)
     full = torch.cat([a, symmetric(d).pack_gradient(0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P))], -1)
     left = full if weights is None else full * weights.double().unsqueeze(-1)
-    quick = everyday(x, mean, sigma)
+    quick = fused_rows(x, mean, sigma)
     assert isinstance(quick, FusedDense)
     got = quick.gram(weights)
     agree(got, left.mT @ full, sigma)
@@ -263,7 +263,7 @@ def test_large_results_into_used_memory(n, d, dtype) -> None:
     x, mean, sigma = rows(n, d, dtype)
     p = d + d * (d + 1) // 2
     expected = torch.cat([mvnjac.jacobian(some, mean, sigma).matrix() for some in x.split(32)])
-    quick = everyday(x, mean, sigma)
+    quick = fused_rows(x, mean, sigma)
     assert isinstance(quick, FusedDense)
     assert expected.numel() * dtype.itemsize > 4 * 2**20
     for shift in (0, 1, 7):

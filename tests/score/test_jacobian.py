@@ -55,7 +55,7 @@ def test_numbers_where_no_names_are_given(x, mean, sigma) -> None:
 
 @pytest.mark.parametrize("layout", ["unique", "full"])
 def test_elements_are_the_columns_of_the_same_name(J: mvnjac.Jacobian, layout: str) -> None:
-    everything = ["x", *J.model.parameter_names()]
+    everything = ["x", *J.model.arguments.parameter_names()]
     M, columns = J.matrix(everything, layout), J.columns(everything, layout)
     picked = columns[::-1]
     assert J.columns(picked, layout) == picked
@@ -154,7 +154,7 @@ def test_gaussian_is_factorised_once(x, mean, sigma, monkeypatch) -> None:
     gaussian = mvnjac.Gaussian(mean, sigma)
     for _ in range(3):
         J = gaussian.jacobian(x)
-        for name in J.model.parameter_names():
+        for name in J.model.arguments.parameter_names():
             if name != "precision_tril":
                 J[name]
     assert len(calls) == 1
@@ -216,7 +216,7 @@ def test_precision_forms_never_factorise_an_inverse(cls, x, mean, monkeypatch) -
     for name in ("inv", "inv_ex", "solve"):
         monkeypatch.setattr(torch.linalg, name, lambda *a, **k: pytest.fail("a general inverse was taken"))
     J = mvnjac.jacobian(x, mean, cls(given))
-    for name in J.model.parameter_names():
+    for name in J.model.arguments.parameter_names():
         J[name]
 
 

@@ -10,7 +10,7 @@ import torch
 
 import mvnjac
 from mvnjac import kernels
-from mvnjac.fused.dense import FusedDense, everyday
+from mvnjac.fused.dense import FusedDense, fused_rows
 from mvnjac.kernels import limits, planner
 from mvnjac.linalg.triangular import solve_rows
 
@@ -59,7 +59,7 @@ def test_sums_first(n, d, monkeypatch) -> None:
 @pytest.mark.parametrize(("n", "d"), [(160, 40), (20_000, 5), (4000, 100)])
 def test_sums_of_centred_rows(n, d) -> None:
     """Where they are chosen they are not slower than those of whitened rows, which weights ask for."""
-    quick = everyday(*(t.contiguous() for t in data(n, d)))
+    quick = fused_rows(*(t.contiguous() for t in data(n, d)))
     assert isinstance(quick, FusedDense)
     assert limits.halves_sums(8, quick.prepared.data, n, d)
     ones = torch.ones(n, dtype=torch.float64)
@@ -114,4 +114,4 @@ def test_explanations() -> None:
     many = mvnjac.jacobian(x, mean.expand(50, 4).contiguous(), sigma.expand(50, 4, 4).contiguous())
     assert "Dense" in many.explain()
     if kernels.native is not None:
-        assert "factorised in step" in many.explain()
+        assert "SIMD-batched Cholesky" in many.explain()

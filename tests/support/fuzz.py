@@ -90,7 +90,7 @@ class Textbook:
         return self._gradients[name]
 
     def kind(self, name: str) -> Any:
-        return self.case.J.model.coordinates(name)
+        return self.case.J.model.arguments.coordinates(name)
 
     def columns(self, layout: str = "unique") -> Tensor:
         """(n, p)."""
@@ -208,7 +208,7 @@ def _summed(case: Case) -> Tensor:
     totals = J.sum(weights=case.weights, wrt=case.wrt)
     for name, total in totals.items():
         whole = name in ("x", "mean", *case.structure.parameters, *dense_parameters())
-        parts.append(J.model.coordinates(name).pack_gradient(total) if whole else total.reshape(1))
+        parts.append(J.model.arguments.coordinates(name).pack_gradient(total) if whole else total.reshape(1))
     return torch.cat(parts)
 
 

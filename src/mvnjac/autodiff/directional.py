@@ -14,12 +14,12 @@ from torch import Size, Tensor
 
 from mvnjac.autodiff.higher_order import combine, partition
 from mvnjac.model.model import Model
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.tensors.broadcasting import batch_shape, broadcast
 from mvnjac.tensors.tracing import require_no_jit_trace
 
 
-def own_batches(model: Model, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
+def param_batches(model: Model, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
     """The leading dimensions of x, µ, θ…"""
     return tuple(batch_shape(t, event) for t, event in zip(tensors, event_dimensions(model), strict=True))
 
@@ -28,15 +28,15 @@ def directional(model: Model, tensors: Sequence[Tensor], direction: Sequence[Ten
     """(*batch) each row's derivative along a direction (by x, µ, θ…; None where it does not move)."""
     x, *given = tensors
     model = model.at(given[0], given[1:])
-    derivatives = Derivatives(model, model.rows(x), batch_shape(x, 1))
+    evaluation = GeneralEvaluation(model, model.unchecked_rows(x), batch_shape(x, 1))
     with model.arithmetic():
         products = [
-            derivatives.block(name).matvec(v.to(model.working))
+            evaluation.block(name).matvec(v.to(model.working))
             for name, v in zip(argument_names(model), direction, strict=True)
             if v is not None
         ]
         total = functools.reduce(operator.add, products)
-        return total.expand(broadcast(total.shape, derivatives.rows.batch)).to(model.dtype)
+        return total.expand(broadcast(total.shape, evaluation.rows.batch)).to(model.dtype)
 
 
 def gradient_of_phi(
@@ -44,7 +44,7 @@ def gradient_of_phi(
 ) -> tuple[Tensor, ...]:
     """The gradient of φ(w, x, µ, θ…; direction) by those of its arguments that are needed."""
 
-    require_no_jit_trace(model.function)
+    require_no_jit_trace(model.arguments.function)
 
     def phi(*some: Tensor) -> Tensor:
         values = combine(some, needed)
@@ -62,8 +62,8 @@ def gradient_of_directional(
     model = model.at_working_precision()
     every = argument_names(model)
     needed = [name in names for name in every]
-    tensors = [x.to(model.dtype), *model.given()]
-    owns = [param_batch if need else size for need, size in zip(needed, own_batches(model, tensors), strict=True)]
+    tensors = [x.to(model.dtype), *model.arguments.given]
+    owns = [param_batch if need else size for need, size in zip(needed, param_batches(model, tensors), strict=True)]
     arguments = (weights, *repeated(model, tensors, owns))
     gradients = gradient_of_phi(model, (False, *needed), [v.get(name) for name in every], arguments)
     return dict(zip(partition(every, needed), gradients, strict=True))
@@ -81,4 +81,4 @@ def argument_names(model: Model) -> list[str]:
 
 def event_dimensions(model: Model) -> list[int]:
     """The number of dimensions of one of x, µ, θ…, without leading ones."""
-    return [len(model.coordinates(name).shape) for name in argument_names(model)]
+    return [len(model.arguments.coordinates(name).shape) for name in argument_names(model)]

@@ -1,7 +1,7 @@
 """The log-density, differentiable to any order by closed forms.
 
-Two functions carry all of it: the total score S = Σ wₙ ∇ℓₙ (`Derivatives.totals`) and each row's directional derivative Dₙ(v)
-(`Derivatives.directional`). `LogProb` differentiates to `Score` in reverse and to D forwards; `Score` differentiates by itself
+Two functions carry all of it: the total score S = Σ wₙ ∇ℓₙ (`GeneralEvaluation.totals`) and each row's directional derivative Dₙ(v)
+(`GeneralEvaluation.directional`). `LogProb` differentiates to `Score` in reverse and to D forwards; `Score` differentiates by itself
 through the one scalar
 
     φ(w, x, µ, θ; v) = Σ wₙ Dₙ(v)         ∂φ/∂w = D(v),    ∂φ/∂(x, µ, θ) = H v,    symmetric in H:
@@ -22,13 +22,14 @@ from torch import Size, Tensor
 from torch.autograd import Function
 from torch.distributions import Distribution
 
-from mvnjac.autodiff.directional import argument_names, directional, event_dimensions, gradient_of_phi, own_batches, repeated
+from mvnjac.autodiff.directional import argument_names, directional, event_dimensions, gradient_of_phi, param_batches, repeated
 from mvnjac.autodiff.higher_order import HigherOrderFunction, combine, partition
 from mvnjac.covariance.base import Covariance
-from mvnjac.fused.dense import everyday
+from mvnjac.fused.dense import fused_rows
 from mvnjac.fused.training_step import training_step
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.tensors.broadcasting import batch_shape, broadcast
 from mvnjac.tensors.tracing import is_concrete, is_on_host, is_traced, nan_where, recorded, savable, transforming
 from mvnjac.whitening.cache import Snapshot
@@ -77,32 +78,33 @@ def log_prob(
                 [1.5000, 0.0000]])
     """
     if missing is None and precision is None:
-        quick = everyday(x, mean, covariance, gradients=False, check=check)
+        quick = fused_rows(x, mean, covariance, gradients=False, check=check)
         result = training_step(x, mean, covariance, _general_gradients) if quick is None else quick.log_prob()
         if result is not None:
             return result
-    return evaluate(Model("log_prob", mean, covariance, None, precision, check, missing=missing), x)
+    return evaluate(Model(parse("log_prob", mean, covariance, missing=missing, precision=precision, check=check)), x)
 
 
 def evaluate(model: Model, x: Tensor) -> Tensor:
     """The log-density of the rows of x, with the closed forms as its derivatives."""
-    x = model.flat(x)
-    if not is_traced(x, *model.given()):
-        return model.log_prob(model.residuals(x))
+    return _evaluate_rows(model, model.arguments.flat(x))
+
+
+def _evaluate_rows(model: Model, x: Tensor) -> Tensor:
+    if not is_traced(x, *model.arguments.given):
+        return model.log_prob(model.rows(x))
     mean, covariance = model.covariance.evaluated()  # what leads from θ to them is the user's, and differentiates as it is
     if covariance is not model.covariance:
-        given = model.mean if mean is None else mean
-        twin = Model(model.function, given, covariance, model.names, model.precision, model.check, missing=model.missing)
-        return evaluate(twin, x)
-    if recorded() and not _compiles_rules(x, *model.given()):
-        return _with_nan_derivatives(model.log_prob(model.residuals(x)))
-    model.check_shape(x)
+        return _evaluate_rows(Model(model.arguments.with_parameters(model.mean if mean is None else mean, covariance)), x)
+    if recorded() and not _compiles_rules(x, *model.arguments.given):
+        return _with_nan_derivatives(model.log_prob(model.rows(x)))
+    model.arguments.require_rows(x)
     by_covariance = any(t.requires_grad for t in model.covariance.parameters.values())  # the mean alone has no use for the sums
     if by_covariance and not (x.requires_grad or torch.compiler.is_compiling() or transforming()):
         model = model.filling_forward_cache()
     if torch.compiler.is_compiling():
-        return _with_nan_derivatives(TracedLogProb.apply(model, x, *model.given()))
-    result = LogProb.apply(model, *(savable(t) for t in (x, *model.given())))
+        return _with_nan_derivatives(TracedLogProb.apply(model, x, *model.arguments.given))
+    result = LogProb.apply(model, *(savable(t) for t in (x, *model.arguments.given)))
     return result if is_concrete(result) else _with_nan_derivatives(result)
 
 
@@ -121,11 +123,11 @@ def _compiles_rules(*tensors: Tensor) -> bool:
 def filling_forward_cache(model: Model, x: Tensor, rows: Residuals) -> Tensor:
     """The log-density; and, where that is little beside it, what the gradient of its sum or mean needs, from the same pass."""
     with model.arithmetic():
-        both = Derivatives(model, rows, batch_shape(x, 1)).squares_and_sums()
+        both = GeneralEvaluation(model, rows, batch_shape(x, 1)).squares_and_sums()
         if both is None:
             return model.log_prob(rows)
         squares, sums = both
-        model.forward_cache = Snapshot([x, *model.given()]), sums
+        model.forward_cache = Snapshot([x, *model.arguments.given]), sums
         return rows.log_prob_of(squares).to(model.dtype)
 
 
@@ -133,8 +135,8 @@ def _general_gradients(
     needed: tuple[bool, ...], weights: Tensor, x: Tensor, mean: Tensor, covariance: Tensor
 ) -> tuple[Tensor | None, ...]:
     """What `LogProb` gives backwards, of plain mean and Σ that have been looked at."""
-    model = Model("log_prob", mean, covariance, None, None, check=False)
-    owns = own_batches(model, (x, mean, covariance))
+    model = Model(parse("log_prob", mean, covariance, check=False))
+    owns = param_batches(model, (x, mean, covariance))
     return tuple(combine(Score.apply(model, needed, owns, weights, x, mean, covariance), needed))
 
 
@@ -144,7 +146,7 @@ class TracedLogProb(Function):
     @staticmethod
     def forward(model: Model, x: Tensor, *given: Tensor) -> Tensor:
         model = model.at(given[0], given[1:])
-        rows = model.residuals(x)
+        rows = model.rows(x)
         return filling_forward_cache(model, x, rows) if model.fills_forward_cache else model.log_prob(rows)
 
     @staticmethod
@@ -155,7 +157,7 @@ class TracedLogProb(Function):
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors  # unpacked once: checkpoints allow no more
-        sums = _score(ctx.model, needed, own_batches(ctx.model, tensors), weights, *tensors)
+        sums = _score(ctx.model, needed, param_batches(ctx.model, tensors), weights, *tensors)
         return (None, *combine(sums, needed))
 
 
@@ -171,7 +173,7 @@ class LogProb(TracedLogProb):
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         needed, tensors = tuple(ctx.needs_input_grad[1:]), ctx.saved_tensors
-        owns = own_batches(ctx.model, tensors)
+        owns = param_batches(ctx.model, tensors)
         return (None, *combine(Score.apply(ctx.model, needed, owns, weights, *tensors), needed))
 
     @staticmethod
@@ -263,18 +265,18 @@ def _score(
 ) -> tuple[Tensor, ...]:
     x, *given = tensors
     model = model.at(given[0], given[1:])
-    rows = model.rows(x)
+    rows = model.unchecked_rows(x)
     rows = rows.expand(broadcast(rows.batch, weights.shape))
     names = [name for name, need in zip(argument_names(model), needed, strict=True) if need]
     partition = [own for own, need in zip(owns, needed, strict=True) if need]
     common = _common(weights)
     each = weights.to(model.working) if common is None else None
-    derivatives = Derivatives(model, rows, batch_shape(x, 1))
+    evaluation = GeneralEvaluation(model, rows, batch_shape(x, 1))
     if common is not None and model.forward_cache is not None and "x" not in names and model.forward_cache[0].matches(tensors):
         with model.arithmetic():
-            sums = derivatives.totals_from(model.forward_cache[1], names)
+            sums = evaluation.totals_from(model.forward_cache[1], names)
     else:
-        sums = derivatives.totals(names, each, partition)
+        sums = evaluation.totals(names, each, partition)
     if common is not None and common != 1:
         sums = [total * common for total in sums]
     return tuple(total.to(model.dtype) for total in sums)

@@ -21,7 +21,8 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.structured.low_rank import LowRankFactor
 from mvnjac.distributions.attributes import Parameter, as_torch, real_or_missing
 from mvnjac.errors import DeviceError
-from mvnjac.model import arguments
+from mvnjac.model import validation
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
 from mvnjac.model.torch_distributions import unexpanded
 from mvnjac.parameters import checks
@@ -47,7 +48,7 @@ class Normal(Distribution):
     def __init__(self, loc: Tensor, covariance: Covariance, validate_args: bool | None, missing: str | None) -> None:
         name = type(self).__name__
         mean = in_dtype(name, "loc", loc, covariance.dtype)
-        model = Model(name, mean, covariance, None, None, False, "loc", missing)
+        model = Model(parse(name, mean, covariance, missing=missing, check=False, mean_name="loc"))
         self._batch_shape, self._event_shape = model.batch, Size((model.d,))  # torch's __init__ would factorise to validate
         if validate_args is not None:  # else the default is the class's
             self._validate_args = validate_args
@@ -164,10 +165,12 @@ class Normal(Distribution):
         """The model, and values as it takes them. Of another dtype than Σ, x − µ is formed in the wider one, as torch does."""
         loc, dtype = self.loc, model.dtype
         if isinstance(value, Tensor) and not (value.dtype == loc.dtype == dtype):
-            in_dtype(model.function, "value", value, dtype)
+            in_dtype(model.arguments.function, "value", value, dtype)
             if value.device != loc.device:
-                raise DeviceError(f"{model.function}: value is on {value.device} but loc is on {loc.device}; move one of them.")
-            arguments.require_row_shape(model.function, value, "loc", loc, model.batch)
+                raise DeviceError(
+                    f"{model.arguments.function}: value is on {value.device} but loc is on {loc.device}; move one of them."
+                )
+            validation.require_row_shape(model.arguments.function, value, "loc", loc, model.batch)
             value = (value - loc).to(dtype)
             mean = value.new_zeros(model.d)
         else:
@@ -195,7 +198,7 @@ class Normal(Distribution):
             return
         if not passing():
             self._model.prepared()
-        self._model.check_parameters(as_torch)
+        self._model.validate_parameters(as_torch)
 
     def _validate_sample(self, value: Tensor) -> None:
         # Under vmap there are no numbers to look at, and without rows torch's constraints fail.

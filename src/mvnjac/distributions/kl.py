@@ -13,6 +13,7 @@ from mvnjac.covariance.parametrisations.cholesky import Cholesky
 from mvnjac.covariance.structured.low_rank import LowRankFactor
 from mvnjac.distributions.base import Normal, columns
 from mvnjac.errors import DeviceError, ShapeError
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
 from mvnjac.model.torch_distributions import parameters, unexpanded
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast
@@ -42,7 +43,7 @@ def _model(dist: Any) -> Model:
         covariance = parameters(dist)[1]
     else:
         covariance = Cholesky(unexpanded(dist.scale_tril, 2))  # torch factorised it already
-    return Model("kl_divergence", dist.loc.to(covariance.dtype), covariance, None, None, False)
+    return Model(parse("kl_divergence", dist.loc.to(covariance.dtype), covariance, check=False))
 
 
 def _trace(p: Factor, q: Factor, dtype: torch.dtype) -> Tensor:

@@ -16,6 +16,7 @@ from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
 from mvnjac.estimation.maximum import Progress, fit_sample
 from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import Choice, choose
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
 from mvnjac.parameters import checks
 from mvnjac.parameters.names import NamesArgument
@@ -97,11 +98,11 @@ def fit(
     rows, each = _rows(model, x), None if weights is None else _valid_weights(weights, len(x), model.mean)
     if choice.instance is not None and choice.instance.mean is not None:
         sample: SufficientStatistics | None = SufficientStatistics.as_it_is(
-            rows, each, model.naming
+            rows, each, model.arguments.naming
         )  # the means may be row by row
     else:
         kept = ~rows.isnan().all(-1) if each is None else ~rows.isnan().all(-1) & (each > 0)
-        sample = SufficientStatistics.of(rows[kept], None if each is None else each[kept], model.naming)
+        sample = SufficientStatistics.of(rows[kept], None if each is None else each[kept], model.arguments.naming)
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing.")
     result = fit_sample(sample, choice, names, missing, max_iterations, progress, lower)
@@ -124,12 +125,12 @@ def _model(x: Tensor, choice: Choice, names: NamesArgument | None, missing: str 
     mean = x.new_zeros(x.shape[1:], dtype=torch.float64)
     one = mean.new_ones(())
     form = Isotropic(one) if shape is None else Kronecker(torch.diag(one.expand(shape[0])), torch.diag(one.expand(shape[1])))
-    return Model("fit", mean, form, names, None, True, mean_name="x", missing=missing)
+    return Model(parse("fit", mean, form, names=names, missing=missing, mean_name="x"))
 
 
 def _rows(model: Model, x: Tensor) -> Tensor:
     """(n, d) float64, looked at."""
-    rows = model.flat(x.detach().double())
+    rows = model.arguments.flat(x.detach().double())
     model.validate(rows)
     return rows
 

@@ -161,7 +161,7 @@ def _require_comparable(restricted: Maximum, general: Maximum) -> None:
 def _nested(restricted: Maximum, general: Maximum) -> bool:
     one, two = restricted.gaussian.model, general.gaussian.model
     own = restricted.covariance.mean
-    if two.mean_follows or (one.mean_follows and own is not None and own.ndim > 1):
+    if two.arguments.mean_follows or (one.arguments.mean_follows and own is not None and own.ndim > 1):
         return False  # a mean that is a function of parameters contains no free one, and a free one none that varies by rows
     return contains(general.covariance, restricted.covariance)
 

@@ -66,8 +66,8 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     metadata = {
         "mvnjac": __version__,
         "structure": json.dumps(_form(covariance)),
-        "names": json.dumps(model.naming.argument),
-        "missing": model.missing or "",
+        "names": json.dumps(model.arguments.naming.argument),
+        "missing": model.arguments.missing or "",
         "boundary": json.dumps(gaussian.boundary),
         **about,
     }
@@ -98,7 +98,7 @@ def read(path: Path) -> Gaussian:
             f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "
             f"{metadata.get('mvnjac', '(unknown)')}, this is {__version__}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
         ) from error
-    gaussian.model.check_parameters()
+    gaussian.model.validate_parameters()
     return gaussian
 
 

@@ -81,7 +81,7 @@ class Fit:
         count like all others: they were free to leave it.
         """
         model, covariance = self.gaussian.model, self.covariance
-        return (0 if model.mean_follows else model.d) + covariance.free_parameters(model.d)
+        return (0 if model.arguments.mean_follows else model.d) + covariance.free_parameters(model.d)
 
     @property
     def aic(self) -> float:
@@ -137,10 +137,10 @@ class Fit:
             return self._errors_of([wrt] if isinstance(wrt, str) else list(wrt), information, factor)
         variances = (self._conditional(information)[1] if self.boundary else information.inverse_diagonal()) / factor
         result, first = {}, 0
-        for name in model.default_names():
-            kind = model.coordinates(name)
+        for name in model.arguments.default_names():
+            kind = model.arguments.coordinates(name)
             if name not in self.covariance.unidentified:
-                result[name] = model.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
+                result[name] = model.arguments.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
             first += kind.size
         return result
 
@@ -165,16 +165,16 @@ class Fit:
         model, result = self.gaussian.model, {}
         solve = self._conditional(information)[0] if self.boundary else information.solve
         for name in wrt:
-            part = Part(name, "unique", model.coordinates(name))
-            _, gradients = elements(model, model.default_names(), [part])
+            part = Part(name, "unique", model.arguments.coordinates(name))
+            _, gradients = elements(model, model.arguments.default_names(), [part])
             variances = (gradients * solve(gradients)).sum(-1) / factor
             errors = variances.clamp(min=0).sqrt() if name not in self.covariance.unidentified else variances * math.nan
-            result[name] = model.shaped(name, part.coordinates.unpack(errors))
+            result[name] = model.arguments.shaped(name, part.coordinates.unpack(errors))
         return result
 
     def shaped(self, event: Size) -> Fit:
         """The same estimate, the mean being a matrix."""
-        given = self.gaussian.model
+        given = self.gaussian.model.arguments
         names = given.naming.argument
         gaussian = Gaussian(self.mean.reshape(event), self.covariance, names=names, missing=given.missing)
         return dataclasses.replace(self, gaussian=gaussian)

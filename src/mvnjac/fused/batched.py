@@ -28,7 +28,7 @@ class FusedBatch:
         self._ready: dict[str, Tensor] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (type(self), self.x, self.mean, self.covariance)
+        return _restored, (type(self), self.x, self.mean, self.covariance)
 
     @property
     def serves(self) -> bool:
@@ -89,7 +89,7 @@ class FusedBatchOnDevice(FusedBatch):
         self._unseen = check
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (type(self), self.x, self.mean, self.covariance, self._unseen)
+        return _restored, (type(self), self.x, self.mean, self.covariance, self._unseen)
 
     @property
     def serves(self) -> bool:
@@ -111,7 +111,7 @@ class FusedBatchOnDevice(FusedBatch):
         return True
 
 
-def _remade(kind: type[FusedBatch], *arguments: Any) -> FusedBatch | None:
+def _restored(kind: type[FusedBatch], *arguments: Any) -> FusedBatch | None:
     """A copy, evaluated anew; None where no kernel serves it, since it may have come to another device or another machine."""
-    many = kind(*arguments)
-    return many if many.serves and many.evaluate() else None
+    batch = kind(*arguments)
+    return batch if batch.serves and batch.evaluate() else None

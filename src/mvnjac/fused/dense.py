@@ -22,7 +22,7 @@ from mvnjac.parameters.checks import SYMMETRY
 from mvnjac.tensors.tracing import plain, watched
 
 
-class Prepared:
+class PreparedGaussian:
     """A mean (d,) and Σ (d, d), factorised for the kernels: as long as neither is changed in place."""
 
     __slots__ = ("_versions", "covariance", "d", "data", "dtype", "itemsize", "mean", "native")
@@ -34,7 +34,7 @@ class Prepared:
         self._versions = mean._version, covariance._version
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return prepared, (
+        return prepare, (
             self.mean,
             self.covariance,
         )  # the kernels are the other process's; a copy of a tensor has counted no changes
@@ -53,7 +53,7 @@ class Prepared:
         return FusedDense(x, self)
 
 
-def prepared(mean: object, covariance: object) -> Prepared | None:
+def prepare(mean: object, covariance: object) -> PreparedGaussian | None:
     """The mean and Σ, where they are plain and a density."""
     found = _parameters(mean, covariance)
     if found is None:
@@ -62,10 +62,10 @@ def prepared(mean: object, covariance: object) -> Prepared | None:
     if mean.ndim != 1 or covariance.ndim != 2:
         return None
     data = factorised(None, mean, covariance)
-    return None if data is None else Prepared(mean, covariance, data)
+    return None if data is None else PreparedGaussian(mean, covariance, data)
 
 
-def everyday(
+def fused_rows(
     x: object, mean: object, covariance: object, gradients: bool = True, check: bool = True
 ) -> FusedDense | FusedBatch | None:
     """The rows, where they, the mean and Σ are plain, of these few shapes, and a density.
@@ -82,10 +82,10 @@ def everyday(
         return None
     if mean.ndim == 1 and covariance.ndim == 2:
         data = factorised(x, mean, covariance)
-        return None if data is None else FusedDense(x, Prepared(mean, covariance, data))
+        return None if data is None else FusedDense(x, PreparedGaussian(mean, covariance, data))
     if mean.ndim == 2 and covariance.ndim == 3:
-        many = FusedBatch(x, mean, covariance)
-        return many if many.evaluate(gradients) else None
+        batch = FusedBatch(x, mean, covariance)
+        return batch if batch.evaluate(gradients) else None
     return None
 
 
@@ -101,8 +101,8 @@ def _on_device(x: Tensor, mean: object, covariance: object, gradients: bool, che
         return None
     if not x.device == mean.device == covariance.device:
         return None
-    many = FusedBatchOnDevice(x, mean, covariance, check)
-    return many if many.evaluate(gradients) else None
+    batch = FusedBatchOnDevice(x, mean, covariance, check)
+    return batch if batch.evaluate(gradients) else None
 
 
 def _parameters(mean: object, covariance: object) -> tuple[Tensor, Tensor] | None:
@@ -135,11 +135,11 @@ class FusedDense:
 
     __slots__ = ("_version", "prepared", "x")
 
-    def __init__(self, x: Tensor, prepared: Prepared) -> None:
+    def __init__(self, x: Tensor, prepared: PreparedGaussian) -> None:
         self.x, self.prepared, self._version = x, prepared, x._version
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return everyday, (self.x, self.prepared.mean, self.prepared.covariance)
+        return fused_rows, (self.x, self.prepared.mean, self.prepared.covariance)
 
     def changed(self) -> str | None:
         """What was changed in place since the numbers were looked at."""

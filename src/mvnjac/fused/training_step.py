@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from mvnjac.fused.dense import FusedDense, Prepared, factorised
+from mvnjac.fused.dense import FusedDense, PreparedGaussian, factorised
 from mvnjac.kernels import limits
 from mvnjac.tensors.tracing import is_traced, plain, watched
 
@@ -46,7 +46,7 @@ class Step(Function):
     def forward(ctx: Any, x: Tensor, mean: Tensor, covariance: Tensor, data: bytes, general: General) -> Tensor:
         ctx.save_for_backward(x, mean, covariance)
         ctx.data, ctx.general = data, general
-        result = FusedDense(x, Prepared(mean, covariance, data)).log_prob()
+        result = FusedDense(x, PreparedGaussian(mean, covariance, data)).log_prob()
         assert result is not None
         return result
 
@@ -57,7 +57,7 @@ class Step(Function):
         if torch.is_grad_enabled() or watched() or is_traced(weights) or not limits.kernel_sums(x.shape[1]):
             return (*ctx.general(needed, weights, x, mean, covariance), None, None)
         same = weights.stride() == (0,) or len(weights) == 1
-        rows = FusedDense(x, Prepared(mean, covariance, ctx.data))
+        rows = FusedDense(x, PreparedGaussian(mean, covariance, ctx.data))
         totals = rows.sum(None if same else weights.contiguous())
         assert totals is not None
         factor = weights[0] if same and len(weights) else None

@@ -91,11 +91,11 @@ def _effective_rows(weights: Tensor) -> float:
 def _observed_share(estimating: EstimatingFunctions, weights: Tensor) -> Tensor:
     """(p,) the share of the rows that observe the variables of each column; 1 for columns of none."""
     share = torch.ones(estimating.size, dtype=torch.float64, device=weights.device)
-    if estimating.model.missing is None:
+    if estimating.model.arguments.missing is None:
         return share
     observed = (~estimating.x.isnan()).double()
     pairs = (observed * weights.unsqueeze(-1)).mT @ observed / weights.sum()
-    labels = estimating.model.labels_of("mean") or [str(i) for i in range(len(pairs))]
+    labels = estimating.model.arguments.labels_of("mean") or [str(i) for i in range(len(pairs))]
     position = {label: i for i, label in enumerate(labels)}
     place = {name: i for i, name in enumerate(estimating.columns)}
     first: dict[str, int] = {}

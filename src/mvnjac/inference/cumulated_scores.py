@@ -173,7 +173,7 @@ def _patterns(estimating: EstimatingFunctions) -> Tensor:
 
 def _differ(estimating: EstimatingFunctions) -> bool:
     """Whether rows observe different variables."""
-    if estimating.model.missing is None:
+    if estimating.model.arguments.missing is None:
         return False
     gaps = estimating.x.isnan()
     return bool((gaps != gaps[:1]).any())

@@ -26,16 +26,16 @@ class Parameters(Mapping[str, Tensor]):
         self._model = model
 
     def __getitem__(self, name: str) -> Tensor:
-        if name == "mean" and self._model.mean_follows:
+        if name == "mean" and self._model.arguments.mean_follows:
             mean, _ = self._model.prepared()
             return mean
-        return self._model.shaped(name, self._model.parameter(name))
+        return self._model.arguments.shaped(name, self._model.parameter(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._model.parameter_names())
+        return iter(self._model.arguments.parameter_names())
 
     def __len__(self) -> int:
-        return len(self._model.parameter_names())
+        return len(self._model.arguments.parameter_names())
 
 
 @guarded("delta_method", FEWER)
@@ -96,7 +96,7 @@ def _require_own(estimating: EstimatingFunctions) -> None:
     if other:
         raise ArgumentError(
             f"{_NAME}: the estimates are by {other[0]}; pass the covariance by the model's own parameters "
-            f"({', '.join(model.default_names())}): the function may take any parametrisation of them."
+            f"({', '.join(model.arguments.default_names())}): the function may take any parametrisation of them."
         )
 
 

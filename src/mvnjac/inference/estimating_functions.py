@@ -71,7 +71,7 @@ class EstimatingFunctions:
         self.asked, self.places = self.jacobian.columns(wrt), self.places_of(wrt)
         self.values = self.jacobian.values(self.names)
         self.rows, self.size = self.jacobian.batch[0], len(self.columns)
-        self.weights = self.jacobian.checked_weights(weights)
+        self.weights = self.jacobian.evaluation.row_weights(weights)
         if self.weights is not None:
             require_counts(function, self.weights)
         at_bound = [name in self.model.boundary for name in self.columns]
@@ -166,8 +166,8 @@ class EstimatingFunctions:
     @functools.cached_property
     def _expected(self) -> tuple[Operator, float]:
         x, count = self.x, float(self.rows) if self.weights is None else float(self.weights.sum())
-        if self.model.missing is None:
-            if self.weights is not None and self.model.mean_follows:
+        if self.model.arguments.missing is None:
+            if self.weights is not None and self.model.arguments.mean_follows:
                 raise ArgumentError(
                     f"{self.function}: there is no expected information with weights where the mean is a function of parameters; "
                     "take the observed one."
@@ -226,8 +226,8 @@ def _float64(function: str, J: Jacobian) -> Jacobian:
         raise ShapeError(f"{function}: J has the leading dimensions {tuple(J.batch)}; it takes n ≥ 1 rows (n,) of one density.")
     if J.dtype is torch.float64 and not J.evaluation.rows.is_traced:
         return J
-    mean = None if model.mean_follows else model.mean.detach().double().reshape(model.event)
+    mean = None if model.arguments.mean_follows else model.mean.detach().double().reshape(model.arguments.event)
     covariance = model.covariance.map(lambda t: t.detach().double())
-    gaussian = Gaussian(mean, covariance, names=model.naming.argument, missing=model.missing)
+    gaussian = Gaussian(mean, covariance, names=model.arguments.naming.argument, missing=model.arguments.missing)
     gaussian.boundary = model.boundary
-    return gaussian.jacobian(J.evaluation.rows.x.detach().double().reshape(-1, *model.event))
+    return gaussian.jacobian(J.evaluation.rows.x.detach().double().reshape(-1, *model.arguments.event))

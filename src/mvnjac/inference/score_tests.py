@@ -178,7 +178,7 @@ def _unrestricted(J: Jacobian, names: Sequence[str], wrt: Wrt) -> list[str]:
     )
     for name in parameters:
         if name not in dense_parameters():
-            return J.model.default_names()
+            return J.model.arguments.default_names()
         own = ["mean", *dense_parameters()[name].fields]
     return own
 

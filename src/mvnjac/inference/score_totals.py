@@ -20,11 +20,10 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.inference.standard_errors import StandardErrors
 from mvnjac.parameters.selection import Selection
 from mvnjac.score.column_norms import sums_of_squares
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.score.streaming import WhitenedRows
 from mvnjac.statistics.pairwise import NamedSums, SumTuple, number
 from mvnjac.tensors import memory
-from mvnjac.tensors.broadcasting import batch_shape
 from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.sums import WhitenedMoments
 
@@ -48,7 +47,7 @@ class ScoreSums:
     ) -> None:
         self._gaussian, self._model = gaussian, gaussian.model
         self._wrt, self._squares, self._gram = wrt, squares, gram
-        self._model.check_parameters()
+        self._model.validate_parameters()
         self._empty = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))
         if gram:
             p = len(self.columns)
@@ -75,14 +74,14 @@ class ScoreSums:
     @cached_property
     def _whitened(self) -> bool:
         names = {part.name for part in self._selection.parts}
-        dense = isinstance(self._model.covariance, DenseParametrisation) and not self._model.missing
+        dense = isinstance(self._model.covariance, DenseParametrisation) and not self._model.arguments.missing
         return dense and names <= {"mean", *dense_parameters()}
 
-    def derivatives(self, x: Tensor) -> Derivatives:
+    def derivatives(self, x: Tensor) -> GeneralEvaluation:
         """Of rows x (n, d) that have been looked at."""
-        return Derivatives(self._model, self._model.rows(x), batch_shape(x, 1))
+        return GeneralEvaluation.at_validated(self._model, x)
 
-    def of(self, derivatives: Derivatives) -> SumTuple:
+    def of(self, derivatives: GeneralEvaluation) -> SumTuple:
         """The sums over some rows."""
         parts, squares = self._selection.parts, None
         main: WhitenedMoments | NamedSums
@@ -95,7 +94,7 @@ class ScoreSums:
         if self._squares:
             found["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares
         if self._gram:
-            found["gram"] = derivatives.gram(parts, None)
+            found["gram"] = derivatives.gram(self._selection)
         return SumTuple([main, NamedSums(found), self._for_errors(derivatives)])
 
     @cached_property
@@ -106,7 +105,7 @@ class ScoreSums:
             return None
         return WhitenedRows(mean, factor) if factor.whitens_forward else None
 
-    def _main(self, derivatives: Derivatives) -> WhitenedMoments | NamedSums:
+    def _main(self, derivatives: GeneralEvaluation) -> WhitenedMoments | NamedSums:
         if self._whitened:
             return WhitenedMoments.of([(derivatives.rows, None)], self._model.batch)
         likelihood = self._model.log_prob(derivatives.rows).sum()
@@ -115,7 +114,7 @@ class ScoreSums:
         numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}
         return NamedSums(numbers | {str(i): total for i, total in enumerate(totals)})
 
-    def _for_errors(self, derivatives: Derivatives) -> SumTuple:
+    def _for_errors(self, derivatives: GeneralEvaluation) -> SumTuple:
         if self._errors is None:
             return SumTuple([])
         return self._errors.sums(derivatives, informations=not self._whitened)  # these have what they need already

@@ -24,7 +24,7 @@ from mvnjac.information.operators import Hessian
 from mvnjac.linalg.solvers import conditional_solver, dense_solution
 from mvnjac.model.elements import elements
 from mvnjac.model.model import Model
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.statistics.moments import Moments
 from mvnjac.statistics.pairwise import NamedSums, SumTuple
 from mvnjac.statistics.sufficient import SufficientStatistics
@@ -54,10 +54,10 @@ class StandardErrors:
     def __init__(self, gaussian: Gaussian, columns: Sequence[str], kinds: Sequence[str]) -> None:
         self._model, self._columns, self.kinds = gaussian.model, list(columns), tuple(kinds)
         dense = isinstance(self._model.covariance, DenseParametrisation)
-        kind = _Incomplete if self._model.missing else _Dense if dense else _Structured
+        kind = _Incomplete if self._model.arguments.missing else _Dense if dense else _Structured
         complete, functions = complete_parametrisations(self._model, self._columns), self._functions(gaussian)
         if functions is not None:
-            complete = [self._model.default_names()]
+            complete = [self._model.arguments.default_names()]
         self._parts = [kind(self._model, names, self.kinds, gaussian.boundary, functions) for names in complete]
 
     def _functions(self, gaussian: Gaussian) -> Functions | None:
@@ -67,16 +67,16 @@ class StandardErrors:
         if isinstance(self._model.covariance, DenseParametrisation) or not 0 < len(others) <= MOST_INVERTED:
             return None
         selection = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d)).selection(others, "unique")
-        gradients = elements(self._model, self._model.default_names(), selection.parts)[1]
+        gradients = elements(self._model, self._model.arguments.default_names(), selection.parts)[1]
         return Functions(others, gradients.to(self._model.working))
 
-    def sums(self, derivatives: Derivatives, informations: bool = True) -> SumTuple:
+    def sums(self, derivatives: GeneralEvaluation, informations: bool = True) -> SumTuple:
         """What the errors need of some rows; that of all rows is merged.
 
         informations: whether the sums that the informations follow from are among them; of complete rows all parametrisations need
             the same.
         """
-        needed = [] if not informations else self._parts if self._model.missing else self._parts[:1]
+        needed = [] if not informations else self._parts if self._model.arguments.missing else self._parts[:1]
         meats = [part.meat(derivatives) for part in self._parts] if "sandwich" in self.kinds else []
         return SumTuple([SumTuple([part.sums(derivatives) for part in needed]), SumTuple(meats)])
 
@@ -91,7 +91,7 @@ class StandardErrors:
             []
             if informations is None
             else informations.parts
-            if self._model.missing
+            if self._model.arguments.missing
             else [*informations.parts] * len(self._parts)
         )
         of_meats = meats.parts if kind == "sandwich" and meats is not None else [None] * len(of_parts)
@@ -110,14 +110,14 @@ class StandardErrors:
 def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list[str]]:
     """The complete parametrisations that the columns belong to. A structure that is no dense parametrisation has its own
     only: as elements of an unrestricted Σ its estimates are not."""
-    known = sorted(model.parameter_names(), key=len, reverse=True)
+    known = sorted(model.arguments.parameter_names(), key=len, reverse=True)
     asked = dict.fromkeys(next(name for name in known if column.startswith(name)) for column in columns)
     if not isinstance(model.covariance, DenseParametrisation):
         own = {"mean", *model.covariance.fields}
-        return [model.default_names()] if own & set(asked) else []
+        return [model.arguments.default_names()] if own & set(asked) else []
     owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
     if not owners:
-        return [model.default_names()]
+        return [model.arguments.default_names()]
     return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
 
 
@@ -171,7 +171,7 @@ class _Information(ABC):
         return self._variances(solve, meat, lambda: -hessian.inverse_diagonal())
 
     @abstractmethod
-    def sums(self, derivatives: Derivatives) -> Any:
+    def sums(self, derivatives: GeneralEvaluation) -> Any:
         """What is needed of some rows."""
 
     @abstractmethod
@@ -182,11 +182,11 @@ class _Information(ABC):
     def observed(self, sums: Any, meat: Tensor | None = None) -> Tensor | None:
         """The diagonal of the inverse observed information A, or with a meat B of A⁻¹ B A⁻¹; None where there is none."""
 
-    def meat(self, derivatives: Derivatives) -> NamedSums:
+    def meat(self, derivatives: GeneralEvaluation) -> NamedSums:
         """Σ s sᵀ of some rows' scores."""
         if self._size > MOST_INVERTED:
             return NamedSums({})
-        return NamedSums({"meat": derivatives.gram(self._once.parts, None)})
+        return NamedSums({"meat": derivatives.gram(self._once.selection)})
 
     def variances(self, kind: str, sums: Any, meat: NamedSums | None) -> Tensor | None:
         """The variance of each estimate, by the kind of `KINDS`."""
@@ -204,7 +204,7 @@ class _Information(ABC):
 class _Dense(_Information):
     """Of complete rows, by a dense parametrisation: n, s and S of the whitened residuals."""
 
-    def sums(self, derivatives: Derivatives) -> WhitenedMoments:
+    def sums(self, derivatives: GeneralEvaluation) -> WhitenedMoments:
         return WhitenedMoments.of([(derivatives.rows, None)], self._model.batch)
 
     def expected(self, sums: WhitenedMoments) -> Tensor | None:
@@ -220,7 +220,7 @@ class _Dense(_Information):
 class _Structured(_Information):
     """Of complete rows, by a structure's own parameters: mean and scatter, and rows that stand for all of that scatter."""
 
-    def sums(self, derivatives: Derivatives) -> Moments:
+    def sums(self, derivatives: GeneralEvaluation) -> Moments:
         return Moments.of(derivatives.rows.x)
 
     def expected(self, sums: Moments) -> Tensor | None:
@@ -232,7 +232,7 @@ class _Structured(_Information):
     def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        sample = SufficientStatistics.of_moments(sums, self._model.naming)
+        sample = SufficientStatistics.of_moments(sums, self._model.arguments.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
         return self._of_hessian(hessian, meat)
 
@@ -240,7 +240,7 @@ class _Structured(_Information):
 class _Incomplete(_Information):
     """Of rows with missing entries: the informations themselves, those that are wanted."""
 
-    def sums(self, derivatives: Derivatives) -> NamedSums:
+    def sums(self, derivatives: GeneralEvaluation) -> NamedSums:
         if self._size > MOST_INVERTED:
             return NamedSums({})
         x, found = derivatives.rows.x, dict[str, Tensor]()

@@ -14,8 +14,8 @@ def tangents(estimating: EstimatingFunctions) -> Tensor:
     """(p, q) the derivatives of the p columns by the q parameters that the model has itself."""
     model = estimating.model
     with torch.enable_grad():
-        changes, moved = leaves(model, model.default_names())
+        changes, moved = leaves(model, model.arguments.default_names())
         theta = Parameters(moved)
-        packed = torch.cat([model.coordinates(name).pack(theta[name].reshape(-1) if name == "mean" else theta[name])
+        packed = torch.cat([model.arguments.coordinates(name).pack(theta[name].reshape(-1) if name == "mean" else theta[name])
                             for name in estimating.names])  # fmt: skip
         return gradients(packed, changes)

@@ -11,7 +11,7 @@ def columns_of_variables(estimating: EstimatingFunctions, names: Sequence[str]) 
     """By variable, those of the columns that are elements of it: its mean, variance, covariances; {} of those that are of none."""
     found: dict[str, list[str]] = {}
     for part in estimating.jacobian.selection(names, "unique").parts:
-        kind, axis = part.coordinates, estimating.model.labels_of(part.name)
+        kind, axis = part.coordinates, estimating.model.arguments.labels_of(part.name)
         index = kind.indices()
         chosen = index if part.index is None else [index[i] for i in part.index]
         labels = part.labels or [part.name + label for label in kind.labels(axis)]

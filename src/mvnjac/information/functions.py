@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Size, Tensor
 from torch.distributions import Distribution
@@ -14,21 +13,20 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.covariance.structured.parametric import Parametric
 from mvnjac.errors import ArgumentError
-from mvnjac.fused.dense import prepared
-from mvnjac.information.curvature import Curvature, DenseCurvature, StructuredCurvature
-from mvnjac.information.entries import fisher_inverse_diagonal, fisher_matrix, hessian_matrix
-from mvnjac.information.incomplete_curvature import IncompleteCurvature
-from mvnjac.information.marginal_curvature import owners_of, suited
+from mvnjac.fused.dense import prepare
+from mvnjac.information.curvature import Curvature, RowStatistics
+from mvnjac.information.dense import DenseCurvature, DenseStatistics
+from mvnjac.information.marginal import owners_of, suited
 from mvnjac.information.operators import FisherInformation, Hessian
-from mvnjac.information.parametric_curvature import ParametricCurvature
+from mvnjac.information.parametric import ParametricCurvature
+from mvnjac.information.structured import StructuredCurvature
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
-from mvnjac.score import row_arguments
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.tensors.allocation import guarded
-from mvnjac.tensors.broadcasting import batch_shape
 from mvnjac.whitening.residuals import Residuals
 from mvnjac.whitening.sums import WhitenedMoments
 
@@ -76,7 +74,7 @@ def hessian(
         >>> H.matrix().diagonal()[:2]
         tensor([-2., -2.])
     """
-    model = Model("hessian", mean, covariance, names, precision, check, missing=missing)
+    model = Model(parse("hessian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
     return hessian_of(model, x, wrt, weights, reduce)
 
 
@@ -117,7 +115,9 @@ def fisher_information(
         >>> F.matrix().diagonal()
         tensor([1.0000, 1.0000, 0.5000, 1.0000, 0.5000])
     """
-    return fisher_of(Model("fisher_information", mean, covariance, names, precision, check), wrt, observed)
+    return fisher_of(
+        Model(parse("fisher_information", mean, covariance, names=names, precision=precision, check=check)), wrt, observed
+    )
 
 
 def natural_gradient(
@@ -155,68 +155,70 @@ def natural_gradient(
         tensor([2., 1.])
     """
     plain = wrt is None and weights is None and missing is None and precision is None
-    ready = prepared(mean, covariance) if plain else None
-    quick = None if ready is None else ready.rows(x)
-    step = None if quick is None else quick.natural_gradient()
+    prepared = prepare(mean, covariance) if plain else None
+    fused = None if prepared is None else prepared.rows(x)
+    step = None if fused is None else fused.natural_gradient()
     if step is not None:
         return step
-    model = Model("natural_gradient", mean, covariance, None, precision, check, missing=missing)
+    model = Model(parse("natural_gradient", mean, covariance, missing=missing, precision=precision, check=check))
     return natural_gradient_of(model, x, wrt, weights)
 
 
-# --- the same, of a model that is ready -------------------------------------------------------------------------------
+# --- the same, at a parsed model --------------------------------------------------------------------------------------
 
 
 def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce: bool) -> Hessian:
-    """`hessian` at a prepared model."""
-    derivatives, selection = _derivatives(model, x), _select(model, wrt)
-    own = model.reduced_batch if reduce else derivatives.rows.batch
+    """`hessian` at a model."""
+    evaluation, selection = GeneralEvaluation.at(model, x), model.arguments.select(wrt)
+    batch = model.reduced_batch if reduce else evaluation.rows.batch
     with model.arithmetic():
-        second = _curvature(model, _names(selection), derivatives.rows, param_batch=own)
-        sums = second.statistics(derivatives, _weights(model, derivatives, weights), own)
-    return _hessian(model, selection, own, second, sums, _scale(model, wrt, derivatives.rows))
+        curvature = _curvature(model, _names(selection), evaluation.rows, param_batch=batch)
+        statistics = curvature.statistics(evaluation, evaluation.row_weights(weights), batch)
+    return _hessian(model, selection, batch, curvature, statistics, _scale(model, wrt, evaluation.rows))
 
 
-def hessian_from(model: Model, wrt: Wrt, sums: WhitenedMoments) -> Hessian:
-    """`hessian` by parameters of a dense parametrisation, from the sums of the whitened residuals of any number of rows."""
-    selection = _select(model, wrt)
+def hessian_from(model: Model, wrt: Wrt, moments: WhitenedMoments) -> Hessian:
+    """`hessian` with respect to dense parameters, from the sums of the whitened residuals of any number of rows."""
+    selection = model.arguments.select(wrt)
+    names = _names(selection)
     with model.arithmetic():
-        return _hessian(model, selection, model.batch, _curvature(model, _names(selection)), sums)
+        curvature = DenseCurvature(model, names, owners_of(model, names))
+        return _hessian(model, selection, model.batch, curvature, DenseStatistics(curvature, moments))
 
 
 def _hessian(
     model: Model,
     selection: Selection,
-    param_batch: Size,
-    second: Curvature,
-    sums: object,
+    batch: Size,
+    curvature: Curvature,
+    statistics: RowStatistics,
     scale: Callable[[], Tensor] | None = None,
 ) -> Hessian:
     return Hessian(
         "hessian",
         model,
         selection,
-        param_batch,
-        partial(second.hessian, sums),
-        partial(second.hessian_solve, sums),
-        curvature=second,
-        matrix=_incomplete(second, selection, sums, "matrix") or _direct(second, _hessian_matrix, sums),
+        batch,
+        statistics.hessian,
+        statistics.hessian_solve,
+        curvature=curvature,
+        matrix=statistics.hessian_matrix(selection),
         scale=scale,
     )
 
 
 def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: Tensor | None = None) -> FisherInformation:
-    """`fisher_information` at a prepared model; with weights (n,), the rows that are observed so count so much."""
+    """`fisher_information` at a model; weights (n,): of the rows of `observed`, in their average."""
     model.validate(model.mean)
-    selection = _select(model, wrt)
+    selection = model.arguments.select(wrt)
     with model.arithmetic():
         rows = None if observed is None else model.rows_observing(observed)
-        second = _curvature(model, _names(selection), rows, weights)
-    return _fisher(model, selection, second, _scale(model, wrt, rows))
+        curvature = _curvature(model, _names(selection), rows, weights)
+    return _fisher(model, selection, curvature, _scale(model, wrt, rows))
 
 
 def _scale(model: Model, wrt: Wrt, rows: Residuals | None) -> Callable[[], Tensor] | None:
-    """The roots of the information's diagonal if nothing were missing: beside them what should be 0 is seen to be."""
+    """The roots of the diagonal of the information without missing entries, relative to which rounding errors are recognised."""
     if not isinstance(rows, IncompleteResiduals):
         return None
     return partial(_information_scale, model, wrt)
@@ -227,46 +229,44 @@ def _information_scale(model: Model, wrt: Wrt) -> Tensor:
 
 
 def _fisher(
-    model: Model, selection: Selection, second: Curvature, scale: Callable[[], Tensor] | None = None
+    model: Model, selection: Selection, curvature: Curvature, scale: Callable[[], Tensor] | None = None
 ) -> FisherInformation:
     return FisherInformation(
         "fisher_information",
         model,
         selection,
         model.reduced_batch,
-        second.fisher,
-        second.fisher_solve,
-        curvature=second,
-        matrix=_incomplete(second, selection, second, "fisher_matrix") or _direct(second, _fisher_matrix, model.batch),
-        inverse_diagonal=_direct(second, _fisher_inverse_diagonal, model.batch),
+        curvature.fisher,
+        curvature.fisher_solve,
+        curvature=curvature,
+        matrix=curvature.fisher_matrix(selection),
+        inverse_diagonal=curvature.fisher_inverse_diagonal(),
         scale=scale,
     )
 
 
 @guarded("natural_gradient", "take fewer rows or fewer variables.")
 def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None) -> dict[str, Tensor]:
-    """`natural_gradient` at a prepared model."""
-    derivatives, selection = _derivatives(model, x), _select(model, wrt)
+    """`natural_gradient` at a model."""
+    evaluation, selection = GeneralEvaluation.at(model, x), model.arguments.select(wrt)
     if any(part.index is not None for part in selection.parts):
         raise ArgumentError("natural_gradient: wrt names whole parameters here, not single elements of them.")
+    names = _names(selection)
     with model.arithmetic():
-        each = _weights(model, derivatives, weights)
-        second = _curvature(model, _names(selection), derivatives.rows, each)
-        natural = second.natural(derivatives.rows, each, model.reduced_batch)
-        if natural is not None:
-            return {name: model.shaped(name, change.to(model.dtype)) for name, change in natural.items()}
-        sums = second.statistics(derivatives, each, model.reduced_batch)
-        score, count = second.score(sums), second.count(sums)
-        average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
-        change = second.fisher_solve(average)
-    others = [name for name in _names(selection) if name not in change]
+        weights = evaluation.row_weights(weights)
+        curvature = _curvature(model, names, evaluation.rows, weights)
+        step = curvature.natural(evaluation.rows, weights, model.reduced_batch)
+        if step is None:
+            statistics = curvature.statistics(evaluation, weights, model.reduced_batch)
+            score, count = statistics.score(), statistics.count
+            average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
+            step = curvature.fisher_solve(average)
+    others = [name for name in names if name not in step]
     if others:
-        operator = _fisher(model, _select(model, others), second, _scale(model, others, derivatives.rows))
-        slices = _select(model, others).slices()
-        packed = torch.cat([part.coordinates.pack_gradient(average[part.name]) for part, _ in slices], -1)
-        solution = operator.solve(packed.to(model.dtype))
-        change |= {part.name: part.coordinates.unpack(solution[..., at]) for part, at in slices}
-    return {name: model.shaped(name, change[name].to(model.dtype)) for name in _names(selection)}
+        rest = model.arguments.select(others)
+        operator = _fisher(model, rest, curvature, _scale(model, others, evaluation.rows))
+        step |= rest.unpack(operator.solve(rest.pack(average, gradients=True).to(model.dtype)))
+    return {name: model.arguments.shaped(name, step[name].to(model.dtype)) for name in names}
 
 
 def _curvature(
@@ -276,9 +276,9 @@ def _curvature(
     weights: Tensor | None = None,
     param_batch: Size | None = None,
 ) -> Curvature:
-    """Second order by these parameters, the way that suits them; and these (weighted) rows where some of their entries are missing.
+    """The implementation for these parameters, and for these (weighted) rows if some of their entries are missing.
 
-    own: the batch that sums over the rows keep; by default that of the mean and the covariance.
+    param_batch: the batch that sums over the rows keep; by default that of the mean and the covariance.
     """
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
@@ -288,53 +288,5 @@ def _curvature(
     return DenseCurvature(model, names, owners_of(model, names))
 
 
-def _derivatives(model: Model, x: Tensor) -> Derivatives:
-    x = model.flat(x)
-    return Derivatives(model, model.residuals(x), batch_shape(x, 1))
-
-
-def _weights(model: Model, derivatives: Derivatives, weights: Tensor | None) -> Tensor | None:
-    return row_arguments.row_weights(weights, "weights", derivatives.rows.batch, model.reduced_batch, model.working)
-
-
-def _select(model: Model, wrt: Wrt) -> Selection:
-    return Selection(wrt, "unique", model.default_names(), model.parameter_names(), model.coordinates, model.labels_of)
-
-
 def _names(selection: Selection) -> list[str]:
     return list(dict.fromkeys(part.name for part in selection.parts))
-
-
-def _direct(second: Curvature, matrix: Callable[..., Tensor], *given: object) -> Callable[[], Tensor] | None:
-    """By the mean and Σ the matrix is written down entry by entry."""
-    if isinstance(second, DenseCurvature) and second.names == ["mean", "covariance_matrix"]:
-        return partial(matrix, second, *given)
-    return None
-
-
-def _incomplete(second: Curvature, selection: Selection, owner: object, name: str) -> Callable[[], Tensor] | None:
-    """Of rows with missing entries, too, by the mean and Σ: whole parameters of the matrix over both, an attribute of `owner`."""
-    if not isinstance(second, IncompleteCurvature) or not second.natural_coordinates or not second.formable:
-        return None
-    d, parts = second.rows.d, [part.name for part in selection.parts]
-    if parts == ["mean", "covariance_matrix"]:
-        return partial(getattr, owner, name)
-    columns = {"mean": range(d), "covariance_matrix": range(d, d * (d + 3) // 2)}
-    return partial(_chosen, owner, name, [column for part in parts for column in columns[part]])
-
-
-def _chosen(owner: object, name: str, chosen: list[int]) -> Tensor:
-    matrix: Tensor = getattr(owner, name)
-    return matrix[chosen][:, chosen]
-
-
-def _hessian_matrix(second: DenseCurvature, sums: WhitenedMoments) -> Tensor:
-    return hessian_matrix(second.factor, sums)
-
-
-def _fisher_matrix(second: DenseCurvature, batch: Size) -> Tensor:
-    return fisher_matrix(second.factor, batch)
-
-
-def _fisher_inverse_diagonal(second: DenseCurvature, batch: Size) -> Tensor:
-    return fisher_inverse_diagonal(second.factor, batch)

@@ -168,12 +168,8 @@ class Operator:
         return kind.unpack(v)
 
     def _join(self, gradients: Values) -> Tensor:
-        packed = []
-        for part in self.selection.parts:
-            partial = part.coordinates.pack_gradient(gradients[part.name])
-            packed.append(partial if part.index is None else partial[..., part.index_tensor(partial.device)])
-        batch = torch.broadcast_shapes(self.batch, *(t.shape[:-1] for t in packed))
-        return torch.cat([t.expand((*batch, t.shape[-1])) for t in packed], -1)
+        columns = self.selection.pack(gradients, gradients=True)
+        return columns.expand((*torch.broadcast_shapes(self.batch, columns.shape[:-1]), columns.shape[-1]))
 
     def _closed_solution(self, b: Tensor) -> Tensor | None:
         """The solution where all of it is closed form."""
@@ -184,9 +180,8 @@ class Operator:
         """Those whole parameters whose part of the solution is closed form."""
         if not self._whole or not self._curvature.solves:
             return []
-        slices = self.selection.slices()
-        changes = self._inverse_product({part.name: part.coordinates.unpack_gradient(b[..., at]) for part, at in slices})
-        return [(part, part.coordinates.pack(changes[part.name])) for part, _ in slices if part.name in changes]
+        changes = self._inverse_product(self.selection.unpack(b, gradients=True))
+        return [(part, part.coordinates.pack(changes[part.name])) for part in self.selection.parts if part.name in changes]
 
     def _side_by_side(self, columns: list[tuple[Part, Tensor]]) -> Tensor:
         """The columns of each part, (..., p) in the selection's order."""
@@ -266,15 +261,11 @@ class Operator:
         return self._factor.solve(b)
 
     def _iterated(self, units: Values, b: Tensor) -> Tensor:
-        packed = [part.coordinates.pack(units[part.name]) for part in self.selection.parts]
-        chosen = zip(self.selection.parts, packed, strict=True)
-        scale = torch.cat([t if part.index is None else t[..., part.index_tensor(t.device)] for part, t in chosen], -1)
+        scale = self.selection.pack(units)
         solution = scale * conjugate_gradients(self._name, lambda v: scale * self._apply(self._product, scale * v), scale * b)
         if not self.redundant:
             return solution
-        slices = self.selection.slices()
-        change = self._curvature.minimum_norm({part.name: part.coordinates.unpack(solution[at]) for part, at in slices})
-        return torch.cat([part.coordinates.pack(change[part.name]) for part, _ in slices], -1)
+        return self.selection.pack(self._curvature.minimum_norm(self.selection.unpack(solution)))
 
     def _check(self, method: str, v: object) -> None:
         p = self.selection.size

@@ -45,7 +45,9 @@ class Density:
     def of(cls, gaussian: Gaussian, device: str = "cpu") -> Density:
         """That of a Gaussian."""
         names = None if gaussian.names is None else tuple(gaussian.names)
-        return cls(gaussian.mean, gaussian.covariance, names, gaussian.model.missing, device, tuple(gaussian.boundary))
+        return cls(
+            gaussian.mean, gaussian.covariance, names, gaussian.model.arguments.missing, device, tuple(gaussian.boundary)
+        )
 
     def gaussian(self) -> Gaussian:
         """It, factorised."""

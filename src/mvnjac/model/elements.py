@@ -17,7 +17,7 @@ def leaves(model: Model, names: Sequence[str]) -> tuple[list[Tensor], Model]:
     """Changes of the model's own parameters of these names, all 0, the leaves of a graph; and the model that follows from them."""
     values, changes = {name: model.parameter(name) for name in ("mean", *model.covariance.fields)}, []
     for name in names:
-        kind = model.coordinates(name)
+        kind = model.arguments.coordinates(name)
         changes.append(torch.zeros(kind.size, dtype=torch.float64, device=model.mean.device, requires_grad=True))
         values[name] = values[name] + kind.unpack(changes[-1])
     return changes, model.at(values["mean"], [values[name] for name in model.covariance.fields])
@@ -31,8 +31,8 @@ def gradients(values: Tensor, changes: Sequence[Tensor]) -> Tensor:
 
 def derived(model: Model, names: Sequence[str]) -> bool:
     """Whether some of these parameters are functions of the model's own, which are no complete dense parametrisation."""
-    own = set(model.default_names())
-    known = set(names) <= set(model.parameter_names())
+    own = set(model.arguments.default_names())
+    known = set(names) <= set(model.arguments.parameter_names())
     return known and not isinstance(model.covariance, DenseParametrisation) and not set(names) <= own
 
 
@@ -58,10 +58,9 @@ def elements(model: Model, names: Sequence[str], parts: Sequence[Part]) -> tuple
 
 
 def _picked(model: Model, part: Part) -> Tensor:
-    value = model.prepared()[0] if part.name == "mean" and model.mean_follows else model.parameter(part.name)
+    value = model.prepared()[0] if part.name == "mean" and model.arguments.mean_follows else model.parameter(part.name)
     if value.ndim > len(part.coordinates.shape):
         raise ArgumentError(
             f"{part.name} differs from row to row; leave it out of wrt, and ask for the parameters it follows from."
         )
-    packed = part.coordinates.pack(value)
-    return packed if part.index is None else packed[part.index_tensor(packed.device)]
+    return part.take(part.coordinates.pack(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,10 @@ class Part:
     def index_tensor(self, device: torch.device) -> torch.Tensor:
         """(size,) the elements' positions."""
         return torch.tensor(self.index, dtype=torch.long, device=device)
+
+    def take(self, packed: torch.Tensor) -> torch.Tensor:
+        """(..., size) the columns of this part out of all unique elements of its parameter."""
+        return packed if self.index is None else packed[..., self.index_tensor(packed.device)]
 
     def joined(self, other: Part) -> Part | None:
         """Both as one part, if both are elements of the same parameter: they are then computed together."""
@@ -104,6 +108,26 @@ class Selection:
             located.append((part, slice(first, first + part.size)))
             first += part.size
         return located
+
+    def pack(self, values: Mapping[str, torch.Tensor], *, gradients: bool = False) -> torch.Tensor:
+        """(..., size) values (or full gradients) of the parameters, by name, as columns side by side."""
+        columns = []
+        for part in self.parts:
+            kind, value = part.coordinates, values[part.name]
+            columns.append(part.take(kind.pack_gradient(value) if gradients else kind.pack(value)))
+        if not columns:
+            raise ArgumentError("wrt names no parameter.")
+        batch = torch.broadcast_shapes(*(column.shape[:-1] for column in columns))
+        return torch.cat([column.expand((*batch, column.shape[-1])) for column in columns], -1)
+
+    def unpack(self, columns: torch.Tensor, *, gradients: bool = False) -> dict[str, torch.Tensor]:
+        """Whole parameters from columns (..., size): the inverse of `pack`."""
+        return {
+            part.name: part.coordinates.unpack_gradient(columns[..., at])
+            if gradients
+            else part.coordinates.unpack(columns[..., at])
+            for part, at in self.slices()
+        }
 
     def _part(self, label: str, layout: str, coordinates: Callable[[str], Coordinates]) -> Part:
         name = self._name(label)

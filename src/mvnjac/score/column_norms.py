@@ -19,23 +19,23 @@ from mvnjac.blocks.base import Block, Entrywise
 from mvnjac.blocks.outer import Outer
 from mvnjac.kernels import planner
 from mvnjac.parameters.selection import Part
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import GeneralEvaluation
 
 #: of the digits of a sum no more than these may cancel
 _CANCELLED = 1e-4
 
 
-def sums_of_squares(derivatives: Derivatives, parts: Sequence[Part]) -> Tensor:
+def sums_of_squares(evaluation: GeneralEvaluation, parts: Sequence[Part]) -> Tensor:
     """(p,) Σ J²ₙₖ of the columns of these parts, rows (n, d) of one density."""
-    with derivatives.model.arithmetic():
-        return torch.cat([_of_part(derivatives, part) for part in parts])
+    with evaluation.model.arithmetic():
+        return torch.cat([_of_part(evaluation, part) for part in parts])
 
 
-def _of_part(derivatives: Derivatives, part: Part) -> Tensor:
-    found = _of_block(derivatives.block(part.name), part)
+def _of_part(evaluation: GeneralEvaluation, part: Part) -> Tensor:
+    found = _of_block(evaluation.block(part.name), part)
     if found is None:
-        return _of_columns(derivatives, part)
-    return found if part.index is None else found[part.index_tensor(found.device)]
+        return _of_columns(evaluation, part)
+    return part.take(found)
 
 
 def _of_block(block: Block, part: Part) -> Tensor | None:
@@ -74,12 +74,12 @@ def outer_squares(
     return chosen if multiplicity is None else chosen * multiplicity * multiplicity
 
 
-def _of_columns(derivatives: Derivatives, part: Part) -> Tensor:
+def _of_columns(evaluation: GeneralEvaluation, part: Part) -> Tensor:
     """The columns of a few rows at a time."""
-    rows = derivatives.rows.batch[0]
+    rows = evaluation.rows.batch[0]
     step = planner.rows_in(planner.CHUNK_BYTES, max(part.size, 1), 8)
-    total = derivatives.model.mean.new_zeros(part.size, dtype=derivatives.model.working)
+    total = evaluation.model.mean.new_zeros(part.size, dtype=evaluation.model.working)
     for first in range(0, rows, step):
-        columns = derivatives.narrow(0, slice(first, first + step)).columns(part)
+        columns = evaluation.narrow(0, slice(first, first + step)).columns(part)
         total += (columns * columns).sum(0)
     return total

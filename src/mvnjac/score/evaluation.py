@@ -1,132 +1,186 @@
-"""From rows to columns, totals and products: what a `Jacobian` asks for, formed from the blocks of its parameters.
+"""The results of a `Jacobian`: log-densities, the matrix, totals and the Gram matrix.
 
-Reductions go over the rows in chunks and never hold n×p; where a graph must be kept, all rows at once.
+`Evaluation` is the interface, with two implementations: `GeneralEvaluation` for all arguments, and `FusedEvaluation`
+(score/fused_evaluation.py) for the shapes that one kernel call handles. Reductions go over the rows in chunks and never store n×p;
+if a graph must be kept, all rows are evaluated at once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac.blocks.base import Block, Entrywise
-from mvnjac.covariance import dense_parameters
-from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.maps.whitened import WhitenedMaps
 from mvnjac.covariance.parametrisation import DenseParametrisation
-from mvnjac.kernels import planner
+from mvnjac.kernels import huge_pages, planner
 from mvnjac.linalg.symmetric_products import add_symmetric_product
-from mvnjac.missing.incomplete_blocks import incomplete_block
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.model.model import Model
-from mvnjac.parameters.coordinates import vector
-from mvnjac.parameters.selection import Part
+from mvnjac.parameters.selection import Selection
+from mvnjac.score import row_arguments
+from mvnjac.score.row_blocks import RowBlocks
 from mvnjac.tensors import memory
-from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow, sum_to
-from mvnjac.tensors.tracing import recorded
+from mvnjac.tensors.allocation import guarded
+from mvnjac.tensors.broadcasting import RowLayout, broadcast, sum_to
 from mvnjac.whitening.residuals import Residuals
 from mvnjac.whitening.sums import ForwardCache, WhitenedMoments
 
+FEWER = (
+    "use sum(), gram(), matvec() or rmatvec(), which never store it; select columns by wrt=, or go through the rows by J[a:b] "
+    "with out=."
+)
 
-class Derivatives:
-    """The derivatives of some rows' log-densities.
 
-    Attributes:
-        model: the mean and the covariance.
-        rows: the whitened residuals.
-        x_batch: the leading dimensions of x itself, before broadcasting.
-    """
+class Evaluation(Protocol):
+    """What a `Jacobian` returns. `selection` is None for the default columns."""
 
-    def __init__(self, model: Model, rows: Residuals, x_batch: Size) -> None:
-        self.model, self.rows, self.x_batch = model, rows, x_batch
+    @property
+    def general(self) -> GeneralEvaluation:
+        """The implementation that handles everything else."""
 
-    def block(self, name: str, rows: Residuals | None = None) -> Block:
-        """The derivative by one parameter: of all rows, or of these."""
-        rows, covariance = rows or self.rows, self.model.covariance
-        if name == "x":
-            return Entrywise(-rows.scaled, vector(rows.d))
-        if name == "mean":
-            return Entrywise(rows.scaled, vector(rows.d))
-        if isinstance(rows, IncompleteResiduals):
-            return incomplete_block(name, rows)
-        if name in covariance.fields:
-            return covariance.pullback(name, rows)
-        return dense_parameters()[name].pullback(name, rows.densely())
+    @property
+    def batch(self) -> Size:
+        """The leading dimensions of the rows."""
 
-    def own_batch(self, name: str) -> Size:
-        """The leading dimensions that a parameter has of its own: its total has them too."""
-        covariance = self.model.covariance
-        if name == "x":
-            return self.x_batch
-        if name == "mean":
-            return batch_shape(self.model.mean, 1)
-        if name in covariance.fields:
-            return covariance.parameter_batch(name)
-        return covariance.batch if issubclass(dense_parameters()[name], Covariance) else self.model.batch
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the results."""
 
-    def columns(self, part: Part, out: Tensor | None = None, rows: Residuals | None = None) -> Tensor:
-        """(*batch, k) the columns of a part, written into `out` if given."""
-        block = self.block(part.name, rows)
-        if part.index is not None:
-            columns = block.elements(part.coordinates, part.index_tensor(self.model.mean.device))
-        elif part.layout == "full":
-            columns = part.coordinates.pack(block.full())
-        else:
-            return block.unique(out)
-        return columns if out is None else out.copy_(columns)
+    @property
+    def device(self) -> torch.device:
+        """The device of the results."""
 
-    def directional(self, part: Part, v: Tensor) -> Tensor:
-        """(*batch) a part's columns times v (..., k)."""
-        block = self.block(part.name)
-        if part.index is None:
-            return block.matvec(part.coordinates.unpack(v))
-        return (block.elements(part.coordinates, part.index_tensor(v.device)) * v).sum(-1)
+    def log_prob(self) -> Tensor:
+        """(*batch) the log-densities."""
 
-    def totals(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
-        """The (weighted) full gradients by these parameters, each summed down to its batch."""
+    def matrix(self, selection: Selection | None, out: Tensor | None) -> Tensor:
+        """(*batch, p) the columns, written into `out` if given."""
+
+    def sum(self, selection: Selection | None, weights: Tensor | None) -> dict[str, Tensor]:
+        """The (weighted) totals, one a part."""
+
+    def gram(self, selection: Selection | None, weights: Tensor | None) -> Tensor:
+        """(*param_batch, p, p) JᵀWJ."""
+
+
+class GeneralEvaluation(RowBlocks):
+    """The evaluation by blocks, for every structure, shape, dtype and device, with or without a graph."""
+
+    @property
+    def general(self) -> GeneralEvaluation:
+        return self
+
+    @property
+    def batch(self) -> Size:
+        return self.rows.batch
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.mean.device
+
+    def log_prob(self) -> Tensor:
+        return self.model.log_prob(self.rows)
+
+    @guarded("matrix", FEWER)
+    def matrix(self, selection: Selection | None = None, out: Tensor | None = None) -> Tensor:
+        selection = selection or self.model.arguments.select(None)
+        shape = (*self.batch, selection.size)
+        if out is not None:
+            row_arguments.check_out(out, shape, self.dtype, self.device, self.rows.is_traced)
+        elif not self.rows.is_traced:
+            out = fresh_matrix(shape, self.dtype, self.device)
+        with self.model.arithmetic():
+            if out is None:
+                return torch.cat([self.columns(part) for part in selection.parts], -1).to(self.dtype)
+            for part, at in selection.slices():
+                self.columns(part, out[..., at])
+        return out
+
+    @guarded("sum", "go through the rows by J[a:b].")
+    def sum(self, selection: Selection | None = None, weights: Tensor | None = None) -> dict[str, Tensor]:
+        parts = (selection or self.model.arguments.select(None)).parts
+        names = [part.name for part in parts]
+        sums = self.totals(names, self.row_weights(weights), [self.param_batch(name) for name in names])
+        result: dict[str, Tensor] = {}
+        for part, total in zip(parts, sums, strict=True):
+            if part.index is None:
+                result[part.name] = self.model.arguments.shaped(part.name, total.to(self.dtype))
+            else:
+                elements = part.take(part.coordinates.pack_gradient(total)).to(self.dtype)
+                result.update(zip(part.labels, elements.unbind(-1), strict=True))
+        return result
+
+    @guarded("gram", "select columns by wrt=.")
+    def gram(self, selection: Selection | None = None, weights: Tensor | None = None) -> Tensor:
+        selection, param_batch = selection or self.model.arguments.select(None), self.model.reduced_batch
+        p, working, weights = selection.size, self.model.working, self.row_weights(weights)
+        memory.require("gram", (*param_batch, p, p), working, self.device, "select columns by wrt=.")
+        layout = RowLayout(self.rows.batch, param_batch)
+        total = torch.zeros(*layout.group_shape, p, p, dtype=working, device=self.device)
+        with self.model.arithmetic():
+            _ = self.rows.scaled  # once for all chunks
+            for rows, some in self.chunks(p, weights, planner.CHUNK_BYTES):
+                chunk = RowLayout(rows.batch, param_batch)
+                columns = torch.cat([self.columns(part, rows=rows) for part in selection.parts], -1)
+                folded = None if some is None else chunk.fold(some, 0)
+                total = add_symmetric_product(total, chunk.fold(columns), folded)
+        return layout.unfold_params(total, 2).to(self.dtype)
+
+    def row_weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
+        """The weights of a call, validated, in the dtype of the arithmetic."""
+        return row_arguments.row_weights(weights, name, self.batch, self.model.reduced_batch, self.model.working)
+
+    # --- totals --------------------------------------------------------------------------------------------------
+
+    def totals(self, names: Sequence[str], weights: Tensor | None, batches: Sequence[Size]) -> list[Tensor]:
+        """The (weighted) full gradients with respect to these parameters, each summed to its batch in `batches`."""
         sums = dict.fromkeys(range(len(names)), self.model.mean)  # in this order; each is replaced
         with self.model.arithmetic():
-            each = [i for i, own in enumerate(owns) if own == self.rows.batch]  # one row each: nothing to sum
-            sums |= {i: self.block(names[i]).weighted(weights) for i in each}
-            rest = [i for i in sums if i not in each]
+            by_row = [i for i, batch in enumerate(batches) if batch == self.rows.batch]  # one parameter a row: nothing to sum
+            sums |= {i: self.block(names[i]).weighted(weights) for i in by_row}
+            rest = [i for i in sums if i not in by_row]
             if rest:
-                summed = self._summed([names[i] for i in rest], weights, [owns[i] for i in rest])
+                summed = self._summed([names[i] for i in rest], weights, [batches[i] for i in rest])
                 sums |= dict(zip(rest, summed, strict=True))
         return list(sums.values())
 
-    def _summed(self, names: Sequence[str], weights: Tensor | None, owns: Sequence[Size]) -> list[Tensor]:
-        """In chunks of rows, unless a graph is kept, a is there already, or x itself is among them."""
+    def _summed(self, names: Sequence[str], weights: Tensor | None, batches: Sequence[Size]) -> list[Tensor]:
+        """By chunks of rows, unless a graph is kept, a = Σ⁻¹ r is known already, or x itself is among the names."""
         if list(names) == ["mean"] and not (self.rows.has_scaled or isinstance(self.rows, IncompleteResiduals)):
-            return [self._total_by_mean(weights, owns[0])]
-        if self.sums_first(names, owns):
+            return [self._total_by_mean(weights, batches[0])]
+        if self.sums_first(names, batches):
             sums = WhitenedMoments.at_once(self.rows, weights)
-            if sums is not None:
-                return self.totals_from(sums, names)
-            return self.totals_from(
-                WhitenedMoments.of(self._chunks(self.model.d, weights, self._chunk_size(names)), owns[0]), names
-            )
-        if self.in_one_pass(names, owns):
+            if sums is None:
+                chunks = self.chunks(self.model.d, weights, self._chunk_size(names))
+                sums = WhitenedMoments.of(chunks, batches[0])
+            return self.totals_from(sums, names)
+        if self.in_one_pass(names, batches):
             both = self.rows.factor.squares_and_totals(self.rows, weights)
             if both is not None:
                 return [both[1][name] for name in names]
         whole = self.rows.is_traced or self.rows.has_scaled or "x" in names
         size = self._chunk_size(names)
         if whole or self.rows.batch.numel() * self.model.d * self.model.working.itemsize <= size:
-            return [self.block(name).total(weights, own) for name, own in zip(names, owns, strict=True)]
+            return [self.block(name).total(weights, batch) for name, batch in zip(names, batches, strict=True)]
         partials: list[tuple[Tensor, ...]] = []
-        for rows, some in self._chunks(self.model.d, weights, size):
+        for rows, some in self.chunks(self.model.d, weights, size):
             blocks = [self.block(name, rows) for name in names]
-            new = [block.partial(some, own) for block, own in zip(blocks, owns, strict=True)]
+            new = [block.partial(some, batch) for block, batch in zip(blocks, batches, strict=True)]
             partials = [_added(old, more) for old, more in zip(partials, new, strict=True)] if partials else new
-        return [block.complete(partial, own) for block, partial, own in zip(blocks, partials, owns, strict=True)]
+        return [block.complete(partial, batch) for block, partial, batch in zip(blocks, partials, batches, strict=True)]
 
     def _total_by_mean(self, weights: Tensor | None, param_batch: Size) -> Tensor:
-        """(*param_batch, d) Σ⁻¹ Σ w r: the residuals of a mean and a covariance are summed first, and the sum alone is solved for."""
+        """(*param_batch, d) Σ⁻¹ Σ w r: the residuals of each mean and covariance are summed before the system is solved."""
         batch = broadcast(self.model.batch, param_batch)
         size = self._chunk_size(["mean"])
-        chunks = self._chunks(self.model.d, weights, size) if batch == self.model.batch else [(self.rows, weights)]
+        chunks = self.chunks(self.model.d, weights, size) if batch == self.model.batch else [(self.rows, weights)]
         total: Tensor | None = None
         for rows, some in chunks:
             layout = RowLayout(rows.batch, batch)
@@ -140,13 +194,13 @@ class Derivatives:
         a = factor.unwhiten(factor.whiten(r, inner), inner) if factor.unwhitens else factor.solve(r, inner)
         return sum_to(inner.unfold(a), param_batch, 1)
 
-    def in_one_pass(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
-        """Whether a structure may form the totals in its own way."""
-        own = {"mean", *self.model.covariance.fields}
-        return self.rows.everyday and not self.rows.has_scaled and not any(owns) and set(names) <= own
+    def in_one_pass(self, names: Sequence[str], batches: Sequence[Size]) -> bool:
+        """Whether the factor of the structure may form these totals in one pass over the rows."""
+        known = {"mean", *self.model.covariance.fields}
+        return self.rows.everyday and not self.rows.has_scaled and not any(batches) and set(names) <= known
 
     def totals_from(self, sums: ForwardCache, names: Sequence[str]) -> list[Tensor]:
-        """The totals by the mean and the covariance's own parameters, from what `squares_and_sums` has found."""
+        """The totals with respect to the mean and the parameters of the covariance, from what `squares_and_sums` computed."""
         if isinstance(sums, dict):
             return [sums[name].clone() for name in names]
         owner = type(self.model.covariance)
@@ -156,7 +210,7 @@ class Derivatives:
         return [gradients[name] for name in names]
 
     def squares_and_sums(self) -> tuple[Tensor, ForwardCache] | None:
-        """‖z‖² of each row, and the sums that a total score needs, in one pass; None where that is not how totals are formed."""
+        """‖z‖² of each row, and the sums that a total score needs, in one pass; None if totals are formed in another way."""
         rows = self.rows
         names = ["mean", *self.model.covariance.fields]
         both = rows.factor.squares_and_totals(rows, None) if self.in_one_pass(names, []) else None
@@ -169,27 +223,27 @@ class Derivatives:
         if by_kernel is not None:
             return squares, by_kernel
 
-        def noted() -> Iterator[tuple[Residuals, None]]:
+        def noting_squares() -> Iterator[tuple[Residuals, None]]:
             first = 0
-            for part, _ in self._chunks(self.model.d, None, self._chunk_size(names)):
+            for part, _ in self.chunks(self.model.d, None, self._chunk_size(names)):
                 torch.linalg.vector_norm(part.whitened, dim=-1, out=squares[first : first + part.batch[0]])
                 first += part.batch[0]
                 yield part, None
 
-        sums = WhitenedMoments.of(noted(), self.model.batch)
+        sums = WhitenedMoments.of(noting_squares(), self.model.batch)
         return squares.square_(), sums
 
-    def sums_first(self, names: Sequence[str], owns: Sequence[Size]) -> bool:
-        """Whether the sums of whitened residuals are formed first: one product a row instead of two, where rows are many."""
+    def sums_first(self, names: Sequence[str], batches: Sequence[Size]) -> bool:
+        """Whether the whitened residuals are summed first, which takes one product a row instead of two if there are many rows."""
         covariance, rows = self.model.covariance, self.rows
         return (
             self.dense_parametrisation
             and rows.factor.whitens_forward
             and set(names) <= {"mean", *covariance.fields}
-            and all(own == owns[0] for own in owns)
-            and owns[0] == self.model.batch
+            and all(batch == batches[0] for batch in batches)
+            and batches[0] == self.model.batch
             and not (rows.is_traced or rows.has_scaled)
-            and planner.sums_first(RowLayout(rows.batch, owns[0]).n_rows, rows.d)
+            and planner.sums_first(RowLayout(rows.batch, batches[0]).n_rows, rows.d)
         )
 
     @property
@@ -197,54 +251,17 @@ class Derivatives:
         """Whether the covariance is given by d×d arrays."""
         return isinstance(self.model.covariance, DenseParametrisation)
 
-    def gram(self, parts: Sequence[Part], weights: Tensor | None) -> Tensor:
-        """(*param_batch, p, p) JᵀWJ over the columns of these parts."""
-        p, own = sum(part.size for part in parts), self.model.reduced_batch
-        layout = RowLayout(self.rows.batch, own)
-        total = torch.zeros(*layout.group_shape, p, p, dtype=self.model.working, device=self.model.mean.device)
-        with self.model.arithmetic():
-            _ = self.rows.scaled  # once for all chunks
-            for rows, some in self._chunks(p, weights, planner.CHUNK_BYTES):
-                chunk = RowLayout(rows.batch, own)
-                columns = torch.cat([self.columns(part, rows=rows) for part in parts], -1)
-                folded = None if some is None else chunk.fold(some, 0)
-                total = add_symmetric_product(total, chunk.fold(columns), folded)
-        return layout.unfold_params(total, 2)
-
-    def narrow(self, dim: int, index: slice | Tensor) -> Derivatives:
-        """Those of some of the rows."""
-        batch = self.rows.batch
-        with torch.set_grad_enabled(torch.is_grad_enabled() or self.rows.requires_grad):  # rows of a graph stay in it
-            model, rows = self.model.narrow(batch, dim, index), self.rows.narrow(dim, index)
-        x_batch = narrow(torch.empty(self.x_batch, dtype=torch.bool, device="meta"), batch, 0, dim, _on_meta(index)).shape
-        return Derivatives(model, rows, x_batch)
-
     def _chunk_size(self, names: Sequence[str]) -> int:
-        """Bytes of a chunk of rows that a total goes through: no smaller than the largest of these totals, which it is added to."""
-        return planner.total_chunk(max(math.prod(self.model.coordinates(name).shape) for name in names))
+        """Bytes of a chunk of rows: at least the size of the largest of these totals, which each chunk is added to."""
+        coordinates = self.model.arguments.coordinates
+        return planner.total_chunk(max(math.prod(coordinates(name).shape) for name in names))
 
-    def _chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
-        """Slices of rows of about `size` bytes at so many columns, with their weights; each is gone when the next one comes.
 
-        Along the longest dimension that reductions run over; all at once where operations are recorded for any number of rows.
-        """
-        batch = self.rows.batch
-        rows = RowLayout(batch, self.model.reduced_batch).rows
-        if not rows or recorded() or batch.numel() == 0:
-            yield self.rows, weights
-            return
-        dim = max(rows, key=lambda i: batch[i])
-        beside = batch.numel() // batch[dim]
-        step = planner.rows_in(size, columns * beside, self.model.working.itemsize)
-        workspace = None if self.rows.is_traced else memory.Workspace()
-        for start in range(0, batch[dim], step):
-            at = slice(start, start + step)
-            yield self.rows.narrow(dim, at, workspace), None if weights is None else narrow(weights, batch, 0, dim, at)
+def fresh_matrix(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialised memory for a matrix, refused if it cannot fit."""
+    memory.require("matrix", shape, dtype, device, FEWER)
+    return huge_pages.fresh(shape, dtype, device)
 
 
 def _added(total: tuple[Tensor, ...], more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(a.add_(b) for a, b in zip(total, more, strict=True))
-
-
-def _on_meta(index: slice | Tensor) -> slice | Tensor:
-    return index if isinstance(index, slice) else index.to("meta")

@@ -8,7 +8,7 @@ factor, and goes the second half only for what is asked: a block, the n×p matri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 import torch
@@ -18,27 +18,20 @@ from torch.distributions import Distribution
 
 from mvnjac.covariance.base import Covariance
 from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.fused.batched import FusedBatch
-from mvnjac.fused.dense import FusedDense, everyday
-from mvnjac.kernels import huge_pages
+from mvnjac.fused.dense import fused_rows
 from mvnjac.linalg.scipy_operator import linear_operator
+from mvnjac.model.arguments import parse
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
 from mvnjac.score import row_arguments
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.score.evaluation import Evaluation, GeneralEvaluation
 from mvnjac.score.explain import explained
+from mvnjac.score.fused_evaluation import FusedEvaluation
 from mvnjac.tensors import memory
 from mvnjac.tensors.allocation import guarded
-from mvnjac.tensors.broadcasting import batch_shape
-from mvnjac.tensors.tracing import intercepted, watched
-from mvnjac.whitening.residuals import changed_in_place
 
 Wrt = str | Iterable[str] | None
-_FEWER = (
-    "use sum(), gram(), matvec() or rmatvec(), which never store it; select columns by wrt=, or go through the rows by J[a:b] "
-    "with out=."
-)
 
 
 def jacobian(
@@ -86,19 +79,17 @@ def jacobian(
         tensor([[ 1.0000,  0.0000,  0.0000,  0.0000, -0.5000],
                 [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
     """
-    quick = everyday(x, mean, covariance, check=check) if missing is None and precision is None else None
-    if quick is None or names is not None:
-        model = Model("jacobian", mean, covariance, names, precision, check, missing=missing)
-        flat = model.flat(x)
-        if quick is None:
-            return Jacobian(Derivatives(model, model.residuals(flat), batch_shape(flat, 1)))
-        return Jacobian(lambda: Derivatives(model, model.rows(flat), batch_shape(flat, 1)), quick)
+    fused = fused_rows(x, mean, covariance, check=check) if missing is None and precision is None else None
+    if fused is None or names is not None:  # arguments are parsed now, so that errors are raised now
+        model = Model(parse("jacobian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
+        if fused is None:
+            return Jacobian(GeneralEvaluation.at(model, x))
+        return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(model, x)))
 
-    def derivatives() -> Derivatives:
-        model = Model("jacobian", mean, covariance, None, None, check)
-        return Derivatives(model, model.rows(x), batch_shape(x, 1))
+    def general() -> GeneralEvaluation:
+        return GeneralEvaluation.at_validated(Model(parse("jacobian", mean, covariance, check=check)), x)
 
-    return Jacobian(derivatives, quick)
+    return Jacobian(FusedEvaluation(fused, general))
 
 
 class Jacobian:
@@ -113,57 +104,43 @@ class Jacobian:
     correlation_matrix, natural_location, natural_matrix, whichever one was given.
     """
 
-    def __init__(
-        self, derivatives: Derivatives | Callable[[], Derivatives], quick: FusedDense | FusedBatch | None = None
-    ) -> None:
-        self._made, self._quick = derivatives, quick
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._evaluation = evaluation
 
     def __reduce__(self) -> tuple[Any, ...]:
-        quick = self._quick
-        return type(self), (self.evaluation, None if quick is None or quick.changed() else quick)
+        return type(self), (self._evaluation,)
 
     @property
-    def evaluation(self) -> Derivatives:
-        """Made when first needed, where kernels have looked at the numbers already."""
-        if not isinstance(self._made, Derivatives):
-            changed = self._quick.changed() if self._quick is not None else None
-            if changed is not None:
-                raise changed_in_place(changed)
-            self._made = self._made()
-        return self._made
-
-    @property
-    def _at_once(self) -> FusedDense | FusedBatch | None:
-        """What kernels answer by themselves; nothing where a tracer or a mode must see the operations."""
-        return None if intercepted() else self._quick
+    def evaluation(self) -> GeneralEvaluation:
+        """The derivatives as blocks, for the other packages of mvnjac."""
+        return self._evaluation.general
 
     @property
     def model(self) -> Model:
+        """The mean and the covariance, for the other packages of mvnjac."""
         return self.evaluation.model
 
     @property
     def batch(self) -> Size:
-        """The leading dimensions, (n,) in the everyday case."""
-        return self.evaluation.rows.batch if self._quick is None else self._quick.x.shape[:1]
+        """The leading dimensions, (n,) for rows of one density."""
+        return self._evaluation.batch
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of every result."""
-        return self.model.dtype if self._quick is None else self._quick.x.dtype
+        """The dtype of every result."""
+        return self._evaluation.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of every result."""
-        return self.model.mean.device if self._quick is None else self._quick.x.device
+        """The device of every result."""
+        return self._evaluation.device
 
     # --- blocks --------------------------------------------------------------------------------------------------
 
     @property
     def log_prob(self) -> Float[Tensor, "*batch"]:
         """The log-density of each row."""
-        at_once = self._at_once
-        quick = at_once.log_prob() if at_once is not None else None
-        return quick if quick is not None else self.model.log_prob(self.evaluation.rows)
+        return self._evaluation.log_prob()
 
     @overload
     def __getitem__(self, key: str) -> Tensor: ...
@@ -177,10 +154,10 @@ class Jacobian:
 
     @guarded("J[{1!r}]", "take J.unique(name), J.sum(), or rows: J[a:b].")
     def _block(self, key: str) -> Tensor:
-        shape = (*self.batch, *self.model.coordinates(key).shape)
+        shape = (*self.batch, *self.model.arguments.coordinates(key).shape)
         memory.require(f"J[{key!r}]", shape, self.dtype, self.device, "take J.unique(name), J.sum(), or rows: J[a:b].")
         with self.model.arithmetic():
-            return self.model.shaped(key, self.evaluation.block(key).full().to(self.dtype))
+            return self.model.arguments.shaped(key, self.evaluation.block(key).full().to(self.dtype))
 
     def unique(self, name: str) -> Float[Tensor, "*batch k"]:
         """The partial derivatives by the unique elements of one parameter.
@@ -222,42 +199,7 @@ class Jacobian:
             >>> J.matrix(wrt=("mean", "covariance_matrix[1,0]")).shape
             torch.Size([3, 3])
         """
-        at_once = self._at_once
-        if isinstance(at_once, FusedDense) and wrt is None and layout == "unique":
-            return self._packed(at_once, out)
-        return self._by_columns(wrt, layout, out)
-
-    @guarded("matrix", _FEWER)
-    def _by_columns(self, wrt: Wrt, layout: str, out: Tensor | None) -> Tensor:
-        selection = self.selection(wrt, layout)
-        shape = (*self.batch, selection.size)
-        if out is not None:
-            row_arguments.check_out(out, shape, self.dtype, self.device, self.evaluation.rows.is_traced)
-        elif not self.evaluation.rows.is_traced:
-            out = self._fresh(shape)
-        with self.model.arithmetic():
-            if out is None:
-                return torch.cat([self.evaluation.columns(part) for part in selection.parts], -1).to(self.dtype)
-            for part, at in selection.slices():
-                self.evaluation.columns(part, out[..., at])
-        return out
-
-    def _packed(self, quick: FusedDense, out: Tensor | None) -> Tensor:
-        """All columns, by one kernel."""
-        n, d = quick.x.shape
-        shape = (n, d + d * (d + 1) // 2)
-        if out is None:
-            out = self._fresh(shape)
-        else:
-            row_arguments.check_out(out, shape, self.dtype, self.device, False)
-        if not quick.matrix(out):
-            for part, at in self.selection(None, "unique").slices():
-                self.evaluation.columns(part, out[..., at])
-        return out
-
-    def _fresh(self, shape: tuple[int, ...]) -> Tensor:
-        memory.require("matrix", shape, self.dtype, self.device, _FEWER)
-        return huge_pages.fresh(shape, self.dtype, self.device)
+        return self._evaluation.matrix(self._columns_of(wrt, layout), out)
 
     def columns(self, wrt: Wrt = None, layout: str = "unique") -> list[str]:
         """The p names of the columns of `matrix(wrt, layout)`: "mean[AAPL]", "covariance_matrix[MSFT,AAPL]" (row, column)."""
@@ -265,13 +207,11 @@ class Jacobian:
 
     def values(self, wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """The values of the p parameters that the columns are derivatives by, in the same order; nothing is doubled."""
-        packed = []
-        for part in self.selection(wrt, "unique").parts:
-            if part.name == "x":
-                raise ArgumentError("values: x is no parameter; leave it out of wrt.")
-            value = part.coordinates.pack(self.model.parameter(part.name))
-            packed.append(value if part.index is None else value[..., part.index_tensor(self.device)])
-        return torch.cat([value.expand((*self.model.reduced_batch, value.shape[-1])) for value in packed], -1)
+        selection = self.selection(wrt)
+        if any(part.name == "x" for part in selection.parts):
+            raise ArgumentError("values: x is no parameter; leave it out of wrt.")
+        values = selection.pack({part.name: self.model.parameter(part.name) for part in selection.parts})
+        return values.expand((*self.model.reduced_batch, values.shape[-1]))
 
     # --- reductions: none of them ever stores n×p ----------------------------------------------------------------
 
@@ -286,42 +226,20 @@ class Jacobian:
             {name: tensor}; symmetric parameters as symmetric gradients. vech of it with doubled off-diagonals is
             matrix().sum(0).
         """
-        at_once = self._at_once
-        if at_once is not None and wrt is None and weights is None:
-            quick = at_once.sum()
-            if quick is not None:
-                return quick
-        return self._sum(weights, wrt)
-
-    @guarded("sum", "go through the rows by J[a:b].")
-    def _sum(self, weights: Tensor | None, wrt: Wrt) -> dict[str, Tensor]:
-        parts = self.selection(wrt, "unique").parts
-        owns = [self.evaluation.own_batch(part.name) for part in parts]
-        sums = self.evaluation.totals([part.name for part in parts], self.checked_weights(weights), owns)
-        totals: dict[str, Tensor] = {}
-        for part, total in zip(parts, sums, strict=True):
-            if part.index is None:
-                totals[part.name] = self.model.shaped(part.name, total.to(self.dtype))
-            else:
-                elements = part.coordinates.pack_gradient(total)[..., part.index_tensor(self.device)].to(self.dtype)
-                totals.update(zip(part.labels, elements.unbind(-1), strict=True))
-        return totals
+        return self._evaluation.sum(self._columns_of(wrt), weights)
 
     @guarded("rmatvec", "go through the rows by J[a:b].")
     def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
         """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
-        parts, own = self.selection(wrt, "unique").parts, self.model.reduced_batch
-        sums = self.evaluation.totals([part.name for part in parts], self.checked_weights(w, "w"), [own] * len(parts))
-        packed = [part.coordinates.pack_gradient(total) for part, total in zip(parts, sums, strict=True)]
-        chosen = [
-            t if part.index is None else t[..., part.index_tensor(self.device)] for part, t in zip(parts, packed, strict=True)
-        ]
-        return torch.cat(chosen, -1).to(self.dtype)
+        selection, batch = self.selection(wrt), self.model.reduced_batch
+        names = list(dict.fromkeys(part.name for part in selection.parts))
+        sums = self.evaluation.totals(names, self.evaluation.row_weights(w, "w"), [batch] * len(names))
+        return selection.pack(dict(zip(names, sums, strict=True)), gradients=True).to(self.dtype)
 
     @guarded("matvec", "go through the rows by J[a:b].")
     def matvec(self, v: Float[Tensor, "*any p"], wrt: Wrt = None) -> Float[Tensor, "*batch"]:
         """J v: each row's directional derivative along v (p,), in the unique elements of `matrix(wrt)`, without it."""
-        selection = self.selection(wrt, "unique")
+        selection = self.selection(wrt)
         direction = row_arguments.direction(v, selection.size).to(self.model.working)
         with self.model.arithmetic():
             products = [self.evaluation.directional(part, direction[..., at]) for part, at in selection.slices()]
@@ -333,7 +251,7 @@ class Jacobian:
             raise ShapeError(
                 f"linear_operator: J has the leading dimensions {tuple(self.batch)}; it takes rows (n,) of one density."
             )
-        shape = (self.batch[0], self.selection(wrt, "unique").size)
+        shape = (self.batch[0], self.selection(wrt).size)
         return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
 
     def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*own p p"]:
@@ -349,19 +267,7 @@ class Jacobian:
         Raises:
             MemoryLimitError: if p×p cannot fit.
         """
-        at_once = self._at_once
-        if isinstance(at_once, FusedDense) and wrt is None and (weights is None or not watched()):
-            quick = at_once.gram(None if weights is None else self.checked_weights(weights))
-            if quick is not None:
-                return quick
-        return self._gram(weights, wrt)
-
-    @guarded("gram", "select columns by wrt=.")
-    def _gram(self, weights: Tensor | None, wrt: Wrt) -> Tensor:
-        selection, own = self.selection(wrt, "unique"), self.model.reduced_batch
-        shape = (*own, selection.size, selection.size)
-        memory.require("gram", shape, self.model.working, self.device, "select columns by wrt=.")
-        return self.evaluation.gram(selection.parts, self.checked_weights(weights)).to(self.dtype)
+        return self._evaluation.gram(self._columns_of(wrt), weights)
 
     def explain(self) -> str:
         """How the results will be formed, and why: which kernel or which algorithm, by the sizes at hand.
@@ -371,17 +277,18 @@ class Jacobian:
             >>> print(mvnjac.jacobian(torch.ones(3, 2), torch.zeros(2), torch.eye(2)).explain().splitlines()[0])
             rows (3,) of 2 variables, Dense, cpu, float32
         """
-        return explained(self._quick, self.evaluation)
+        return explained(self._evaluation)
 
     # --- arguments -----------------------------------------------------------------------------------------------
 
-    def selection(self, wrt: Wrt, layout: str) -> Selection:
-        default, known = self.model.default_names(), ["x", *self.model.parameter_names()]
-        return Selection(wrt, layout, default, known, self.model.coordinates, self.model.labels_of)
+    def selection(self, wrt: Wrt, layout: str = "unique") -> Selection:
+        """The columns that `wrt` names, for the other packages of mvnjac."""
+        return self.model.arguments.select(wrt, layout, x=True)
 
-    def checked_weights(self, weights: Tensor | None, name: str = "weights") -> Tensor | None:
-        return row_arguments.row_weights(weights, name, self.batch, self.model.reduced_batch, self.model.working)
+    def _columns_of(self, wrt: Wrt, layout: str = "unique") -> Selection | None:
+        """The same; None for the default columns, so that nothing is parsed where a kernel knows them."""
+        return None if wrt is None and layout == "unique" else self.selection(wrt, layout)
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{part.name} {part.size}" for part in self.selection(None, "unique").parts)
+        parts = ", ".join(f"{part.name} {part.size}" for part in self.selection(None).parts)
         return f"Jacobian(batch={tuple(self.batch)}, columns: {parts}; dtype={self.dtype}, device={self.device})"

@@ -75,5 +75,5 @@ class WhitenedRows:
                 own = outer_squares(products, fourth, -0.5 * P, count, 0.5, part)
             if own is None:
                 return None
-            found.append(own if part.index is None else own[part.index_tensor(own.device)])
+            found.append(part.take(own))
         return torch.cat(found)

@@ -140,7 +140,7 @@ def _scaled_scores(J: Jacobian) -> HeatMap:
     """The total score by each element of Σ, whatever the structure, in units of its standard deviation."""
     if _SIGMA not in J.model.covariance.fields:  # by a dense Σ at the same density: also where the structure forbids a change
         sigma, x = J.model.parameter(_SIGMA).detach(), J.evaluation.rows.x
-        J = Gaussian(J.model.parameter("mean"), sigma, missing=J.model.missing).jacobian(x)
+        J = Gaussian(J.model.parameter("mean"), sigma, missing=J.model.arguments.missing).jacobian(x)
     total = J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype, device=J.device), _SIGMA)
     return HeatMap(True, _matrix(total / J.gram(wrt=_SIGMA).diagonal().sqrt()))
 

@@ -11,8 +11,9 @@ from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ArgumentError
-from mvnjac.information.curvature import Curvature, StructuredCurvature, solved
-from mvnjac.information.incomplete_curvature import IncompleteCurvature
+from mvnjac.information.curvature import Curvature
+from mvnjac.information.incomplete import IncompleteCurvature
+from mvnjac.information.structured import StructuredCurvature, solved
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.model.model import Model
 from mvnjac.whitening.residuals import Residuals
@@ -37,7 +38,7 @@ def owners_of(model: Model, names: Sequence[str]) -> list[type[DenseParametrisat
     if structured:
         dense = ", ".join(name for name in others if name not in structured)
         raise ArgumentError(
-            f"{model.function}: {', '.join(structured)} and {dense} are parameters of more than one parametrisation; a second "
+            f"{model.arguments.function}: {', '.join(structured)} and {dense} are parameters of more than one parametrisation; a second "
             "derivative needs to know what stays fixed: ask for those of one."
         )
     return list(dict.fromkeys(dense_parameters()[name] for name in others))
@@ -54,10 +55,7 @@ class MarginalCurvature(StructuredCurvature):
         self._of_groups: dict[int, IncompleteCurvature] = {}  # by id of their rows, which self._rows holds
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        result = self._average(self._rows, self.model.covariance, v)
-        shapes = {name: self.model.coordinates(name).shape for name in self.names}
-        zeros = {name: torch.zeros(shape, dtype=self.mean.dtype, device=self.mean.device) for name, shape in shapes.items()}
-        return {name: result.get(name, zeros[name]) for name in self.names}
+        return self._filled(self._average(self._rows, self.model.covariance, v))
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
         return {}

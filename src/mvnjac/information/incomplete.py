@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Size, Tensor
@@ -25,12 +25,13 @@ from mvnjac.covariance.maps.autodiff import AutodiffMaps
 from mvnjac.covariance.maps.whitened import WhitenedMaps, added
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ShapeError
-from mvnjac.information.curvature import Curvature
+from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
 from mvnjac.information.pattern_sums import PatternSums
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.missing.nested_cholesky import MonotoneGroup
 from mvnjac.parameters.coordinates import symmetric
-from mvnjac.score.evaluation import Derivatives
+from mvnjac.parameters.selection import Selection
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.tensors.broadcasting import sum_to
 from mvnjac.tensors.tracing import is_traced
 
@@ -39,7 +40,7 @@ _LARGEST = 96
 
 
 @dataclass
-class _Turned:
+class _Rotated:
     """A bundle's chains, with the rotation T into their coordinates (G?, C, d, d) and Σ o oᵀ (G?, C, d, d)."""
 
     chains: MonotoneGroup
@@ -84,59 +85,6 @@ class _Terms:
         return cls(torch.where(mask, kept[..., 1:], 0), kept[..., :1], torch.ones_like(kept[..., :1]), mask)
 
 
-class IncompleteStatistics:
-    """The rows that a Hessian sums, with their weights; for each entry of `own`.
-
-    basis: that of the coordinates (m, K), for the Hessian as a matrix (`information/pattern_sums.py`); packed: whether products are
-    taken with it.
-    """
-
-    def __init__(
-        self,
-        rows: IncompleteResiduals,
-        derivatives: Derivatives,
-        weights: Tensor | None,
-        param_batch: Size,
-        basis: Tensor | None,
-        packed: bool,
-    ) -> None:
-        self.rows, self.derivatives, self.param_batch, self.weights = rows, derivatives, param_batch, _given(rows, weights)
-        self.basis, self.packed = basis, packed
-
-    @cached_property
-    def sums(self) -> PatternSums:
-        """What the matrix follows from."""
-        return PatternSums.of(self.rows, self.weights, self.basis, observed=True)
-
-    @cached_property
-    def matrix(self) -> Tensor:
-        """(d + q, d + q) the Hessian by the unique elements of (m, K)."""
-        return self.sums.hessian
-
-    @cached_property
-    def turned(self) -> list[_Turned]:
-        """The chains, bundle by bundle."""
-        return _turned(self.rows, self.weights)
-
-    @cached_property
-    def terms(self) -> list[_Terms]:
-        """Their rows."""
-        return [_Terms.of(part.chains, self.rows.of_rows(part.chains, self.weights)) for part in self.turned]
-
-    @cached_property
-    def score(self) -> tuple[Tensor, Tensor]:
-        """(*param_batch, d) and (*param_batch, d, d) the total score by m and K."""
-        if self.packed:
-            return self.sums.score
-        scores = [self._score(part, terms) for part, terms in zip(self.turned, self.terms, strict=True)]
-        return _added_up(self.rows, self.turned, scores, self.param_batch)
-
-    @staticmethod
-    def _score(part: _Turned, terms: _Terms) -> tuple[Tensor, Tensor]:
-        z = terms.sign * terms.z
-        return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
-
-
 class IncompleteCurvature(Curvature):
     """By any dense parametrisation, or by a structure's own parameters through its definition.
 
@@ -171,7 +119,7 @@ class IncompleteCurvature(Curvature):
             if owners or list(names) == ["mean"]
             else AutodiffMaps(rows.covariance, mean, factor, names)
         )
-        self._basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
+        self.basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
         self._count = sum_to(_given(rows, weights), param_batch, 0)
 
     @property
@@ -187,71 +135,131 @@ class IncompleteCurvature(Curvature):
         return min(self.rows.batch.numel(), _patterns(self.rows) * 2 * (d + 1)) * 4 * d + 4 * rotations
 
     @cached_property
-    def _turned(self) -> list[_Turned]:
-        return _turned(self.rows, self.weights)
+    def _rotated(self) -> list[_Rotated]:
+        return _rotated(self.rows, self.weights)
 
     @cached_property
-    def fisher_matrix(self) -> Tensor:
+    def information(self) -> Tensor:
         """(d + q, d + q) the information of the average row, by the unique elements of (m, K)."""
-        fisher = PatternSums.of(self.rows, self.weights, self._basis, expected=True).fisher
+        fisher = PatternSums.of(self.rows, self.weights, self.basis, expected=True).fisher
         return fisher.div_(torch.where(self._count == 0, 1, self._count))  # of no rows there is nothing to average
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
         if self.broadcasts:
-            return self.maps.vjp(*_image(self.fisher_matrix, *self.maps.jvp(v)))
+            return self.maps.vjp(*_image(self.information, *self.maps.jvp(v)))
         count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)
-        m, K = self._folded(self.rows, v)
+        m, K = self.folded(self.rows, v)
         parts = []
-        for part in self._turned:
+        for part in self._rotated:
             change, matrix_change = part.jvp(m, K)
             parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
-        g, M = _added_up(self.rows, self._turned, parts, self.param_batch)
+        g, M = _summed(self.rows, self._rotated, parts, self.param_batch)
         return self.maps.vjp(g / count, M / count.unsqueeze(-1))
 
-    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
-        return {}
+    def fisher_matrix(self, selection: Selection) -> DirectMatrix | None:
+        return self._columns(selection, partial(getattr, self, "information"))
 
-    def statistics(self, derivatives: Derivatives, weights: Tensor | None, param_batch: Size) -> IncompleteStatistics:
-        rows = derivatives.rows
+    def _columns(self, selection: Selection, matrix: DirectMatrix) -> DirectMatrix | None:
+        """Whole parameters out of a matrix over the unique elements of the mean and Σ, if these are the parameters."""
+        if not self.natural_coordinates or not self.formable:
+            return None
+        d, names = self.rows.d, [part.name for part in selection.parts]
+        if names == ["mean", "covariance_matrix"]:
+            return matrix
+        columns = {"mean": range(d), "covariance_matrix": range(d, d * (d + 3) // 2)}
+        return partial(_submatrix, matrix, [column for name in names for column in columns[name]])
+
+    def statistics(self, evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> RowStatistics:
+        rows = evaluation.rows
         assert isinstance(rows, IncompleteResiduals)
         rows = _suited(rows, param_batch)
         packed = self.broadcasts and _formable(rows, param_batch, weights)
-        return IncompleteStatistics(rows, derivatives, weights, param_batch, self._basis, packed)
+        return IncompleteStatistics(self, rows, evaluation, weights, param_batch, packed)
 
-    def hessian(self, statistics: object, v: Values) -> dict[str, Tensor]:
-        assert isinstance(statistics, IncompleteStatistics)
-        if isinstance(self.maps, WhitenedMaps):
-            self.maps.require_one_parametrisation()
-        if statistics.packed:
-            m, K = self.maps.jvp(v)
-            image = self.maps.vjp(*_image(statistics.matrix, m, K))
-            return added(image, self.maps.second_order_vjp(v, m, K, *statistics.score))
-        m, K = self._folded(statistics.rows, v)
-        parts = []
-        for part, terms in zip(statistics.turned, statistics.terms, strict=True):
-            change, matrix_change = part.jvp(m, K)
-            moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
-            B = terms.sign * torch.where(terms.mask, moved, 0)
-            cross = B.mT @ terms.z
-            parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
-        g, M = _added_up(statistics.rows, statistics.turned, parts, statistics.param_batch)
-        return added(self.maps.vjp(g, M), self.maps.second_order_vjp(v, *self.maps.jvp(v), *statistics.score))
-
-    def score(self, statistics: object) -> dict[str, Tensor]:
-        assert isinstance(statistics, IncompleteStatistics)
-        owns = [statistics.param_batch] * len(self.names)
-        return dict(zip(self.names, statistics.derivatives.totals(self.names, statistics.weights, owns), strict=True))
-
-    def count(self, statistics: object) -> Tensor:
-        assert isinstance(statistics, IncompleteStatistics)
-        return sum_to(statistics.weights, statistics.param_batch, 0)
-
-    def _folded(self, rows: IncompleteResiduals, v: Values) -> tuple[Tensor, Tensor]:
+    def folded(self, rows: IncompleteResiduals, v: Values) -> tuple[Tensor, Tensor]:
         """(m, K) of a change, for each covariance (G?, 1, …), or for each row by itself."""
         m, K = self.maps.jvp(v)
         if not rows.grouped:
             return rows.layout.fold(m, 1), rows.layout.fold(K, 2)
         return rows.layout.fold_params(m, 1).unsqueeze(-2), rows.layout.fold_params(K, 2).unsqueeze(-3)
+
+
+class IncompleteStatistics(RowStatistics):
+    """The rows with their weights; for each entry of `param_batch`. packed: whether products are taken with a matrix over (m, K)."""
+
+    def __init__(
+        self,
+        curvature: IncompleteCurvature,
+        rows: IncompleteResiduals,
+        evaluation: GeneralEvaluation,
+        weights: Tensor | None,
+        param_batch: Size,
+        packed: bool,
+    ) -> None:
+        self._curvature, self._rows, self._evaluation = curvature, rows, evaluation
+        self._param_batch, self._weights, self._packed = param_batch, _given(rows, weights), packed
+
+    @property
+    def count(self) -> Tensor:
+        return sum_to(self._weights, self._param_batch, 0)
+
+    def score(self) -> dict[str, Tensor]:
+        names = self._curvature.names
+        return dict(zip(names, self._evaluation.totals(names, self._weights, [self._param_batch] * len(names)), strict=True))
+
+    def hessian(self, v: Values) -> dict[str, Tensor]:
+        maps = self._curvature.maps
+        if isinstance(maps, WhitenedMaps):
+            maps.require_one_parametrisation()
+        m, K = maps.jvp(v)
+        g, M = _image(self.matrix, m, K) if self._packed else self._product(v)
+        return added(maps.vjp(g, M), maps.second_order_vjp(v, m, K, *self.moment_score))
+
+    def _product(self, v: Values) -> tuple[Tensor, Tensor]:
+        """The gradients with respect to m and K of the directional derivative along v, without the second derivative of the maps."""
+        m, K = self._curvature.folded(self._rows, v)
+        parts = []
+        for part, terms in zip(self._rotated, self._terms, strict=True):
+            change, matrix_change = part.jvp(m, K)
+            moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
+            B = terms.sign * torch.where(terms.mask, moved, 0)
+            cross = B.mT @ terms.z
+            parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
+        return _summed(self._rows, self._rotated, parts, self._param_batch)
+
+    def hessian_matrix(self, selection: Selection) -> DirectMatrix | None:
+        return self._curvature._columns(selection, partial(getattr, self, "matrix"))
+
+    @cached_property
+    def sums(self) -> PatternSums:
+        """The sums over patterns that the matrix follows from."""
+        return PatternSums.of(self._rows, self._weights, self._curvature.basis, observed=True)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(d + q, d + q) the Hessian with respect to the unique elements of (m, K)."""
+        return self.sums.hessian
+
+    @cached_property
+    def moment_score(self) -> tuple[Tensor, Tensor]:
+        """(*param_batch, d) and (*param_batch, d, d) the total score with respect to m and K."""
+        if self._packed:
+            return self.sums.score
+        scores = [self._score(part, terms) for part, terms in zip(self._rotated, self._terms, strict=True)]
+        return _summed(self._rows, self._rotated, scores, self._param_batch)
+
+    @staticmethod
+    def _score(part: _Rotated, terms: _Terms) -> tuple[Tensor, Tensor]:
+        z = terms.sign * terms.z
+        return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
+
+    @cached_property
+    def _rotated(self) -> list[_Rotated]:
+        return _rotated(self._rows, self._weights)
+
+    @cached_property
+    def _terms(self) -> list[_Terms]:
+        return [_Terms.of(part.chains, self._rows.of_rows(part.chains, self._weights)) for part in self._rotated]
 
 
 class Moments:
@@ -284,6 +292,10 @@ def _image(matrix: Tensor, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     return image[..., :d], kind.unpack_gradient(image[..., d:])
 
 
+def _submatrix(matrix: DirectMatrix, columns: list[int]) -> Tensor:
+    return matrix()[columns][:, columns]
+
+
 def _formable(rows: IncompleteResiduals, param_batch: Size, weights: Tensor | None) -> bool:
     """Whether second order over these rows is a matrix of numbers: one mean, one Σ, and nobody differentiates it."""
     watched = rows.is_traced or is_traced(_given(rows, weights), rows.mean, *rows.factor.tensors())
@@ -305,20 +317,20 @@ def _given(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
     return given.expand(rows.batch)
 
 
-def _turned(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Turned]:
+def _rotated(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Rotated]:
     parts = []
     for chains, T in rows.rotations:
         mask = chains.mask.to(rows.mean.dtype)
         weighted = mask if weights is None else mask * rows.of_rows(chains, weights).unsqueeze(-1)
-        parts.append(_Turned(chains, T, weighted.mT @ mask))
+        parts.append(_Rotated(chains, T, weighted.mT @ mask))
     return parts
 
 
-def _added_up(
-    rows: IncompleteResiduals, turned: Sequence[_Turned], gradients: Sequence[tuple[Tensor, Tensor]], param_batch: Size
+def _summed(
+    rows: IncompleteResiduals, rotated: Sequence[_Rotated], gradients: Sequence[tuple[Tensor, Tensor]], param_batch: Size
 ) -> tuple[Tensor, Tensor]:
     """(*param_batch, d) and (*param_batch, d, d): gradients in the chains' coordinates, turned back and summed."""
-    parts = [part.gradient(g, M) for part, (g, M) in zip(turned, gradients, strict=True)]
+    parts = [part.gradient(g, M) for part, (g, M) in zip(rotated, gradients, strict=True)]
     if not rows.grouped:
         ((g, M),) = parts
         return sum_to(rows.layout.unfold(g, 1), param_batch, 1), sum_to(rows.layout.unfold(M, 2), param_batch, 2)

@@ -1,0 +1,91 @@
+"""Second order with respect to the parameters of a structure, at its own cost: no d×d array is formed.
+
+The structure supplies its information, and H v is the gradient of the directional derivative of the log-density along v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Size, Tensor
+
+from mvnjac.autodiff.directional import gradient_of_directional
+from mvnjac.covariance.parametrisation import Values
+from mvnjac.information.curvature import Curvature, RowStatistics
+from mvnjac.model.model import Model
+from mvnjac.score.evaluation import GeneralEvaluation
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape
+from mvnjac.whitening.factor import Factor
+
+
+class StructuredCurvature(Curvature):
+    """With respect to the parameters of a structure, at the cost of the structure: no d×d array is formed."""
+
+    broadcasts = False
+
+    def __init__(self, model: Model, names: Sequence[str]) -> None:
+        self.model, self.names = model, list(names)
+        self.mean, self.factor = model.prepared()
+
+    def fisher(self, v: Values) -> dict[str, Tensor]:
+        of_covariance = {name: value for name, value in v.items() if name != "mean"}
+        result = self.model.covariance.fisher(self.factor, of_covariance) if of_covariance else {}
+        if "mean" in v:
+            result["mean"] = solved(self.factor, v["mean"])
+        return self._filled(result)
+
+    def _filled(self, result: dict[str, Tensor]) -> dict[str, Tensor]:
+        """In the order of the names, with 0 for parameters that share no information with those that changed."""
+        zeros = {name: self.mean.new_zeros(self.model.arguments.coordinates(name).shape) for name in self.names}
+        return {name: result.get(name, zeros[name]) for name in self.names}
+
+    def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
+        """The mean and the parameters of the covariance share no information: each is solved for by itself."""
+        covariance = self.model.covariance
+        of_covariance = {name: gradient for name, gradient in gradients.items() if name != "mean"}
+        solved = (covariance.fisher_solve(self.factor, of_covariance) or {}) if of_covariance else {}
+        if "mean" in gradients:
+            solved["mean"] = covariance.times(self.factor, gradients["mean"])
+        return solved
+
+    @property
+    def redundant(self) -> bool:
+        return self.model.covariance.redundant_among(self.names)
+
+    def units(self) -> dict[str, Tensor] | None:
+        return self.model.covariance.units(self.factor)
+
+    def minimum_norm(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.model.covariance.minimum_norm(self.factor, v)
+
+    def statistics(self, evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> RowStatistics:
+        return WeightedRows(self.names, evaluation, weights, param_batch)
+
+
+class WeightedRows(RowStatistics):
+    """The rows themselves with their weights, for structures whose Hessian is the gradient of the directional derivative."""
+
+    def __init__(self, names: Sequence[str], evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> None:
+        batch, mean = evaluation.rows.batch, evaluation.rows.mean
+        given = torch.ones(batch, dtype=mean.dtype, device=mean.device) if weights is None else weights
+        self.names, self.evaluation, self.weights, self.param_batch = names, evaluation, given.expand(batch), param_batch
+
+    @property
+    def count(self) -> Tensor:
+        layout = RowLayout(self.weights.shape, self.param_batch)
+        return layout.unfold_params(layout.fold(self.weights, 0).sum(-1), 0)
+
+    def score(self) -> dict[str, Tensor]:
+        batches = [self.param_batch] * len(self.names)
+        return dict(zip(self.names, self.evaluation.totals(self.names, self.weights, batches), strict=True))
+
+    def hessian(self, v: Values) -> dict[str, Tensor]:
+        model, x = self.evaluation.model, self.evaluation.rows.x
+        return gradient_of_directional(model, x, self.weights, v, self.names, self.param_batch)
+
+
+def solved(factor: Factor, v: Tensor) -> Tensor:
+    """Σ⁻¹ v, for v (..., d)."""
+    layout = RowLayout(torch.broadcast_shapes(batch_shape(v, 1), factor.batch), factor.batch)
+    return layout.unfold(factor.solve(layout.fold(v), layout))
