@@ -9,13 +9,12 @@ row with the mask o and z = z_c is a complete row of what it observes, so that w
 and sums over rows need only Σ o oᵀ for the first, however many patterns there are; for the second, no more than d + 1 rows a pattern
 that have the same sums of products. Where the rows share one Σ of few enough variables, both are formed once, as matrices over the
 unique elements of m and K (`information/pattern_sums.py`), and a product is a product with them. Structures that keep their form
-add up a structure a pattern instead (`information/marginal_curvature.py`).
+add up a structure a pattern instead (`information/marginal.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
@@ -27,8 +26,8 @@ from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ShapeError
 from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
 from mvnjac.information.pattern_sums import PatternSums
+from mvnjac.information.rotated_groups import RotatedGroup, RowTerms, given_weights, rotated_groups, summed_gradients
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.missing.nested_cholesky import MonotoneGroup
 from mvnjac.parameters.coordinates import symmetric
 from mvnjac.parameters.selection import Selection
 from mvnjac.score.evaluation import GeneralEvaluation
@@ -37,52 +36,6 @@ from mvnjac.tensors.tracing import is_traced
 
 #: the most variables for which products are products with a matrix over the unique elements: d⁴/4 numbers
 _LARGEST = 96
-
-
-@dataclass
-class _Rotated:
-    """A bundle's chains, with the rotation T into their coordinates (G?, C, d, d) and Σ o oᵀ (G?, C, d, d)."""
-
-    chains: MonotoneGroup
-    rotation: Tensor
-    pairs: Tensor
-
-    def jvp(self, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-        """m̃ (…, C, d) and K̃ (…, C, d, d)."""
-        T = self.rotation
-        return (T @ m.unsqueeze(-1)).squeeze(-1), T @ K @ T.mT
-
-    def gradient(self, g: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
-        """Back again."""
-        T = self.rotation
-        return (T.mT @ g.unsqueeze(-1)).squeeze(-1), T.mT @ M @ T
-
-
-@dataclass
-class _Terms:
-    """Rows as terms of a Hessian: √|w| z and √|w|, with the sign of w; (G?, C, R, d), and R of one number."""
-
-    z: Tensor
-    root: Tensor
-    sign: Tensor
-    mask: Tensor
-
-    @classmethod
-    def of(cls, chains: MonotoneGroup, weights: Tensor) -> _Terms:
-        """All rows of a bundle; of many rows of one chain, no more than d + 1 a pattern that have the same sums."""
-        root = weights.abs().sqrt().unsqueeze(-1)
-        terms = cls(root * chains.whitened, root, weights.sign().unsqueeze(-1), chains.mask)
-        patterns, d = chains.bundle.patterns.shape[-1], chains.mask.shape[-1]
-        many = chains.whitened.ndim == 3 and len(chains.mask) == 1 and chains.mask.shape[1] > 2 * patterns * (d + 1)
-        if not many or is_traced(terms.z, terms.root) or bool((terms.sign < 0).any()):
-            return terms
-        rows = torch.cat([terms.root, terms.z], -1)[0]
-        each = [chains.bundle.pattern[0] == p for p in range(patterns)]
-        least = [torch.linalg.qr(rows[own], mode="r")[1] for own in each]  # Rᵀ R is the sum of products
-        kept = torch.cat(least).unsqueeze(0)
-        masks = [chains.mask[0][own][:1].expand(len(R), -1) for own, R in zip(each, least, strict=True)]
-        mask = torch.cat(masks).unsqueeze(0)
-        return cls(torch.where(mask, kept[..., 1:], 0), kept[..., :1], torch.ones_like(kept[..., :1]), mask)
 
 
 class IncompleteCurvature(Curvature):
@@ -120,7 +73,7 @@ class IncompleteCurvature(Curvature):
             else AutodiffMaps(rows.covariance, mean, factor, names)
         )
         self.basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
-        self._count = sum_to(_given(rows, weights), param_batch, 0)
+        self._count = sum_to(given_weights(rows, weights), param_batch, 0)
 
     @property
     def redundant(self) -> bool:
@@ -135,8 +88,8 @@ class IncompleteCurvature(Curvature):
         return min(self.rows.batch.numel(), _patterns(self.rows) * 2 * (d + 1)) * 4 * d + 4 * rotations
 
     @cached_property
-    def _rotated(self) -> list[_Rotated]:
-        return _rotated(self.rows, self.weights)
+    def rotated_groups(self) -> list[RotatedGroup]:
+        return rotated_groups(self.rows, self.weights)
 
     @cached_property
     def information(self) -> Tensor:
@@ -153,7 +106,7 @@ class IncompleteCurvature(Curvature):
         for part in self._rotated:
             change, matrix_change = part.jvp(m, K)
             parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
-        g, M = _summed(self.rows, self._rotated, parts, self.param_batch)
+        g, M = summed_gradients(self.rows, self._rotated, parts, self.param_batch)
         return self.maps.vjp(g / count, M / count.unsqueeze(-1))
 
     def fisher_matrix(self, selection: Selection) -> DirectMatrix | None:
@@ -197,7 +150,7 @@ class IncompleteStatistics(RowStatistics):
         packed: bool,
     ) -> None:
         self._curvature, self._rows, self._evaluation = curvature, rows, evaluation
-        self._param_batch, self._weights, self._packed = param_batch, _given(rows, weights), packed
+        self._param_batch, self._weights, self._packed = param_batch, given_weights(rows, weights), packed
 
     @property
     def count(self) -> Tensor:
@@ -225,7 +178,7 @@ class IncompleteStatistics(RowStatistics):
             B = terms.sign * torch.where(terms.mask, moved, 0)
             cross = B.mT @ terms.z
             parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
-        return _summed(self._rows, self._rotated, parts, self._param_batch)
+        return summed_gradients(self._rows, self._rotated, parts, self._param_batch)
 
     def hessian_matrix(self, selection: Selection) -> DirectMatrix | None:
         return self._curvature._columns(selection, partial(getattr, self, "matrix"))
@@ -246,20 +199,20 @@ class IncompleteStatistics(RowStatistics):
         if self._packed:
             return self.sums.score
         scores = [self._score(part, terms) for part, terms in zip(self._rotated, self._terms, strict=True)]
-        return _summed(self._rows, self._rotated, scores, self._param_batch)
+        return summed_gradients(self._rows, self._rotated, scores, self._param_batch)
 
     @staticmethod
-    def _score(part: _Rotated, terms: _Terms) -> tuple[Tensor, Tensor]:
+    def _score(part: RotatedGroup, terms: RowTerms) -> tuple[Tensor, Tensor]:
         z = terms.sign * terms.z
         return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
 
     @cached_property
-    def _rotated(self) -> list[_Rotated]:
-        return _rotated(self._rows, self._weights)
+    def rotated_groups(self) -> list[RotatedGroup]:
+        return rotated_groups(self._rows, self._weights)
 
     @cached_property
-    def _terms(self) -> list[_Terms]:
-        return [_Terms.of(part.chains, self._rows.of_rows(part.chains, self._weights)) for part in self._rotated]
+    def _terms(self) -> list[RowTerms]:
+        return [RowTerms.of(part.chains, self._rows.of_rows(part.chains, self._weights)) for part in self._rotated]
 
 
 class Moments:
@@ -298,7 +251,7 @@ def _submatrix(matrix: DirectMatrix, columns: list[int]) -> Tensor:
 
 def _formable(rows: IncompleteResiduals, param_batch: Size, weights: Tensor | None) -> bool:
     """Whether second order over these rows is a matrix of numbers: one mean, one Σ, and nobody differentiates it."""
-    watched = rows.is_traced or is_traced(_given(rows, weights), rows.mean, *rows.factor.tensors())
+    watched = rows.is_traced or is_traced(given_weights(rows, weights), rows.mean, *rows.factor.tensors())
     return not param_batch and rows.grouped and not rows.layout.groups and rows.mean.ndim == 1 and not watched
 
 
@@ -309,32 +262,3 @@ def _patterns(rows: IncompleteResiduals) -> int:
 def _suited(rows: IncompleteResiduals, param_batch: Size) -> IncompleteResiduals:
     """The rows together where sums of them are those of each covariance; else, for sums that keep more, each row by itself."""
     return rows if param_batch == rows.layout.param_batch else rows.separate()
-
-
-def _given(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
-    """(*batch) the weights; 1 where none are given."""
-    given = torch.ones((), dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
-    return given.expand(rows.batch)
-
-
-def _rotated(rows: IncompleteResiduals, weights: Tensor | None) -> list[_Rotated]:
-    parts = []
-    for chains, T in rows.rotations:
-        mask = chains.mask.to(rows.mean.dtype)
-        weighted = mask if weights is None else mask * rows.of_rows(chains, weights).unsqueeze(-1)
-        parts.append(_Rotated(chains, T, weighted.mT @ mask))
-    return parts
-
-
-def _summed(
-    rows: IncompleteResiduals, rotated: Sequence[_Rotated], gradients: Sequence[tuple[Tensor, Tensor]], param_batch: Size
-) -> tuple[Tensor, Tensor]:
-    """(*param_batch, d) and (*param_batch, d, d): gradients in the chains' coordinates, turned back and summed."""
-    parts = [part.gradient(g, M) for part, (g, M) in zip(rotated, gradients, strict=True)]
-    if not rows.grouped:
-        ((g, M),) = parts
-        return sum_to(rows.layout.unfold(g, 1), param_batch, 1), sum_to(rows.layout.unfold(M, 2), param_batch, 2)
-    g, M = torch.stack([g.sum(-2) for g, _ in parts]).sum(0), torch.stack([M.sum(-3) for _, M in parts]).sum(0)
-    return rows.layout.unfold_params(g, 1).expand((*param_batch, rows.d)), rows.layout.unfold_params(M, 2).expand(
-        (*param_batch, rows.d, rows.d)
-    )

@@ -38,8 +38,8 @@ def owners_of(model: Model, names: Sequence[str]) -> list[type[DenseParametrisat
     if structured:
         dense = ", ".join(name for name in others if name not in structured)
         raise ArgumentError(
-            f"{model.arguments.function}: {', '.join(structured)} and {dense} are parameters of more than one parametrisation; a second "
-            "derivative needs to know what stays fixed: ask for those of one."
+            f"{model.arguments.function}: {', '.join(structured)} and {dense} are parameters of more than one parametrisation; a "
+            "second derivative needs to know what stays fixed: ask for those of one."
         )
     return list(dict.fromkeys(dense_parameters()[name] for name in others))
 
