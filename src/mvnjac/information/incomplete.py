@@ -88,7 +88,7 @@ class IncompleteCurvature(Curvature):
         return min(self.rows.batch.numel(), _patterns(self.rows) * 2 * (d + 1)) * 4 * d + 4 * rotations
 
     @cached_property
-    def rotated_groups(self) -> list[RotatedGroup]:
+    def _groups(self) -> list[RotatedGroup]:
         return rotated_groups(self.rows, self.weights)
 
     @cached_property
@@ -103,10 +103,10 @@ class IncompleteCurvature(Curvature):
         count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)
         m, K = self.folded(self.rows, v)
         parts = []
-        for part in self._rotated:
+        for part in self._groups:
             change, matrix_change = part.jvp(m, K)
             parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
-        g, M = summed_gradients(self.rows, self._rotated, parts, self.param_batch)
+        g, M = summed_gradients(self.rows, self._groups, parts, self.param_batch)
         return self.maps.vjp(g / count, M / count.unsqueeze(-1))
 
     def fisher_matrix(self, selection: Selection) -> DirectMatrix | None:
@@ -172,13 +172,13 @@ class IncompleteStatistics(RowStatistics):
         """The gradients with respect to m and K of the directional derivative along v, without the second derivative of the maps."""
         m, K = self._curvature.folded(self._rows, v)
         parts = []
-        for part, terms in zip(self._rotated, self._terms, strict=True):
+        for part, terms in zip(self._groups, self._row_terms, strict=True):
             change, matrix_change = part.jvp(m, K)
             moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
             B = terms.sign * torch.where(terms.mask, moved, 0)
             cross = B.mT @ terms.z
             parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
-        return summed_gradients(self._rows, self._rotated, parts, self._param_batch)
+        return summed_gradients(self._rows, self._groups, parts, self._param_batch)
 
     def hessian_matrix(self, selection: Selection) -> DirectMatrix | None:
         return self._curvature._columns(selection, partial(getattr, self, "matrix"))
@@ -198,8 +198,8 @@ class IncompleteStatistics(RowStatistics):
         """(*param_batch, d) and (*param_batch, d, d) the total score with respect to m and K."""
         if self._packed:
             return self.sums.score
-        scores = [self._score(part, terms) for part, terms in zip(self._rotated, self._terms, strict=True)]
-        return summed_gradients(self._rows, self._rotated, scores, self._param_batch)
+        scores = [self._score(part, terms) for part, terms in zip(self._groups, self._row_terms, strict=True)]
+        return summed_gradients(self._rows, self._groups, scores, self._param_batch)
 
     @staticmethod
     def _score(part: RotatedGroup, terms: RowTerms) -> tuple[Tensor, Tensor]:
@@ -207,12 +207,12 @@ class IncompleteStatistics(RowStatistics):
         return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
 
     @cached_property
-    def rotated_groups(self) -> list[RotatedGroup]:
+    def _groups(self) -> list[RotatedGroup]:
         return rotated_groups(self._rows, self._weights)
 
     @cached_property
-    def _terms(self) -> list[RowTerms]:
-        return [RowTerms.of(part.chains, self._rows.of_rows(part.chains, self._weights)) for part in self._rotated]
+    def _row_terms(self) -> list[RowTerms]:
+        return [RowTerms.of(part.chains, self._rows.of_rows(part.chains, self._weights)) for part in self._groups]
 
 
 class Moments:
