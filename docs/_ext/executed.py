@@ -37,7 +37,7 @@ mystnb:
 
 def notebook(text: str) -> NotebookNode:
     """The page as a notebook that runs at the root of the repository, as a reader's session would."""
-    text = text.replace("](../benchmarks/RESULTS.md)", "](benchmarks.md)")  # which includes that file
+    text = text.replace("](../../benchmarks/RESULTS.md)", "](benchmarks.md)")  # which includes that file
     cells = re.sub(r"^```python$", "```{code-cell} python", text, flags=re.MULTILINE)
     if cells == text:
         return read_myst_markdown_notebook(NOTHING_TO_RUN + text, add_source_map=True)
