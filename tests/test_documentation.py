@@ -1,4 +1,4 @@
-"""The pages say what is so. `make docs` executes all of them; here are those that must hold wherever the tests run."""
+"""Checks of the pages. `make docs` executes all of them; those whose code must run wherever the tests run are executed here."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_the_code_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guides/maximum_likelihood.md"])
 def test_the_command_lines_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the rates that are here, and a table of one's own, one after the other: what one writes the next one reads."""
+    """On the exchange rates and a small table, in order, since some commands read what an earlier one writes."""
     lines = re.findall(r"^    (mvnjac .*)$", (ROOT / page).read_text(), re.MULTILINE)
     assert len(lines) >= 3
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rates.csv.gz").symlink_to(ROOT / "examples" / "data" / "ecb_reference_rates.csv.gz")
-    (tmp_path / "own.csv").write_text("a,b\n" + "".join(f"{i % 5},{i % 7}\n" for i in range(40)))
+    (tmp_path / "data.csv").write_text("a,b\n" + "".join(f"{i % 5},{i % 7}\n" for i in range(40)))
     for line in lines:
         assert run(*line.split()[1:])[0] == 0, line
 
@@ -60,7 +60,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert not missing, missing
 
 
-def test_the_examples_of_the_builds_own_extension() -> None:
+def test_the_examples_of_the_build_extension() -> None:
     path = DOCS / "_ext" / "docstrings.py"
     spec = importlib.util.spec_from_file_location("docstrings", path)
     assert spec is not None
