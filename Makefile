@@ -39,7 +39,7 @@ test: setup
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
-# The oldest versions that pyproject.toml allows, in an environment of their own (several GB where torch comes with CUDA): docs/releasing.md
+# The oldest versions that pyproject.toml allows, in an environment of their own (several GB where torch comes with CUDA): docs/guides/releasing.md
 test-oldest: $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2
 

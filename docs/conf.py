@@ -1,4 +1,4 @@
-"""The documentation: MyST pages whose ```python blocks are executed when it is built, and a reference from the docstrings."""
+"""Sphinx configuration: MyST pages whose ```python blocks are executed by the build, and an API reference from the docstrings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-import mvnjac  # after the path: whoever builds may have set PYTHONPATH
+import mvnjac  # after the change of sys.path
 
 project, author = "mvnjac", "the mvnjac authors"
 copyright = "the mvnjac authors, BSD-3-Clause"
@@ -26,7 +26,7 @@ extensions = [
 ]
 exclude_patterns = ["_ext", "_static"]
 
-# A page that fails, or that writes to standard error, is an error of the build.
+# The build fails if the code of a page fails or writes to standard error.
 nb_custom_formats = {".md": "executed.notebook"}
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -39,7 +39,7 @@ html_math_renderer = "mathml"
 
 default_role = "py:obj"
 autosummary_generate = True
-autodoc_typehints = "none"  # shapes are in the signature's place: the Args sections
+autodoc_typehints = "none"  # the Args sections state types and shapes
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_use_rtype = False

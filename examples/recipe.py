@@ -1,7 +1,7 @@
 """The circulating recipe for the derivatives of a Gaussian log-density: what it computes, and what it should.
 
 Three examples go around: by x, by the mean, by the covariance. Each is here as it circulates (`naive_…`), and as one line of
-mvnjac. Run it: ``python examples/recipe.py`` prints both. docs/recipe.md explains them.
+mvnjac. Run it: ``python examples/recipe.py`` prints both. docs/explanation/common_mistakes.md explains them.
 """
 
 from __future__ import annotations

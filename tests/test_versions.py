@@ -48,5 +48,5 @@ def test_what_runs_without_an_extra_has_a_bound() -> None:
 
 def test_no_host_of_an_index_is_named() -> None:
     hosts = re.compile(r"pypi\.org|pythonhosted|quay\.io|docker\.io|ghcr\.io|conda\.anaconda")
-    pages = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("constraints*.txt")]
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("constraints*.txt")]
     assert [page.name for page in pages if hosts.search(page.read_text())] == []

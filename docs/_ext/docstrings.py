@@ -1,4 +1,4 @@
-"""Docstrings are written for people: formulas stand in indented blocks, and |i − j| or Σ_oo mean what they say."""
+"""Converts plain docstrings to reStructuredText: indented formulas become literal blocks, special characters are escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes|Example|Source):"
 
 
 def literal_formulas(lines: list[str]) -> list[str]:
-    """An indented block below the text of a docstring becomes a literal one; a section of Napoleon's is left as it is.
+    """The lines with each indented block turned into a literal block; Napoleon's sections (Args, Returns, …) are not changed.
 
     Example:
         >>> literal_formulas(["With r = x − µ:", "", "    a = Σ⁻¹ r", "", "Args:", "    x: (n, d)"])
@@ -36,7 +36,7 @@ def literal_formulas(lines: list[str]) -> list[str]:
 
 
 def escaped(line: str) -> str:
-    """Outside of code, bars, stars and a trailing underscore are themselves, but for the stars around the title of a book.
+    """The line with |, * and trailing _ escaped, except inside code and except the stars around the title of a book.
 
     Example:
         >>> print(escaped("the lag |i − j| of `a_` and Σ_ here, *args"))
@@ -69,7 +69,7 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
 
 
 def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options: object) -> bool | None:
-    """scikit-learn gives every estimator its methods for metadata routing, with links into its own documentation."""
+    """Skip the metadata-routing methods that scikit-learn adds to estimators: their docstrings link into its documentation."""
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 

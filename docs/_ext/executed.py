@@ -1,4 +1,4 @@
-"""A page is Markdown as GitHub shows it; its ```python blocks are executed here, in order, one kernel a page."""
+"""Reads pages of plain Markdown and converts their ```python blocks to cells, which are executed in order, with one kernel per page."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ mystnb:
 
 
 def notebook(text: str) -> NotebookNode:
-    """The page as a notebook that runs at the root of the repository, as a reader's session would."""
-    text = text.replace("](../benchmarks/RESULTS.md)", "](benchmarks.md)")  # which includes that file
+    """The page as a notebook that runs in the root of the repository."""
+    text = text.replace("](../../benchmarks/RESULTS.md)", "](benchmarks.md)")  # the page that includes this file
     cells = re.sub(r"^```python$", "```{code-cell} python", text, flags=re.MULTILINE)
     if cells == text:
         return read_myst_markdown_notebook(NOTHING_TO_RUN + text, add_source_map=True)

@@ -1,4 +1,4 @@
-"""The directive `layers`: the packages as layers, read from the contract in pyproject.toml that `make lint` holds the imports to."""
+"""The directive `layers` draws the layers of packages from the import contract in pyproject.toml, which `make lint` checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def layers() -> list[list[str]]:
-    """From the highest to the lowest, the packages that stand at the same height."""
+    """The packages of each layer, from the highest layer to the lowest."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     (contract,) = [one for one in contracts if one.get("containers") == ["mvnjac"]]
     return [[name.strip() for name in layer.split("|")] for layer in contract["layers"]]
@@ -30,7 +30,7 @@ def purpose(name: str) -> str:
 
 
 class Layers(SphinxDirective):
-    """A row a layer, a box a package."""
+    """One row per layer, one box per package."""
 
     def run(self) -> list[nodes.Node]:
         rows = [

@@ -645,7 +645,7 @@ def test_idioms(idiom: Callable[[Any, dict[str, Tensor]], Tensor]) -> None:
     close(ways[1], ways[0], rtol=tolerance, atol=tolerance)
 
 
-# What differs from torch's classes: the list in docs/comparison.md --------------------------------------------------------------
+# What differs from torch's classes: the list in docs/explanation/comparison.md ---------------------------------------------------
 
 
 def test_it_is_no_instance_of_torchs_class() -> None:

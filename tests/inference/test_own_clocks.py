@@ -279,7 +279,7 @@ def test_what_cannot_be_asked() -> None:
         own_clocks(scores, torch.zeros(50, dtype=torch.long)).nyblom_hansen([0, 1, 2])
 
 
-if __name__ == "__main__":  # the table in docs/inference.md
+if __name__ == "__main__":  # the table in docs/guides/inference.md
     import sys
 
     for name, size in rejections(sys.argv[1], range(int(sys.argv[2]), int(sys.argv[3]))).items():
