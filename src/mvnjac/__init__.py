@@ -73,7 +73,7 @@ _HOMES = {
 }
 
 #: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
-_SUBMODULES = ("distributed", "distributions", "errors", "inference")
+_SUBMODULES = ("covariance", "distributed", "distributions", "errors", "inference", "testing")
 
 
 def __getattr__(name: str) -> Any:
