@@ -5,7 +5,6 @@ The reference is computed independently: reverse-mode autodiff, once and twice, 
 
 from __future__ import annotations
 
-import inspect
 import math
 import pickle
 import re
@@ -61,7 +60,7 @@ def check_structure(structure: Covariance, d: int | None = None, *, second_order
     _check_missing(case, seed)
     if second_order and not structure.batch:
         _check_second_order(case)
-    _check_inputs(type(structure), d)
+    _check_inputs(structure, d)
 
 
 @dataclass
@@ -275,22 +274,20 @@ def _check_second_order(case: _Case) -> None:
     case.close("fisher_information().solve(b), multiplied", F.matvec(solution), b, power=2, scale=steep * float(b.abs().max()))
 
 
-def _check_inputs(cls: type[Covariance], d: int) -> None:
-    """The samples and bad inputs that a class supplies for its tests."""
-    if inspect.isabstract(cls):
-        return
+def _check_inputs(structure: Covariance, d: int) -> None:
+    """The samples and bad inputs that the class supplies for its tests; the latter over three variables, if it has no fixed number."""
+    cls = type(structure)
     for sample in cls.samples(d, Maker(seed=2)):
-        if not isinstance(sample, cls):
-            raise AssertionError(f"{cls.__name__}: samples() made a {type(sample).__name__}.")
+        _require(structure, isinstance(sample, cls), f"samples() made a {type(sample).__name__}.")
+    fixed = structure.dimension is None and structure.dense(3).shape[-1] != 3
     for bad in cls.bad_inputs(Maker()):
-        _check_refused(cls, bad, d)
+        _check_refused(cls, bad, torch.zeros(d if fixed else 3, dtype=torch.float64, device="cpu"))
 
 
-def _check_refused(cls: type[Covariance], bad: BadInput, d: int) -> None:
+def _check_refused(cls: type[Covariance], bad: BadInput, zeros: Tensor) -> None:
     name = f"{cls.__name__}: the bad input {dict(bad.parameters)}"
     try:
         structure = cls(**bad.parameters)
-        zeros = torch.zeros(d if structure.dimension is None else 3, dtype=torch.float64, device="cpu")
         jacobian(zeros, zeros, structure)
     except bad.error as error:
         if not re.search(bad.says, str(error)):
