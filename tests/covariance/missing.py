@@ -1,7 +1,7 @@
 """The textbook with missing entries: each row is the marginal of what it observes, by a Cholesky factorisation of its own.
 
-Reverse-mode autodiff row by row, through `dense()`; the expected information from its definition, pattern by pattern. Nothing of
-the library's derivatives is used here; `tests/oracles/test_missing.py` holds these functions against lavaan.
+Reverse-mode autodiff row by row, through `dense()`; the expected information from its definition, pattern by pattern. Nothing
+of the library's derivatives is used here; `tests/oracles/test_missing.py` holds these functions against lavaan.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Diagonal: independent variables. All is O(d) a row; a d×d matrix is formed only if a dense derivative is asked for."""
+"""Diagonal: independent variables. The cost is O(d) per row; a d×d matrix is formed only for a dense derivative."""
 
 from __future__ import annotations
 
@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
 
 class DiagonalFactor(Factor):
-    """Σ = diag(v), v (*batch, d)."""
+    """The factor of Σ = diag(v).
+
+    Args:
+        variance: (*batch, d) the variances v.
+
+    Example:
+        >>> import torch
+        >>> from mvnjac.covariance import DiagonalFactor
+        >>> DiagonalFactor(torch.tensor([1.0, 4.0])).dense().scale_tril
+        tensor([[1., 0.],
+                [0., 2.]])
+    """
 
     def __init__(self, variance: Tensor) -> None:
         self.variance = variance
@@ -71,7 +82,7 @@ class DiagonalFactor(Factor):
 
 
 class Diagonal(Covariance):
-    """Σ = diag(v).
+    """Σ = diag(v): independent variables.
 
     Args:
         cov_diag: (..., d) variances, positive, in squared units of x.
