@@ -11,10 +11,11 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from torch import Tensor
 
+from mvnjac.blocks.base import Block
 from mvnjac.covariance.estimation import Estimable
 from mvnjac.covariance.marginalisable import Marginalisable
 from mvnjac.covariance.named_parameters import same_kind as same_kind
@@ -24,10 +25,7 @@ from mvnjac.errors import ShapeError
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.whitening.factor import Factor
-
-if TYPE_CHECKING:
-    from mvnjac.blocks.base import Block
-    from mvnjac.whitening.residuals import Residuals
+from mvnjac.whitening.residuals import Residuals
 
 
 class Covariance(SecondOrder, Marginalisable["Covariance"], Estimable):

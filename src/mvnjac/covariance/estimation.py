@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -11,9 +11,7 @@ from torch import Tensor
 from mvnjac.covariance.named_parameters import NamedParameters
 from mvnjac.errors import ArgumentError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, counted
 from mvnjac.parameters import checks
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
+from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: a variance below this share of the sample's that still decreases is at the boundary of the parameter space
 VANISHED = 1e-8
@@ -52,7 +50,7 @@ class Estimable(NamedParameters):
         option: the text after the colon of the structure's name; None for a class without an option.
         """
         raise ArgumentError(
-            f"{sample.name}: {cls.__name__} does not say where a fit starts; pass an instance of it: its parameters are the start."
+            f"{sample.name}: {cls.__name__} defines no starting values; pass an instance of it, whose parameters are the start."
         )
 
     def require_maximum(self, sample: SufficientStatistics) -> None:

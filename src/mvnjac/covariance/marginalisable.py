@@ -28,7 +28,7 @@ class Marginalisable(NamedParameters, Generic[C]):
 
     def _marginal_parameter(self, name: str, value: Tensor, observed: Tensor) -> Tensor:
         for axis in self.local.get(name, ()):
-            value = value.index_select(axis - self._event(name), observed)
+            value = value.index_select(axis - self.event_dims(name), observed)
         return value
 
     def groups(self, factor: Any) -> list[tuple[slice, C, Factor]]:

@@ -64,7 +64,11 @@ class NamedParameters(ABC):
 
     def parameter_batch(self, name: str) -> Size:
         """The leading dimensions of one parameter."""
-        return batch_shape(self.parameters[name], self._event(name))
+        return batch_shape(self.parameters[name], self.event_dims(name))
+
+    def event_dims(self, name: str) -> int:
+        """The number of dimensions of a parameter without its leading ones."""
+        return len(self.coordinates_of(name, 1).shape)
 
     def coordinates_of(self, name: str, d: int) -> Coordinates:
         """The coordinates of a parameter over d variables."""
@@ -84,7 +88,7 @@ class NamedParameters(ABC):
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Self:
         """The structure for a selection of rows along dimension `dim` of the batch `full`, if its parameters vary along it."""
-        return self.at([narrow(value, full, self._event(name), dim, index) for name, value in self.parameters.items()])
+        return self.at([narrow(value, full, self.event_dims(name), dim, index) for name, value in self.parameters.items()])
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies it: class, shapes and dtype, and the values of the parameters."""
@@ -93,10 +97,6 @@ class NamedParameters(ABC):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({shapes}, dtype={self.dtype})"
-
-    def _event(self, name: str) -> int:
-        """The number of dimensions of a parameter without its leading ones."""
-        return len(self.coordinates_of(name, 1).shape)
 
     def _check_shapes(self) -> None:
         name, d = type(self).__name__, self.dimension

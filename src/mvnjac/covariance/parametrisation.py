@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from mvnjac.blocks.base import Block
 from mvnjac.parameters.coordinates import Coordinates
-
-if TYPE_CHECKING:
-    from mvnjac.blocks.base import Block
-    from mvnjac.whitening.factor import DenseFactor
-    from mvnjac.whitening.residuals import Residuals
+from mvnjac.whitening.factor import DenseFactor
+from mvnjac.whitening.residuals import Residuals
 
 #: one tensor per parameter, each in the parameter's own shape
 Values = Mapping[str, Tensor]
@@ -62,10 +60,10 @@ class DenseParametrisation(ABC):
     @classmethod
     def projected(cls, factor: DenseFactor, gradients: Values) -> dict[str, Tensor]:
         """Full gradients projected to the parameters' free entries: exactly symmetric, and 0 where an entry is fixed."""
-        kinds = {name: cls.fields[name](factor.d) for name in gradients}
+        coordinates = {name: cls.fields[name](factor.d) for name in gradients}
         return {
-            name: kind.project(0.5 * (gradients[name] + gradients[name].mT) if kind.mirrored else gradients[name])
-            for name, kind in kinds.items()
+            name: coordinates[name].project(0.5 * (G + G.mT) if coordinates[name].mirrored else G)
+            for name, G in gradients.items()
         }
 
     @classmethod

@@ -63,7 +63,9 @@ class AutodiffMaps:
             return {}
         G, mean_gradient = self.factor.unwhiten_gradient(M), self._whiten(g, transpose=True)
         batch = broadcast(
-            self.covariance.batch, batch_shape(G, 2), *[batch_shape(v[name], self._event(name)) for name in moving]
+            self.covariance.batch,
+            batch_shape(G, 2),
+            *[batch_shape(v[name], self.covariance.event_dims(name)) for name in moving],
         )
         extra = self._extra_dims(batch)
         f, values = self._function(self._param_names, batch[extra:])
@@ -78,7 +80,7 @@ class AutodiffMaps:
             gradients: tuple[Tensor, ...] = torch.func.grad(directional, argnums)(*values)
             return gradients
 
-        events = [2, 1, *(self._event(name) for name in moving)]
+        events = [2, 1, *(self.covariance.event_dims(name) for name in moving)]
         arguments = [
             t.expand((*batch, *t.shape[t.ndim - event :]))
             for t, event in zip([G, mean_gradient, *(v[name] for name in moving)], events, strict=True)
@@ -91,7 +93,7 @@ class AutodiffMaps:
         param_batch: the leading dimensions of the values.
         """
         parameters = {
-            name: value.expand((*param_batch, *value.shape[value.ndim - self._event(name) :]))
+            name: value.expand((*param_batch, *value.shape[value.ndim - self.covariance.event_dims(name) :]))
             for name, value in self.covariance.parameters.items()
         }
 
@@ -102,10 +104,6 @@ class AutodiffMaps:
             return (sigma,) if mean is None else (sigma, mean)
 
         return f, [parameters[name] for name in names]
-
-    def _event(self, name: str) -> int:
-        """The number of dimensions of a parameter without its leading ones."""
-        return len(self.covariance.coordinates_of(name, self.mean.shape[-1]).shape)
 
     def _extra_dims(self, batch: Size) -> int:
         """The number of dimensions of `batch` before those of Σ; 0 if it does not end with the batch shape of Σ."""
@@ -119,7 +117,7 @@ class AutodiffMaps:
 
     def _tangents(self, names: Sequence[str], v: Values) -> Sequence[Tensor]:
         """The tangent of Σ, or those of (Σ, µ), for each of v's leading dimensions beyond those of Σ."""
-        batch = broadcast(self.covariance.batch, *[batch_shape(v[name], self._event(name)) for name in names])
+        batch = broadcast(self.covariance.batch, *[batch_shape(v[name], self.covariance.event_dims(name)) for name in names])
         extra = self._extra_dims(batch)
         f, values = self._function(names, batch[extra:])
         outputs, pull = _vjp(f, *values)

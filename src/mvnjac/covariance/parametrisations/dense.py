@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -19,11 +19,9 @@ from mvnjac.linalg.triangular import cholesky, symmetric_part
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import symmetric
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class Dense(DenseCovariance):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -21,13 +21,11 @@ from mvnjac.linalg.cyclic_reduction import CyclicReduction
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check, NameOf
 from mvnjac.parameters.coordinates import Coordinates, scalar
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast
 from mvnjac.tensors.tracing import constant_size
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class Autoregressive(Covariance):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -23,13 +23,11 @@ from mvnjac.linalg.triangular import cholesky, flipped_cholesky, inverse_triangl
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.tensors.tracing import constant_size, require_no_jit_trace
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class BandedFactor(Factor):
@@ -130,10 +128,9 @@ class BandedPrecision(Covariance):
     ) -> BandedPrecision:
         """The exact precision of d consecutive values of a stationary autoregression about its mean.
 
-        The autoregression is x_t = φ₁ x_{t−1} + … + φ_p x_{t−p} + e_t.
-
-        With a = (1, −φ₁, …, −φ_p) and C_k(m) = Σ a_q a_{q+k} over q ≤ min(m, p − k) (Siddiqui 1958, *On the inversion of the
-        sample covariance matrix in a stationary autoregressive process*; Gohberg & Semencul 1972):
+        The autoregression is x_t = φ₁ x_{t−1} + … + φ_p x_{t−p} + e_t. With a = (1, −φ₁, …, −φ_p) and C_k(m) = Σ a_q a_{q+k} over
+        q ≤ min(m, p − k) (Siddiqui 1958, *On the inversion of the sample covariance matrix in a stationary autoregressive
+        process*; Gohberg & Semencul 1972):
 
             σ² P[j + k, j] = C_k(j) + C_k(d − 1 − j − k) − C_k(p)
 
@@ -286,10 +283,7 @@ def _halved_below(bands: Tensor) -> Tensor:
 
 
 def _completed(sigma: Tensor, change: Tensor) -> Tensor:
-    """The bands of Σ_C Σ_CC⁻¹ V_CC Σ_CC⁻¹ over sets C of b + 1 consecutive variables, minus those of the b that two share.
-
-    sigma, change: (*batch, b + 1, d) the bands of Σ and V.
-    """
+    """The bands of Σ_C Σ_CC⁻¹ V_CC Σ_CC⁻¹ over sets C of b + 1 consecutive variables, minus those of the b that two share."""
     b = sigma.shape[-2] - 1
     result = _local(sigma, change, b + 1)
     if not b:

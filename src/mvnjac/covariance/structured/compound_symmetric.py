@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -17,12 +17,10 @@ from mvnjac.errors import DtypeError, NotFiniteError, NotIdentifiedError, NotPos
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import scalar
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, broadcast, narrow
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class CompoundSymmetricFactor(Factor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -22,14 +22,11 @@ from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Triangle, symmetric
 from mvnjac.parameters.names import Names
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import stacked
 from mvnjac.tensors.tracing import constant_size
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 ROW, COLUMN = "row_covariance", "column_covariance"
 
@@ -224,10 +221,10 @@ def without(v: Mapping[str, Tensor], null: Mapping[str, Tensor], dual: bool = Fa
 
     dual: v are gradients, as partial derivatives with respect to the unique elements; else changes of the parameters.
     """
-    kinds = {name: symmetric(value.shape[-1]) for name, value in null.items()}
-    packed = {name: kind.pack_gradient(v[name]) if dual else kind.pack(v[name]) for name, kind in kinds.items()}
-    along = {name: kind.pack(null[name]) for name, kind in kinds.items()}
-    squares = functools.reduce(torch.add, [(n * n).sum(-1) for n in along.values()])
-    share = functools.reduce(torch.add, [(packed[name] * n).sum(-1) for name, n in along.items()]) / squares
-    left = {name: packed[name] - share.unsqueeze(-1) * n for name, n in along.items()}
-    return {name: kind.unpack_gradient(left[name]) if dual else kind.unpack(left[name]) for name, kind in kinds.items()}
+    coordinates = {name: symmetric(value.shape[-1]) for name, value in null.items()}
+    packed = {name: c.pack_gradient(v[name]) if dual else c.pack(v[name]) for name, c in coordinates.items()}
+    direction = {name: c.pack(null[name]) for name, c in coordinates.items()}
+    squares = functools.reduce(torch.add, [(n * n).sum(-1) for n in direction.values()])
+    share = functools.reduce(torch.add, [(packed[name] * n).sum(-1) for name, n in direction.items()]) / squares
+    rest = {name: packed[name] - share.unsqueeze(-1) * n for name, n in direction.items()}
+    return {name: c.unpack_gradient(rest[name]) if dual else c.unpack(rest[name]) for name, c in coordinates.items()}

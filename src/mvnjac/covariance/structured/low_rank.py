@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -20,12 +20,10 @@ from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates, vector
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.tracing import constant_size
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class LowRank(Covariance):
@@ -84,8 +82,8 @@ class LowRank(Covariance):
         if name == "cov_diag":
             return Entrywise(torch.addcmul(-0.5 * factor.precision_diag, a, a, value=0.5), vector(rows.d))
         common = rows.whitened[..., rows.d :]  # aᵀ W = ŵ, which does not lose digits as that product does
-        kind = Coordinates((rows.d, constant_size(factor.cov_factor)), (0,))
-        return Outer(a, common, -factor.precision_factor, kind)
+        coordinates = Coordinates((rows.d, constant_size(factor.cov_factor)), (0,))
+        return Outer(a, common, -factor.precision_factor, coordinates)
 
     def fisher(self, factor: LowRankFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """With R = Σ⁻¹W and V = dΣ: Σ⁻¹ V R for W, ½ diag(Σ⁻¹ V Σ⁻¹) for v. O(d k²)."""

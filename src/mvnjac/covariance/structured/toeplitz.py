@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -27,13 +27,11 @@ from mvnjac.linalg.toeplitz_algebra import (
 )
 from mvnjac.parameters.checks import Check, NameOf, of_batch
 from mvnjac.parameters.coordinates import vector
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
 from mvnjac.tensors.tracing import is_traced
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
-
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class ToeplitzFactor(Factor):
