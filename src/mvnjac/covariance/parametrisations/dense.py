@@ -82,9 +82,8 @@ class Dense(DenseCovariance):
     def start(cls, sample: SufficientStatistics, option: str | None) -> Dense:
         if sample.complete:
             return cls(sample.covariance)
-        return cls(
-            0.5 * (sample.covariance + torch.diag(sample.variances))
-        )  # positive definite for any pattern of missing entries
+        # positive definite for any pattern of missing entries
+        return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))
 
     def require_maximum(self, sample: SufficientStatistics) -> None:
         """Raise if the estimate is singular, or positive definite only by rounding."""

@@ -53,9 +53,7 @@ class LowRank(Covariance):
 
     def __init__(self, cov_factor: Float[Tensor, "*batch d k"], cov_diag: Float[Tensor, "*#batch d"]) -> None:
         super().__init__(cov_factor=cov_factor, cov_diag=cov_diag)
-        self.unidentified = (
-            ("cov_factor",) if self.rank > 1 else ()
-        )  # the sign of a single factor is a convention, its size is not
+        self.unidentified = ("cov_factor",) if self.rank > 1 else ()  # a single factor is identified up to its sign
 
     @property
     def dimension(self) -> int | None:
