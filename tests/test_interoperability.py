@@ -204,7 +204,9 @@ def test_scikit_learns_own_checks_with_missing_entries(structure: str) -> None:
 def test_what_has_no_density_is_refused() -> None:
     with pytest.raises(errors.NotPositiveDefiniteError, match="27 rows for 30 variables"):
         GaussianModel().fit(np.random.default_rng(0).normal(size=(27, 30)))
-    with pytest.raises(errors.ArgumentError, match=r"one variable says nothing about a correlation; .*\(n_features = 1\)"):
+    with pytest.raises(
+        errors.ArgumentError, match=r"the correlation of a single variable is not identified; .*\(n_features = 1\)"
+    ):
         GaussianModel("compound-symmetric").partial_fit(X[:, :1])
 
 

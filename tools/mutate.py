@@ -70,7 +70,10 @@ TESTS = {
     ],
 }
 #: whose tests are run before these, where that is not the file's own
-OWN_TESTS = dict.fromkeys(("ar_precision", "bands", "banded", "cyclic_reduction"), "banded_precision")
+OWN_TESTS = {
+    **dict.fromkeys(("ar_precision", "bands", "banded", "cyclic_reduction"), "banded_precision"),
+    **{"low_rank_factor": "low_rank", "kronecker_factor": "kronecker", "block_factor": "block_diagonal"},
+}
 #: algebra that is not that of one structure
 OTHER = ("triangular", "symmetric_products", "solvers", "scipy_operator", "padding")
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}

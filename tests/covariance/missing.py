@@ -1,7 +1,8 @@
-"""The textbook with missing entries: each row is the marginal of what it observes, by a Cholesky factorisation of its own.
+"""The textbook density with missing entries: each row has its marginal density, with a Cholesky factorisation per row.
 
-Reverse-mode autodiff row by row, through `dense()`; the expected information from its definition, pattern by pattern. Nothing of
-the library's derivatives is used here; `tests/oracles/test_missing.py` holds these functions against lavaan.
+Derivatives are computed by reverse-mode autodiff row by row through `dense()`, and the expected information from its
+definition, pattern by pattern. None of the library's derivatives is used here; `tests/oracles/test_missing.py` compares these
+functions with lavaan.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.covariance import reference
 
 
 def log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """(*batch) of rows with NaN where an entry is missing: 0 for a row without any."""
+    """(*batch) for rows with NaN for missing entries; 0 for a row that is missing altogether."""
     d = x.shape[-1]
     batch = torch.broadcast_shapes(x.shape[:-1], mean.shape[:-1], covariance.shape[:-2])
     rows = zip(
@@ -28,7 +29,9 @@ def log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
         strict=True,
     )
     densities = [_one_row(*row) for row in rows]
-    nothing = 0 * (x.nan_to_num().sum() + mean.sum() + covariance.sum())  # a gradient by everything there always is
+    nothing = 0 * (
+        x.nan_to_num().sum() + mean.sum() + covariance.sum()
+    )  # so that there is a gradient with respect to every argument
     return (torch.stack(densities).reshape(batch) if densities else x.new_zeros(batch)) + nothing
 
 
@@ -40,12 +43,12 @@ def _one_row(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 def own_gradients(x: Tensor, mean: Tensor, structure: mvnjac.Covariance) -> dict[str, Tensor]:
-    """Each row's gradients by x, mean and the structure's parameters, all expanded to the full batch."""
+    """Each row's gradients with respect to x, mean and the structure's parameters, all expanded to the full batch."""
     return reference.own_gradients(x, mean, structure, log_density)
 
 
 def dense_gradient(name: str, x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """Each row's gradient by a dense parameter, whichever way the covariance was given."""
+    """Each row's gradient with respect to a dense parameter, for any Σ."""
     return reference.dense_gradient(name, x, mean, covariance, log_density)
 
 
@@ -54,9 +57,9 @@ class Textbook:
 
     Args:
         names: the parameters.
-        values: theirs, and those of others that `moments` needs.
-        kinds: the coordinates of each.
-        moments: from the parameters to µ and Σ.
+        values: the values of these parameters and of others that `moments` needs, by name.
+        kinds: the coordinates of each parameter, by name.
+        moments: the function from the parameters to µ and Σ.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Textbook:
         self.point = self.pack(values)
 
     def pack(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The unique elements of all of them."""
+        """The unique elements of all parameters as one vector."""
         return torch.cat([self.kinds[name].pack(values[name]).reshape(-1) for name in self.names])
 
     def moments(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,29 +87,29 @@ class Textbook:
         return self._moments(parameters)
 
     def score(self, x: Tensor) -> Tensor:
-        """(p,) the total."""
+        """(p,) the total score."""
         theta = self.point.clone().requires_grad_()
         return torch.autograd.grad(log_density(x, *self.moments(theta)).sum(), theta)[0]
 
     def scores(self, x: Tensor) -> Tensor:
-        """(n, p) row by row."""
+        """(n, p) the scores of the rows."""
         return torch.stack([self.score(row) for row in x])
 
     def hessian_times(self, x: Tensor, v: Tensor) -> Tensor:
-        """(..., p) H v for v (..., p), reverse over reverse."""
+        """(..., p) H v for v (..., p), by reverse mode over reverse mode."""
         theta = self.point.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(log_density(x, *self.moments(theta)).sum(), theta, create_graph=True)
         products = [_gradient(gradient @ one, theta) for one in v.reshape(-1, len(theta))]
         return torch.stack(products).reshape(v.shape)
 
     def hessian(self, x: Tensor) -> Tensor:
-        """(p, p) of the total."""
+        """(p, p) the Hessian of the total log-density."""
         return self.hessian_times(x, torch.eye(len(self.point), dtype=torch.float64))
 
     def fisher(self, observed: Tensor) -> Tensor:
         """(p, p) the average over the rows of observed (n, d) of ∂µᵀ P ∂µ + ½ tr(P ∂Σ P ∂Σ), P the inverse of the marginal.
 
-        ∂µ and ∂Σ by reverse mode: right through every factorisation in every torch.
+        ∂µ and ∂Σ are computed in reverse mode, which is correct through every factorisation in every version of torch.
         """
         mean, sigma = self.moments(self.point)
         by_mean, by_sigma = torch.autograd.functional.jacobian(self.moments, self.point)  # (d, p), (d, d, p)
@@ -114,20 +117,20 @@ class Textbook:
         total = torch.zeros(len(self.point), len(self.point), dtype=torch.float64)
         for o, count in zip(patterns, counts, strict=True):
             P = torch.linalg.inv(sigma[o][:, o])
-            change, bent = by_mean[o], by_sigma[o][:, o].movedim(-1, 0)
-            one = change.mT @ P @ change + 0.5 * (P @ bent @ P).flatten(1) @ bent.mT.flatten(1).mT
-            total = total + count * one
+            mean_change, sigma_change = by_mean[o], by_sigma[o][:, o].movedim(-1, 0)
+            covariance_part = 0.5 * (P @ sigma_change @ P).flatten(1) @ sigma_change.mT.flatten(1).mT
+            total = total + count * (mean_change.mT @ P @ mean_change + covariance_part)
         return total / max(len(observed), 1)
 
 
 def _gradient(value: Tensor, theta: Tensor) -> Tensor:
-    if not value.requires_grad:  # rows without any entry: constants
+    if not value.requires_grad:  # rows without an observed entry are constants
         return torch.zeros_like(theta)
     return torch.autograd.grad(value, theta, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
 
 
 def own_textbook(mean: Tensor, structure: mvnjac.Covariance) -> Textbook:
-    """By the mean and the structure's own parameters."""
+    """The textbook density as a function of the mean and the structure's parameters."""
     d = mean.shape[-1]
     kinds = {"mean": _vector(d), **{name: structure.coordinates_of(name, d) for name in structure.parameters}}
 
@@ -138,7 +141,7 @@ def own_textbook(mean: Tensor, structure: mvnjac.Covariance) -> Textbook:
 
 
 def dense_textbook(owner: type, mean: Tensor, sigma: Tensor) -> Textbook:
-    """By the parameters of a dense parametrisation, whichever way the covariance was given."""
+    """The textbook density as a function of the parameters of a dense parametrisation, for any Σ."""
     d = mean.shape[-1]
     kinds = {"mean": _vector(d), **{name: cls.fields[name](d) for name, cls in dense_parameters().items()}}
     names = list(owner.fields) if owner.canonical else ["mean", *owner.fields]
@@ -157,7 +160,7 @@ def _vector(d: int) -> Any:
 
 
 def gaps(x: Tensor, seed: int = 0) -> Tensor:
-    """x with missing entries: every other one in the first row, none in the second, all of the third, at random beyond."""
+    """x with missing entries: alternating in the first row, none in the second, all in the third, random in the others."""
     n, d = x.shape[:-1].numel(), x.shape[-1]
     observed = torch.rand(n, d, generator=torch.Generator().manual_seed(seed)) < 0.6
     first = torch.stack([torch.arange(d) % 2 == 0, torch.ones(d, dtype=torch.bool), torch.zeros(d, dtype=torch.bool)])

@@ -1,7 +1,7 @@
-"""The dense oracle of the contract test: reverse-mode autodiff of a textbook log-density through `dense()`.
+"""The reference of the contract test: reverse-mode autodiff of a textbook log-density through `dense()`.
 
-First-order reverse mode through `cholesky` and `solve_triangular` is right in every supported torch; nothing of the library's
-derivatives is used here.
+First-order reverse mode through `cholesky` and `solve_triangular` is correct in every supported version of torch. None of the
+library's derivatives is used here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Density = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """(*batch) straight from the definition."""
+    """(*batch) by the definition."""
     lower = torch.linalg.cholesky(covariance)
     z = torch.linalg.solve_triangular(lower, (x - mean).unsqueeze(-1), upper=False).squeeze(-1)
     return -0.5 * (x.shape[-1] * math.log(2 * math.pi) + (z * z).sum(-1)) - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -44,7 +44,7 @@ def views(mean: Tensor, covariance: Tensor) -> dict[str, Tensor]:
     }
 
 
-#: which parameters vary together, and how Σ (and the mean) follow from them
+#: the parameters that determine Σ (or Σ and the mean) jointly with each parameter
 GROUPS = {
     "covariance_matrix": ["covariance_matrix"],
     "scale_tril": ["scale_tril"],
@@ -62,7 +62,7 @@ GROUPS = {
 def own_gradients(
     x: Tensor, mean: Tensor, structure: mvnjac.Covariance, log_density: Density = log_density
 ) -> dict[str, Tensor]:
-    """Each row's gradients by x, mean and the structure's parameters, all expanded to the full batch."""
+    """Each row's gradients with respect to x, mean and the structure's parameters, all expanded to the full batch."""
     d = mean.shape[-1]
     full = torch.broadcast_shapes(x.shape[:-1], mean.shape[:-1], structure.batch)
     if isinstance(structure, mvnjac.Parametric):
@@ -77,10 +77,10 @@ def own_gradients(
 
 
 def _row_by_row(x: Tensor, mean: Tensor, structure: mvnjac.Covariance, log_density: Density) -> dict[str, Tensor]:
-    """Where the parameters have no leading dimensions at all: one reverse pass a row."""
+    """The gradients if the parameters cannot have leading dimensions: one reverse pass per row."""
     rows: dict[str, list[Tensor]] = {name: [] for name in ("x", "mean", *structure.parameters)}
-    for one, centre in zip(x.reshape(-1, x.shape[-1]), mean.reshape(-1, x.shape[-1]), strict=True):
-        leaves = [_leaf(t, torch.Size(), t.ndim) for t in (one, centre, *structure.parameters.values())]
+    for row, centre in zip(x.reshape(-1, x.shape[-1]), mean.reshape(-1, x.shape[-1]), strict=True):
+        leaves = [_leaf(t, torch.Size(), t.ndim) for t in (row, centre, *structure.parameters.values())]
         density = log_density(leaves[0], leaves[1], structure.at(leaves[2:]).dense())
         for name, gradient in zip(rows, torch.autograd.grad(density, leaves), strict=True):
             rows[name].append(gradient)
@@ -91,7 +91,7 @@ def _row_by_row(x: Tensor, mean: Tensor, structure: mvnjac.Covariance, log_densi
 
 
 def dense_gradient(name: str, x: Tensor, mean: Tensor, covariance: Tensor, log_density: Density = log_density) -> Tensor:
-    """Each row's gradient by a dense parameter, whichever way the covariance was given."""
+    """Each row's gradient with respect to a dense parameter, for any Σ."""
     full = torch.broadcast_shapes(x.shape[:-1], mean.shape[:-1], covariance.shape[:-2])
     mean, covariance = mean.expand((*full, mean.shape[-1])), covariance.expand((*full, *covariance.shape[-2:]))
     values = views(mean, covariance)
@@ -119,7 +119,7 @@ def _project(structure: mvnjac.Covariance, name: str, gradient: Tensor, d: int) 
 
 
 def _project_to(coordinates: object, gradient: Tensor) -> Tensor:
-    """Written out by hand: symmetric gradients for mirrored matrices, zeros where there is no freedom."""
+    """Symmetric gradients of symmetric matrices, and zeros for fixed entries, written independently of the library."""
     if getattr(coordinates, "mirrored", False):
         gradient = 0.5 * (gradient + gradient.mT)
         if not coordinates.diagonal:
@@ -130,7 +130,7 @@ def _project_to(coordinates: object, gradient: Tensor) -> Tensor:
 
 
 def unique(full: Tensor, kind: str) -> Tensor:
-    """The contract of the unique elements, element by element: vech order, off-diagonals of mirrored ones doubled."""
+    """The unique elements of a gradient, one by one: in vech order, off-diagonals of symmetric matrices doubled."""
     if kind == "entrywise":
         return full
     if kind == "rows":

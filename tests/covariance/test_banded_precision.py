@@ -1,4 +1,4 @@
-"""BandedPrecision at its own cost, against dense matrices and against autoregressions, which have densities of their own."""
+"""BandedPrecision against dense matrices and against the densities of autoregressions; cost and memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SHAPES = [(b, d) for b in range(5) for d in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 23)
 
 
 def random_bands(b: int, d: int, batch: tuple[int, ...] = (), padding: float = torch.nan) -> Tensor:
-    """Of Λ Λᵀ with a banded Λ."""
+    """The bands of Λ Λᵀ for a random banded Λ."""
     P = Maker(batch=batch, seed=10 * d + b).lower(d).triu(-b)
     P = P @ P.mT
     return torch.stack([pad(P.diagonal(-k, -2, -1), (0, k), value=padding) for k in range(b + 1)], -2)
 
 
 def dominant_bands(b: int, d: int) -> Tensor:
-    """Of a diagonally dominant P: for any d, without a matrix."""
+    """The bands of a diagonally dominant P, for any d, without forming P."""
     bands = Maker(seed=d).normal(b + 1, d).clamp(-2, 2) * (0.4 / max(b, 1))
     return torch.cat([3 + bands[:1].abs(), bands[1:]])
 
@@ -50,7 +50,7 @@ def dense(bands: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("b", "d"), SHAPES)
 def test_cyclic_reduction(b: int, d: int) -> None:
-    """Determinant, root, solution and selected inverse, for every way in which d divides into blocks and levels."""
+    """Determinant, root, solution and selected inverse, for all divisions of d into blocks and levels."""
     bands = random_bands(b, d)
     P, reduction = dense(bands), CyclicReduction.of(bands)
     sigma, rows = torch.linalg.inv(P), Maker(seed=1).normal(3, d)
@@ -63,7 +63,7 @@ def test_cyclic_reduction(b: int, d: int) -> None:
 
 
 def test_root_is_a_root() -> None:
-    """Λ Λᵀ = P: not only the norm of Λᵀ r is right."""
+    """Λ Λᵀ = P, not only the norm of Λᵀ r."""
     bands = random_bands(2, 9)
     root = CyclicReduction.of(bands).root_times(torch.eye(9).double())
     torch.testing.assert_close(root @ root.mT, dense(bands))
@@ -78,11 +78,11 @@ def test_batches_of_precisions() -> None:
         torch.testing.assert_close(J["precision_bands"][:, k], alone["precision_bands"])
 
 
-# --- what the padding holds ------------------------------------------------------------------------------------------
+# --- padding ---------------------------------------------------------------------------------------------------------
 
 
 def test_padding_does_not_matter() -> None:
-    """Not its value, not NaN, not in derivatives of any order."""
+    """Neither values nor NaN in the padding affect the density or its derivatives."""
     x, mean = Maker(batch=(4,), seed=1).normal(6), Maker(seed=2).normal(6)
     results = []
     for padding in (0.0, 7.0, math.nan, math.inf):
@@ -98,8 +98,8 @@ def test_padding_does_not_matter() -> None:
         assert torch.equal(gradient[2, 4:], torch.zeros(2).double())
 
 
-def test_a_slot_moves_two_entries() -> None:
-    """J, its total and autograd agree on the derivative by what is stored; that by P itself is half of it off the diagonal."""
+def test_an_element_moves_two_entries() -> None:
+    """J, its total and autograd agree for the bands; the gradient with respect to P is half of it off the diagonal."""
     bands, x, mean = random_bands(1, 4), Maker(batch=(3,), seed=1).normal(4), torch.zeros(4).double()
     J = mvnjac.jacobian(x, mean, mvnjac.BandedPrecision(bands))
     by_P = J["precision_matrix"]
@@ -113,15 +113,15 @@ def test_a_slot_moves_two_entries() -> None:
 
 
 def test_names() -> None:
-    """Those of the elements of P, under either order of the two variables; the full layout has rows of bands."""
+    """The names of the elements of P, with the two variables in any order; the full layout has rows of bands."""
     x, mean, structure = torch.ones(2, 3).double(), torch.zeros(3).double(), mvnjac.BandedPrecision(random_bands(1, 3))
     J = mvnjac.jacobian(x, mean, structure, names=["A", "B", "C"])
     expected = [f"precision_bands{label}" for label in ("[A,A]", "[B,B]", "[C,C]", "[B,A]", "[C,B]")]
     assert J.columns("precision_bands") == expected
-    every = J.matrix("precision_bands")
+    columns = J.matrix("precision_bands")
     for i, name in enumerate(expected):
-        torch.testing.assert_close(J.matrix(name)[:, 0], every[:, i])
-    torch.testing.assert_close(J.matrix("precision_bands[A,B]")[:, 0], every[:, 3])
+        torch.testing.assert_close(J.matrix(name)[:, 0], columns[:, i])
+    torch.testing.assert_close(J.matrix("precision_bands[A,B]")[:, 0], columns[:, 3])
     with pytest.raises(KeyError, match=r"precision_bands\[C,A\]' is no element"):
         J.matrix("precision_bands[C,A]")
     full = J.matrix("precision_bands", layout="full")
@@ -129,8 +129,8 @@ def test_names() -> None:
     assert J.columns("precision_bands", layout="full")[3:] == [f"precision_bands[1,{name}]" for name in "ABC"]
 
 
-def test_elements_lie_where_their_names_say() -> None:
-    """Positions, freedom and names, of more than one band below the diagonal."""
+def test_positions_of_elements() -> None:
+    """Positions, free entries and names, for more than one band below the diagonal."""
     kind, padded = Bands(2, 5), dense(random_bands(2, 5, padding=0.0))
     bands = random_bands(2, 5)
     assert kind.size == len(kind.labels(None)) == 12
@@ -144,7 +144,7 @@ def test_elements_lie_where_their_names_say() -> None:
 
 
 def test_error_names_the_pivot() -> None:
-    """The first leading minor that is not positive: found in the natural order, wherever the elimination failed."""
+    """The message names the first leading minor that is not positive, in the order of the variables."""
     bands, x, mean = dominant_bands(2, 3000), torch.zeros(3000).double(), torch.zeros(3000).double()
     bands[0, 1234] = 0.01
     with pytest.raises(
@@ -165,7 +165,7 @@ PHI = {1: [0.7], 2: [0.5, -0.6], 3: [0.4, 0.3, -0.5]}
 
 
 def autocovariance(phi: list[float], variance: float, d: int) -> Tensor:
-    """(d, d) from the stationary covariance of the companion form, C = A C Aᵀ + σ² e eᵀ, and its powers."""
+    """(d, d) from the stationary covariance of the companion form, C = A C Aᵀ + σ² e eᵀ, and powers of A."""
     p = len(phi)
     A = torch.zeros(p, p, dtype=torch.float64)
     A[0], A[1:, :-1] = Maker().tensor(phi), torch.eye(p - 1)
@@ -179,7 +179,7 @@ def autocovariance(phi: list[float], variance: float, d: int) -> Tensor:
 @pytest.mark.parametrize("p", PHI)
 @pytest.mark.parametrize("more", [1, 2, 3, 9])
 def test_autoregression(p: int, more: int) -> None:
-    """The inverse of the Toeplitz covariance, also where the corrections at both ends meet."""
+    """The inverse of the Toeplitz covariance, also if the corrections at both ends overlap."""
     d = p + more
     structure = mvnjac.BandedPrecision.autoregressive(Maker().tensor(PHI[p]), Maker().tensor(1.7), d)
     sigma = autocovariance(PHI[p], 1.7, d)
@@ -215,13 +215,13 @@ def test_autoregression_is_differentiable_and_batched() -> None:
         (0.5, 1.0, 5, r"have shape \(\)"),
     ],
 )
-def test_what_is_no_autoregression(phi: list[float], variance: float, d: int, says: str) -> None:
+def test_invalid_autoregressions(phi: list[float], variance: float, d: int, says: str) -> None:
     with pytest.raises(mvnjac.errors.ArgumentError, match=says):
         mvnjac.BandedPrecision.autoregressive(torch.tensor(phi), torch.tensor(variance), d)
 
 
 def test_a_million_variables() -> None:
-    """Density and score of an AR(2) of a million values: those of its conditional densities."""
+    """Density and score of an AR(2) of a million values, against its conditional densities."""
     d, variance = 1_000_000, torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     phi = torch.tensor([0.5, -0.3], dtype=torch.float64, requires_grad=True)
     x = Maker(batch=(2,), seed=1).normal(d)
@@ -235,10 +235,10 @@ def test_a_million_variables() -> None:
     squares = start + innovations.square().sum(-1) / variance
     expected = -0.5 * (d * math.log(2 * math.pi) + det.log() + (d - 2) * variance.log() + squares)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
-    for mine, theirs in zip(
+    for actual_gradient, gradient in zip(
         torch.autograd.grad(actual.sum(), (phi, variance)), torch.autograd.grad(expected.sum(), (phi, variance)), strict=True
     ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=0)
+        torch.testing.assert_close(actual_gradient, gradient, rtol=1e-8, atol=0)
     untracked = mvnjac.log_prob(x, torch.zeros(d).double(), structure.map(Tensor.detach))
     torch.testing.assert_close(untracked, actual.detach(), rtol=1e-12, atol=0)
 
@@ -247,7 +247,7 @@ def test_a_million_variables() -> None:
 
 
 def test_large_information() -> None:
-    """d = 100 000: solve undoes matvec, and the natural gradient is the solution for the average score."""
+    """d = 100 000: `solve` is the inverse of `matvec`, and the natural gradient is the solution for the average score."""
     d = 100_000
     bands, x, mean = dominant_bands(1, d), Maker(batch=(3,), seed=1).normal(d), torch.zeros(d).double()
     gaussian = mvnjac.Gaussian(mean, mvnjac.BandedPrecision(bands))
@@ -278,7 +278,7 @@ def test_information_is_differentiable() -> None:
 
 
 def test_units_are_those_of_the_information() -> None:
-    """In them, the information does not change with the units of the variables; an AR(1)'s diagonal is about 1."""
+    """In these units the information does not depend on the units of the variables."""
     bands, scale = random_bands(2, 6, padding=0.0), torch.tensor([1e-3, 1.0, 1e2, 1e4, 1.0, 1e-2]).double()
     matrices = []
     for s in (torch.ones(6).double(), scale):
@@ -298,7 +298,7 @@ def test_units_are_those_of_the_information() -> None:
 
 
 def work(d: int, b: int) -> None:
-    """Value, total, information, Hessian product, gradient."""
+    """Compute value, total, information, a Hessian product and a gradient."""
     x, mean, bands = Maker(batch=(5,), seed=1).normal(d), torch.zeros(d).double(), dominant_bands(b, d)
     gaussian = mvnjac.Gaussian(mean, mvnjac.BandedPrecision(bands))
     J = gaussian.jacobian(x)
@@ -319,14 +319,14 @@ def counted(d: int, b: int) -> Written:
 
 @pytest.mark.parametrize("b", [0, 1, 3])
 def test_cost_is_linear_in_the_dimension(b: int) -> None:
-    """Doubling d doubles what is computed, and nothing is larger than a few times n d b."""
+    """Twice as many variables take twice the operations; no array is larger than a few times n d b."""
     small, large = counted(4000, b), counted(8000, b)
     assert small.count < large.count < 2.05 * small.count
     assert large.largest <= 5 * 8000 * 3 * (b + 1)
 
 
 def test_memory_is_linear_in_the_dimension() -> None:
-    """The peak of a process that does the same work: some 230 numbers a variable, for five rows and bandwidth 2, at any d."""
+    """The peak of a process that does the same work is about 230 numbers per variable for five rows, bandwidth 2 and any d."""
     code = (
         "from tests.support.peak import peak; from tests.covariance.test_banded_precision import work\n"
         "for d in (1000, 50_000, 100_000, 200_000): work(d, 2); print(peak())"

@@ -1,4 +1,4 @@
-"""BlockDiagonal: each block as it is alone; any structures, nested; names, sizes and cost."""
+"""BlockDiagonal: the same results as for each block alone, for any structures, also nested; names, sizes and cost."""
 
 from __future__ import annotations
 
@@ -32,51 +32,51 @@ def parametric() -> mvnjac.Parametric:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_every_structure_as_a_block(name: str) -> None:
-    """Beside another block, each structure has the derivatives, the information and the Hessian that it has alone."""
+    """As one of two blocks, each structure has the same derivatives, information and Hessian as alone."""
     block = next(iter(STRUCTURES[name].samples(4, Maker(seed=1))))
     other = mvnjac.Dense(Maker(seed=2).definite(2))
     x, mean = Maker(batch=(N,), seed=3).normal(6), Maker(seed=4).normal(6)
     whole, alone = mvnjac.BlockDiagonal([other, block], (2, 4)), mvnjac.Gaussian(mean[2:], block)
     gaussian = mvnjac.Gaussian(mean, whole)
     J, K = gaussian.jacobian(x), alone.jacobian(x[:, 2:])
-    mine = [f"blocks[1].{parameter}" for parameter in block.parameters]
+    parameters = [f"blocks[1].{parameter}" for parameter in block.parameters]
     kappa = condition(whole.dense(6)) ** 2
     assert_close(J.log_prob, K.log_prob + mvnjac.log_prob(x[:, :2], mean[:2], other), kappa, what="log p")
-    assert_close(J.matrix(wrt=mine), K.matrix(wrt=list(block.parameters)), kappa, what="matrix")
+    assert_close(J.matrix(wrt=parameters), K.matrix(wrt=list(block.parameters)), kappa, what="matrix")
     for parameter in block.parameters:
         assert_close(J[f"blocks[1].{parameter}"], K[parameter], kappa, what=parameter)
         assert_close(J.sum()[f"blocks[1].{parameter}"], K.sum()[parameter], kappa, what=f"sum of {parameter}")
-    assert J.columns(mine) == [f"blocks[1].{column}" for column in K.columns(list(block.parameters))]
+    assert J.columns(parameters) == [f"blocks[1].{column}" for column in K.columns(list(block.parameters))]
     for both, one in [
-        (gaussian.fisher_information(wrt=mine), alone.fisher_information(wrt=list(block.parameters))),
-        (gaussian.hessian(x, wrt=mine), alone.hessian(x[:, 2:], wrt=list(block.parameters))),
+        (gaussian.fisher_information(wrt=parameters), alone.fisher_information(wrt=list(block.parameters))),
+        (gaussian.hessian(x, wrt=parameters), alone.hessian(x[:, 2:], wrt=list(block.parameters))),
     ]:
         size = float(one.matrix().abs().max())
         assert_close(both.matrix(), one.matrix(), kappa, what=repr(both), scale=size)
     F, b = gaussian.fisher_information(), Maker(seed=5).normal(len(J.columns()))
     torch.testing.assert_close(F.solve(F.matvec(F.solve(b))), F.solve(b), rtol=1e-7, atol=1e-7)
-    between = F.matrix()[:, [F.columns().index(c) for c in J.columns(mine)]]
-    assert not between[: len(b) - len(J.columns(mine))].any()  # the blocks know nothing of each other
+    between = F.matrix()[:, [F.columns().index(c) for c in J.columns(parameters)]]
+    assert not between[: len(b) - len(J.columns(parameters))].any()  # the information between blocks is 0
 
 
 def test_information_of_a_function() -> None:
-    """A block whose Σ is a function of θ: F, H and the solution against the twin."""
+    """F, H and solutions for a block whose Σ is a function of θ, against the reference."""
     structure = mvnjac.BlockDiagonal([parametric(), mvnjac.LowRank(Maker(seed=6).normal(2, 1), Maker(seed=7).positive(2))])
     x, mean = Maker(batch=(N,), seed=3).normal(4), Maker(seed=4).normal(4)
     twin, gaussian = own_twin(mean, structure), mvnjac.Gaussian(mean, structure)
     kappa = condition(structure.dense()) ** 2
     expected = expected_information(twin, mean, structure.dense())
     assert_close(gaussian.fisher_information().matrix(), expected, kappa, what="F")
-    wanted = twin.hessian(x)
-    assert_close(gaussian.hessian(x).matrix(), wanted, kappa, what="H")
-    v = Maker(seed=9).normal(len(wanted))
+    expected_hessian = twin.hessian(x)
+    assert_close(gaussian.hessian(x).matrix(), expected_hessian, kappa, what="H")
+    v = Maker(seed=9).normal(len(expected_hessian))
     solved = gaussian.fisher_information().solve(expected @ v)
     torch.testing.assert_close(solved, torch.linalg.pinv(expected, hermitian=True, rtol=1e-10) @ expected @ v)
     assert_close(structure.times(structure.factor(4), v[:4]), structure.dense() @ v[:4], kappa, what="Σ v")
 
 
 def test_functions_under_transforms() -> None:
-    """log_prob differentiates through a block's function: reverse, forward, twice, and row by row."""
+    """log_prob is differentiable through the function of a block: in reverse and forward mode, twice, and row by row."""
     theta, S = parametric().parameters, Maker(seed=6).definite(2)
     x, mean = Maker(batch=(N,), seed=3).normal(4), Maker(seed=4).normal(4)
 
@@ -89,13 +89,13 @@ def test_functions_under_transforms() -> None:
     def textbook(x: Tensor, size: Tensor, noise: Tensor, S: Tensor) -> Tensor:
         return reference.log_density(x, mean, structure(size, noise, 0.5 * (S + S.mT)).dense()).sum()
 
-    values, every = (x, theta["size"], theta["noise"], S), (0, 1, 2, 3)
-    expected = jacrev(textbook, every)(*values)
+    values, argnums = (x, theta["size"], theta["noise"], S), (0, 1, 2, 3)
+    expected = jacrev(textbook, argnums)(*values)
     for first in (jacrev, jacfwd, grad):
-        torch.testing.assert_close(first(ours, every)(*values), expected)
-    torch.testing.assert_close(hessian(ours, every)(*values), jacrev(jacrev(textbook, every), every)(*values))
-    rows = vmap(grad(ours, every), (0, None, None, None))(*values)
-    torch.testing.assert_close(rows, vmap(grad(textbook, every), (0, None, None, None))(*values))
+        torch.testing.assert_close(first(ours, argnums)(*values), expected)
+    torch.testing.assert_close(hessian(ours, argnums)(*values), jacrev(jacrev(textbook, argnums), argnums)(*values))
+    rows = vmap(grad(ours, argnums), (0, None, None, None))(*values)
+    torch.testing.assert_close(rows, vmap(grad(textbook, argnums), (0, None, None, None))(*values))
     J = mvnjac.jacobian(x, mean, structure(*values[1:]))
     torch.testing.assert_close(J.sum()["blocks[0].noise"], expected[2])
     assert J.columns()[4:7] == ["blocks[0].size", "blocks[0].noise[0]", "blocks[0].noise[1]"]
@@ -112,7 +112,7 @@ def arguments() -> tuple[Tensor, Tensor, mvnjac.BlockDiagonal]:
 
 
 def test_names() -> None:
-    """Columns keep the block and the variables' own names; elements are asked for by them."""
+    """Column names consist of the block and the names of the variables, and select elements."""
     x, mean, structure = arguments()
     J = mvnjac.jacobian(x, mean, structure, names=list("ABCDEFG"))
     dense = [f"blocks[1].covariance_matrix[{pair}]" for pair in ("C,C", "D,C", "D,D")]
@@ -147,7 +147,7 @@ def test_names_that_do_not_exist() -> None:
 
 
 def test_sizes() -> None:
-    """Where a block does not know its variables they are told, or inferred from the mean, through nested ones too."""
+    """The number of variables of a block is given by `sizes` or inferred from the mean, also in nested blocks."""
     x, mean, structure = arguments()
     assert structure.dimension is None
     assert structure.dense(7).shape == (7, 7)
@@ -156,12 +156,12 @@ def test_sizes() -> None:
     variance = structure.parameters["blocks[0].variance"]
     torch.testing.assert_close(structure.dense(7)[1, 1], variance)
     assert structure.dense(7)[2, 2] != variance
-    told = mvnjac.BlockDiagonal([mvnjac.Isotropic(variance), mvnjac.Isotropic(2 * variance)], (3, 4))
-    assert told.dimension == 7
-    torch.testing.assert_close(told.dense().diagonal(), variance * torch.tensor([1.0, 1, 1, 2, 2, 2, 2]).double())
-    torch.testing.assert_close(mvnjac.log_prob(x, mean, told), reference.log_density(x, mean, told.dense()))
-    assert repr(told).count("Isotropic(variance=") == 2
-    assert told.map(Tensor.float).dtype == torch.float32
+    sized = mvnjac.BlockDiagonal([mvnjac.Isotropic(variance), mvnjac.Isotropic(2 * variance)], (3, 4))
+    assert sized.dimension == 7
+    torch.testing.assert_close(sized.dense().diagonal(), variance * torch.tensor([1.0, 1, 1, 2, 2, 2, 2]).double())
+    torch.testing.assert_close(mvnjac.log_prob(x, mean, sized), reference.log_density(x, mean, sized.dense()))
+    assert repr(sized).count("Isotropic(variance=") == 2
+    assert sized.map(Tensor.float).dtype == torch.float32
 
 
 def test_refused() -> None:
@@ -186,8 +186,8 @@ def test_refused() -> None:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_shared_block_beside_one_of_each_row() -> None:
-    """Each row's own Σ₁ beside one Σ₂: rows as alone, sums in each parameter's own shape, chunks of rows, in float32 too."""
+def test_common_block_and_one_block_per_row() -> None:
+    """One Σ₁ per row and a common Σ₂: rows as alone, sums in the parameters' shapes, slices, float32."""
     A, B = Maker(batch=(N,), seed=1).definite(2), Maker(seed=2).definite(2)
     x, mean = Maker(batch=(N,), seed=3).normal(4), Maker(seed=4).normal(4)
     J = mvnjac.jacobian(x, mean, mvnjac.BlockDiagonal([mvnjac.Dense(A), mvnjac.Precision(B)]))
@@ -210,7 +210,7 @@ def test_a_shared_block_beside_one_of_each_row() -> None:
 
 
 def test_many_rows_in_chunks() -> None:
-    """Totals over more rows than one chunk holds, and after them the rows."""
+    """Totals over more rows than one chunk, compared with the sums of the rows."""
     x, mean, structure = arguments()
     x = Maker(batch=(60_000,), seed=5).normal(7)
     J = mvnjac.jacobian(x, mean, structure)
@@ -220,11 +220,11 @@ def test_many_rows_in_chunks() -> None:
     torch.testing.assert_close(packed, M.sum(0), rtol=1e-9, atol=1e-7)
 
 
-# --- redundant blocks, and the solution of minimum norm ------------------------------------------------------------------
+# --- redundant directions, and the solution of minimum norm---------------------------------------------------------------
 
 
 def test_redundant_blocks() -> None:
-    """Rotations of a factor model and the scale of a Kronecker product, side by side: the solution of minimum norm."""
+    """The solution of minimum norm for blocks with redundant directions (rotations, the scale of a Kronecker product)."""
     make = Maker(seed=1)
     low, pair = mvnjac.LowRank(make.normal(5, 2), make.positive(5)), mvnjac.Kronecker(make.definite(2), make.definite(2))
     structure, mean = mvnjac.BlockDiagonal([low, pair, mvnjac.Cholesky(make.lower(2))]), make.normal(11)
@@ -239,7 +239,7 @@ def test_redundant_blocks() -> None:
 
 
 def test_iterated_solution() -> None:
-    """Above a few thousand parameters, where one block has no closed form: by iteration, nothing along what is free."""
+    """The iterative solution for more than a few thousand parameters has no component along redundant directions."""
     make = Maker(seed=1)
     low = mvnjac.LowRank(0.5 * make.normal(450, 8), make.positive(450))
     structure = mvnjac.BlockDiagonal(
@@ -258,7 +258,7 @@ def test_iterated_solution() -> None:
     assert float((inner - inner.mT).abs().max()) < 1e-8 * float(inner.abs().max())
 
 
-# --- its own cost -----------------------------------------------------------------------------------------------------
+# --- cost -------------------------------------------------------------------------------------------------------------
 
 
 def of_blocks(count: int) -> int:
@@ -268,12 +268,12 @@ def of_blocks(count: int) -> int:
 
 
 def test_cost_is_the_sum_of_the_blocks() -> None:
-    """Twice as many blocks cost twice as much."""
+    """Twice as many blocks take twice the operations."""
     assert 0 < of_blocks(8) <= 2 * of_blocks(4)
 
 
 def test_nothing_as_large_as_all_variables_squared() -> None:
-    """d = 40 000: a d×d array would have 12.8 GB."""
+    """d = 40 000: a d×d array would take 12.8 GB."""
     d, k = 40_000, 100
     blocks = [mvnjac.Diagonal(Maker(seed=1).positive(d - k)), mvnjac.Dense(torch.eye(k).double())]
     x, mean = Maker(batch=(3,), seed=2).normal(d), torch.zeros(d).double()

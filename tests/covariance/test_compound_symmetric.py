@@ -1,4 +1,4 @@
-"""CompoundSymmetric: its digits where all variables are nearly the same, its cost, its interval, its marginals."""
+"""CompoundSymmetric: accuracy for nearly equal variables, cost, the interval of the correlation, marginals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def structure(variance: float, correlation: float, dtype: torch.dtype = torch.fl
 
 
 def exact(x: Tensor, variance: Tensor, correlation: Tensor) -> dict[str, float]:
-    """log p about 0 and its derivatives, numerically with 80 digits: by the definition, Σ = σ² ((1 − ρ) I + ρ 1 1ᵀ)."""
+    """log p for mean 0 and its derivatives by the definition, Σ = σ² ((1 − ρ) I + ρ 1 1ᵀ), numerically with 80 digits."""
     d = len(x)
     with mpmath.workdps(80):
         r = mpmath.matrix([mpmath.mpf(v.item()) for v in x])
@@ -40,19 +40,19 @@ def exact(x: Tensor, variance: Tensor, correlation: Tensor) -> dict[str, float]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.99, 1 - 2**-12, -0.24, -0.2499])
 def test_against_exact_arithmetic(correlation: float, dtype: torch.dtype) -> None:
-    """Rows near the common direction and far from it, up to the ends of the interval; d = 5."""
+    """Rows near the direction (1, …, 1) and far from it, for correlations up to the ends of the interval; d = 5."""
     covariance = structure(2.0, correlation, dtype)
     kappa = condition(covariance.dense(5).double())
     for x in (Maker(dtype, seed=1).normal(5), 100 + Maker(dtype, seed=2).normal(5)):
         J = mvnjac.jacobian(x, torch.zeros(5, dtype=dtype), covariance)
         for name, value in exact(x, *covariance.parameters.values()).items():
             ours = J.log_prob if name == "log_prob" else J[name]
-            size = max(abs(value), 5)  # d, the expectation of the squares, is subtracted from them
+            size = max(abs(value), 5)  # the expectation d of the squares is subtracted
             assert_close(ours, torch.tensor(value, dtype=torch.float64), kappa, "oracle", name, scale=size)
 
 
 def test_whitening_is_the_symmetric_root() -> None:
-    """z = Σ^-½ r, which also serves in reverse."""
+    """z = Σ^-½ r, for both whitenings."""
     covariance = structure(2.0, -0.2)
     values, Q = torch.linalg.eigh(covariance.dense(4))
     rows = Maker(batch=(3,), seed=1).normal(4)
@@ -84,7 +84,7 @@ def test_cost_is_linear_in_the_dimension() -> None:
 
 
 def test_the_interval_depends_on_the_number_of_variables() -> None:
-    """−1/(d − 1) < ρ < 1, both excluded; one variable has no correlation that could be too low."""
+    """−1/(d − 1) < ρ < 1, both excluded; no lower bound for a single variable."""
     for d, lowest in ((2, "-1"), (3, r"-0\.5"), (11, r"-0\.1")):
         mean = torch.zeros(d).double()
         for correlation in (-1 / (d - 1), 1.0):
@@ -97,7 +97,7 @@ def test_the_interval_depends_on_the_number_of_variables() -> None:
         mvnjac.jacobian(one, one, structure(1.0, 1.0))
 
 
-def test_one_variable_says_nothing_about_the_correlation() -> None:
+def test_correlation_of_a_single_variable_is_not_identified() -> None:
     x, mean = torch.ones(3, 1).double(), torch.zeros(1).double()
     J = mvnjac.jacobian(x, mean, structure(2.0, 0.5))
     torch.testing.assert_close(J["correlation"], torch.zeros(3).double())
@@ -110,7 +110,7 @@ def test_one_variable_says_nothing_about_the_correlation() -> None:
 
 
 def test_information_by_one_of_the_two() -> None:
-    """Solved for with the other one fixed: the corner of the matrix, not of its inverse."""
+    """The information with the other parameter fixed is the corner of the matrix, not of its inverse."""
     mean, covariance = torch.zeros(4).double(), structure(2.0, 0.4)
     F = mvnjac.fisher_information(mean, covariance)
     for at, name in enumerate(("variance", "correlation"), start=4):
@@ -121,7 +121,7 @@ def test_information_by_one_of_the_two() -> None:
 
 
 def test_marginals_are_compound_symmetric() -> None:
-    """Some of the variables have the same two parameters."""
+    """A marginal has the same two parameters."""
     covariance, some = structure(2.0, -0.1), torch.tensor([0, 2, 5])
     torch.testing.assert_close(covariance.dense(6)[some][:, some], covariance.dense(3))
 

@@ -1,4 +1,4 @@
-"""The one contract test. It finds all structures by itself, and runs the samples and bad inputs that each brings."""
+"""The contract test. It finds all structures automatically, and uses the samples and invalid inputs that each one defines."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def cases(dtypes=(torch.float64, torch.float32)):
 
 
 @pytest.mark.parametrize(("name", "d", "key", "dtype"), list(cases()))
-def test_own_derivatives(name: str, d: int, key: str, dtype: torch.dtype) -> None:
-    """Blocks, unique elements, matrix, total and products by the structure's own parameters."""
+def test_structure_derivatives(name: str, d: int, key: str, dtype: torch.dtype) -> None:
+    """Blocks, unique elements, matrix, total and products with respect to the structure's parameters."""
     for x, mean, structure in sample(name, d, BATCHES[key], dtype):
         J = mvnjac.jacobian(x, mean, structure)
         dense = structure.dense(d).double()
@@ -70,7 +70,7 @@ def test_own_derivatives(name: str, d: int, key: str, dtype: torch.dtype) -> Non
 
 def check_reductions(J, x, mean, structure, expected, M, kappa) -> None:
     weights = Maker(M.dtype, J.batch, seed=9).normal().to(J.dtype)
-    own = torch.broadcast_shapes(mean.shape[:-1], structure.batch)
+    param_batch = torch.broadcast_shapes(mean.shape[:-1], structure.batch)
     for w in (None, weights):
         scaled = M if w is None else M * w.double().unsqueeze(-1)
         totals = J.sum(weights=w, wrt=["x", "mean", *structure.parameters])
@@ -82,14 +82,14 @@ def check_reductions(J, x, mean, structure, expected, M, kappa) -> None:
             magnitude = largest(gradient.abs().sum_to_size(value.shape)) or largest(M.abs())
             assert_close(total, gradient.sum_to_size(value.shape), kappa, what=f"sum[{block}]", scale=magnitude)
         products = scaled.unsqueeze(-1) * M.unsqueeze(-2)
-        shape = (*own, M.shape[-1], M.shape[-1])
+        shape = (*param_batch, M.shape[-1], M.shape[-1])
         magnitude = largest(products.abs().sum_to_size(shape))
         assert_close(J.gram(weights=w), products.sum_to_size(shape), 2 * kappa, what="gram", scale=magnitude)
     v = Maker(seed=3).normal(M.shape[-1]).to(J.dtype)
     magnitude = largest((M * v.double()).abs().sum(-1))
     assert_close(J.matvec(v), M @ v.double(), kappa, what="matvec", scale=magnitude)
     weighted = M * weights.double().unsqueeze(-1)
-    shape = (*own, M.shape[-1])
+    shape = (*param_batch, M.shape[-1])
     magnitude = largest(weighted.abs().sum_to_size(shape))
     assert_close(J.rmatvec(weights), weighted.sum_to_size(shape), kappa, what="rmatvec", scale=magnitude)
 
@@ -102,7 +102,7 @@ def largest(t: torch.Tensor) -> float:
 @pytest.mark.parametrize("parameter", dense_parameters())
 @pytest.mark.parametrize("key", ["rows", "grid", "covariance per row", "mean per row"])
 def test_dense_derivatives(name: str, parameter: str, key: str) -> None:
-    """Every dense parametrisation, from one J, whichever one was given: blocks, unique elements, products and values."""
+    """Blocks, unique elements, products and values of every dense parametrisation, from the J of any structure."""
     for x, mean, structure in sample(name, 4, BATCHES[key]):
         dense = structure.dense(4)
         gaussian = mvnjac.Gaussian(mean, structure)
@@ -114,9 +114,9 @@ def test_dense_derivatives(name: str, parameter: str, key: str) -> None:
         v = Maker(seed=5).normal(M.shape[-1])
         magnitude = largest((M * v).abs().sum(-1))
         assert_close(J.matvec(v, wrt=parameter), M @ v, kappa, what=f"matvec {parameter}", scale=magnitude)
-        own = torch.broadcast_shapes(mean.shape[:-1], structure.batch)
+        param_batch = torch.broadcast_shapes(mean.shape[:-1], structure.batch)
         w = Maker(batch=J.batch, seed=6).normal()
-        weighted, shape = M * w.unsqueeze(-1), (*own, M.shape[-1])
+        weighted, shape = M * w.unsqueeze(-1), (*param_batch, M.shape[-1])
         magnitude = largest(weighted.abs().sum_to_size(shape))
         assert_close(J.rmatvec(w, wrt=parameter), weighted.sum_to_size(shape), kappa, what="rmatvec", scale=magnitude)
         value = reference.views(mean, dense)[parameter]
@@ -125,18 +125,18 @@ def test_dense_derivatives(name: str, parameter: str, key: str) -> None:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_bad_inputs(name: str) -> None:
-    """Each bad input is refused, with the error and the sentence that the structure promises."""
-    cls, seen = STRUCTURES[name], 0
+    """Each invalid input raises the error, with the message, that the structure declares."""
+    cls, count = STRUCTURES[name], 0
     for bad in cls.bad_inputs(Maker()):
-        seen += 1
+        count += 1
         with pytest.raises(bad.error, match=bad.says):
             mvnjac.jacobian(torch.zeros(3).double(), torch.zeros(3).double(), cls(**bad.parameters))
-    assert seen >= 2, f"{name} brings fewer than two bad inputs"
+    assert count >= 2, f"{name} defines fewer than two invalid inputs"
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_unchecked_bad_numbers_give_nan(name: str) -> None:
-    """check=False leaves NaN where there is no density; never a plausible number."""
+    """With check=False an invalid covariance gives NaN, never a finite number."""
     for bad in STRUCTURES[name].bad_inputs(Maker()):
         if not issubclass(bad.error, mvnjac.errors.NotPositiveDefiniteError):
             continue
@@ -147,7 +147,7 @@ def test_unchecked_bad_numbers_give_nan(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_documented(name: str) -> None:
-    """A structure's docstring says its arguments, its formula and an example (which runs with the doctests)."""
+    """A structure's docstring has its arguments, its formula and an example (which runs with the doctests)."""
     text = STRUCTURES[name].__doc__ or ""
     assert "Args:" in text
     assert "∂ log p / ∂" in text

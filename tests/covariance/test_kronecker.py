@@ -1,4 +1,4 @@
-"""Kronecker: observations as matrices, names of two axes, the scale between the factors, and its own cost."""
+"""Kronecker: observations as matrices, names of both axes, the scale of the factors, and cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, vmap
 
 import mvnjac
 from mvnjac.covariance.samples import Maker
-from mvnjac.covariance.structured.kronecker import KroneckerFactor
+from mvnjac.covariance.structured.kronecker_factor import KroneckerFactor
 from mvnjac.tensors.tracing import is_traced
 from tests.covariance import reference
 from tests.support.work import operations
@@ -45,7 +45,7 @@ def density(x: Tensor, mean: Tensor, A: Tensor, B: Tensor) -> Tensor:
 
 
 def test_matrices_are_rows_one_after_the_other() -> None:
-    """Results by x and by the mean have the shape of an observation; all else is as of flat rows."""
+    """Derivatives with respect to x and the mean have the shape of an observation; everything else is as for flat rows."""
     x, mean, structure = arguments()
     J, flat = mvnjac.jacobian(x, mean, structure), mvnjac.jacobian(x.reshape(N, D), mean.reshape(D), structure)
     assert J.batch == (N,)
@@ -82,12 +82,16 @@ def test_batches_of_matrices() -> None:
         torch.testing.assert_close(J["mean"][:, k], alone["mean"])
         torch.testing.assert_close(J.sum()["row_covariance"][k], alone.sum()["row_covariance"])
     one_row = mvnjac.jacobian(torch.zeros(N, 1, 3), torch.zeros(1, 3), mvnjac.Kronecker(torch.eye(1), torch.eye(3)))
-    assert one_row["mean"].shape == (N, 1, 3)  # its last two dimensions are (m, q): a matrix, not a batch of one
+    assert one_row["mean"].shape == (
+        N,
+        1,
+        3,
+    )  # the last two dimensions of the mean are those of a matrix, not a batch of size 1
     assert one_row.log_prob.shape == (N,)
 
 
-def test_one_side_of_each_rows_own() -> None:
-    """A of each row's own beside one B: as of each row alone, and B is not repeated for the rows."""
+def test_one_row_covariance_per_row() -> None:
+    """One A per row and a common B: each row as alone, and the total for B in the shape of B."""
     x, mean, structure = arguments()
     A, B = Maker(batch=(N,), seed=6).definite(M), structure.parameters["column_covariance"]
     J = mvnjac.jacobian(x, mean, mvnjac.Kronecker(A, B))
@@ -101,28 +105,28 @@ def test_one_side_of_each_rows_own() -> None:
 
 def test_means_changed_in_place_are_seen() -> None:
     x, mean, structure = arguments()
-    turned = mean.mT.contiguous().mT  # not one piece of memory in the order of its rows
-    gaussian = mvnjac.Gaussian(turned, structure)
+    strided = mean.mT.contiguous().mT  # not contiguous in the order of its rows
+    gaussian = mvnjac.Gaussian(strided, structure)
     before = gaussian.log_prob(x)
-    turned.add_(1)
+    strided.add_(1)
     torch.testing.assert_close(gaussian.log_prob(x), textbook(x, mean + 1, *structure.parameters.values()))
     assert not torch.allclose(gaussian.log_prob(x), before)
 
 
 def test_derivatives_of_every_order() -> None:
-    """Matrices under transforms: against the textbook density, reverse and forward, twice, row by row."""
+    """Transforms against the textbook density: reverse and forward mode, twice, row by row."""
     x, mean, structure = arguments()
     values = (x, mean, *structure.parameters.values())
-    every = (0, 1, 2, 3)
+    argnums = (0, 1, 2, 3)
 
     def both(f):  # the sum over the rows
         return lambda *v: f(*v).sum()
 
-    expected, ours = jacrev(jacrev(both(textbook), every), every)(*values), both(density)
-    for second in (jacrev(jacrev(ours, every), every), jacfwd(grad(ours, every), every), hessian(ours, every)):
+    expected, ours = jacrev(jacrev(both(textbook), argnums), argnums)(*values), both(density)
+    for second in (jacrev(jacrev(ours, argnums), argnums), jacfwd(grad(ours, argnums), argnums), hessian(ours, argnums)):
         torch.testing.assert_close(second(*values), expected)
-    rows = vmap(grad(density, every), (0, None, None, None))(*values)
-    torch.testing.assert_close(rows, vmap(grad(textbook, every), (0, None, None, None))(*values))
+    rows = vmap(grad(density, argnums), (0, None, None, None))(*values)
+    torch.testing.assert_close(rows, vmap(grad(textbook, argnums), (0, None, None, None))(*values))
     leaves = [v.clone().requires_grad_() for v in values]
 
     def symmetric(x: Tensor, mean: Tensor, A: Tensor, B: Tensor) -> Tensor:
@@ -215,14 +219,14 @@ def test_messages_say_which_side_and_which_name() -> None:
 
 
 def test_the_factors_are_known_up_to_scale() -> None:
-    """One direction in which Σ does not change; `solve` leaves it alone, and a constraint removes it."""
+    """Σ does not change along one direction: `solve` has no component along it, and a constraint removes it."""
     x, mean, structure = arguments()
     F = mvnjac.fisher_information(mean, structure)
     matrix = F.matrix()
     values = torch.linalg.eigvalsh(matrix)
     assert int((values < 1e-12 * values[-1]).sum()) == 1
     inverse = torch.linalg.pinv(matrix, hermitian=True, rtol=1e-12)
-    b = Maker(seed=4).normal(F.shape[-1])  # also what no change of the parameters leads to
+    b = Maker(seed=4).normal(F.shape[-1])  # also outside of the range of F
     torch.testing.assert_close(F.solve(b), inverse @ b)
     torch.testing.assert_close(F.inverse(), inverse)
     torch.testing.assert_close(F.inverse_diagonal(), inverse.diagonal())
@@ -235,7 +239,7 @@ def test_the_factors_are_known_up_to_scale() -> None:
         c = Maker(seed=5).normal(alone.shape[-1])
         torch.testing.assert_close(alone.solve(c), torch.linalg.solve(alone.matrix(), c))
     H = mvnjac.hessian(x, mean, structure)
-    torch.testing.assert_close(H.solve(b), torch.linalg.solve(H.matrix(), b))  # off the maximum nothing is free
+    torch.testing.assert_close(H.solve(b), torch.linalg.solve(H.matrix(), b))  # away from the maximum the Hessian is regular
 
 
 def test_minimum_norm_and_units_agree_with_the_solution() -> None:
@@ -257,7 +261,7 @@ def test_minimum_norm_and_units_agree_with_the_solution() -> None:
 
 
 def test_stacked_information() -> None:
-    """Leading dimensions: each information as alone."""
+    """Leading dimensions: each information is that of the structure alone."""
     _, mean, structure = arguments((3,))
     F = mvnjac.fisher_information(mean, structure)
     b = Maker(seed=4).normal(F.shape[-1])
@@ -267,7 +271,7 @@ def test_stacked_information() -> None:
         torch.testing.assert_close(F.solve(b)[k], alone.solve(b))
 
 
-# --- its own cost -----------------------------------------------------------------------------------------------------
+# --- cost -------------------------------------------------------------------------------------------------------------
 
 
 def of_matrices(m: int, q: int, n: int = 4) -> int:
@@ -277,13 +281,13 @@ def of_matrices(m: int, q: int, n: int = 4) -> int:
 
 
 def test_cost() -> None:
-    """m q (m + q) a row and m³ + q³ for the factors: doubling both makes eight times as much, not 64 times."""
+    """m q (m + q) per row and m³ + q³ for the factors: doubling both gives eight times the operations, not 64 times."""
     assert of_matrices(40, 40) < 8.2 * of_matrices(20, 20)
     assert 0 < of_matrices(20, 20, 200) - of_matrices(20, 20, 100) < 100 * 20 * 20 * 40 * 2 * 20
 
 
 def test_nothing_as_large_as_all_variables_squared() -> None:
-    """d = 40 000: a d×d array would have 12.8 GB."""
+    """d = 40 000: a d×d array would take 12.8 GB."""
     make = Maker(seed=1)
     x, mean = Maker(batch=(3,), seed=2).normal(200, 200), torch.zeros(200, 200).double()
     A, B = ((W := make.normal(200, 3)) @ W.mT + torch.eye(200).double() for _ in range(2))
@@ -297,7 +301,7 @@ def test_nothing_as_large_as_all_variables_squared() -> None:
 
 
 def test_unique_elements_by_chunks() -> None:
-    """More rows than fit into the cache at once, into given memory: what the plain formula gives."""
+    """More rows than fit into the cache, with out=: the same result as the plain formula."""
     make = Maker(seed=1)
     structure, x = mvnjac.Kronecker(make.definite(30), make.definite(2)), Maker(batch=(300,), seed=2).normal(60)
     J = mvnjac.jacobian(x, torch.zeros(60).double(), structure)

@@ -1,4 +1,4 @@
-"""LowRank at its own cost: sums of squares, no d×d array, and solutions that leave rotations alone."""
+"""LowRank: accuracy in float32, cost, memory, and solutions without rotations of the factors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model(d: int, k: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Ten
 
 
 def test_float32_keeps_its_digits() -> None:
-    """Strong factors, weak noise: a difference of two large terms would return 66 for 62.3."""
+    """Strong factors and weak noise, for which a difference of two large terms would give 66 instead of 62.3."""
     make = Maker(torch.float32, seed=2)
     W, v = 100 * make.normal(60, 3), 1e-2 * make.positive(60)
     x = make.normal(3) @ W.mT + make.normal(60) * v.sqrt()
@@ -36,7 +36,7 @@ def test_float32_keeps_its_digits() -> None:
 
 
 def by_distributions(x: torch.Tensor, *given: torch.Tensor, weights: torch.Tensor | None = None) -> Numbers:
-    """Value and (weighted) total gradient by torch.distributions' Woodbury identity and autograd."""
+    """Value and (weighted) total gradient from torch.distributions and autograd."""
     leaves = [t.detach().clone().requires_grad_() for t in given]
     value = torch.distributions.LowRankMultivariateNormal(*leaves, validate_args=False).log_prob(x)
     value.backward(torch.ones_like(value) if weights is None else weights)
@@ -56,7 +56,7 @@ def by_jacobian(x: torch.Tensor, *given: torch.Tensor, weights: torch.Tensor | N
 
 
 def from_rows(x: torch.Tensor, *given: torch.Tensor, weights: torch.Tensor | None = None) -> Numbers:
-    """Row by row, then summed."""
+    """Value and (weighted) total gradient as the sum of the rows' gradients."""
     J = mvnjac.jacobian(x, given[0], mvnjac.LowRank(*given[1:]))
     w = torch.ones(len(x), dtype=x.dtype) if weights is None else weights
     return {"value": J.log_prob, **{name: torch.tensordot(w, J[name], 1) for name in ("mean", "cov_factor", "cov_diag")}}
@@ -67,7 +67,7 @@ def gradients(leaves: list[torch.Tensor]) -> Numbers:
 
 
 def exact(x: torch.Tensor, *given: torch.Tensor) -> Numbers:
-    """By autodiff in float64 through the dense Σ."""
+    """Value and total gradient by autodiff in float64 through the dense Σ."""
     leaves = [t.double().requires_grad_() for t in given]
     value = reference.log_density(x.double(), leaves[0], mvnjac.LowRank(*leaves[1:]).dense())
     value.sum().backward()
@@ -76,9 +76,9 @@ def exact(x: torch.Tensor, *given: torch.Tensor) -> Numbers:
 
 @pytest.mark.parametrize("ours", [by_backward, by_jacobian, from_rows])
 def test_float32_keeps_the_digits_of_value_and_gradient(ours) -> None:
-    """Strong factors, weak noise: the error is of the order √κ(Σ) eps, where a difference of large terms has κ(Σ) eps.
+    """Strong factors and weak noise: the error is of order √κ(Σ) eps, that of a difference of large terms κ(Σ) eps.
 
-    aᵀW, formed as that product, would be such a difference, too.
+    The product aᵀW would be such a difference, too.
     """
     make = Maker(torch.float32, seed=0)
     W, v = 100 * make.normal(60, 3), 1e-2 * make.positive(60)
@@ -87,18 +87,18 @@ def test_float32_keeps_the_digits_of_value_and_gradient(ours) -> None:
     expected, kappa = exact(*given), tolerance.condition(mvnjac.LowRank(W, v).dense())
     for name, got in ours(*given).items():
         tolerance.assert_close(got, expected[name], kappa**0.5, "oracle", what=name)
-    theirs = by_distributions(*given)
+    from_torch = by_distributions(*given)
     allowed = tolerance.FACTOR["oracle"] * kappa**0.5 * torch.finfo(torch.float32).eps
-    for name in ("value", "cov_diag"):  # the mistake that is not made here
+    for name in ("value", "cov_diag"):  # the errors of a difference of large terms
         scale = float(expected[name].abs().max())
-        assert float((theirs[name].double() - expected[name]).abs().max()) > 5 * allowed * scale
+        assert float((from_torch[name].double() - expected[name]).abs().max()) > 5 * allowed * scale
 
 
 @pytest.mark.parametrize("ours", [by_backward, by_jacobian])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("n", "block"), [(50, 10**6), (50, 8 * 70), (1, 8 * 64), (0, 8 * 64)])
 def test_blocks_cover_all_rows_and_variables(monkeypatch: pytest.MonkeyPatch, ours, weighted: bool, n: int, block: int) -> None:
-    """Many blocks, and one: the totals are those of the rows."""
+    """The totals for many blocks, and for one, are the sums over the rows."""
     monkeypatch.setattr(factor_model, "_BLOCK_BYTES", block)
     make, rows = Maker(seed=3), Maker(batch=(n,), seed=4)
     given = rows.normal(150), make.normal(150), make.normal(150, 4), make.positive(150)
@@ -109,8 +109,8 @@ def test_blocks_cover_all_rows_and_variables(monkeypatch: pytest.MonkeyPatch, ou
         tolerance.assert_close(got[name], expected[name], kappa, what=name)
 
 
-def test_gradients_are_the_users_own() -> None:
-    """What a forward pass has put aside is not handed out: changed in place, it would come back changed."""
+def test_gradients_can_be_modified_in_place() -> None:
+    """Tensors saved by the forward pass are not returned: modifying a gradient does not change the next one."""
     x, mean, structure = model(30, 2)
     leaves = [t.requires_grad_() for t in (mean, *structure.parameters.values())]
     total = mvnjac.log_prob(x, mean, structure).sum()
@@ -140,13 +140,13 @@ print(peak() - before)
 
 
 def test_memory_is_linear_in_the_dimension() -> None:
-    """n×d is 40 MB here and d×k 8 MB; d×d would be 20 GB."""
+    """n×d takes 40 MB and d×k 8 MB; d×d would take 20 GB."""
     used = int(subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, cwd=ROOT).stdout)
     assert used < 0.25e9, f"{used / 1e6:.0f} MB"
 
 
 def test_iterated_solution_is_of_minimum_norm() -> None:
-    """Above a few thousand parameters: F v = b is met, the rotations W A get nothing, and the closed one says the same."""
+    """The iterative solution for thousands of parameters solves F v = b and has no component along rotations W A."""
     _, mean, structure = model(450, 8)
     F = mvnjac.fisher_information(mean, structure, wrt=("cov_factor", "cov_diag"))
     assert F.shape[-1] > 4000
@@ -159,7 +159,7 @@ def test_iterated_solution_is_of_minimum_norm() -> None:
 
 
 def test_rotations_are_the_null_space() -> None:
-    """k (k − 1)/2 directions in which the density does not change: F has exactly these, and solve ignores them."""
+    """The null space of F has the dimension k (k − 1)/2 of rotations, and `solve` gives the solution of minimum norm."""
     _, mean, structure = model(12, 3)
     F = mvnjac.fisher_information(mean, structure)
     values = torch.linalg.eigvalsh(F.matrix())

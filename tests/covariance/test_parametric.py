@@ -1,4 +1,4 @@
-"""The chain rule: means that follow from θ, row by row, to second order; what is refused."""
+"""Parametric: means that are functions of θ, derivatives to second order, missing entries, invalid input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = list(THETA)
 
 
 def regression(theta: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Nonlinear in all of θ, so that every term of the second derivative is there."""
+    """Nonlinear in all of θ, so that no term of the second derivative vanishes."""
     mean = X @ theta["beta"] + torch.sin(theta["bend"] * (X @ theta["beta"]))
     root = theta["root"].tril()
     return mean, root @ root.mT + torch.exp(theta["bend"]) * torch.eye(D, dtype=root.dtype)
@@ -36,7 +36,7 @@ def flat(theta: dict[str, Tensor]) -> Tensor:
 
 
 def textbook(function, y: Tensor = Y, log_density=reference.log_density):
-    """(n,) the density as a function of θ in one vector."""
+    """The log-density (n,) as a function of θ as one vector."""
 
     def density(vector: Tensor) -> Tensor:
         theta, first = {}, 0
@@ -99,7 +99,7 @@ def test_second_order(which: str) -> None:
 
 @pytest.mark.parametrize("which", FUNCTIONS)
 def test_expected_information(which: str) -> None:
-    """−E[H], by 2d points about each mean that integrate a quadratic exactly."""
+    """−E[H] by 2d points about each mean, which integrate quadratic functions exactly."""
     function, point = FUNCTIONS[which], flat(THETA)
     mean, sigma = function(THETA)
     root = D**0.5 * torch.linalg.cholesky(sigma).mT
@@ -131,7 +131,7 @@ def test_log_prob_differentiates_through_the_function() -> None:
 
 
 def test_scores_cost_one_derivative_of_the_function() -> None:
-    """The function is called as often for a thousand rows as for ten."""
+    """The function is called as often for 1000 rows as for 10."""
     calls = []
 
     def counted(theta: dict[str, Tensor]) -> Tensor:
@@ -151,7 +151,7 @@ def test_scores_cost_one_derivative_of_the_function() -> None:
 
 @pytest.mark.parametrize("which", FUNCTIONS)
 def test_rows_with_gaps(which: str) -> None:
-    """Also where each row has a mean of its own: scores as the textbook's; second order then is refused, not wrong."""
+    """Scores as of the textbook density. Second order raises an error if each row has its own mean."""
     y, structure = missing.gaps(Y), mvnjac.Parametric(FUNCTIONS[which], THETA)
     point = flat(THETA).requires_grad_()
     values = textbook(FUNCTIONS[which], y, missing.log_density)(point)
@@ -176,7 +176,7 @@ def test_rows_with_gaps(which: str) -> None:
 
 
 def test_the_function_keeps_the_dtype() -> None:
-    """A constant of another dtype inside is said, with what to do; it does not decide the dtype of the results."""
+    """A constant of another dtype inside the function raises an error; it does not change the dtype of results."""
     zeros, theta = torch.zeros(D).double(), {"size": torch.tensor(2.0).double()}
     with pytest.raises(DtypeError, match=r"a covariance of torch\.float32 for parameters of torch\.float64.*a constant inside"):
         mvnjac.jacobian(Y, zeros, mvnjac.Parametric(lambda t: t["size"].float() * torch.eye(D), theta))

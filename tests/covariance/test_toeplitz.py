@@ -1,4 +1,4 @@
-"""Toeplitz: its digits, its cost, no d×d array, and derivatives beyond the second."""
+"""Toeplitz: accuracy, cost, memory, and derivatives of higher order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SERIES = {
 
 
 def exact(x: Tensor, c: Tensor) -> tuple[float, Tensor, Tensor]:
-    """log p and its gradients by the mean and by c of one row about 0, with 60 digits."""
+    """log p and its gradients with respect to the mean and c, for one row and mean 0, with 60 digits."""
     d = len(c)
     with mpmath.workdps(60):
         sigma = mpmath.matrix(d, d)
@@ -59,13 +59,13 @@ def exact(x: Tensor, c: Tensor) -> tuple[float, Tensor, Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", SERIES)
 def test_against_exact_arithmetic(name: str, dtype: torch.dtype) -> None:
-    """At any condition that the dtype can express, with errors of c·κ·eps: as those of a dense factorisation."""
+    """The error is at most c·κ·eps for any condition number, as that of a dense factorisation."""
     d = 24
     x, c = Maker(dtype, seed=1).normal(d), SERIES[name](lags(d)).to(dtype)
     value, by_mean, by_c = exact(x, c)
     structure = mvnjac.Toeplitz(c)
     kappa = condition(structure.dense().double())
-    if dtype is torch.float32 and kappa > 1e6:  # no dense factorisation has a digit left there either
+    if dtype is torch.float32 and kappa > 1e6:  # a dense factorisation has no correct digit either
         c = c + 1e-4 * (lags(d) == 0).float()
         value, by_mean, by_c = exact(x, c)
         structure = mvnjac.Toeplitz(c)
@@ -77,7 +77,7 @@ def test_against_exact_arithmetic(name: str, dtype: torch.dtype) -> None:
 
 
 def test_float32_stays_definite() -> None:
-    """Many waves in little noise: Cholesky's factorisation comes to its end, and so does this one, with its accuracy."""
+    """Many waves with little noise: the factorisation succeeds as Cholesky's does, with the same accuracy."""
     make, d = Maker(seed=11), 200
     for _ in range(20):
         waves = make.positive(30).unsqueeze(-1) * torch.cos(2 * make.positive(30).unsqueeze(-1) * lags(d))
@@ -95,7 +95,7 @@ def test_float32_stays_definite() -> None:
 
 @pytest.mark.parametrize("d", [1, 2, 63, 64, 65, 150])
 def test_whitening_is_the_cholesky_factor(d: int) -> None:
-    """z = L⁻¹ r and s = Λᵀ r, the very triangles, also where the columns of L come in several blocks; and the score by c."""
+    """z = L⁻¹ r and s = Λᵀ r for L in one or several blocks of columns; and the score with respect to c."""
     make = Maker(batch=(2,), seed=d)
     structure = next(iter(mvnjac.Toeplitz.samples(d, make)))
     factor, dense = structure.factor(d), structure.factor(d).dense()
@@ -109,8 +109,8 @@ def test_whitening_is_the_cholesky_factor(d: int) -> None:
     assert_close(J["first_column"], expected["first_column"], kappa, what="first_column")
 
 
-def test_rows_of_their_own() -> None:
-    """A slice of rows, each with its own autocovariances, hands the factorisation on."""
+def test_one_structure_per_row() -> None:
+    """A slice of rows with one structure per row reuses the factorisation."""
     structure = next(iter(mvnjac.Toeplitz.samples(5, Maker(batch=(4,), seed=3))))
     x, mean = Maker(batch=(4,), seed=4).normal(5), torch.zeros(5).double()
     J = mvnjac.jacobian(x, mean, structure)
@@ -122,7 +122,7 @@ def test_rows_of_their_own() -> None:
 
 
 def test_third_derivatives() -> None:
-    """By the autocovariances, forward and reverse mixed, against reverse mode of the textbook density."""
+    """Forward and reverse mode, mixed, against reverse mode of the textbook density."""
     d = 4
     x, mean, c = Maker(batch=(3,), seed=2).normal(d), Maker(seed=3).normal(d), SERIES["long memory"](lags(d))
 
@@ -138,7 +138,7 @@ def test_third_derivatives() -> None:
 
 
 def test_newton_steps_are_exact_through_the_seventh_derivative() -> None:
-    """From the first column of a nearby Σ⁻¹ the error is of the eighth order in the distance: halving it leaves 1/256."""
+    """Started at a nearby Σ⁻¹, the error is of eighth order in the distance: half of it leaves 1/256 of the error."""
     c, change = torch.tensor([[1.0, 0.4, 0.1], [0.3, -0.2, 0.5]], dtype=torch.float64)
     errors = []
     for t in (0.04, 0.02):
@@ -153,7 +153,7 @@ def test_newton_steps_are_exact_through_the_seventh_derivative() -> None:
 
 
 def test_units_of_white_noise() -> None:
-    """Its information is diagonal, d/2 and d − k pairs of variables: in these units, 1/2 and 1."""
+    """The information is diagonal with d/2 and d − k, the number of pairs; in these units, 1/2 and 1."""
     d, c = 6, 3.0 * (lags(6) == 0).double()
     structure = mvnjac.Toeplitz(c)
     F = mvnjac.fisher_information(torch.zeros(d).double(), structure, wrt="first_column").matrix()
@@ -181,7 +181,7 @@ def numbers_written(d: int) -> dict[str, int]:
 
 
 def test_cost() -> None:
-    """Doubling d quadruples the work of the factorisation at most, and doubles that of derivatives once it is there."""
+    """Twice as many variables take four times the work for the factorisation, and twice the work for derivatives after it."""
     once, twice = numbers_written(1024), numbers_written(2048)
     assert twice["value"] < 4.1 * once["value"]
     for call in ("total", "score of each row", "information"):
@@ -189,8 +189,8 @@ def test_cost() -> None:
         assert twice[call] < 2.2 * once[call], call
 
 
-def test_transforms_are_no_longer_than_they_must_be() -> None:
-    """The next power of two from 2d − 1 on: half of its spectrum, both ends included."""
+def test_length_of_fourier_transforms() -> None:
+    """The length is the smallest power of two from 2d − 1 on; half of the spectrum is kept, including both ends."""
     assert [spectrum(torch.ones(d)).shape[-1] for d in (1, 2, 3, 4, 5, 4096)] == [2, 3, 5, 5, 9, 4097]
 
 
@@ -219,17 +219,17 @@ print(peak() - before)
     [("log_prob", 50, 4096, 60), ("sum", 50, 4096, 60), ("information", 50, 4096, 60), ("Hessian", 25, 8192, 250)],
 )
 def test_nothing_is_d_by_d(call: str, n: int, d: int, megabytes: int) -> None:
-    """n×d is 1.6 MB here, of which a Hessian's product keeps some seventy for its way back; d×d is 134 and 537 MB."""
+    """n×d is 1.6 MB, of which a Hessian product keeps about seventy for its reverse pass; d×d is 134 and 537 MB."""
     assert megabytes * 1e6 < 0.5 * d * d * 8
     done = subprocess.run([sys.executable, "-c", PEAK, call, str(n), str(d)], check=True, capture_output=True, cwd=ROOT)
     assert int(done.stdout) < megabytes * 1e6
 
 
-# --- bad numbers ------------------------------------------------------------------------------------------------------
+# --- invalid input ----------------------------------------------------------------------------------------------------
 
 
 def test_indefinite() -> None:
-    """The order, what is wrong with it, and in which batch entry."""
+    """The message has the order, the cause and the batch index."""
     mean = torch.zeros(4).double()
     fine = SERIES["autoregression"](lags(4))
     late = torch.tensor([1.0, 0.5, 0.25, -0.9], dtype=torch.float64)  # partial autocorrelations 1/2, 0, then too large
@@ -239,8 +239,8 @@ def test_indefinite() -> None:
         mvnjac.jacobian(mean, mean, mvnjac.Toeplitz(late.flip(0)))
 
 
-def test_nan_where_the_numbers_cannot_be_looked_at() -> None:
-    """Indefinite in the middle, whatever the later orders seem to say: NaN in the value and in every derivative."""
+def test_nan_without_checks() -> None:
+    """If a leading minor is not positive, the value and all derivatives are NaN, even if later minors are positive."""
     x, mean = torch.ones(4).double(), torch.zeros(4).double()
     bad = torch.tensor([1.0, 2, 1, 3], dtype=torch.float64)
     J = mvnjac.jacobian(x, mean, mvnjac.Toeplitz(bad), check=False)

@@ -1,7 +1,8 @@
-"""Covariances: structures and parametrisations, one file each, and all that a structure of your own is made of.
+"""Covariance matrices: structures and parametrisations, one file each, and the public names for custom structures.
 
-It may use `blocks`, `whitening` and what is below them. Interface: `structures()` and `dense_parameters()`, which find the classes in
-`structured` and `parametrisations` by themselves (a new one is one new file), and the names below, which are public.
+This package may use `blocks`, `whitening` and the packages below them. Its interface for other packages is `structures()` and
+`dense_parameters()`, which find the classes in `structured` and `parametrisations` automatically (a new one is one new file),
+the public names below, and the modules `base`, `parametrisation`, `estimation` and `maps`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from mvnjac.whitening.factor import Factor as Factor
     from mvnjac.whitening.residuals import Residuals as Residuals
 
-#: the names for structures of one's own, and where they come from; they are loaded when first used
-_HOMES = {
+#: the public names for custom structures and the modules that define them, which are imported on first use
+_MODULES = {
     **dict.fromkeys(("Block", "Entrywise"), "blocks.base"),
     "Outer": "blocks.outer",
     "DenseCovariance": "covariance.parametrisations.base",
@@ -53,24 +54,42 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name == "checks":
         return importlib.import_module("mvnjac.parameters.checks")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"mvnjac.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, "Covariance", "DenseParametrisation", "checks", "dense_parameters", "structures"])
+    return sorted([*_MODULES, "Covariance", "DenseParametrisation", "checks", "dense_parameters", "structures"])
 
 
 @functools.cache
 def structures() -> dict[str, type[Covariance]]:
-    """All covariance structures, by class name."""
+    """All covariance structures.
+
+    Returns:
+        The classes by name.
+
+    Example:
+        >>> from mvnjac.covariance import structures
+        >>> structures()["Diagonal"]
+        <class 'mvnjac.covariance.structured.diagonal.Diagonal'>
+    """
     return {cls.__name__: cls for cls in _classes() if issubclass(cls, Covariance)}
 
 
 @functools.cache
 def dense_parameters() -> dict[str, type[DenseParametrisation]]:
-    """The parameters that any covariance with a dense factor has derivatives by, each with the class that owns it."""
+    """The parameters of all dense parametrisations: derivatives with respect to them are available for any covariance.
+
+    Returns:
+        Parameter name → the parametrisation that it belongs to.
+
+    Example:
+        >>> from mvnjac.covariance import dense_parameters
+        >>> dense_parameters()["scale_tril"]
+        <class 'mvnjac.covariance.parametrisations.cholesky.Cholesky'>
+    """
     return {name: cls for cls in _classes() if issubclass(cls, DenseParametrisation) for name in cls.fields}
 
 

@@ -1,104 +1,109 @@
-"""What a structure says to those who estimate it: where a search starts, how it moves, when there is no maximum to be found."""
+"""The estimation part of a covariance structure: starting values, bounds and units of the search, errors without a maximum."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from mvnjac.covariance.named_parameters import NamedParameters
 from mvnjac.errors import ArgumentError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, counted
 from mvnjac.parameters import checks
+from mvnjac.statistics.sufficient import SufficientStatistics
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
-#: a variance below this share of the sample's, and still falling, has left the interior
+#: a variance below this share of the sample's that still decreases is at the boundary of the parameter space
 VANISHED = 1e-8
-#: and below this share it is worth a word where a search fails
+#: a variance below this share is mentioned in the message of a search that failed
 _NEAR = 1e-4
-#: a parameter that a fit bounds stays above this share of the sample's variance
+#: a bounded parameter stays above this share of the sample's variance
 LOWER = 0.005
-#: pairs that a message names
+#: the largest number of pairs that a message lists
 _SHOWN = 10
 
 
-class Estimable:
-    """The part of a covariance structure that `mvnjac.fit` asks. All of it has a default but `start`."""
+class Estimable(NamedParameters):
+    """What `mvnjac.fit` needs of a structure. Everything except `start` has a default."""
 
-    #: how what stands behind the colon of "low-rank:5" is written in the manual (RANK); None where nothing does
+    #: the placeholder in the manual for the option after the colon, such as RANK in "low-rank:RANK"; None without an option
     option: ClassVar[str | None] = None
-    #: another name that it is asked for by: "ar" for autoregressive
+    #: an abbreviation of the structure's name: "ar" for autoregressive
     short: ClassVar[str | None] = None
-    #: whether `start` is the maximum of the likelihood itself
+    #: whether `start` is already the maximum of the likelihood
     closed_form: ClassVar[bool] = False
-    #: the parameters that are positive numbers: a search moves in their logarithms
+    #: the parameters that are positive: the search moves their logarithms
     positive: ClassVar[tuple[str, ...]] = ()
-    #: those of them, one a variable, that a fit keeps above a share of the sample's variances
+    #: those positive parameters, with one entry per variable, that a fit keeps above a share of the sample's variances
     bounded: ClassVar[tuple[str, ...]] = ()
-    #: what to do where a variance goes to 0
+    #: the advice of the error message if a variance goes to 0
     advice: ClassVar[str] = "Leave variables out, take another structure, or start from an instance elsewhere."
-    #: the parameters that only a convention sets apart from others of the same Σ: they have no standard errors
+    #: the parameters that are identified only by a convention: they have no standard errors
     unidentified: tuple[str, ...] = ()
-    #: the parameter that multiplies Σ, where all variables have one unit and the other parameters none
+    #: the parameter that scales Σ, for structures in which all variables have the same unit and no other parameter has a unit
     scaling: ClassVar[str | None] = None
-    parameters: dict[str, Tensor]
 
     @classmethod
     def start(cls, sample: SufficientStatistics, option: str | None) -> Self:
-        """Where the search for the maximum of the likelihood starts, from the sample's `covariance`, `variances` or rows.
+        """Starting values of the search for the maximum of the likelihood, from the sample's `covariance`, `variances` or rows.
 
-        option: what stood behind the colon; None where the class says that nothing does.
+        option: the text after the colon of the structure's name; None for a class without an option.
         """
         raise ArgumentError(
-            f"{sample.name}: {cls.__name__} does not say where a fit starts; pass an instance of it: its parameters are the start."
+            f"{sample.name}: {cls.__name__} defines no starting values; pass an instance of it, whose parameters are the start."
         )
 
     def require_maximum(self, sample: SufficientStatistics) -> None:
-        """Raise where the likelihood of a structure of this size has no maximum, or no single one, for this sample."""
-        refuse_constant(sample)
+        """Raise if the likelihood of a structure of this size has no maximum, or no unique one, for this sample.
+
+        The default requires that every variable varies; that one of them does, if all variances have a common scale.
+        """
+        if self.scaling is None or len(sample.constant) == sample.d:
+            refuse_constant(sample)
 
     def require_interior(self, sample: SufficientStatistics, scores: Callable[[str], Tensor]) -> None:
-        """Raise where a search has come to the edge: to variances that go to 0 uphill. `scores` are those by the logarithms."""
+        """Raise if a search reached the boundary: variances that go to 0 while the likelihood increases.
+
+        scores: parameter name → the total scores with respect to its logarithm.
+        """
         for name, shares in self._shares(sample):
             gone = ((shares < VANISHED) & (scores(name) < 0).reshape(shares.shape)).reshape(-1).nonzero().squeeze(-1).tolist()
             if gone:
                 named = f"{name} of {', '.join(map(sample.name_of, gone))}" if shares.ndim else name
                 raise NotPositiveDefiniteError(
-                    f"{sample.name}: {named} goes to 0, and the likelihood rises on the way: it has no maximum with positive {name} "
-                    f"near here. {self.advice}"
+                    f"{sample.name}: {named} goes to 0 and the likelihood increases on the way: it has no maximum with positive "
+                    f"{name} near here. {self.advice}"
                 )
 
     def near_edge(self, sample: SufficientStatistics) -> list[str]:
-        """What a search that did not converge has nearly come to: "cov_diag of 'HKD'"."""
+        """The parameters that are close to 0 after a search that did not converge, such as "cov_diag of 'HKD'"."""
         near = ((name, int(shares.argmin())) for name, shares in self._shares(sample) if float(shares.min()) < _NEAR)
         return [f"{name} of {sample.name_of(i)}" for name, i in near]
 
     def _shares(self, sample: SufficientStatistics) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter of positive numbers that has no bound, in variances of the sample."""
+        """Each positive parameter without a bound, as a share of the sample's variances."""
         for name in set(self.positive) - set(self.bounded):
             values = self.parameters[name]
             yield name, values / (sample.variances if values.shape == sample.variances.shape else sample.variances.mean())
 
     def rescaled(self, units: Tensor) -> Self | None:
-        """diag(u) Σ diag(u), u (d,) as `units_of` has them, where that is a structure of the same kind; else None."""
+        """diag(u) Σ diag(u) for u (d,) as `units_of` returns them; None if that is not a structure of the same kind."""
         if self.scaling is None:
             return None
         return type(self)(**{**self.parameters, self.scaling: self.parameters[self.scaling] * units[0] ** 2})
 
     def units_of(self, sample: SufficientStatistics) -> Tensor:
-        """(d,) the units in which a search sees variables of variance 1; one for all of them, where Σ allows no other."""
+        """(d,) the units in which the search has variables of variance 1; equal for all variables if Σ has a common scale."""
         units = sample.variances.sqrt()
         return units if self.scaling is None else units.mean().expand(units.shape)
 
     def normalised(self) -> Self:
-        """The same Σ by the parameters that a fit reports, where several mean it."""
+        """The same Σ with the parameters that a fit reports, if the parameters are not unique."""
         return self
 
 
 def refuse_constant(sample: SufficientStatistics) -> None:
-    """A variable of a variance of its own must vary."""
+    """Raise if a variable is constant."""
     if not sample.constant:
         return
     if sample.count == 1:
@@ -112,24 +117,17 @@ def refuse_constant(sample: SufficientStatistics) -> None:
     )
 
 
-def refuse_all_constant(sample: SufficientStatistics) -> None:
-    """Where variables share their variances, one that varies is enough."""
-    if len(sample.constant) == sample.d:
-        refuse_constant(sample)
-
-
 def refuse_few_rows(sample: SufficientStatistics) -> None:
-    """An unrestricted Σ needs more rows than variables."""
+    """Raise if there are not more rows than variables, as an unrestricted Σ needs."""
     if sample.count <= sample.d:
         raise NotPositiveDefiniteError(
-            f"{sample.name}: {counted(sample.count, 'row')} for {counted(sample.d, 'variable')}: the estimated "
-            "covariance is singular; use more rows than "
-            "variables, or a structure with fewer parameters (diagonal, low-rank)."
+            f"{sample.name}: {counted(sample.count, 'row')} for {counted(sample.d, 'variable')}: the estimated covariance is singular; "
+            "use more rows than variables, or a structure with fewer parameters (diagonal, low-rank)."
         )
 
 
 def refuse_combination(sample: SufficientStatistics, covariance_matrix: Tensor, least: float | None = None) -> None:
-    """A variable of which the others leave no more than rounding (or the share `least`) has no variance of its own."""
+    """Raise if a variable's variance given the others is below rounding, or below the share `least` of its variance."""
     d, scale = sample.d, covariance_matrix.diagonal().sqrt()
     root, info = torch.linalg.cholesky_ex(covariance_matrix / torch.outer(scale, scale))
     pivots = root.diagonal() ** 2
@@ -144,15 +142,15 @@ def refuse_combination(sample: SufficientStatistics, covariance_matrix: Tensor, 
 
 
 def require_pairs_observed(sample: SufficientStatistics, bandwidth: int | None = None) -> None:
-    """An unrestricted Σ needs every two variables to be observed together: else the data say nothing about their covariance.
+    """Raise if two variables are never observed in the same row: the data do not determine their covariance.
 
-    bandwidth: only of variables that are not further apart.
+    bandwidth: check only pairs of variables at most this far apart.
     """
     never = (sample.pair_counts == 0).tril(-1)
     apart = (never if bandwidth is None else never.triu(-bandwidth)).nonzero().tolist()
     if apart:
         shown = "; ".join(f"{sample.name_of(j)} and {sample.name_of(i)}" for i, j in apart[:_SHOWN])
-        more = f"; and {len(apart) - _SHOWN} pairs more" if len(apart) > _SHOWN else ""
+        more = f"; and {len(apart) - _SHOWN} more pairs" if len(apart) > _SHOWN else ""
         raise NotIdentifiedError(
             f"{sample.name}: never observed in the same row, so that the data say nothing about their covariance: {shown}{more}. "
             "Leave variables out, or fit a structure (low-rank, diagonal) that needs no such pair."
@@ -160,27 +158,27 @@ def require_pairs_observed(sample: SufficientStatistics, bandwidth: int | None =
 
 
 def refuse_extreme(sample: SufficientStatistics) -> None:
-    """Squares of the numbers must be numbers, too."""
+    """Raise if a variance overflows or underflows."""
     variances = sample.variances
     bad = ~torch.isfinite(variances) | (variances < torch.finfo(variances.dtype).tiny)
     bad[[*sample.constant, *sample.unobserved]] = False
     if bool(bad.any()):
         i = int(bad.nonzero()[0])
         raise NotFiniteError(
-            f"{sample.name}: the variance of {sample.name_of(i)} is {variances[i].item()!r} in {variances.dtype}: its squares overflow "
-            "or vanish; use other units."
+            f"{sample.name}: the variance of {sample.name_of(i)} is {variances[i].item()!r} in {variances.dtype}: squares of the "
+            "values overflow or underflow; use other units."
         )
 
 
 def refuse_unobserved(sample: SufficientStatistics) -> None:
-    """A variable without a single value."""
+    """Raise if a variable has no observed value."""
     if sample.unobserved:
         named = ", ".join(map(sample.name_of, sample.unobserved))
         raise NotIdentifiedError(f"{sample.name}: {named}: there is no value at all; leave it out.")
 
 
 def whole_number(name: str, option: str | None) -> int:
-    """The option of a structure as a positive integer."""
+    """The option of a structure as a positive integer, for example 5 of "low-rank:5"."""
     if option is None or not option.isdecimal() or int(option) < 1:
         raise ArgumentError(f"fit: the structure {name}:{option} needs a positive whole number there, as in {name}:2.")
     return int(option)

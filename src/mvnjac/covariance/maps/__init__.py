@@ -1,1 +1,1 @@
-"""Linear maps between parameters of a covariance and whitened coordinates: in closed form, or by automatic differentiation."""
+"""Linear maps between the parameters of a covariance and whitened coordinates: in closed form, or by autograd."""

@@ -1,7 +1,7 @@
-"""Maps between a structure's parameters and whitened coordinates, by the structure's own definition θ → Σ(θ).
+"""Maps between a structure's parameters and whitened coordinates, by automatic differentiation of its definition θ → Σ(θ).
 
-For what a structure has no closed form of its own: rows with missing entries, whose marginals are dense. The interface is that of
-`whitened.WhitenedMaps`.
+They are used if a structure has no closed form: for rows with missing entries, whose marginals are dense. The interface is
+that of `whitened.WhitenedMaps`.
 """
 
 from __future__ import annotations
@@ -20,115 +20,132 @@ from mvnjac.whitening.factor import DenseFactor
 
 
 class AutodiffMaps:
-    """The derivative of θ → (µ, Σ) and its adjoint, at one θ.
+    """The derivative of θ → (µ, Σ) and its adjoint at one θ.
 
     Attributes:
-        names: the parameters asked for, "mean" among them or not.
+        names: the requested parameters, which may include "mean".
     """
 
     def __init__(self, covariance: Covariance, mean: Tensor, factor: DenseFactor, names: Sequence[str]) -> None:
         self.covariance, self.mean, self.factor, self.names = covariance, mean, factor, list(names)
-        self._own = [name for name in covariance.parameters if name in self.names]
+        self._param_names = [name for name in covariance.parameters if name in self.names]
 
     def jvp(self, v: Values) -> tuple[Tensor, Tensor]:
-        """(m, K) of a change of the parameters."""
+        """(m, K) of a change v of the parameters."""
         m, K = torch.zeros_like(self.mean), torch.zeros_like(self.factor.scale_tril)
         if "mean" in v:
-            m = m + self.factor.solve_triangular(v["mean"].unsqueeze(-1)).squeeze(-1)
-        moving = [name for name in self._own if name in v]
+            m = m + self._whiten(v["mean"])
+        moving = [name for name in self._param_names if name in v]
         if moving:
-            tangents = self._pushed(moving, v)
+            tangents = self._tangents(moving, v)
             K = K + self.factor.whiten_matrix(tangents[0])
-            m = m + self.factor.solve_triangular(tangents[1].unsqueeze(-1)).squeeze(-1) if len(tangents) > 1 else m
+            m = m + self._whiten(tangents[1]) if len(tangents) > 1 else m
         return m, K
 
     def vjp(self, g: Tensor | None, M: Tensor) -> dict[str, Tensor]:
-        """The full gradients that (g, M) stands for, for each of the leading dimensions that M has beyond Σ's."""
+        """The full gradients that correspond to (g, M), for each of M's leading dimensions beyond those of Σ."""
         result = {}
-        up = None if g is None else self.factor.solve_triangular(g.unsqueeze(-1), transpose=True).squeeze(-1)
-        if "mean" in self.names and up is not None:
-            result["mean"] = up
-        if self._own:
+        mean_gradient = None if g is None else self._whiten(g, transpose=True)
+        if "mean" in self.names and mean_gradient is not None:
+            result["mean"] = mean_gradient
+        if self._param_names:
             G = self.factor.unwhiten_gradient(0.5 * (M + M.mT))
-            result |= dict(zip(self._own, self._pulled(G, up), strict=True))
+            result |= dict(zip(self._param_names, self._cotangents(G, mean_gradient), strict=True))
         return result
 
     def second_order_vjp(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
-        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩, with G and a, for which M and g stand, fixed; (m, K) is the change v."""
-        moving = [name for name in self._own if name in v]
+        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨a, d²µ[v, ·]⟩ for fixed G and a, which correspond to M and g.
+
+        (m, K) is `jvp(v)`.
+        """
+        moving = [name for name in self._param_names if name in v]
         if not moving:
             return {}
-        G, up = self.factor.unwhiten_gradient(M), self.factor.solve_triangular(g.unsqueeze(-1), transpose=True).squeeze(-1)
-        own = self.covariance.batch
-        batch = broadcast(own, batch_shape(G, 2), *[batch_shape(v[name], self._event(name)) for name in moving])
-        more = len(batch) - len(own) if batch[len(batch) - len(own) :] == own else 0
-        f, values = self._function(self._own, batch[more:])
-        every = tuple(range(len(values)))
+        G, mean_gradient = self.factor.unwhiten_gradient(M), self._whiten(g, transpose=True)
+        batch = broadcast(
+            self.covariance.batch,
+            batch_shape(G, 2),
+            *[batch_shape(v[name], self.covariance.event_dims(name)) for name in moving],
+        )
+        extra = self._extra_dims(batch)
+        f, values = self._function(self._param_names, batch[extra:])
+        argnums = tuple(range(len(values)))
 
-        def one(G: Tensor, up: Tensor, *direction: Tensor) -> tuple[Tensor, ...]:
-            def along(*some: Tensor) -> Tensor:
-                outputs, pull = _vjp(f, *some)
-                gradients = dict(zip(self._own, pull((G, up)[: len(outputs)]), strict=True))
+        def one(G: Tensor, mean_gradient: Tensor, *direction: Tensor) -> tuple[Tensor, ...]:
+            def directional(*values: Tensor) -> Tensor:
+                outputs, pull = _vjp(f, *values)
+                gradients = dict(zip(self._param_names, pull((G, mean_gradient)[: len(outputs)]), strict=True))
                 return torch.stack([(gradients[name] * u).sum() for name, u in zip(moving, direction, strict=True)]).sum()
 
-            gradients: tuple[Tensor, ...] = torch.func.grad(along, every)(*values)
+            gradients: tuple[Tensor, ...] = torch.func.grad(directional, argnums)(*values)
             return gradients
 
-        kinds = [2, 1, *(self._event(name) for name in moving)]
-        given = [
+        events = [2, 1, *(self.covariance.event_dims(name) for name in moving)]
+        arguments = [
             t.expand((*batch, *t.shape[t.ndim - event :]))
-            for t, event in zip([G, up, *(v[name] for name in moving)], kinds, strict=True)
+            for t, event in zip([G, mean_gradient, *(v[name] for name in moving)], events, strict=True)
         ]
-        if not more:
-            return dict(zip(self._own, one(*given), strict=True))
-        each = torch.func.vmap(one)(*(t.flatten(0, more - 1) for t in given))
-        return {name: t.unflatten(0, batch[:more]) for name, t in zip(self._own, each, strict=True)}
+        return dict(zip(self._param_names, _over_leading(one, arguments, batch[:extra]), strict=True))
 
     def _function(self, names: Sequence[str], param_batch: Size) -> tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]:
-        """(some parameters) → (Σ,), or (Σ, µ) where the mean is a function of them; and their values with a batch of their own."""
-        values = {name: self._wide(name, value, param_batch) for name, value in self.covariance.parameters.items()}
+        """The function (parameters `names`) → (Σ,), or (Σ, µ) if the mean depends on them; and their values.
 
-        def f(*some: Tensor) -> tuple[Tensor, ...]:
-            changed = self.covariance.at(list({**values, **dict(zip(names, some, strict=True))}.values()))
+        param_batch: the leading dimensions of the values.
+        """
+        parameters = {
+            name: value.expand((*param_batch, *value.shape[value.ndim - self.covariance.event_dims(name) :]))
+            for name, value in self.covariance.parameters.items()
+        }
+
+        def f(*values: Tensor) -> tuple[Tensor, ...]:
+            changed = self.covariance.at(list({**parameters, **dict(zip(names, values, strict=True))}.values()))
             mean = changed.mean
             sigma = changed.dense(self.mean.shape[-1])
             return (sigma,) if mean is None else (sigma, mean)
 
-        return f, [values[name] for name in names]
+        return f, [parameters[name] for name in names]
 
-    def _wide(self, name: str, value: Tensor, param_batch: Size) -> Tensor:
-        return value.expand((*param_batch, *value.shape[value.ndim - self._event(name) :]))
+    def _extra_dims(self, batch: Size) -> int:
+        """The number of dimensions of `batch` before those of Σ; 0 if it does not end with the batch shape of Σ."""
+        param_batch = self.covariance.batch
+        extra = len(batch) - len(param_batch)
+        return extra if batch[extra:] == param_batch else 0
 
-    def _event(self, name: str) -> int:
-        return len(self.covariance.coordinates_of(name, self.mean.shape[-1]).shape)
+    def _whiten(self, v: Tensor, *, transpose: bool = False) -> Tensor:
+        """L⁻¹ v, or L⁻ᵀ v, for vectors v (..., d)."""
+        return self.factor.solve_triangular(v.unsqueeze(-1), transpose=transpose).squeeze(-1)
 
-    def _pushed(self, names: Sequence[str], v: Values) -> Sequence[Tensor]:
-        """The tangent of Σ, or of (Σ, µ), for each of the leading dimensions that v has beyond Σ's."""
-        own = self.covariance.batch
-        batch = broadcast(own, *[batch_shape(v[name], self._event(name)) for name in names])
-        more = len(batch) - len(own) if batch[len(batch) - len(own) :] == own else 0
-        f, values = self._function(names, batch[more:])
+    def _tangents(self, names: Sequence[str], v: Values) -> Sequence[Tensor]:
+        """The tangent of Σ, or those of (Σ, µ), for each of v's leading dimensions beyond those of Σ."""
+        batch = broadcast(self.covariance.batch, *[batch_shape(v[name], self.covariance.event_dims(name)) for name in names])
+        extra = self._extra_dims(batch)
+        f, values = self._function(names, batch[extra:])
         outputs, pull = _vjp(f, *values)
-        push = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1]  # twice in reverse: under every transform
-        directions = tuple(v[name].expand((*batch[:more], *value.shape)) for name, value in zip(names, values, strict=True))
-        if not more:
-            return push(directions)
-        each = torch.func.vmap(lambda *one: push(one))(*(t.flatten(0, more - 1) for t in directions))
-        return [t.unflatten(0, batch[:more]) for t in each]
+        # the transpose of the transpose, in reverse mode: this works under every functorch transform
+        push = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1]
+        directions = [v[name].expand((*batch[:extra], *value.shape)) for name, value in zip(names, values, strict=True)]
+        return _over_leading(lambda *direction: push(direction), directions, batch[:extra])
 
-    def _pulled(self, G: Tensor, up: Tensor | None) -> Sequence[Tensor]:
-        own, batch = self.covariance.batch, batch_shape(G, 2)
-        ends = batch[len(batch) - len(own) :] == own
-        f, values = self._function(self._own, own if ends else batch)
+    def _cotangents(self, G: Tensor, mean_gradient: Tensor | None) -> Sequence[Tensor]:
+        """The gradients with respect to the parameters, given those with respect to Σ and µ."""
+        param_batch, batch = self.covariance.batch, batch_shape(G, 2)
+        broadcasts = batch[len(batch) - len(param_batch) :] == param_batch
+        f, values = self._function(self._param_names, param_batch if broadcasts else batch)
         outputs, pull = _vjp(f, *values)
-        more = G.ndim - outputs[0].ndim
-        given = [G]
+        leading = batch[: G.ndim - outputs[0].ndim]
+        cotangents = [G]
         if len(outputs) > 1:
-            given.append((G.new_zeros(()) if up is None else up).expand((*batch[:more], *outputs[1].shape)))
-        if more == 0:
-            return pull(tuple(given))
-        each = torch.func.vmap(lambda *one: pull(one))(*(t.flatten(0, more - 1) for t in given))
-        return [t.unflatten(0, batch[:more]) for t in each]
+            shape = (*leading, *outputs[1].shape)
+            cotangents.append((G.new_zeros(()) if mean_gradient is None else mean_gradient).expand(shape))
+        return _over_leading(lambda *cotangent: pull(cotangent), cotangents, leading)
+
+
+def _over_leading(function: Callable[..., Sequence[Tensor]], arguments: Sequence[Tensor], leading: Size) -> Sequence[Tensor]:
+    """A function mapped over the leading dimensions of its arguments."""
+    if not leading:
+        return function(*arguments)
+    results = torch.func.vmap(function)(*(t.flatten(0, len(leading) - 1) for t in arguments))
+    return [t.unflatten(0, leading) for t in results]
 
 
 def _vjp(f: Callable[..., Any], *values: Tensor) -> tuple[Any, Any]:

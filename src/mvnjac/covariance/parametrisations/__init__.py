@@ -1,1 +1,1 @@
-"""Parametrisations of a dense covariance, one file each: every covariance has derivatives by these parameters."""
+"""Parametrisations of a dense covariance, one file each. Every covariance has derivatives with respect to their parameters."""

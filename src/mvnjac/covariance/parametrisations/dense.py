@@ -1,9 +1,9 @@
-"""Dense: Σ itself."""
+"""Dense: the covariance matrix Σ itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -19,19 +19,17 @@ from mvnjac.linalg.triangular import cholesky, symmetric_part
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import symmetric
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class Dense(DenseCovariance):
-    """Σ by its matrix: what a plain tensor means.
+    """The covariance matrix Σ itself, which is also what a plain tensor is taken to be.
 
     Args:
         covariance_matrix: (..., d, d) symmetric positive definite, in squared units of x. It must be symmetric up to rounding
-            (relative to the two variables' scales); its lower triangle is what is factorised.
+            (relative to the two variables' scales); its lower triangle is factorised.
 
     The derivative of one observation's log p, with a = Σ⁻¹(x − µ) (Magnus & Neudecker, *Matrix Differential Calculus*):
 
@@ -51,9 +49,7 @@ class Dense(DenseCovariance):
         super().__init__(covariance_matrix=covariance_matrix)
 
     def factor(self, d: int) -> Factor:
-        covariance_matrix = symmetric_part(self.parameters["covariance_matrix"])
-        scale_tril, info = cholesky(covariance_matrix)
-        return DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
+        return dense_factor(symmetric_part(self.parameters["covariance_matrix"]))
 
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
@@ -86,10 +82,11 @@ class Dense(DenseCovariance):
     def start(cls, sample: SufficientStatistics, option: str | None) -> Dense:
         if sample.complete:
             return cls(sample.covariance)
-        return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))  # definite, however little is observed together
+        # positive definite for any pattern of missing entries
+        return cls(0.5 * (sample.covariance + torch.diag(sample.variances)))
 
     def require_maximum(self, sample: SufficientStatistics) -> None:
-        """An estimate that rounding alone keeps from being singular is no estimate."""
+        """Raise if the estimate is singular, or positive definite only by rounding."""
         refuse_constant(sample)
         refuse_few_rows(sample)
         if sample.complete:
@@ -122,3 +119,9 @@ class Dense(DenseCovariance):
         yield bad([[1e-7, 0.9e-7, 0], [0.1e-7, 1e-7, 0], [0, 0, 1]], NotSymmetricError, r"entry \[0,1\]")
         yield bad([[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]], NotFiniteError, r"nan at \[1,1\]")
         yield bad([[1, 0], [0, 1], [0, 0]], ShapeError, r"shape \(3, 2\)")
+
+
+def dense_factor(covariance_matrix: Tensor) -> DenseFactor:
+    """The factor of a symmetric matrix Σ (..., d, d) by its Cholesky factorisation; `info` says whether it failed."""
+    scale_tril, info = cholesky(covariance_matrix)
+    return DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)

@@ -1,9 +1,6 @@
-"""InverseCholesky: C = L⁻¹, the matrix that whitens."""
+"""InverseCholesky: C = L⁻¹, the whitening matrix."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,19 +8,15 @@ from torch import Tensor
 
 from mvnjac.blocks.outer import Outer
 from mvnjac.covariance.parametrisation import Values
-from mvnjac.covariance.parametrisations.base import DenseCovariance
-from mvnjac.covariance.samples import BadInput, Maker
-from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
+from mvnjac.covariance.parametrisations.base import TriangularParametrisation
 from mvnjac.linalg.triangular import halved, twice_symmetric
-from mvnjac.parameters import checks
-from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import lower_triangular
-from mvnjac.whitening.factor import DenseFactor, Factor
+from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.residuals import Residuals
 
 
-class InverseCholesky(DenseCovariance):
-    """Σ = L Lᵀ by C = L⁻¹, so that Σ⁻¹ = Cᵀ C.
+class InverseCholesky(TriangularParametrisation):
+    """Σ = L Lᵀ, parametrised by C = L⁻¹, so that Σ⁻¹ = Cᵀ C.
 
     Args:
         inverse_scale_tril: (..., d, d) lower triangular with a positive diagonal, in inverse units of x.
@@ -45,18 +38,11 @@ class InverseCholesky(DenseCovariance):
     def __init__(self, inverse_scale_tril: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(inverse_scale_tril=inverse_scale_tril)
 
-    def factor(self, d: int) -> Factor:
-        return DenseFactor(inverse_scale_tril=self.parameters["inverse_scale_tril"].tril())
-
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
         diagonal = rows.factor.dense().inverse_scale_tril.diagonal(dim1=-2, dim2=-1)
         offset = torch.diag_embed(1 / diagonal)
         return Outer(rows.whitened, rows.residual, offset, lower_triangular(rows.d), coefficient=-1.0)
-
-    @classmethod
-    def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
-        return factor.inverse_scale_tril
 
     @classmethod
     def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
@@ -81,23 +67,5 @@ class InverseCholesky(DenseCovariance):
         return -halved(gradients["inverse_scale_tril"] @ factor.inverse_scale_tril.mT)
 
     def dense(self, d: int | None = None) -> Tensor:
-        inverse_scale_tril = self.parameters["inverse_scale_tril"].tril()
-        return torch.linalg.inv(inverse_scale_tril.mT @ inverse_scale_tril)
-
-    def checks(self, factor: Factor) -> Iterator[Check]:
-        inverse_scale_tril = self.parameters["inverse_scale_tril"]
-        yield checks.lower_triangular("inverse_scale_tril", inverse_scale_tril)
-        diagonal = inverse_scale_tril.diagonal(dim1=-2, dim2=-1)
-        yield checks.positive("inverse_scale_tril", diagonal, what="diagonal entry")
-
-    @classmethod
-    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
-        yield cls(make.lower(d))
-
-    @classmethod
-    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
-        def bad(rows: list[list[float]], error: type[Exception], says: str) -> BadInput:
-            return BadInput({"inverse_scale_tril": make.tensor(rows)}, error, says)
-
-        yield bad([[1, 0, 0], [0, 1, 0.5], [0, 0, 1]], ArgumentError, r"not lower triangular: entry \[1,2\]")
-        yield bad([[0, 0, 0], [0, 1, 0], [0, 0, 1]], NotPositiveDefiniteError, r"diagonal entry 0 \(variable 0\) is 0")
+        triangle = self._triangle()
+        return torch.linalg.inv(triangle.mT @ triangle)

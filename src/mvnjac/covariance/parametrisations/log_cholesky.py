@@ -1,9 +1,9 @@
-"""LogCholesky: the Cholesky factor with the logarithm of its diagonal, free of constraints."""
+"""LogCholesky: the Cholesky factor with the logarithm of its diagonal, an unconstrained parametrisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -12,22 +12,20 @@ from torch import Tensor
 from mvnjac.blocks.outer import Outer
 from mvnjac.covariance.estimation import VANISHED, refuse_combination
 from mvnjac.covariance.parametrisation import Values
-from mvnjac.covariance.parametrisations.base import DenseCovariance
+from mvnjac.covariance.parametrisations.base import TriangularParametrisation
+from mvnjac.covariance.parametrisations.cholesky import Cholesky
 from mvnjac.covariance.samples import BadInput, Maker
-from mvnjac.errors import ArgumentError, NotFiniteError
-from mvnjac.linalg.triangular import halved, twice_symmetric
+from mvnjac.errors import NotFiniteError
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import lower_triangular
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
 
-
-class LogCholesky(DenseCovariance):
-    """Σ = L Lᵀ by M, where Mᵢⱼ = Lᵢⱼ below the diagonal and Mᵢᵢ = log Lᵢᵢ: any lower triangle M is allowed.
+class LogCholesky(TriangularParametrisation):
+    """Σ = L Lᵀ, parametrised by M with Mᵢⱼ = Lᵢⱼ below the diagonal and Mᵢᵢ = log Lᵢᵢ: every lower triangular M is valid.
 
     Args:
         log_scale_tril: (..., d, d) lower triangular; below the diagonal in units of x, the diagonal in their logarithm.
@@ -55,10 +53,9 @@ class LogCholesky(DenseCovariance):
 
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
-        scale_tril = rows.factor.dense().scale_tril
-        ones = torch.ones_like(scale_tril.diagonal(dim1=-2, dim2=-1))
-        diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
-        return Outer(rows.scaled, rows.whitened, -torch.diag_embed(ones), lower_triangular(rows.d), diagonal=diagonal)
+        diagonal = rows.factor.dense().scale_tril.diagonal(dim1=-2, dim2=-1)
+        identity = torch.diag_embed(torch.ones_like(diagonal))
+        return Outer(rows.scaled, rows.whitened, -identity, lower_triangular(rows.d), diagonal=diagonal)
 
     @classmethod
     def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
@@ -67,57 +64,49 @@ class LogCholesky(DenseCovariance):
 
     @classmethod
     def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
-        return twice_symmetric(factor.solve_triangular(_log_jacobian(factor) * v["log_scale_tril"]))
+        return Cholesky.differential(factor, {"scale_tril": _log_jacobian(factor) * v["log_scale_tril"]})
 
     @classmethod
     def adjoint(cls, factor: DenseFactor, M: Tensor) -> dict[str, Tensor]:
-        return {"log_scale_tril": _log_jacobian(factor) * (2 * factor.solve_triangular(M, transpose=True).tril())}
+        return {"log_scale_tril": _log_jacobian(factor) * Cholesky.adjoint(factor, M)["scale_tril"]}
 
     @classmethod
     def second_differential(cls, factor: DenseFactor, v: Values, M: Tensor) -> dict[str, Tensor]:
         log_jacobian, direction = _log_jacobian(factor), v["log_scale_tril"]
-        second_order = log_jacobian * (
-            2 * factor.solve_triangular(M @ factor.solve_triangular(log_jacobian * direction), transpose=True).tril()
-        )
-        first = log_jacobian * (2 * factor.solve_triangular(M, transpose=True))  # the exponential is its own second derivative
-        return {"log_scale_tril": second_order + torch.diag_embed((first * direction).diagonal(dim1=-2, dim2=-1))}
+        second = Cholesky.second_differential(factor, {"scale_tril": log_jacobian * direction}, M)["scale_tril"]
+        # the second derivative of Lᵢᵢ = exp(Mᵢᵢ) is Lᵢᵢ
+        of_diagonal = (cls.adjoint(factor, M)["log_scale_tril"] * direction).diagonal(dim1=-2, dim2=-1)
+        return {"log_scale_tril": log_jacobian * second + torch.diag_embed(of_diagonal)}
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
-        return {"log_scale_tril": factor.scale_tril @ halved(K) / _log_jacobian(factor)}
+        return {"log_scale_tril": Cholesky.inverse_differential(factor, K)["scale_tril"] / _log_jacobian(factor)}
 
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
-        return halved(factor.scale_tril.mT @ (gradients["log_scale_tril"] / _log_jacobian(factor)))
+        return Cholesky.inverse_adjoint(factor, {"scale_tril": gradients["log_scale_tril"] / _log_jacobian(factor)})
+
+    def dense(self, d: int | None = None) -> Tensor:
+        L = self._scale_tril()
+        return L @ L.mT
 
     def require_interior(self, sample: SufficientStatistics, scores: Callable[[str], Tensor]) -> None:
-        """Where a search ends that goes to a singular Σ: a variable is a combination of others wherever it is observed with them."""
+        """Raise if a search reached a singular Σ: a variable is a combination of others whenever it is observed with them."""
         L = self._scale_tril()
         unexplained = L.diagonal() ** 2 / (L * L).sum(-1)
         if bool((unexplained < VANISHED).any()):
             refuse_combination(sample, L @ L.mT, VANISHED)
-
-    def dense(self, d: int | None = None) -> Tensor:
-        scale_tril = self._scale_tril()
-        return scale_tril @ scale_tril.mT
-
-    def checks(self, factor: Factor) -> Iterator[Check]:
-        scale_tril = factor.dense().scale_tril
-        yield checks.lower_triangular("log_scale_tril", self.parameters["log_scale_tril"])
-        yield checks.exponential("log_scale_tril", scale_tril.diagonal(dim1=-2, dim2=-1))
 
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
         yield cls(0.5 * make.normal(d, d).tril())
 
     @classmethod
-    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
-        def bad(rows: list[list[float]], error: type[Exception], says: str) -> BadInput:
-            return BadInput({"log_scale_tril": make.tensor(rows)}, error, says)
+    def _bad_diagonals(cls, make: Maker) -> Iterator[BadInput]:
+        yield cls._bad(make, (1, 1), 1e4, NotFiniteError, "diagonal entry 1")
 
-        yield bad([[0, 0.5, 0], [0, 0, 0], [0, 0, 0]], ArgumentError, r"not lower triangular: entry \[0,1\]")
-        yield bad([[0, 0, 0], [0, 1e4, 0], [0, 0, 0]], NotFiniteError, "diagonal entry 1")
-        yield bad([[0, 0, 0], [0, float("nan"), 0], [0, 0, 0]], NotFiniteError, r"nan at \[1,1\]")
+    def _diagonal_check(self, factor: Factor) -> Check:
+        return checks.exponential("log_scale_tril", factor.dense().scale_tril.diagonal(dim1=-2, dim2=-1))
 
     def _scale_tril(self) -> Tensor:
         log_scale_tril = self.parameters["log_scale_tril"]
@@ -125,7 +114,7 @@ class LogCholesky(DenseCovariance):
 
 
 def _log_jacobian(factor: DenseFactor) -> Tensor:
-    """∂L / ∂θ, entry by entry: 1 off the diagonal, Lᵢᵢ on it."""
+    """∂Lᵢⱼ / ∂Mᵢⱼ: 1 off the diagonal, Lᵢᵢ on it."""
     scale_tril = factor.scale_tril
     diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
     return torch.ones_like(scale_tril) + torch.diag_embed(diagonal - 1)

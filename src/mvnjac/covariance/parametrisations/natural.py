@@ -1,4 +1,4 @@
-"""Natural: the natural parameters of the exponential family, which replace mean and covariance together."""
+"""Natural: the natural parameters of the exponential family, which replace both mean and covariance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvnjac.whitening.residuals import Residuals
 class Natural(DenseParametrisation):
     """η₁ = P µ ("natural_location") and η₂ = −½ P ("natural_matrix"): log p = η₁ᵀx + xᵀη₂x − A(η).
 
-    The derivative is the sufficient statistic less its expectation, written without the cancellation of x xᵀ − µ µᵀ
+    The derivative is the sufficient statistic minus its expectation, written without the cancellation in x xᵀ − µ µᵀ
     (Brown 1986, *Fundamentals of Statistical Exponential Families*; r = x − µ):
 
         ∂ log p / ∂η₁ = r        ∂ log p / ∂η₂ = x xᵀ − E[x xᵀ] = r rᵀ + r µᵀ + µ rᵀ − Σ

@@ -1,4 +1,4 @@
-"""Precision: P = Σ⁻¹ itself. Σ is formed only where a derivative contains it."""
+"""Precision: P = Σ⁻¹ itself. Σ is formed only if a derivative contains it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mvnjac.whitening.residuals import Residuals
 
 
 class Precision(DenseCovariance):
-    """Σ by its inverse P.
+    """The precision matrix P = Σ⁻¹.
 
     Args:
         precision_matrix: (..., d, d) symmetric positive definite, in inverse squared units of x.
 
-    The flipped Cholesky factorisation P = Cᵀ C gives C = L⁻¹ directly: no inverted matrix is factorised. With r = x − µ
+    The flipped Cholesky factorisation P = Cᵀ C gives C = L⁻¹ directly; no inverse is factorised. With r = x − µ
     (Magnus & Neudecker, *Matrix Differential Calculus*):
 
         ∂ log p / ∂P = ½ (Σ − r rᵀ)

@@ -1,9 +1,6 @@
-"""PrecisionCholesky: P = Σ⁻¹ = Λ Λᵀ by its lower triangular factor."""
+"""PrecisionCholesky: P = Σ⁻¹ = Λ Λᵀ, parametrised by its lower triangular factor Λ."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,24 +8,20 @@ from torch import Tensor
 
 from mvnjac.blocks.outer import Outer
 from mvnjac.covariance.parametrisation import Values
-from mvnjac.covariance.parametrisations.base import DenseCovariance
-from mvnjac.covariance.samples import BadInput, Maker
-from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
+from mvnjac.covariance.parametrisations.base import TriangularParametrisation
 from mvnjac.linalg.triangular import halved, twice_symmetric
-from mvnjac.parameters import checks
-from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import lower_triangular
-from mvnjac.whitening.factor import DenseFactor, Factor
+from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.residuals import Residuals
 
 
-class PrecisionCholesky(DenseCovariance):
-    """Σ⁻¹ = Λ Λᵀ by Λ.
+class PrecisionCholesky(TriangularParametrisation):
+    """Σ⁻¹ = Λ Λᵀ, parametrised by the lower triangular factor Λ.
 
     Args:
         precision_tril: (..., d, d) lower triangular with a positive diagonal, in inverse units of x.
 
-    With r = x − µ and s = Λᵀ r (differential of log det Λ − ½ ‖Λᵀ r‖²; nothing is solved):
+    With r = x − µ and s = Λᵀ r (differential of log det Λ − ½ ‖Λᵀ r‖²; no linear system is solved):
 
         ∂ log p / ∂Λ = diag(1 / Λᵢᵢ) − tril(r sᵀ)
 
@@ -44,18 +37,11 @@ class PrecisionCholesky(DenseCovariance):
     def __init__(self, precision_tril: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(precision_tril=precision_tril)
 
-    def factor(self, d: int) -> Factor:
-        return DenseFactor(precision_tril=self.parameters["precision_tril"].tril())
-
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Outer:
         diagonal = rows.factor.dense().precision_tril.diagonal(dim1=-2, dim2=-1)
         offset = torch.diag_embed(1 / diagonal)
         return Outer(rows.residual, rows.reverse_whitened, offset, lower_triangular(rows.d), coefficient=-1.0)
-
-    @classmethod
-    def value(cls, name: str, mean: Tensor, factor: DenseFactor) -> Tensor:
-        return factor.precision_tril
 
     @classmethod
     def differential(cls, factor: DenseFactor, v: Values) -> Tensor:
@@ -74,33 +60,15 @@ class PrecisionCholesky(DenseCovariance):
 
     @classmethod
     def inverse_differential(cls, factor: DenseFactor, K: Tensor) -> dict[str, Tensor]:
-        triangle = factor.precision_tril
-        turn = factor.whiten_rotation
-        return {"precision_tril": -triangle @ halved(turn @ K @ turn.mT)}
+        rotation = factor.whiten_rotation
+        return {"precision_tril": -factor.precision_tril @ halved(rotation @ K @ rotation.mT)}
 
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:
-        turn = factor.whiten_rotation
+        rotation = factor.whiten_rotation
         M = halved(factor.precision_tril.mT @ gradients["precision_tril"])
-        return -turn.mT @ M @ turn
+        return -rotation.mT @ M @ rotation
 
     def dense(self, d: int | None = None) -> Tensor:
-        precision_tril = self.parameters["precision_tril"].tril()
-        return torch.linalg.inv(precision_tril @ precision_tril.mT)
-
-    def checks(self, factor: Factor) -> Iterator[Check]:
-        precision_tril = self.parameters["precision_tril"]
-        yield checks.lower_triangular("precision_tril", precision_tril)
-        yield checks.positive("precision_tril", precision_tril.diagonal(dim1=-2, dim2=-1), what="diagonal entry")
-
-    @classmethod
-    def samples(cls, d: int, make: Maker) -> Iterator[Self]:
-        yield cls(make.lower(d))
-
-    @classmethod
-    def bad_inputs(cls, make: Maker) -> Iterator[BadInput]:
-        def bad(rows: list[list[float]], error: type[Exception], says: str) -> BadInput:
-            return BadInput({"precision_tril": make.tensor(rows)}, error, says)
-
-        yield bad([[1, 0, 0.5], [0, 1, 0], [0, 0, 1]], ArgumentError, r"not lower triangular: entry \[0,2\]")
-        yield bad([[1, 0, 0], [0, 1, 0], [0, 0, 0]], NotPositiveDefiniteError, r"diagonal entry 2 \(variable 2\) is 0")
+        triangle = self._triangle()
+        return torch.linalg.inv(triangle @ triangle.mT)

@@ -24,14 +24,14 @@ from mvnjac.whitening.residuals import Residuals
 
 
 class ScaleCorrelation(DenseCovariance):
-    """Σ = diag(s) R diag(s).
+    """Σ = diag(s) R diag(s): standard deviations and correlations.
 
     Args:
         scale: (..., d) standard deviations, positive, in units of x.
         correlation_matrix: (..., d, d) symmetric positive definite with ones on the diagonal (to 10 eps).
 
-    R is factorised, not Σ, so that variables of very different scales cost no digits. With r = x − µ and a = Σ⁻¹ r (chain rule
-    on `Dense`; the diagonal of R is fixed and its derivative is 0):
+    R is factorised, not Σ, so that no digits are lost if variables have very different scales. With r = x − µ and a = Σ⁻¹ r
+    (chain rule on `Dense`; the diagonal of R is fixed and its derivative is 0):
 
         ∂ log p / ∂sᵢ = (aᵢ rᵢ − 1) / sᵢ        ∂ log p / ∂R = ½ ((s∘a)(s∘a)ᵀ − diag(s) Σ⁻¹ diag(s)) off the diagonal
 
@@ -50,7 +50,7 @@ class ScaleCorrelation(DenseCovariance):
 
     def factor(self, d: int) -> Factor:
         off_diagonal = correlation(d).project(symmetric_part(self.parameters["correlation_matrix"]))
-        unit = torch.eye(d, dtype=self.dtype, device=self.device)  # fixed: no derivative of any order comes from there
+        unit = torch.eye(d, dtype=self.dtype, device=self.device)  # constant: it does not contribute to any derivative
         root, info = cholesky(off_diagonal + unit)
         return DenseFactor(info, scale_tril=self.parameters["scale"].unsqueeze(-1) * root)
 
@@ -104,8 +104,8 @@ class ScaleCorrelation(DenseCovariance):
         s, V = factor.scale, factor.unwhiten_matrix(K)
         R = _scaled(1 / s, factor.covariance_matrix)
         relative = 0.5 * V.diagonal(dim1=-2, dim2=-1) / (s * s)
-        turned = _scaled(1 / s, V) - R * (relative.unsqueeze(-1) + relative.unsqueeze(-2))
-        return {"scale": relative * s, "correlation_matrix": _off_diagonal(turned)}
+        change = _scaled(1 / s, V) - R * (relative.unsqueeze(-1) + relative.unsqueeze(-2))
+        return {"scale": relative * s, "correlation_matrix": _off_diagonal(change)}
 
     @classmethod
     def inverse_adjoint(cls, factor: DenseFactor, gradients: Values) -> Tensor:

@@ -1,1 +1,1 @@
-"""Structured covariances, one file each, with the algebra that belongs to one of them alone."""
+"""Structured covariances, one file each, with the algebra that only one of them uses."""

@@ -1,4 +1,4 @@
-"""The exact precision of a stationary autoregression, as bands."""
+"""The bands of the exact precision matrix of a stationary autoregression."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FUNCTION = "BandedPrecision.autoregressive"
 
 
 def autoregressive_bands(coefficients: Tensor, variance: Tensor, d: int) -> Tensor:
-    """(..., p + 1, d) the bands of the inverse covariance of d consecutive values: see `BandedPrecision.autoregressive`."""
+    """(..., p + 1, d) the bands of the precision matrix of d consecutive values (see `BandedPrecision.autoregressive`)."""
     checks.floating(_FUNCTION, "coefficients", coefficients)
     checks.floating(_FUNCTION, "variance", variance)
     same_kind(_FUNCTION, "coefficients", coefficients, "variance", variance)
     if coefficients.ndim == 0 or coefficients.shape[-1] >= d:
         raise ShapeError(
-            f"{_FUNCTION}: coefficients have shape {tuple(coefficients.shape)}, and d is {d}; expected (..., p) with p < d: so few "
-            "values have a precision without zeros; give that to Precision."
+            f"{_FUNCTION}: coefficients have shape {tuple(coefficients.shape)}, and d is {d}; expected (..., p) with p < d: the "
+            "precision matrix of fewer values is not banded; use Precision for it."
         )
     if is_concrete(coefficients, variance):
         with torch.no_grad():
@@ -39,19 +39,19 @@ def polynomial(coefficients: Tensor) -> Tensor:
 
 
 def correlated_bands(a: Tensor, b: Tensor, d: int) -> Tensor:
-    """(..., p + 1, d) the bands of σ² P for a = b; for others the symmetric bilinear form in a and b, (..., p + 1), that it is."""
+    """(..., p + 1, d) the bands of σ² P for a = b; in general the symmetric bilinear form of a and b, both (..., p + 1)."""
     p, rows = a.shape[-1] - 1, []
     for k in range(p + 1):
         products = 0.5 * (a[..., k:] * b[..., : p + 1 - k] + b[..., k:] * a[..., : p + 1 - k])
         sums = products.cumsum(-1)  # C_k(0), …, C_k(p − k)
-        known = torch.arange(d - k, dtype=torch.long, device=a.device).clamp(max=p - k)
-        row = sums.index_select(-1, known) + sums.index_select(-1, known.flip(0)) - sums[..., -1:]
+        last = torch.arange(d - k, dtype=torch.long, device=a.device).clamp(max=p - k)
+        row = sums.index_select(-1, last) + sums.index_select(-1, last.flip(0)) - sums[..., -1:]
         rows.append(pad(row, (0, k)))
     return torch.stack(rows, -2)
 
 
 def partial_autocorrelations(coefficients: Tensor) -> Tensor:
-    """(..., p), by the Durbin–Levinson recursion run backwards; NaN below an order at which one is ±1."""
+    """(..., p) by the reverse Durbin–Levinson recursion; NaN for the orders below one at which it is ±1."""
     shorter = coefficients
     partials: list[Tensor] = []
     for _ in range(coefficients.shape[-1]):
@@ -62,7 +62,7 @@ def partial_autocorrelations(coefficients: Tensor) -> Tensor:
 
 
 def not_stationary(coefficients: Tensor) -> str | None:
-    """What is wrong where the coefficients are not those of a stationary autoregression: a partial autocorrelation beyond ±1."""
+    """The error message if the coefficients are not those of a stationary autoregression; None if they are."""
     partials = partial_autocorrelations(coefficients)
     bad = ~(partials.abs() < 1)
     if not bool(bad.any()):
@@ -76,9 +76,9 @@ def not_stationary(coefficients: Tensor) -> str | None:
 
 
 def _require_stationary(coefficients: Tensor) -> None:
-    wrong = not_stationary(coefficients)
-    if wrong is not None:
-        raise NotPositiveDefiniteError(f"{_FUNCTION}: {wrong}")
+    message = not_stationary(coefficients)
+    if message is not None:
+        raise NotPositiveDefiniteError(f"{_FUNCTION}: {message}")
 
 
 def _require_positive(variance: Tensor) -> None:

@@ -1,9 +1,9 @@
-"""Autoregressive: consecutive values of a stationary autoregression, by its coefficients. All is O(n d p): nothing d×d is formed."""
+"""Autoregressive: consecutive values of a stationary autoregression. The cost is O(n d p); no d×d matrix is formed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvnjac.blocks.base import Entrywise
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.estimation import refuse_all_constant, whole_number
+from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.structured.ar_precision import correlated_bands, not_stationary, polynomial
 from mvnjac.covariance.structured.banded_precision import BandedFactor, BandedPrecision
@@ -21,24 +21,24 @@ from mvnjac.linalg.cyclic_reduction import CyclicReduction
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check, NameOf
 from mvnjac.parameters.coordinates import Coordinates, scalar
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast
 from mvnjac.tensors.tracing import constant_size
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class Autoregressive(Covariance):
-    """d consecutive values of a stationary autoregression x_t = φ₁ x_{t−1} + … + φ_p x_{t−p} + e_t about its mean; d > p is the mean's.
+    """d consecutive values of a stationary autoregression x_t = φ₁ x_{t−1} + … + φ_p x_{t−p} + e_t about its mean.
+
+    The number d > p of values is that of the mean.
 
     Args:
         coefficients: (..., p) φ, of a stationary autoregression.
         variance: (...) σ² of the innovations e, positive, in squared units of x.
 
-    The precision P has p bands below the diagonal (`BandedPrecision.autoregressive`); σ² P is a quadratic form in a = (1, −φ). With G_P
-    the derivative by its bands (chain rule on `BandedPrecision`):
+    The precision P has p bands below the diagonal (`BandedPrecision.autoregressive`); σ² P is a quadratic form in a = (1,
+    −φ). With the derivative G_P with respect to its bands (chain rule on `BandedPrecision`):
 
         ∂ log p / ∂φ_k = ⟨G_P, ∂P/∂φ_k⟩        ∂ log p / ∂σ² = −⟨G_P, P⟩ / σ²
 
@@ -74,7 +74,9 @@ class Autoregressive(Covariance):
 
     def _bands(self, d: int) -> Tensor:
         if self.order >= d:
-            raise ShapeError(f"Autoregressive: {self.order} coefficients and {d} variables; expected more variables than that.")
+            raise ShapeError(
+                f"Autoregressive: {self.order} coefficients and {d} variables; expected more variables than coefficients."
+            )
         a = polynomial(self.parameters["coefficients"])
         return correlated_bands(a, a, d) / self.parameters["variance"][..., None, None]
 
@@ -83,35 +85,32 @@ class Autoregressive(Covariance):
         return BandedFactor(bands, CyclicReduction.of(bands))
 
     def _tangents(self, name: str, d: int) -> Tensor:
-        """(*batch, k, p + 1, d) the derivatives of the bands by each entry of a parameter."""
+        """(*batch, k, p + 1, d) the derivatives of the bands with respect to the k entries of a parameter."""
         if name == "variance":
             return (-self._bands(d) / self.parameters["variance"][..., None, None]).unsqueeze(-3)
         a = polynomial(self.parameters["coefficients"]).unsqueeze(-2)
         units = torch.eye(self.order + 1, dtype=self.dtype, device=self.device)[1:]
-        return (
-            -2
-            * correlated_bands(a, units.expand((*a.shape[:-2], *units.shape)), d)
-            / self.parameters["variance"][..., None, None, None]
-        )
+        forms = correlated_bands(a, units.expand((*a.shape[:-2], *units.shape)), d)
+        return -2 * forms / self.parameters["variance"][..., None, None, None]
 
-    def _in(self, like: Tensor) -> Autoregressive:
-        """The same in the precision of the arithmetic."""
+    def _in_dtype_of(self, like: Tensor) -> Autoregressive:
+        """The same structure in the dtype of the computation."""
         return self if like.dtype == self.dtype else self.map(lambda t: t.to(like.dtype))
 
     def pullback(self, name: str, rows: Residuals) -> Entrywise:
         values = BandedPrecision.pullback("precision_bands", rows).values.flatten(-2)
-        tangents = self._in(values)._tangents(name, rows.d).flatten(-2)
+        tangents = self._in_dtype_of(values)._tangents(name, rows.d).flatten(-2)
         layout = RowLayout(broadcast(rows.batch, batch_shape(tangents, 2)), batch_shape(tangents, 2))
         products = layout.unfold(layout.fold(values) @ layout.fold_params(tangents, 2).mT)
-        kind = self.coordinates_of(name, rows.d)
-        return Entrywise(products.reshape((*products.shape[:-1], *kind.shape)), kind)
+        coordinates = self.coordinates_of(name, rows.d)
+        return Entrywise(products.reshape((*products.shape[:-1], *coordinates.shape)), coordinates)
 
     # --- second order -------------------------------------------------------------------------------------------------
 
     def fisher(self, factor: BandedFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tᵀ F T, with F that of the bands and T their derivatives."""
+        """Tᵀ F T with the information F of the bands and their derivatives T."""
         d, change = factor.bands.shape[-1], torch.zeros_like(factor.bands)
-        tangents = {name: self._in(change)._tangents(name, d) for name in self.fields}
+        tangents = {name: self._in_dtype_of(change)._tangents(name, d) for name in self.fields}
         for name, value in v.items():
             flat = value.unsqueeze(-1) if name == "variance" else value
             change = change + (flat[..., None, None] * tangents[name]).sum(-3)
@@ -126,40 +125,37 @@ class Autoregressive(Covariance):
 
     option, short, positive, scaling = "ORDER", "ar", ("variance",), "variance"
     advice = (
-        "The earlier values predict each value without error: take a lower order, or another structure; or start from an instance "
+        "Each value is predicted from the earlier ones without error: take a lower order, another structure, or start from an instance "
         "elsewhere."
     )
 
     @classmethod
     def start(cls, sample: SufficientStatistics, option: str | None) -> Autoregressive:
-        """Yule & Walker's: the regression on p earlier values that the average autocovariances of the rows give."""
+        """The Yule–Walker estimates from the average autocovariances of the rows."""
         p, rows, d = whole_number("autoregressive", option), sample.scaled_rows, sample.d
         if p >= d:
             raise ArgumentError(f"{sample.name}: the order {p} is not below the number of variables, {d}; take a smaller one.")
-        refuse_all_constant(sample)
-        c = torch.stack([(rows[:, k:] * rows[:, : d - k]).sum() / d for k in range(p + 1)])  # one divisor: positive definite
+        if len(sample.constant) == d:
+            refuse_constant(sample)
+        # the same divisor at all lags: the autocovariances are positive definite
+        c = torch.stack([(rows[:, k:] * rows[:, : d - k]).sum() / d for k in range(p + 1)])
         steps = torch.arange(p, dtype=torch.long, device=c.device)
         lags = (steps[:, None] - steps).abs()
         coefficients = torch.linalg.solve(c[lags], c[1:])
         return cls(coefficients, c[0] - coefficients @ c[1:])
 
-    def require_maximum(self, sample: SufficientStatistics) -> None:
-        refuse_all_constant(sample)
-
-    # --- what is given --------------------------------------------------------------------------------------------------
+    # --- Σ, checks and samples ----------------------------------------------------------------------------------------
 
     def dense(self, d: int | None = None) -> Tensor:
-        if d is None:
-            raise ShapeError("Autoregressive.dense: the number of variables is not known here; pass it: dense(d).")
-        return torch.linalg.inv(dense_matrix(self._bands(d)))
+        return torch.linalg.inv(dense_matrix(self._bands(self._known_dimension(d))))
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         coefficients = self.parameters["coefficients"].detach()
         yield checks.positive("variance", self.parameters["variance"], event=0)
 
         def explain(function: str, name_of: NameOf) -> MvnjacError | None:
-            wrong = not_stationary(coefficients)
-            return None if wrong is None else NotPositiveDefiniteError(f"{function}: {wrong}")
+            message = not_stationary(coefficients)
+            return None if message is None else NotPositiveDefiniteError(f"{function}: {message}")
 
         yield Check(~factor.log_det.detach().isnan().any(), explain)
 

@@ -1,9 +1,9 @@
-"""BandedPrecision: a Markov field along a line, by the bands of P = Σ⁻¹. All is O(n d b): nothing d×d is ever formed."""
+"""BandedPrecision: a Gaussian Markov random field on a line, by the bands of P = Σ⁻¹. O(n d b); no d×d matrix is formed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -23,17 +23,15 @@ from mvnjac.linalg.triangular import cholesky, flipped_cholesky, inverse_triangl
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.tensors.tracing import constant_size, require_no_jit_trace
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class BandedFactor(Factor):
-    """P = Λ Λᵀ by cyclic reduction: see `CyclicReduction`."""
+    """P = Λ Λᵀ by cyclic reduction (`CyclicReduction`)."""
 
     def __init__(self, bands: Tensor, reduction: CyclicReduction, views: dict[str, Tensor] | None = None) -> None:
         self.bands, self.reduction = bands, reduction
@@ -54,7 +52,7 @@ class BandedFactor(Factor):
         return -self.reduction.log_det()
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        """Λᵀ r in the order of elimination, whose square is that of L⁻¹ r: no recursion at all."""
+        """Λᵀ r in the order of elimination, whose squared norm is that of L⁻¹ r; it needs no recursion."""
         return self._folded(layout).root_times(rows)
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
@@ -94,18 +92,19 @@ class BandedFactor(Factor):
 
 
 class BandedPrecision(Covariance):
-    """Σ by the bands of its inverse P: each variable depends, given all others, on its b neighbours on either side.
+    """The bands of P = Σ⁻¹: given all others, each variable depends only on its b neighbours on either side.
 
-    Args:
-        precision_bands: (..., b + 1, d) with precision_bands[k, j] = P[j + k, j], in inverse squared units of x: the main diagonal
-            first (LAPACK's lower form). The last k entries of row k are padding, which is not looked at.
+    Args: precision_bands: (..., b + 1, d) with precision_bands[k, j] = P[j + k, j], in inverse squared units of x: the main
+        diagonal
+            first (the lower form of LAPACK). The last k entries of row k are padding, which is ignored.
 
-    With r = x − µ, for j = i − k (Magnus & Neudecker, *Matrix Differential Calculus*; an entry below the diagonal stands twice in P):
+    With r = x − µ, for j = i − k (Magnus & Neudecker, *Matrix Differential Calculus*; an entry below the diagonal occurs
+    twice in P):
 
         ∂ log p / ∂Pᵢᵢ = ½ (Σᵢᵢ − rᵢ²)        ∂ log p / ∂Pᵢⱼ = Σᵢⱼ − rᵢ rⱼ
 
-    Σ on the band comes from Takahashi's recursion, O(d b²). The information by the bands has a closed inverse, because the band of Σ
-    determines P locally (Lauritzen 1996, *Graphical Models*, prop. 5.9).
+    The band of Σ is computed in O(d b²) (Takahashi's recursion). The inverse of the information with respect to the bands has
+    a closed form, because the band of Σ determines P locally (Lauritzen 1996, *Graphical Models*, prop. 5.9).
 
     Example:
         >>> import torch, mvnjac
@@ -127,10 +126,11 @@ class BandedPrecision(Covariance):
     def autoregressive(
         cls, coefficients: Float[Tensor, "*batch p"], variance: Float[Tensor, "*#batch"], d: int
     ) -> BandedPrecision:
-        """d consecutive values of a stationary autoregression x_t = φ₁ x_{t−1} + … + φ_p x_{t−p} + e_t about its mean: exactly.
+        """The exact precision of d consecutive values of a stationary autoregression about its mean.
 
-        With a = (1, −φ₁, …, −φ_p) and C_k(m) = Σ a_q a_{q+k} over q ≤ min(m, p − k) (Siddiqui 1958, *On the inversion of the sample
-        covariance matrix in a stationary autoregressive process*; Gohberg & Semencul 1972):
+        The autoregression is x_t = φ₁ x_{t−1} + … + φ_p x_{t−p} + e_t. With a = (1, −φ₁, …, −φ_p) and C_k(m) = Σ a_q a_{q+k} over
+        q ≤ min(m, p − k) (Siddiqui 1958, *On the inversion of the sample covariance matrix in a stationary autoregressive
+        process*; Gohberg & Semencul 1972):
 
             σ² P[j + k, j] = C_k(j) + C_k(d − 1 − j − k) − C_k(p)
 
@@ -140,11 +140,10 @@ class BandedPrecision(Covariance):
             d: the number of values.
 
         Returns:
-            The precision of bandwidth p, differentiable by both.
+            The structure of bandwidth p, differentiable with respect to both arguments.
 
-        Raises:
-            ShapeError: if d is not above p.
-            NotPositiveDefiniteError: if the autoregression is not stationary, or the variance not positive; nothing is looked at
+        Raises: ShapeError: if d is not greater than p. NotPositiveDefiniteError: if the autoregression is not stationary, or
+            the variance not positive. Values are not checked
                 under vmap and torch.compile.
 
         Example:
@@ -165,7 +164,7 @@ class BandedPrecision(Covariance):
         if len(shape) < 2 or not 1 <= shape[-2] <= shape[-1]:
             raise ShapeError(
                 f"BandedPrecision: precision_bands has shape {shape}; expected (..., b + 1, d) with b < d: row k is the k-th diagonal "
-                "below the main one, continued by k entries of padding."
+                "below the main one, followed by k entries of padding."
             )
 
     def coordinates_of(self, name: str, d: int) -> Coordinates:
@@ -185,7 +184,7 @@ class BandedPrecision(Covariance):
         return Entrywise(torch.stack(values, -2), Bands(len(values) - 1, rows.d))
 
     def fisher(self, factor: BandedFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With V = dP: ½ Σ V Σ on the band, doubled off the diagonal; the band of Σ has the differential −Σ V Σ."""
+        """With V = dP: ½ Σ V Σ on the band, doubled off the diagonal; the differential of the band of Σ is −Σ V Σ."""
         require_no_jit_trace("BandedPrecision: the Fisher information")
         change = v["precision_bands"]
         full = broadcast(batch_shape(change, 2), factor.batch)
@@ -194,9 +193,9 @@ class BandedPrecision(Covariance):
         return {"precision_bands": -0.5 * pull(_twice_below(change).expand(bands.shape))[0]}
 
     def fisher_solve(self, factor: BandedFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """P is the sum of the inverses of Σ over b + 1 consecutive variables, less that over the b that two of these share.
+        """P is the sum of the inverses of Σ over b + 1 consecutive variables, minus those over the b that two such sets share.
 
-        Each has the differential −Σ⁻¹ dΣ Σ⁻¹ (Lauritzen 1996, *Graphical Models*, prop. 5.9). O(d b³).
+        The differential of each inverse is −Σ⁻¹ dΣ Σ⁻¹ (Lauritzen 1996, *Graphical Models*, prop. 5.9). O(d b³).
         """
         change = _halved_below(2 * gradients["precision_bands"])  # −dΣ on the band
         return {"precision_bands": _completed(factor.covariance_bands, change)}
@@ -214,11 +213,11 @@ class BandedPrecision(Covariance):
 
     @classmethod
     def start(cls, sample: SufficientStatistics, option: str | None) -> BandedPrecision:
-        """The P whose inverse has the band of the sample covariance: Σ over windows of their inverses, less what these share."""
+        """The P whose inverse has the band of the sample covariance (see `fisher_solve`)."""
         b, rows = whole_number("banded-precision", option), sample.scaled_rows
         if b >= sample.d:
             raise ArgumentError(
-                f"{sample.name}: the bandwidth {b} is not below the number of variables, {sample.d}; fit precision."
+                f"{sample.name}: the bandwidth {b} is not below the number of variables, {sample.d}; fit the structure precision."
             )
         if sample.count < b + 2:
             raise NotPositiveDefiniteError(
@@ -232,7 +231,7 @@ class BandedPrecision(Covariance):
             for j in range(sample.d - b):
                 refuse_combination(sample.part(slice(j, j + b + 1)), dense_matrix(bands[:, j : j + b + 1]))
         else:
-            bands = _halved_below(bands)  # definite, however little is observed together
+            bands = _halved_below(bands)  # positive definite for any pattern of missing entries
         return cls(_completed(bands, bands))
 
     def rescaled(self, units: Tensor) -> BandedPrecision:
@@ -244,8 +243,9 @@ class BandedPrecision(Covariance):
         return torch.linalg.inv(dense_matrix(self.parameters["precision_bands"]))
 
     def all_checks(self, factor: Factor) -> Iterator[Check]:
-        bands, kind = self.parameters["precision_bands"], Bands(self.bandwidth, self.parameters["precision_bands"].shape[-1])
-        yield checks.finite("precision_bands", kind.project(bands), kind)
+        bands = self.parameters["precision_bands"]
+        coordinates = Bands(self.bandwidth, bands.shape[-1])
+        yield checks.finite("precision_bands", coordinates.project(bands), coordinates)
         yield from self.checks(factor)
 
     def checks(self, factor: Factor) -> Iterator[Check]:
@@ -283,7 +283,7 @@ def _halved_below(bands: Tensor) -> Tensor:
 
 
 def _completed(sigma: Tensor, change: Tensor) -> Tensor:
-    """Σ over all b + 1 consecutive variables of Σ_CC⁻¹ V_CC Σ_CC⁻¹, less that over the b that two of these share."""
+    """The bands of Σ_C Σ_CC⁻¹ V_CC Σ_CC⁻¹ over sets C of b + 1 consecutive variables, minus those of the b that two share."""
     b = sigma.shape[-2] - 1
     result = _local(sigma, change, b + 1)
     if not b:
@@ -293,7 +293,7 @@ def _completed(sigma: Tensor, change: Tensor) -> Tensor:
 
 
 def _local(sigma: Tensor, change: Tensor, size: int) -> Tensor:
-    """The bands of Σ_C Σ_CC⁻¹ V_CC Σ_CC⁻¹ over all sets C of so many consecutive variables."""
+    """The bands of Σ_C Σ_CC⁻¹ V_CC Σ_CC⁻¹ over all sets C of `size` consecutive variables."""
     inverse = inverse_triangle(cholesky(consecutive_blocks(sigma, size))[0])
     whitened = inverse @ consecutive_blocks(change, size) @ inverse.mT
     return bands_of_sum(inverse.mT @ whitened @ inverse)

@@ -1,4 +1,4 @@
-"""The bands of a symmetric matrix as a parameter: its coordinates, and the check that a banded matrix is positive definite."""
+"""The bands of a symmetric matrix as a parameter: its coordinates, and the check for positive definiteness."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mvnjac.parameters.coordinates import Coordinates
 
 
 class Bands(Coordinates):
-    """The bands (b + 1, d) of a symmetric d×d matrix A: entry [k, j] is A[j + k, j]; the last k of row k are padding.
+    """The bands (b + 1, d) of a symmetric d×d matrix A: entry [k, j] is A[j + k, j]; the last k entries of row k are padding.
 
-    The unique elements are the slots without the padding, row-major, and bear the names of the elements of A. A derivative by a
-    slot below the diagonal is the whole derivative by it, though it stands twice in A: nothing is left to be doubled.
+    The unique elements are the entries without the padding, row-major, with the names of the corresponding elements of A. An
+    entry below the diagonal occurs twice in A, but once in the parameter, so that its derivative is not doubled.
     """
 
     def __init__(self, bandwidth: int, d: int) -> None:
@@ -61,15 +61,16 @@ class Bands(Coordinates):
         return [(j + k, j) for k, length in enumerate(self._lengths()) for j in range(length)]
 
     def _rank(self, index: tuple[int, ...]) -> int | None:
-        row, column = max(index), min(index)  # the same element under either name
+        row, column = max(index), min(index)  # the order of the two variables does not matter
         k = row - column
         return sum(self._lengths()[:k]) + column if k <= self.bandwidth else None
 
 
 def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callable[[Tensor], Tensor]) -> Check:
-    """A factorisation of the banded matrix A, bands[..., k, j] = A[j + k, j], came to its end. log_det (*batch): NaN where not.
+    """The factorisation of a banded matrix A, bands[..., k, j] = A[j + k, j], succeeded.
 
-    log_det_of: the same for other bands, by which the first leading minor that is not positive is found.
+    log_det: (*batch) NaN where it failed.
+    log_det_of: the same for other bands, to find the first leading minor that is not positive.
     """
     bad = log_det.detach().isnan()
 
@@ -82,8 +83,8 @@ def definite_bands(name: str, bands: Tensor, log_det: Tensor, log_det_of: Callab
         cause = (
             f"Its diagonal entry is {diagonal!r}; it must be positive."
             if diagonal <= 0
-            else f"{name}[0,{pivot}] = {diagonal!r} is too small beside the entries that couple it to "
-            f"{', '.join(name_of(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; enlarge it, or reduce these."
+            else f"{name}[0,{pivot}] = {diagonal!r} is too small compared to the entries that couple it to "
+            f"{', '.join(name_of(i) for i in range(max(pivot - b, 0), pivot)) or 'nothing'}; increase it, or reduce these."
         )
         return NotPositiveDefiniteError(
             f"{function}: {name} is not positive definite{of_batch(batch)}: the Cholesky pivot of {name_of(pivot)} "

@@ -1,9 +1,9 @@
-"""BlockDiagonal: independent groups of variables, each with a covariance of any structure. All is each block's own."""
+"""BlockDiagonal: independent groups of variables, each with a covariance of any structure."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -20,7 +20,6 @@ from mvnjac.covariance.structured.diagonal import Diagonal
 from mvnjac.covariance.structured.isotropic import Isotropic
 from mvnjac.covariance.structured.kronecker import Kronecker
 from mvnjac.covariance.structured.low_rank import LowRank
-from mvnjac.covariance.structured.parametric import Parametric
 from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, NotSymmetricError, ShapeError, counted
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates
@@ -33,20 +32,20 @@ Values = Mapping[str, Tensor]
 
 
 class BlockDiagonal(Covariance):
-    """Σ = diag(Σ₁, Σ₂, …): groups of variables that are independent of each other, one after the other.
+    """Σ = diag(Σ₁, Σ₂, …): consecutive groups of variables that are independent of each other.
 
-    Args:
-        blocks: the covariances of the groups, each any structure (also one of these; of `Parametric` one whose mean is not a
-            function of its parameters). Their leading dimensions broadcast.
-        sizes: the number of variables of each block, None where the block tells. Of one that does not (`Isotropic`) it may be left
-            out: then it has the variables of the mean that the others leave.
+    Args: blocks: the covariances of the groups, each of any structure, including `BlockDiagonal`, but not a `Parametric`
+        whose function
+            returns a mean. Their leading dimensions broadcast. sizes: the number of variables of each block; None for a block
+        that determines it. One block that does not determine it, such
+            as an `Isotropic`, may have None: it then has the variables of the mean that the other blocks leave.
 
-    The parameters are the blocks' own, called `blocks[i].` and their names. With r and a = Σ⁻¹(x − µ) cut to the variables of a
-    block, its derivatives are those that it has alone (log p is a sum over the blocks):
+    The parameters are those of the blocks, named `blocks[i].` followed by their name in the block. log p is a sum over the
+    blocks, so that the derivatives are those of each block pᵢ with the corresponding variables of x and µ:
 
         ∂ log p / ∂θᵢ = ∂ log pᵢ / ∂θᵢ
 
-    at the sum of the blocks' costs: nothing is as large as all variables squared.
+    The cost is the sum of the costs of the blocks; no d×d array is formed.
 
     Example:
         >>> import torch, mvnjac
@@ -65,17 +64,17 @@ class BlockDiagonal(Covariance):
         self.sizes = _valid_sizes(self.blocks, sizes)
         rest = sum(size for size in self.sizes if size is not None)
         self.fields = {
-            _name(i, name): _kind(block, name, size, rest)
+            _name(i, name): functools.partial(_coordinates, block, name, size, rest)
             for i, (block, size) in enumerate(zip(self.blocks, self.sizes, strict=True))
             for name in block.parameters
         }
         self.unidentified = tuple(_name(i, name) for i, block in enumerate(self.blocks) for name in block.unidentified)
         super().__init__(**{_name(i, name): t for i, block in enumerate(self.blocks) for name, t in block.parameters.items()})
 
-    # --- one block at a time ----------------------------------------------------------------------------------------
+    # --- blocks and their variables ---------------------------------------------------------------------------------
 
     def in_group(self, parameter: str) -> tuple[int, str]:
-        """The block that a parameter belongs to, and its name there."""
+        """The number of the block that a parameter belongs to, and the parameter's name in that block."""
         prefix, _, name = parameter.partition("].")
         return int(prefix.removeprefix("blocks[")), name
 
@@ -83,23 +82,23 @@ class BlockDiagonal(Covariance):
         return list(zip(factor.slices, self.blocks, factor.factors, strict=True))
 
     def _by_block(self, values: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-        """What of these belongs to which block, under its own names."""
-        own: dict[int, dict[str, Tensor]] = {}
+        """Values by parameter, without "mean", grouped by block number, under the parameters' names in the block."""
+        by_block: dict[int, dict[str, Any]] = {}
         for parameter, value in values.items():
             if parameter != "mean":
                 i, name = self.in_group(parameter)
-                own.setdefault(i, {})[name] = value
-        return own
+                by_block.setdefault(i, {})[name] = value
+        return by_block
 
     def slices(self, d: int) -> list[slice]:
         """The variables of each block, out of d."""
         rest = d - sum(size for size in self.sizes if size is not None)
-        found, first = [], 0
+        slices, first = [], 0
         for size in self.sizes:  # a plain loop, which every compiler of torch can trace
             last = first + (rest if size is None else size)
-            found.append(slice(first, last))
+            slices.append(slice(first, last))
             first = last
-        return found
+        return slices
 
     @property
     def dimension(self) -> int | None:
@@ -107,12 +106,12 @@ class BlockDiagonal(Covariance):
         return sum(known) if len(known) == len(self.sizes) else None
 
     def parameter_batch(self, name: str) -> Size:
-        i, own = self.in_group(name)
-        return self.blocks[i].parameter_batch(own)
+        i, inner = self.in_group(name)
+        return self.blocks[i].parameter_batch(inner)
 
     def names_of(self, parameter: str, names: Names) -> Names:
-        i, own = self.in_group(parameter)
-        return self.blocks[i].names_of(own, names.part(self.slices(names.size)[i]))
+        i, inner = self.in_group(parameter)
+        return self.blocks[i].names_of(inner, names.part(self.slices(names.size)[i]))
 
     def at(self, values: Sequence[Tensor]) -> Self:
         remaining = iter(values)
@@ -132,70 +131,64 @@ class BlockDiagonal(Covariance):
         sizes = [at.stop - at.start for at in slices]
         if min(sizes) < 1:
             raise ShapeError(
-                f"BlockDiagonal: of {d} variables, {min(sizes)} are left for blocks[{sizes.index(min(sizes))}]; the blocks have the "
-                f"sizes {self.sizes}."
+                f"BlockDiagonal: of {d} variables, {min(sizes)} are left for blocks[{sizes.index(min(sizes))}]; the sizes of the "
+                f"blocks are {self.sizes}."
             )
         return BlockDiagonalFactor([block.factor(size) for block, size in zip(self.blocks, sizes, strict=True)], slices)
 
     def pullback(self, name: str, rows: Residuals) -> Block:
         assert isinstance(rows.factor, BlockDiagonalFactor)
-        i, own = self.in_group(name)
-        return self.blocks[i].pullback(own, rows.part(rows.factor.slices[i], rows.factor.factors[i]))
+        i, inner = self.in_group(name)
+        return self.blocks[i].pullback(inner, rows.part(rows.factor.slices[i], rows.factor.factors[i]))
 
     # --- second order -----------------------------------------------------------------------------------------------
 
     def fisher(self, factor: BlockDiagonalFactor, v: Values) -> dict[str, Tensor]:
-        images = {i: self.blocks[i].fisher(factor.factors[i], own) for i, own in self._by_block(v).items()}
-        return _joined(images)
+        return _joined({i: self.blocks[i].fisher(factor.factors[i], part) for i, part in self._by_block(v).items()})
 
     def fisher_solve(self, factor: BlockDiagonalFactor, gradients: Values) -> dict[str, Tensor]:
-        """Of the blocks that have it in closed form over the parameters asked for."""
-        solved = {i: self.blocks[i].fisher_solve(factor.factors[i], own) for i, own in self._by_block(gradients).items()}
+        """The solutions of the blocks that have one in closed form over the requested parameters."""
+        by_block = self._by_block(gradients)
+        solved = {i: self.blocks[i].fisher_solve(factor.factors[i], part) for i, part in by_block.items()}
         return _joined({i: change for i, change in solved.items() if change is not None})
 
     def times(self, factor: BlockDiagonalFactor, v: Tensor) -> Tensor:
         parts = zip(self.blocks, factor.factors, factor.slices, strict=True)
-        products = [block.times(own, v[..., at]) for block, own, at in parts]
-        batch = broadcast(*(product.shape[:-1] for product in products))
-        return torch.cat([product.expand((*batch, product.shape[-1])) for product in products], -1)
+        return _concatenated([block.times(block_factor, v[..., at]) for block, block_factor, at in parts])
 
     def redundant_among(self, names: Iterable[str]) -> bool:
-        own = self._by_block(dict.fromkeys(name for name in names if name in self.fields))  # not those of a dense Σ
-        return any(self.blocks[i].redundant_among(part) for i, part in own.items())
+        by_block = self._by_block(dict.fromkeys(name for name in names if name in self.fields))  # not those of a dense Σ
+        return any(self.blocks[i].redundant_among(part) for i, part in by_block.items())
 
     def units(self, factor: BlockDiagonalFactor) -> dict[str, Tensor]:
-        units = {i: dict(block.units(own) or _ones(block)) for i, (_, block, own) in enumerate(self.groups(factor))}
-        means = [own.pop("mean", self._one_each(at)) for own, at in zip(units.values(), factor.slices, strict=True)]
-        batch = broadcast(*(mean.shape[:-1] for mean in means))
-        return {"mean": torch.cat([mean.expand((*batch, mean.shape[-1])) for mean in means], -1), **_joined(units)}
-
-    def _one_each(self, at: slice) -> Tensor:
-        return torch.ones(at.stop - at.start, dtype=self.dtype, device=self.device)
+        units, means = {}, []
+        for i, (at, block, block_factor) in enumerate(self.groups(factor)):
+            units[i] = dict(block.units(block_factor) or {name: torch.ones_like(t) for name, t in block.parameters.items()})
+            ones = torch.ones(at.stop - at.start, dtype=self.dtype, device=self.device)
+            means.append(units[i].pop("mean", ones))
+        return {"mean": _concatenated(means), **_joined(units)}
 
     def free_parameters(self, d: int) -> int:
         return sum(block.free_parameters(at.stop - at.start) for block, at in zip(self.blocks, self.slices(d), strict=True))
 
     def minimum_norm(self, factor: BlockDiagonalFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = {i: part for i, part in self._by_block(v).items() if self.blocks[i].redundant_among(part)}
-        return {**v, **_joined({i: self.blocks[i].minimum_norm(factor.factors[i], part) for i, part in own.items()})}
+        redundant = {i: part for i, part in self._by_block(v).items() if self.blocks[i].redundant_among(part)}
+        return {**v, **_joined({i: self.blocks[i].minimum_norm(factor.factors[i], part) for i, part in redundant.items()})}
 
-    # --- what is given -----------------------------------------------------------------------------------------------
+    # --- Σ, checks and samples --------------------------------------------------------------------------------------
 
     def dense(self, d: int | None = None) -> Tensor:
-        d = self.dimension if d is None else d
-        if d is None:
-            raise ShapeError("BlockDiagonal.dense: the number of variables is not known here; pass it: dense(d).")
-        slices = self.slices(d)
+        slices = self.slices(self._known_dimension(d))
         return block_diagonal([block.dense(at.stop - at.start) for block, at in zip(self.blocks, slices, strict=True)])
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         assert isinstance(factor, BlockDiagonalFactor)
-        for i, (block, own, at) in enumerate(zip(self.blocks, factor.factors, factor.slices, strict=True)):
-            for check in block.all_checks(own):
+        for i, (at, block, block_factor) in enumerate(self.groups(factor)):
+            for check in block.all_checks(block_factor):
                 yield check.within(functools.partial(Names.part, at=at), f": blocks[{i}]")
 
     def all_checks(self, factor: Factor) -> Iterator[Check]:
-        return self.checks(factor)  # of each block all
+        return self.checks(factor)  # these are all checks of the blocks
 
     def __repr__(self) -> str:
         return f"BlockDiagonal([{', '.join(map(repr, self.blocks))}])"
@@ -237,24 +230,23 @@ class BlockDiagonal(Covariance):
         yield bad([one, two.dense()], DtypeError, r"blocks\[1\] is a Tensor")
 
 
-def _ones(block: Covariance) -> dict[str, Tensor]:
-    return {name: torch.ones_like(value) for name, value in block.parameters.items()}
-
-
 def _name(i: int, parameter: str) -> str:
     return f"blocks[{i}].{parameter}"
-
-
-def _kind(block: Covariance, name: str, size: int | None, rest: int) -> Callable[[int], Coordinates]:
-    return functools.partial(_coordinates, block, name, size, rest)
 
 
 def _coordinates(block: Covariance, name: str, size: int | None, rest: int, d: int) -> Coordinates:
     return block.coordinates_of(name, d - rest if size is None else size)
 
 
-def _joined(values: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {_name(i, name): value for i, own in values.items() for name, value in own.items()}
+def _joined(by_block: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The inverse of `_by_block`."""
+    return {_name(i, name): value for i, values in by_block.items() for name, value in values.items()}
+
+
+def _concatenated(vectors: Sequence[Tensor]) -> Tensor:
+    """Vectors (*batch, dᵢ) one after the other, with their leading dimensions broadcast."""
+    batch = broadcast(*(vector.shape[:-1] for vector in vectors))
+    return torch.cat([vector.expand((*batch, vector.shape[-1])) for vector in vectors], -1)
 
 
 def _valid_blocks(blocks: Sequence[Covariance]) -> list[Covariance]:
@@ -265,24 +257,25 @@ def _valid_blocks(blocks: Sequence[Covariance]) -> list[Covariance]:
             raise DtypeError(
                 f"BlockDiagonal: blocks[{i}] is a {type(block).__name__}; pass a structure such as mvnjac.Dense(S)."
             )
-        if isinstance(block, Parametric) and block.mean is not None:
+        if block.mean is not None:
             raise ArgumentError(
-                f"BlockDiagonal: the function of blocks[{i}] returns a mean, too; let it return Σ alone: the mean is given apart here."
+                f"BlockDiagonal: the function of blocks[{i}] returns a mean, too; let it return Σ only: the mean is a separate "
+                "argument."
             )
     return list(blocks)
 
 
 def _valid_sizes(blocks: Sequence[Covariance], sizes: Sequence[int | None] | None) -> list[int | None]:
-    """The number of variables of each block; None of at most one, which then has those that the others leave."""
-    given = [None] * len(blocks) if sizes is None else list(sizes)
-    if len(given) != len(blocks):
-        raise ShapeError(f"BlockDiagonal: {counted(len(given), 'size')} for {counted(len(blocks), 'block')}.")
-    for i, (block, size) in enumerate(zip(blocks, given, strict=True)):
+    """The number of variables of each block; None for at most one block, which has those that the others leave."""
+    sizes = [None] * len(blocks) if sizes is None else list(sizes)
+    if len(sizes) != len(blocks):
+        raise ShapeError(f"BlockDiagonal: {counted(len(sizes), 'size')} for {counted(len(blocks), 'block')}.")
+    for i, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
         if size is not None and block.dimension not in (None, size):
             raise ShapeError(
                 f"BlockDiagonal: sizes[{i}] is {size}, but blocks[{i}] is of {block.dimension} variables ({block!r})."
             )
-    known = [block.dimension if size is None else size for block, size in zip(blocks, given, strict=True)]
+    known = [block.dimension if size is None else size for block, size in zip(blocks, sizes, strict=True)]
     unknown = [f"blocks[{i}]" for i, size in enumerate(known) if size is None]
     if len(unknown) > 1:
         raise ShapeError(f"BlockDiagonal: the numbers of variables of {', '.join(unknown)} are not known; pass sizes=.")

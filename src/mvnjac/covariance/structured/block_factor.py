@@ -1,4 +1,4 @@
-"""The factor of a block diagonal covariance: that of each block, on its own variables."""
+"""The factor of a block diagonal covariance, which consists of the factors of its blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvnjac.whitening.factor import DenseFactor, Factor
 
 
 class BlockDiagonalFactor(Factor):
-    """The factor of each block, and the variables that it is over."""
+    """The factors of the blocks, and the variables of each block as slices."""
 
     def __init__(self, factors: Sequence[Factor], slices: Sequence[slice]) -> None:
         self.factors, self.slices = list(factors), list(slices)
@@ -32,7 +32,7 @@ class BlockDiagonalFactor(Factor):
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         return self._by_blocks(
-            lambda factor, part, own: factor.whiten(part, own) if factor.whitens_forward else factor.reverse_whiten(part, own),
+            lambda factor, part, inner: (factor.whiten if factor.whitens_forward else factor.reverse_whiten)(part, inner),
             rows,
             layout,
         )
@@ -41,7 +41,7 @@ class BlockDiagonalFactor(Factor):
         return self.whiten(rows, layout)
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        return self._by_blocks(lambda factor, part, own: factor.solve(part, own), rows, layout)
+        return self._by_blocks(lambda factor, part, inner: factor.solve(part, inner), rows, layout)
 
     def _by_blocks(self, apply: Callable[[Factor, Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout) -> Tensor:
         parts = [
@@ -75,7 +75,7 @@ class BlockDiagonalFactor(Factor):
 
 
 def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    """The d×d matrix with these on its diagonal."""
+    """The block diagonal matrix (*batch, d, d) of the given blocks."""
     batch, d = broadcast(*(block.shape[:-2] for block in blocks)), sum(block.shape[-1] for block in blocks)
     strips, first = [], 0
     for block in blocks:

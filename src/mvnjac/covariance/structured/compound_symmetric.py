@@ -1,9 +1,9 @@
-"""CompoundSymmetric: one variance, and one correlation between any two variables. All is O(d) a row."""
+"""CompoundSymmetric: a common variance and a common correlation of any two variables. The cost is O(d) per row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,25 +11,22 @@ from torch import Size, Tensor
 
 from mvnjac.blocks.base import Entrywise
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.estimation import refuse_all_constant
+from mvnjac.covariance.parametrisations.dense import dense_factor
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import DtypeError, NotFiniteError, NotIdentifiedError, NotPositiveDefiniteError, ShapeError
-from mvnjac.linalg.triangular import cholesky
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import scalar
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, broadcast, narrow
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class CompoundSymmetricFactor(Factor):
-    """Two eigenvalues: λ₁ = σ² (1 + (d−1) ρ) along (1, …, 1), and λ₂ = σ² (1 − ρ) across it, d − 1 times.
+    """The two eigenvalues of Σ: λ₁ = σ² (1 + (d−1) ρ) for (1, …, 1), and λ₂ = σ² (1 − ρ), d − 1 times, orthogonal to it.
 
-    With r̄ the average of a row and e = r − r̄ what it leaves, the symmetric whitening and the solution are
+    With the average r̄ of a row and the deviations e = r − r̄, the symmetric whitening and the solution are
 
         z = e / √λ₂ + r̄ / √λ₁        a = e / λ₂ + r̄ / λ₁        ‖z‖² = ‖e‖² / λ₂ + d r̄² / λ₁
     """
@@ -62,7 +59,7 @@ class CompoundSymmetricFactor(Factor):
         return (rows - average) / across.sqrt() + average / along.sqrt()
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return self.whiten(rows, layout)  # the root is symmetric
+        return self.whiten(rows, layout)  # the square root is symmetric
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         along, across = self._eigenvalues(layout)
@@ -73,11 +70,11 @@ class CompoundSymmetricFactor(Factor):
         """The two parts of ‖z‖² of each row: d r̄² / λ₁ and ‖e‖² / λ₂."""
         along, across = self._eigenvalues(layout)
         average = rows.mean(-1, keepdim=True)
-        left = rows - average
-        return self.d * (average * average / along).squeeze(-1), (left * left).sum(-1) / across.squeeze(-1)
+        deviations = rows - average
+        return self.d * (average * average / along).squeeze(-1), (deviations * deviations).sum(-1) / across.squeeze(-1)
 
     def _eigenvalues(self, layout: RowLayout) -> tuple[Tensor, Tensor]:
-        """λ₁ and λ₂, ready to meet folded rows: (K?, 1, 1)."""
+        """λ₁ and λ₂, (K?, 1, 1), to be combined with folded rows."""
         both = self.variance * self.along, self.variance * self.across
         along, across = (layout.fold_params(value, 0)[..., None, None] for value in both)
         return along, across
@@ -90,9 +87,7 @@ class CompoundSymmetricFactor(Factor):
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
-            covariance_matrix = self.covariance_matrix()
-            scale_tril, info = cholesky(covariance_matrix)
-            self._dense = DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
+            self._dense = dense_factor(self.covariance_matrix())
         return self._dense
 
     def detach(self) -> CompoundSymmetricFactor:
@@ -110,14 +105,14 @@ class CompoundSymmetricFactor(Factor):
 
 
 class CompoundSymmetric(Covariance):
-    """Σ = σ² ((1 − ρ) I + ρ 1 1ᵀ): exchangeable variables; their number d is that of the mean.
+    """Σ = σ² ((1 − ρ) I + ρ 1 1ᵀ): exchangeable variables. Their number d is that of the mean.
 
     Args:
         variance: (...) σ², positive, in squared units of x.
-        correlation: (...) ρ of any two variables, −1/(d − 1) < ρ < 1. A single variable (d = 1) says nothing about it.
+        correlation: (...) ρ, the correlation of any two variables, −1/(d − 1) < ρ < 1. It is not identified if d = 1.
 
-    With r = x − µ, its average r̄ and e = r − r̄, the squares q₁ = d r̄² / λ₁ and q₂ = ‖e‖² / λ₂ whitened by the eigenvalues
-    λ₁ = σ² (1 + (d−1) ρ) and λ₂ = σ² (1 − ρ) (differential of −½ (log λ₁ + (d−1) log λ₂ + q₁ + q₂)):
+    With r = x − µ, its average r̄, e = r − r̄, the eigenvalues λ₁ = σ² (1 + (d−1) ρ) and λ₂ = σ² (1 − ρ), and the whitened
+    squares q₁ = d r̄² / λ₁ and q₂ = ‖e‖² / λ₂ (differential of −½ (log λ₁ + (d−1) log λ₂ + q₁ + q₂)):
 
         ∂ log p / ∂σ² = (q₁ + q₂ − d) / (2 σ²)
         ∂ log p / ∂ρ = ½ ((d−1) (q₁ − 1) / (1 + (d−1) ρ) − (q₂ − (d−1)) / (1 − ρ))
@@ -150,20 +145,20 @@ class CompoundSymmetric(Covariance):
         return Entrywise(0.5 * ((d - 1) * (along - 1) / factor.along - (across - (d - 1)) / factor.across), scalar())
 
     def fisher(self, factor: CompoundSymmetricFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """½ Σ of the products of the eigenvalues' relative changes; 1/λ₁ − 1/λ₂ without its cancellation."""
+        """½ Σ of products of the relative changes of the eigenvalues, written without the cancellation in 1/λ₁ − 1/λ₂."""
         d, sigma, rho = factor.d, factor.variance, factor.correlation
         both = factor.along * factor.across
         zero = torch.zeros_like(both)
         variance, correlation = v.get("variance", zero), v.get("correlation", zero)
         cross = -0.5 * d * (d - 1) * rho / (sigma * both)
-        own = 0.5 * d * (d - 1) * (1 + (d - 1) * rho**2) / both**2
+        by_correlation = 0.5 * d * (d - 1) * (1 + (d - 1) * rho**2) / both**2
         return {
             "variance": 0.5 * d * variance / sigma**2 + cross * correlation,
-            "correlation": cross * variance + own * correlation,
+            "correlation": cross * variance + by_correlation * correlation,
         }
 
     def fisher_solve(self, factor: CompoundSymmetricFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """The 2×2 inverse, whose determinant is d² (d−1) / (2 λ₁ λ₂)²; none by one parameter alone, nor for one variable."""
+        """The inverse of the 2×2 information, of determinant d² (d−1) / (2 λ₁ λ₂)²; None for one parameter or one variable."""
         d, sigma, rho = factor.d, factor.variance, factor.correlation
         if d == 1 or not set(self.fields) <= set(gradients):
             return None
@@ -184,20 +179,17 @@ class CompoundSymmetric(Covariance):
 
     @classmethod
     def start(cls, sample: SufficientStatistics, option: str | None) -> CompoundSymmetric:
-        """σ² is the average of all squares, λ₁ that of the squares along (1, …, 1)."""
+        """σ² is the average of the variances, λ₁ the variance along (1, …, 1)."""
         if sample.d == 1:
-            raise NotIdentifiedError(f"{sample.name}: one variable says nothing about a correlation; fit isotropic instead.")
+            raise NotIdentifiedError(
+                f"{sample.name}: the correlation of a single variable is not identified; fit isotropic instead."
+            )
         variance = sample.variances.mean()
         along = (sample.scaled_rows.sum(-1) ** 2).sum() / sample.d
         return cls(variance, (along / variance - 1) / (sample.d - 1))
 
-    def require_maximum(self, sample: SufficientStatistics) -> None:
-        refuse_all_constant(sample)
-
     def dense(self, d: int | None = None) -> Tensor:
-        if d is None:
-            raise ShapeError("CompoundSymmetric.dense: the number of variables is not known here; pass it: dense(d).")
-        return self.factor(d).covariance_matrix()
+        return self.factor(self._known_dimension(d)).covariance_matrix()
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         assert isinstance(factor, CompoundSymmetricFactor)

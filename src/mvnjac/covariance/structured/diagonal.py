@@ -1,9 +1,9 @@
-"""Diagonal: independent variables. All is O(d) a row; a d×d matrix is formed only if a dense derivative is asked for."""
+"""Diagonal: independent variables. The cost is O(d) per row; a d×d matrix is formed only for a dense derivative."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -16,16 +16,25 @@ from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import vector
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class DiagonalFactor(Factor):
-    """Σ = diag(v), v (*batch, d)."""
+    """The factor of Σ = diag(v).
+
+    Args:
+        variance: (*batch, d) the variances v.
+
+    Example:
+        >>> import torch
+        >>> from mvnjac.covariance import DiagonalFactor
+        >>> DiagonalFactor(torch.tensor([1.0, 4.0])).dense().scale_tril
+        tensor([[1., 0.],
+                [0., 2.]])
+    """
 
     def __init__(self, variance: Tensor) -> None:
         self.variance = variance
@@ -71,7 +80,7 @@ class DiagonalFactor(Factor):
 
 
 class Diagonal(Covariance):
-    """Σ = diag(v).
+    """Σ = diag(v): independent variables.
 
     Args:
         cov_diag: (..., d) variances, positive, in squared units of x.

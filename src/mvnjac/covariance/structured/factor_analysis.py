@@ -1,9 +1,9 @@
-"""Factor analysis: where the search for the maximum of the likelihood of `LowRank` starts, its metric, and the rotation that a fit
-reports.
+"""Maximum likelihood factor analysis for `LowRank`: starting values, the metric of the search, and the rotation of the result.
 
-Source: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*; the first start is Jöreskog's (1967, *Some contributions to
-maximum likelihood factor analysis*), which R's factanal takes too; the metric is Clarke's approximation of the second derivatives
-(1970, *A rapidly convergent method for maximum-likelihood factor analysis*), which is Fisher's information.
+Sources: Lawley & Maxwell 1971, *Factor Analysis as a Statistical Method*. The first starting value is that of Jöreskog (1967,
+*Some contributions to maximum likelihood factor analysis*), as in R's factanal. The metric is Clarke's approximation of the
+second derivatives (1970, *A rapidly convergent method for maximum-likelihood factor analysis*), which is the Fisher
+information.
 """
 
 from __future__ import annotations
@@ -17,52 +17,57 @@ from mvnjac.errors import NotIdentifiedError, NotPositiveDefiniteError, counted
 from mvnjac.linalg.solvers import conjugate_gradients
 from mvnjac.statistics.sufficient import SufficientStatistics
 
-#: a variable that the others explain to rounding starts with this share of its variance of its own
+#: the smallest idiosyncratic variance of a starting value, as a share of the variable's variance
 _LEAST = 1e-3
-#: starts that begin at the bound, each with another variable there
+#: the number of starting values with one variable at the bound
 _AT_THE_BOUND = 3
-#: up to this size of the smaller Gram matrix there are several starts: beyond, the search from one of them takes seconds
+#: the largest size of the smaller Gram matrix for several starting values; beyond it, one search takes seconds
 _SMALL = 500
-#: the most variables whose information is solved with as a matrix
+#: the largest number of variables for which the information is formed as a matrix
 _DENSE_SIZE = 2000
-#: the largest spread of eigenvalues at which squares keep enough digits
+#: the largest ratio of eigenvalues for which a Gram matrix keeps enough digits
 _SPREAD = 1e4
-#: relative sizes: what keeps the information regular, and below which a factor counts as absent
+#: added to the information to keep it regular
 _RIDGE = 1e-12
+#: a factor whose squared singular value is smaller counts as absent
 _ABSENT = 1e-10
 
 
 def starts(sample: SufficientStatistics, rows: Tensor, k: int, lower: float) -> list[Tensor]:
-    """Vectors v (d,) from which the likelihood's maxima are searched: functions of the correlations alone, whatever the order of the
-    variables.
+    """Starting values v (d,) of the search, which depend only on the correlations and not on the order of the variables.
 
-    They are Jöreskog's, (1 − k/2d)/(S⁻¹)ᵢᵢ, where S has an inverse; what k principal components leave beyond their share of noise;
-    half of each variance; and, against local maxima, those in which one of the best explained variables begins at the bound.
+    They are Jöreskog's (1 − k/2d)/(S⁻¹)ᵢᵢ, if S is regular; the variances that k principal components, without their share of
+    noise, do not explain; half of each variance; and, to escape local maxima, the first of these with one of the best
+    explained variables at the bound.
 
     Args:
-        rows: (m, d) whose Gram matrix is the correlations; lower: the bound, in variances.
+        sample: the sample, with variables of variance 1.
+        rows: (m, d) with the correlation matrix as Gram matrix.
+        k: the number of factors.
+        lower: the bound on v, as a share of the variances.
     """
     d = sample.d
     values, vectors = spectrum(rows)
     noise = (d - values[:k].sum()) / (d - k)
-    own = 1 - (vectors[:, :k].square() @ (values[:k] - noise).clamp(min=0))
+    specific = 1 - (vectors[:, :k].square() @ (values[:k] - noise).clamp(min=0))
     unexplained = _unexplained(sample, rows)
-    first = own if unexplained is None else (1 - k / (2 * d)) * unexplained
-    found = [] if unexplained is None else [first]
-    found += [own.clamp(min=_LEAST), torch.full_like(own, 0.5)]
-    places = torch.arange(d, dtype=torch.long, device=rows.device)
+    first = specific if unexplained is None else (1 - k / (2 * d)) * unexplained
+    candidates = [] if unexplained is None else [first]
+    candidates += [specific.clamp(min=_LEAST), torch.full_like(specific, 0.5)]
+    variables = torch.arange(d, dtype=torch.long, device=rows.device)
     for i in first.argsort()[:_AT_THE_BOUND].tolist():
-        found.append(first.clamp(min=_LEAST).where(places != i, lower))
+        candidates.append(first.clamp(min=_LEAST).where(variables != i, lower))
     if min(rows.shape) > _SMALL:
-        found = found[:1]
-    return [v.clamp(min=lower, max=1) for v in found]
+        candidates = candidates[:1]
+    return [v.clamp(min=lower, max=1) for v in candidates]
 
 
 def spectrum(rows: Tensor, spread: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The eigenvalues of rowsᵀ rows, rows (m, d), descending, and their vectors (d, min(m, d)).
+    """The min(m, d) largest eigenvalues of rowsᵀ rows, rows (m, d), in descending order, and their vectors (d, min(m, d)).
 
-    By the smaller Gram matrix, whose small eigenvalues have an error of eps times the largest; where that may be `spread` times those
-    of interest and costs digits that are needed, by the singular values of the rows, at several times the cost.
+    They are computed from the smaller Gram matrix, whose small eigenvalues have an error of eps times the largest one. If the
+    largest one may be `spread` times those of interest, and `spread` is large, they are computed from the singular values of
+    the rows, at several times the cost.
     """
     if spread > _SPREAD:
         _, sizes, vectors = torch.linalg.svd(rows, full_matrices=False)
@@ -74,15 +79,18 @@ def spectrum(rows: Tensor, spread: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 class Scoring:
-    """The inverse information of a complete observation by W and log v, on what no rotation of the factors leaves alone.
+    """Solution with the information of a complete observation with respect to W and log v, without rotations of the factors.
 
-    With B = diag(v)^-½ W = U s Vᵀ and Λ = 1 + s², a change of Σ, whitened and in the basis of U and its complement, has a part
-    within U, a part between, and a part beyond: the changes of W reach all of the first two and none of the third, which is that of the
-    changes δ of log v, (I − UUᵀ) diag(δ) (I − UUᵀ). So δ is solved for alone, with the matrix of the squared elements of I − UUᵀ, and
-    the change of W follows. The change of B within U is the smallest there is: no rotation.
+    Let B = diag(v)^-½ W = U s Vᵀ and Λ = 1 + s². A whitened change of Σ, in the basis of U and its orthogonal complement, has
+    a block within U, a block between U and the complement, and a block within the complement. Changes of W generate all of
+    the first two and none of the third, which is (I − UUᵀ) diag(δ) (I − UUᵀ) for a change δ of log v. So δ is solved for
+    separately, with the matrix of the squared elements of I − UUᵀ, and the change of W follows. The change of B within U is
+    that of minimum norm, which contains no rotation.
 
     Args:
-        cov_factor: (d, k) W; cov_diag: (d,) v; held: (d,) which elements of v do not move.
+        cov_factor: (d, k) W.
+        cov_diag: (d,) v.
+        held: (d,) whether an element of v is held fixed.
     """
 
     def __init__(self, cov_factor: Tensor, cov_diag: Tensor, held: Tensor) -> None:
@@ -91,25 +99,26 @@ class Scoring:
         self._s = sizes.clamp(min=_ABSENT**0.5)
 
     def solve(self, by_factor: Tensor, by_log: Tensor) -> tuple[Tensor, Tensor]:
-        """The changes of W (d, k) and of log v (d,) for gradients by these."""
+        """The changes of W (d, k) and of log v (d,) for gradients with respect to them."""
         U, s = self._U, self._s
         spread = 1 + s * s
         gradient = (self._root.unsqueeze(-1) * by_factor) @ self._Vt.mT
         inner = U.mT @ gradient
-        squares = s * s + (s * s).unsqueeze(-1)  # of s by rows and by columns
+        squares = s * s + (s * s).unsqueeze(-1)  # sᵢ² + sⱼ²
         within = inner * s / squares
         within = 0.5 * (within + within.mT)
         between = (gradient - U @ inner) / s
-        own = by_log - ((U @ within + between) * U).sum(-1)
-        change = residual_solve(U, 2 * own, self._free)
-        seen = U.mT @ (change.unsqueeze(-1) * U)
-        turned = (2 * spread * spread.unsqueeze(-1) * within - seen) * s / squares
-        moved = U @ turned + (spread * between - (change.unsqueeze(-1) * U - U @ seen)) / s
-        return self._root.unsqueeze(-1) * (moved @ self._Vt), change
+        remaining = by_log - ((U @ within + between) * U).sum(-1)
+        log_change = residual_solve(U, 2 * remaining, self._free)
+        scaled = log_change.unsqueeze(-1) * U
+        projected = U.mT @ scaled
+        inner_change = (2 * spread * spread.unsqueeze(-1) * within - projected) * s / squares
+        change = U @ inner_change + (spread * between - (scaled - U @ projected)) / s
+        return self._root.unsqueeze(-1) * (change @ self._Vt), log_change
 
 
 def residual_solve(U: Tensor, b: Tensor, free: Tensor) -> Tensor:
-    """The solution with the squared elements of I − UUᵀ, U (d, k) orthonormal, over the elements that are free; 0 elsewhere."""
+    """The solution with the squared elements of I − UUᵀ, U (d, k) orthonormal, over the free elements; 0 elsewhere."""
     d = len(U)
     result = torch.zeros_like(b)
     if d > _DENSE_SIZE:
@@ -124,17 +133,17 @@ def residual_solve(U: Tensor, b: Tensor, free: Tensor) -> Tensor:
 
 
 def _squared_residual(U: Tensor, x: Tensor) -> Tensor:
-    """(I − UUᵀ)∘(I − UUᵀ) x = x − 2 h∘x + diag(U Uᵀ diag(x) U Uᵀ), h the leverages: O(d k²)."""
+    """(I − UUᵀ)∘(I − UUᵀ) x = x − 2 h∘x + diag(U Uᵀ diag(x) U Uᵀ) with the leverages h: O(d k²)."""
     leverage = U.square().sum(-1)
     return x * (1 - 2 * leverage) + ((U @ (U.mT @ (x.unsqueeze(-1) * U))) * U).sum(-1)
 
 
 def require_identified(sample: SufficientStatistics, k: int) -> None:
-    """No more factors than the covariance has room for, and more rows than factors.
+    """Raise if a model with k factors is not identified, or its likelihood has no maximum.
 
     Raises:
-        NotIdentifiedError: W (up to rotation) and v have more freedom than Σ: (d − k)² < d + k.
-        NotPositiveDefiniteError: k factors alone reach every row: the likelihood grows without bound as v → 0.
+        NotIdentifiedError: if W (up to rotation) and v have more free parameters than Σ: (d − k)² < d + k.
+        NotPositiveDefiniteError: if k factors explain every row exactly: the likelihood increases without bound as v → 0.
     """
     d = sample.d
     if (d - k) ** 2 < d + k or k >= d:
@@ -146,24 +155,25 @@ def require_identified(sample: SufficientStatistics, k: int) -> None:
         )
     if sample.count < k + 2:
         raise NotPositiveDefiniteError(
-            f"{sample.name}: {counted(sample.count, 'row')} for {counted(k, 'factor')}: they reach every row, and the "
-            "likelihood grows without bound as the "
-            f"variances of cov_diag go to 0; use at least {k + 2} rows."
+            f"{sample.name}: {counted(sample.count, 'row')} for {counted(k, 'factor')}: the factors explain every row exactly, and the "
+            f"likelihood increases without bound as the variances in cov_diag go to 0; use at least {k + 2} rows."
         )
 
 
 def principal_rotation(W: Tensor, v: Tensor) -> Tensor:
-    """W Q with Wᵀ diag(v)⁻¹ W diagonal and descending; the sum of every column, as correlations, positive: but for the order what R's
-    factanal reports unrotated."""
+    """W Q with Wᵀ diag(v)⁻¹ W diagonal and descending, and positive sums of each column's correlations with the variables.
+
+    Except for the order of the factors this is what R's factanal returns without a rotation.
+    """
     B = W / v.sqrt().unsqueeze(-1)
     _, Q = torch.linalg.eigh(B.mT @ B)
-    turned = W @ Q.flip(-1)
-    correlations = turned / ((W * W).sum(-1, keepdim=True) + v.unsqueeze(-1)).sqrt()
-    return torch.where(correlations.sum(-2, keepdim=True) < 0, -turned, turned)
+    rotated = W @ Q.flip(-1)
+    correlations = rotated / ((W * W).sum(-1, keepdim=True) + v.unsqueeze(-1)).sqrt()
+    return torch.where(correlations.sum(-2, keepdim=True) < 0, -rotated, rotated)
 
 
 def _unexplained(sample: SufficientStatistics, rows: Tensor) -> Tensor | None:
-    """(d,) 1/(S⁻¹)ᵢᵢ, the variance of each variable given all others, where there are enough rows for S to have an inverse."""
+    """(d,) 1/(S⁻¹)ᵢᵢ, the variance of each variable given all others; None if S is singular."""
     if sample.count <= sample.d:
         return None
     root, info = torch.linalg.cholesky_ex(rows.mT @ rows)

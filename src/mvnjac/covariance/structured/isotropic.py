@@ -1,9 +1,9 @@
-"""Isotropic: one variance for all variables."""
+"""Isotropic: independent variables with a common variance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,23 +11,20 @@ from torch import Tensor
 
 from mvnjac.blocks.base import Entrywise
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.estimation import refuse_all_constant
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.structured.diagonal import DiagonalFactor
-from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, ShapeError
+from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import scalar
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.tracing import constant_size
 from mvnjac.whitening.factor import Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class Isotropic(Covariance):
-    """Σ = σ² I; the number of variables is that of the mean.
+    """Σ = σ² I. The number of variables is that of the mean.
 
     Args:
         variance: (...) σ², positive, in squared units of x.
@@ -76,13 +73,9 @@ class Isotropic(Covariance):
     def start(cls, sample: SufficientStatistics, option: str | None) -> Isotropic:
         return cls(sample.variances.mean())
 
-    def require_maximum(self, sample: SufficientStatistics) -> None:
-        refuse_all_constant(sample)
-
     def dense(self, d: int | None = None) -> Tensor:
-        if d is None:
-            raise ShapeError("Isotropic.dense: the number of variables is not known here; pass it: dense(d).")
-        return self.parameters["variance"][..., None, None] * torch.eye(d, dtype=self.dtype, device=self.device)
+        identity = torch.eye(self._known_dimension(d), dtype=self.dtype, device=self.device)
+        return self.parameters["variance"][..., None, None] * identity
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         yield checks.positive("variance", self.parameters["variance"], event=0)

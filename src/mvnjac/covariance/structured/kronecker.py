@@ -1,129 +1,53 @@
-"""Kronecker: the matrix normal distribution, Σ = A ⊗ B. All is O(m q (m + q)) a row: nothing (m q)×(m q) is formed."""
+"""Kronecker: the matrix normal distribution, Σ = A ⊗ B. The cost is O(m q (m + q)) per row; no (m q)×(m q) matrix is formed."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Size, Tensor
+from torch import Tensor
 
 from mvnjac.blocks.gram import Gram
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.estimation import refuse_all_constant
+from mvnjac.covariance.parametrisations.dense import dense_factor
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.structured import flip_flop
+from mvnjac.covariance.structured.kronecker_factor import KroneckerFactor, kronecker_product
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
-from mvnjac.linalg.triangular import cholesky, symmetric_part
+from mvnjac.linalg.triangular import symmetric_part
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Triangle, symmetric
 from mvnjac.parameters.names import Names
-from mvnjac.tensors.broadcasting import RowLayout, broadcast, refolded, stacked
+from mvnjac.statistics.sufficient import SufficientStatistics
+from mvnjac.tensors.broadcasting import stacked
 from mvnjac.tensors.tracing import constant_size
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
-
 ROW, COLUMN = "row_covariance", "column_covariance"
 
 
-class KroneckerFactor(Factor):
-    """The factors of A and of B: with the residuals as matrices R (m, q), Z = L_A⁻¹ R L_B⁻ᵀ and Â = A⁻¹ R B⁻¹."""
-
-    def __init__(self, row: DenseFactor, column: DenseFactor) -> None:
-        self.row, self.column = row, column
-        self.batch = broadcast(row.batch, column.batch)
-        self._views: dict[str, Tensor] = {}
-        self._dense: DenseFactor | None = None
-
-    def tensors(self) -> list[Tensor]:
-        return [*self.row.tensors(), *self.column.tensors()]
-
-    @property
-    def log_det(self) -> Tensor:
-        return self.column.d * self.row.log_det + self.row.d * self.column.log_det
-
-    def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return self._on_both_sides(lambda side, X, inner: side.whiten(X, inner), rows, layout)
-
-    def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return self.whiten(rows, layout)
-
-    def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        return self._on_both_sides(lambda side, X, inner: side.solve(X, inner), rows, layout)
-
-    def matrices(self, rows: Tensor) -> Tensor:
-        """(..., d) → (..., m, q)."""
-        return rows.reshape((*rows.shape[:-1], self.row.d, self.column.d))
-
-    def columns_times(self, X: Tensor, batch: Size) -> Tensor:
-        """(*batch, m, q): X L_B of each row's matrix."""
-        layout = RowLayout(batch, self.column.batch)
-        return layout.unfold(_times(layout.fold(X, 2), layout.fold_params(self.column.scale_tril, 2)), 2)
-
-    def rows_times(self, X: Tensor, batch: Size) -> Tensor:
-        """(*batch, q, m): Xᵀ L_A of each row's matrix."""
-        layout = RowLayout(batch, self.row.batch)
-        return layout.unfold(_times(layout.fold(X.mT, 2), layout.fold_params(self.row.scale_tril, 2)), 2)
-
-    def _on_both_sides(
-        self, apply: Callable[[DenseFactor, Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout
-    ) -> Tensor:
-        """One side after the other, each on the vectors of all rows at once."""
-        X = self.matrices(rows)
-        for side in (self.column, self.row):
-
-            def on_one(X: Tensor, inner: RowLayout, side: DenseFactor = side) -> Tensor:
-                return apply(side, stacked(X, -3), inner).reshape(X.shape)
-
-            X = refolded(on_one, X, layout, side.batch, 2).mT
-        return stacked(X, -2)
-
-    def dense(self) -> DenseFactor:
-        if self._dense is None:
-            self._dense = DenseFactor(
-                self.row.info,
-                covariance_matrix=_kronecker(self.row.covariance_matrix, self.column.covariance_matrix),
-                scale_tril=_kronecker(self.row.scale_tril, self.column.scale_tril),
-            )
-            self._dense.checked = self.checked
-        return self._dense
-
-    def detach(self) -> KroneckerFactor:
-        other = KroneckerFactor(self.row.detach(), self.column.detach())
-        other.checked = self.checked
-        return other
-
-    def narrow(self, full: Size, dim: int, index: slice | Tensor) -> KroneckerFactor:
-        if dim < len(full) - len(self.batch):
-            return self
-        other = KroneckerFactor(self.row.narrow(full, dim, index), self.column.narrow(full, dim, index))
-        other.checked = self.checked
-        return other
-
-
 class Kronecker(Covariance):
-    """Σ = A ⊗ B: observations are matrices (m, q), A the covariance along their rows, B along their columns.
+    """Σ = A ⊗ B: observations are m×q matrices, A is the covariance between their rows, B that between their columns.
 
     Args:
         row_covariance: (..., m, m) A, symmetric positive definite.
         column_covariance: (..., q, q) B, symmetric positive definite; the product of both is in squared units of x. The element
             (i, j) of a matrix and the element (k, l) have the covariance Aᵢₖ Bⱼₗ.
 
-    x has the shape of the mean: (..., m, q), or row by row (..., m·q). With R = x − µ (m, q) and Â = A⁻¹ R B⁻¹ (chain rule on
-    `Dense`; Dutilleul 1999, *The MLE algorithm for the matrix normal distribution*):
+    x has the shape of the mean: (..., m, q), or (..., m·q) with the matrices flattened row by row. With R = x − µ (m, q) and
+    Â = A⁻¹ R B⁻¹ (chain rule on `Dense`; Dutilleul 1999, *The MLE algorithm for the matrix normal distribution*):
 
         ∂ log p / ∂A = ½ (Â B Âᵀ − q A⁻¹)        ∂ log p / ∂B = ½ (Âᵀ A Â − m B⁻¹)
 
-    The product is identified, the factors only up to scale: (c A, B / c) is the same Σ for every c > 0. The information is
-    singular along that direction, and `fisher_information(...).solve` gives the solution of minimum norm (of the vector of unique
-    elements). A `wrt` that leaves one element out, such as row_covariance[0,0], holds it fixed: a constraint that fixes the scale.
+    The product is identified, the factors only up to scale: (c A, B / c) gives the same Σ for every c > 0. The information is
+    singular along that direction, and `fisher_information(...).solve` returns the solution of minimum norm (of the vector of
+    unique elements). If `wrt` leaves out one element, such as row_covariance[0,0], that element is held fixed, which fixes
+    the scale.
 
     Example:
         >>> import torch, mvnjac
@@ -160,7 +84,8 @@ class Kronecker(Covariance):
         return names.axis(0, m, "row") if parameter == ROW else names.axis(1, q, "column")
 
     def factor(self, d: int) -> KroneckerFactor:
-        return KroneckerFactor(_dense_factor(self.parameters[ROW]), _dense_factor(self.parameters[COLUMN]))
+        row, column = (dense_factor(symmetric_part(self.parameters[name])) for name in (ROW, COLUMN))
+        return KroneckerFactor(row, column)
 
     def pullback(self, name: str, rows: Residuals) -> Gram:
         assert isinstance(rows.factor, KroneckerFactor)
@@ -173,7 +98,7 @@ class Kronecker(Covariance):
     # --- second order ---------------------------------------------------------------------------------------------
 
     def fisher(self, factor: KroneckerFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With K_A = L_A⁻¹ dA L_A⁻ᵀ and K_B likewise: by K_A, ½ (q K_A + tr(K_B) I); by K_B, ½ (m K_B + tr(K_A) I)."""
+        """With K_A = L_A⁻¹ dA L_A⁻ᵀ and K_B likewise: ½ (q K_A + tr(K_B) I) for K_A, ½ (m K_B + tr(K_A) I) for K_B."""
         row, column = factor.row, factor.column
         by_row, by_column = torch.zeros_like(row.scale_tril), torch.zeros_like(column.scale_tril)
         if ROW in v:
@@ -187,11 +112,11 @@ class Kronecker(Covariance):
         return {ROW: row.unwhiten_gradient(by_row), COLUMN: column.unwhiten_gradient(by_column)}
 
     def fisher_solve(self, factor: KroneckerFactor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With M = L_Aᵀ G L_A: by A alone K_A = 2 M / q, by both K_A = (2 M − tr(M) / m I) / q, less what leaves Σ as it is."""
+        """With M = L_Aᵀ G L_A: K_A = 2 M / q for A alone; for both (2 M − tr(M) / m I) / q, projected to minimum norm."""
         sides = {ROW: (factor.row, factor.column.d), COLUMN: (factor.column, factor.row.d)}
         both = set(sides) <= set(gradients)
         if both:
-            gradients = without(gradients, _null(factor), dual=True)
+            gradients = without(gradients, _null_direction(factor), dual=True)
         change: dict[str, Tensor] = {}
         for name in sides.keys() & gradients.keys():
             side, others = sides[name]
@@ -201,8 +126,8 @@ class Kronecker(Covariance):
         return self.minimum_norm(factor, change) if both else change
 
     def minimum_norm(self, factor: KroneckerFactor, v: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Less its part along (A, −B), in the norm of the unique elements."""
-        return {**v, **without(v, _null(factor))}
+        """v minus its projection on (A, −B), in the norm of the unique elements."""
+        return {**v, **without(v, _null_direction(factor))}
 
     def units(self, factor: KroneckerFactor) -> dict[str, Tensor]:
         a, b = factor.row.scale, factor.column.scale
@@ -211,7 +136,7 @@ class Kronecker(Covariance):
 
     @property
     def redundant_directions(self) -> int:
-        """A scale that moves from one matrix to the other."""
+        """1: a scale factor that can move from one matrix to the other."""
         return 1
 
     def times(self, factor: KroneckerFactor, v: Tensor) -> Tensor:
@@ -229,25 +154,25 @@ class Kronecker(Covariance):
 
     def require_maximum(self, sample: SufficientStatistics) -> None:
         flip_flop.require_rows(sample, *self.matrix_shape)
-        refuse_all_constant(sample)
+        super().require_maximum(sample)
 
     def normalised(self) -> Kronecker:
-        """The average of the variances in row_covariance is 1."""
+        """Scaled so that the average of the variances in row_covariance is 1."""
         A, B = self.parameters[ROW], self.parameters[COLUMN]
         scale = A.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         return type(self)(A / scale, B * scale)
 
-    # --- what is given ---------------------------------------------------------------------------------------------
+    # --- Σ, checks and samples -------------------------------------------------------------------------------------
 
     def dense(self, d: int | None = None) -> Tensor:
-        return _kronecker(self.parameters[ROW], self.parameters[COLUMN])
+        return kronecker_product(self.parameters[ROW], self.parameters[COLUMN])
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         assert isinstance(factor, KroneckerFactor)
         for name, side in ((ROW, factor.row), (COLUMN, factor.column)):
-            own = functools.partial(self.names_of, name)
-            yield checks.symmetric(name, self.parameters[name]).within(own)
-            yield checks.definite(name, self.parameters[name], side.info).within(own)
+            rename = functools.partial(self.names_of, name)
+            yield checks.symmetric(name, self.parameters[name]).within(rename)
+            yield checks.definite(name, self.parameters[name], side.info).within(rename)
 
     def _check_shapes(self) -> None:
         for name, value in self.parameters.items():
@@ -258,7 +183,7 @@ class Kronecker(Covariance):
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
         for m in range(1, d + 1):
-            if d % m == 0 and not (m == 1 < d and make.batch[-1:] == (1,)):  # there a mean (…, 1, d) is one matrix
+            if d % m == 0 and not (m == 1 < d and make.batch[-1:] == (1,)):  # else a mean (..., 1, d) is a single matrix
                 yield cls(make.definite(m), make.definite(d // m))
 
     @classmethod
@@ -278,22 +203,6 @@ class Kronecker(Covariance):
         yield bad([[1.0, 0]], three, ShapeError, r"row_covariance has shape \(1, 2\)")
 
 
-def _dense_factor(A: Tensor) -> DenseFactor:
-    covariance_matrix = symmetric_part(A)
-    scale_tril, info = cholesky(covariance_matrix)
-    return DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
-
-
-def _kronecker(A: Tensor, B: Tensor) -> Tensor:
-    """A ⊗ B, (..., m q, m q)."""
-    return stacked(stacked(A[..., :, None, :, None] * B[..., None, :, None, :], -4), -2)
-
-
-def _times(X: Tensor, L: Tensor) -> Tensor:
-    """X L for X (K?, N, m, q) and L (K?, q, q), in one product a group."""
-    return (stacked(X, -3) @ L).reshape(X.shape)
-
-
 def _trace(K: Tensor) -> Tensor:
     return K.diagonal(dim1=-2, dim2=-1).sum(-1)
 
@@ -302,18 +211,20 @@ def _scaled_identity(scale: Tensor, side: DenseFactor) -> Tensor:
     return scale[..., None, None] * torch.eye(side.d, dtype=scale.dtype, device=scale.device)
 
 
-def _null(factor: KroneckerFactor) -> dict[str, Tensor]:
-    """The change of A and B that leaves Σ as it is."""
+def _null_direction(factor: KroneckerFactor) -> dict[str, Tensor]:
+    """The change of A and B that leaves Σ unchanged."""
     return {ROW: factor.row.covariance_matrix, COLUMN: -factor.column.covariance_matrix}
 
 
 def without(v: Mapping[str, Tensor], null: Mapping[str, Tensor], dual: bool = False) -> dict[str, Tensor]:
-    """A change v of the parameters less its part along `null`, a direction that leaves Σ as it is: symmetric matrices both, seen as
-    vectors of unique elements; dual: v are gradients, as partial derivatives."""
-    kinds = {name: symmetric(value.shape[-1]) for name, value in null.items()}
-    packed = {name: kind.pack_gradient(v[name]) if dual else kind.pack(v[name]) for name, kind in kinds.items()}
-    along = {name: kind.pack(null[name]) for name, kind in kinds.items()}
-    squares = functools.reduce(torch.add, [(n * n).sum(-1) for n in along.values()])
-    share = functools.reduce(torch.add, [(packed[name] * n).sum(-1) for name, n in along.items()]) / squares
-    left = {name: packed[name] - share.unsqueeze(-1) * n for name, n in along.items()}
-    return {name: kind.unpack_gradient(left[name]) if dual else kind.unpack(left[name]) for name, kind in kinds.items()}
+    """v minus its projection on `null`, both symmetric matrices by name, as vectors of unique elements.
+
+    dual: v are gradients, as partial derivatives with respect to the unique elements; else changes of the parameters.
+    """
+    coordinates = {name: symmetric(value.shape[-1]) for name, value in null.items()}
+    packed = {name: c.pack_gradient(v[name]) if dual else c.pack(v[name]) for name, c in coordinates.items()}
+    direction = {name: c.pack(null[name]) for name, c in coordinates.items()}
+    squares = functools.reduce(torch.add, [(n * n).sum(-1) for n in direction.values()])
+    share = functools.reduce(torch.add, [(packed[name] * n).sum(-1) for name, n in direction.items()]) / squares
+    rest = {name: packed[name] - share.unsqueeze(-1) * n for name, n in direction.items()}
+    return {name: c.unpack_gradient(rest[name]) if dual else c.unpack(rest[name]) for name, c in coordinates.items()}

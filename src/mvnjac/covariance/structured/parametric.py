@@ -1,4 +1,4 @@
-"""Parametric: any differentiable θ → Σ(θ), or θ → (µ(θ), Σ(θ)). The chain rule, at the cost of one forward derivative."""
+"""Parametric: any differentiable θ → Σ(θ), or θ → (µ(θ), Σ(θ)), by the chain rule with one forward-mode derivative."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Function = Callable[[dict[str, Tensor]], Tensor | tuple[Tensor, Tensor]]
 
 
 class ParametricFactor(DenseFactor):
-    """The dense factor of Σ(θ), and the derivatives of µ and Σ by θ, formed when first needed."""
+    """The dense factor of Σ(θ), and the derivatives of µ and Σ with respect to θ, computed on demand."""
 
     def __init__(self, covariance: Parametric, info: Tensor, covariance_matrix: Tensor, scale_tril: Tensor) -> None:
         super().__init__(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
@@ -39,7 +39,7 @@ class ParametricFactor(DenseFactor):
 
     @property
     def tangents(self) -> dict[str, tuple[Tensor | None, Tensor]]:
-        """By name: ∂µ (*rows, d, k), None where the mean is not a function of θ; and ∂Σ (k, d, d)."""
+        """By parameter name: ∂µ (*rows, d, k), or None if the mean is not a function of θ; and ∂Σ (k, d, d)."""
         if self._tangents is None:
             with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
                 self._tangents = self._covariance.tangents()
@@ -55,18 +55,18 @@ class ParametricFactor(DenseFactor):
 
 
 class Parametric(Covariance):
-    """Σ(θ) by a torch function of a dict of tensors; or µ(θ) and Σ(θ), which then replaces `mean`.
+    """Σ(θ) as a torch function of a dict of tensors; or µ(θ) and Σ(θ), in which case the argument `mean` is None.
 
     Args:
-        function: {name: tensor} → Σ (d, d), or → (µ, Σ) with µ (d,), or (n, d) for a mean of each row's own (a regression on
-            covariates). It must be differentiable by torch in forward mode, and defined in a neighbourhood.
-        parameters: θ, {name: tensor} of any shapes; their unique elements are all of their entries, row-major.
+        function: {name: tensor} → Σ (d, d), or → (µ, Σ) with µ (d,), or (n, d) if each row has its own mean (a regression on
+            covariates). It must be differentiable by torch in forward mode in a neighbourhood of θ.
+        parameters: θ, {name: tensor} of any shapes; the unique elements are all entries, row-major.
 
     Per observation, with a = Σ⁻¹(x − µ) (chain rule on `Dense`; Magnus & Neudecker, *Matrix Differential Calculus*):
 
         ∂ log p / ∂θₖ = aᵀ ∂ₖµ + ½ (aᵀ ∂ₖΣ a − tr(Σ⁻¹ ∂ₖΣ))
 
-    ∂ₖΣ is computed once, in forward mode, whatever the number of observations.
+    ∂ₖΣ is computed once, in forward mode, for any number of observations.
 
     Example:
         >>> import torch, mvnjac
@@ -85,8 +85,8 @@ class Parametric(Covariance):
             raise ArgumentError(f"Parametric: function is a {type(function).__name__}; pass a function of a dict of tensors.")
         if not isinstance(parameters, Mapping):
             raise ArgumentError(
-                f"Parametric: parameters is a {type(parameters).__name__}; pass a dict of tensors, such as {{'theta': θ}}, which the "
-                "function takes."
+                f"Parametric: parameters is a {type(parameters).__name__}; pass a dict of tensors, such as {{'theta': θ}}, which is "
+                "the argument of the function."
             )
         if not parameters:
             raise ArgumentError("Parametric: there are no parameters; pass {name: tensor}.")
@@ -95,23 +95,23 @@ class Parametric(Covariance):
             raise ArgumentError(f"Parametric: {reserved[0]!r} cannot be the name of a parameter here.")
         self.function = function
         shapes = {name: tuple(value.shape) for name, value in parameters.items() if isinstance(value, Tensor)}
-        self.fields = {name: _kind(shape) for name, shape in shapes.items()}
-        self._known: tuple[list[int | None], tuple[Tensor | None, Tensor]] | None = None
+        self.fields = {name: functools.partial(_coordinates, shape) for name, shape in shapes.items()}
+        self._cached: tuple[list[int | None], tuple[Tensor | None, Tensor]] | None = None
         super().__init__(**parameters)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_known": None}  # a copy of a tensor counts its changes from zero
+        return {**vars(self), "_cached": None}  # the version counters of copied tensors start from zero
 
     @property
     def _value(self) -> tuple[Tensor | None, Tensor]:
-        """µ(θ) and Σ(θ), evaluated anew when θ was changed in place."""
+        """µ(θ) and Σ(θ), evaluated again if θ was modified in place."""
         versions = [version(t) for t in self.parameters.values()]
-        if self._known is None or self._known[0] != versions:
-            self._known = versions, self.evaluate()
-        return self._known[1]
+        if self._cached is None or self._cached[0] != versions:
+            self._cached = versions, self.evaluate()
+        return self._cached[1]
 
     def evaluate(self) -> tuple[Tensor | None, Tensor]:
-        """(µ(θ), or None where the mean is given apart; Σ(θ))."""
+        """µ(θ), or None if the function does not return a mean; and Σ(θ)."""
         value = self.function(dict(self.parameters))
         mean, sigma = value if isinstance(value, tuple) else (None, value)
         if not isinstance(sigma, Tensor) or sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
@@ -121,7 +121,7 @@ class Parametric(Covariance):
             if isinstance(result, Tensor) and result.dtype != self.dtype:
                 raise DtypeError(
                     f"Parametric: function returned a {what} of {result.dtype} for parameters of {self.dtype}; let it return the "
-                    "parameters' dtype: a constant inside may be of the other one."
+                    "parameters' dtype: a constant inside the function may have the other dtype."
                 )
         if mean is not None and (mean.ndim == 0 or mean.shape[-1] != sigma.shape[-1]):
             raise ShapeError(
@@ -132,7 +132,7 @@ class Parametric(Covariance):
 
     @property
     def mean(self) -> Tensor | None:
-        """µ(θ), where it is a function of θ."""
+        """µ(θ), or None if the function does not return a mean."""
         return self._value[0]
 
     @property
@@ -148,7 +148,7 @@ class Parametric(Covariance):
         return mean, Dense(sigma)
 
     def _check_shapes(self) -> None:
-        _ = self._value  # any shapes will do that the function takes
+        _ = self._value  # any shapes are allowed that the function accepts
 
     def at(self, values: Sequence[Tensor]) -> Self:
         return type(self)(self.function, dict(zip(self.parameters, values, strict=True)))
@@ -162,16 +162,16 @@ class Parametric(Covariance):
         return ParametricFactor(self, info, covariance_matrix, scale_tril)
 
     def tangents(self) -> dict[str, tuple[Tensor | None, Tensor]]:
-        """∂µ (*rows, d, k) and ∂Σ (k, d, d) by each parameter, by one forward derivative."""
+        """By parameter name, ∂µ (*rows, d, k) and ∂Σ (k, d, d), from one forward-mode derivative."""
         names = list(self.parameters)
 
-        def flat(*values: Tensor) -> tuple[Tensor, ...]:
+        def function(*values: Tensor) -> tuple[Tensor, ...]:
             mean, sigma = self.at(values).evaluate()
             return (sigma,) if mean is None else (sigma, mean)
 
         require_no_jit_trace("Parametric")
         jacobian = torch.func.jacrev if in_forward_mode() else torch.func.jacfwd
-        derivatives = jacobian(flat, tuple(range(len(names))))(*self.parameters.values())
+        derivatives = jacobian(function, tuple(range(len(names))))(*self.parameters.values())
         sigmas, means = derivatives[0], derivatives[1] if len(derivatives) > 1 else [None] * len(names)
         result: dict[str, tuple[Tensor | None, Tensor]] = {}
         for name, sigma, mean in zip(names, sigmas, means, strict=True):
@@ -182,7 +182,7 @@ class Parametric(Covariance):
         return result
 
     def second(self, v: Mapping[str, Tensor], sigma_gradient: Tensor, mean_gradient: Tensor) -> dict[str, Tensor]:
-        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨g, d²µ[v, ·]⟩, with G and g fixed."""
+        """The gradients of ⟨G, d²Σ[v, ·]⟩ + ⟨g, d²µ[v, ·]⟩ with the gradients G and g of Σ and µ held fixed."""
         names = list(self.parameters)
 
         def value(*values: Tensor) -> Tensor:
@@ -190,14 +190,14 @@ class Parametric(Covariance):
             total = (sigma_gradient * sigma).sum()
             return total if mean is None else total + (mean_gradient * mean).sum()
 
-        every = tuple(range(len(names)))
+        argnums = tuple(range(len(names)))
 
-        def along(*values: Tensor) -> Tensor:
-            gradients = torch.func.grad(value, every)(*values)
+        def directional(*values: Tensor) -> Tensor:
+            gradients = torch.func.grad(value, argnums)(*values)
             terms = [(g * v[name]).sum() for name, g in zip(names, gradients, strict=True) if name in v]
             return torch.stack(terms).sum()
 
-        return dict(zip(names, torch.func.grad(along, every)(*self.parameters.values()), strict=True))
+        return dict(zip(names, torch.func.grad(directional, argnums)(*self.parameters.values()), strict=True))
 
     @classmethod
     def pullback(cls, name: str, rows: Residuals) -> Entrywise:
@@ -209,22 +209,22 @@ class Parametric(Covariance):
         values = 0.5 * (torch.stack(squares, -1) - traces) if squares else a.new_zeros(*a.shape[:-1], 0)
         if by_mean is not None:
             values = values + (a.unsqueeze(-2) @ by_mean).squeeze(-2)
-        kind = factor._covariance.coordinates_of(name, rows.d)
-        return Entrywise(values.reshape((*rows.batch, *kind.shape)), kind)
+        coordinates = factor._covariance.coordinates_of(name, rows.d)
+        return Entrywise(values.reshape((*rows.batch, *coordinates.shape)), coordinates)
 
     def fisher(self, factor: ParametricFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """½ ⟨Kₖ, Σ vₗ Kₗ⟩ with Kₖ = L⁻¹ ∂ₖΣ L⁻ᵀ: where the mean is given apart."""
+        """½ ⟨Kₖ, Σ vₗ Kₗ⟩ with Kₖ = L⁻¹ ∂ₖΣ L⁻ᵀ, for a function that does not return a mean."""
         whitened = {name: factor.whiten_matrix(by_sigma) for name, (_, by_sigma) in factor.tangents.items()}
         terms = [torch.tensordot(value.reshape(-1), whitened[name], 1) for name, value in v.items()]
         K = torch.stack(terms).sum(0)
-        images = {name: 0.5 * (own * K).sum((-2, -1)) for name, own in whitened.items()}
+        images = {name: 0.5 * (tangent * K).sum((-2, -1)) for name, tangent in whitened.items()}
         return {name: image.reshape(self.parameters[name].shape) for name, image in images.items()}
 
     def times(self, factor: ParametricFactor, v: Tensor) -> Tensor:
         return (factor.covariance_matrix @ v.unsqueeze(-1)).squeeze(-1)
 
     def free_parameters(self, d: int) -> int:
-        """All elements: whether the function tells them apart, only the data say. They may be the mean's, too."""
+        """All elements, including those that only the mean depends on: identification is not known for a general function."""
         return sum(value.numel() for value in self.parameters.values())
 
     def dense(self, d: int | None = None) -> Tensor:
@@ -241,7 +241,7 @@ class Parametric(Covariance):
 
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
-        if make.batch:  # θ has no leading dimensions: its shapes are its own
+        if make.batch:  # θ has no leading dimensions
             return
         points = torch.arange(d, dtype=torch.float64, device="cpu")
 
@@ -268,9 +268,5 @@ class Parametric(Covariance):
         return f"Parametric({self.function.__name__ if named else type(self.function).__name__}, {shapes}, dtype={self.dtype})"
 
 
-def _kind(shape: tuple[int, ...]) -> Callable[[int], Coordinates]:
-    return functools.partial(_any_shape, shape)
-
-
-def _any_shape(shape: tuple[int, ...], d: int) -> Coordinates:
+def _coordinates(shape: tuple[int, ...], d: int) -> Coordinates:
     return Coordinates(shape, ())

@@ -1,9 +1,9 @@
-"""Toeplitz: a stationary series, Σᵢⱼ = c_|i−j|. O(d²) to factorise, O(d log d) a row; nothing d×d is formed."""
+"""Toeplitz: a stationary series, Σᵢⱼ = c_|i−j|. Factorisation is O(d²), a row O(d log d); no d×d matrix is formed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from mvnjac.blocks.base import Entrywise
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.estimation import refuse_all_constant
+from mvnjac.covariance.parametrisations.dense import dense_factor
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.errors import MvnjacError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.linalg.toeplitz_algebra import (
@@ -25,23 +25,19 @@ from mvnjac.linalg.toeplitz_algebra import (
     toeplitz_times,
     weighted_lags,
 )
-from mvnjac.linalg.triangular import cholesky
 from mvnjac.parameters.checks import Check, NameOf, of_batch
 from mvnjac.parameters.coordinates import vector
+from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
 from mvnjac.tensors.tracing import is_traced
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
-if TYPE_CHECKING:
-    from mvnjac.statistics.sufficient import SufficientStatistics
-
 
 class ToeplitzFactor(Factor):
-    """Prediction of each variable from those before it, by Schur's recursion over the order.
+    """The predictions of each variable from those before it, by Schur's recursion over the order of prediction.
 
-    Whitened residuals are the standardised innovations z_k = (r_k − Σ_j φ_kj r_{k−j}) / σ_k: a sum of squares, and
-    log det Σ = Σ log σ_k².
+    The whitened residuals are the standardised innovations z_k = (r_k − Σ_j φ_kj r_{k−j}) / σ_k, and log det Σ = Σ log σ_k².
     """
 
     def __init__(self, first_column: Tensor) -> None:
@@ -55,31 +51,33 @@ class ToeplitzFactor(Factor):
 
     @property
     def numbers(self) -> Tensor:
-        """(*batch, 3, d) what `schur` returns, without a graph."""
+        """(*batch, 3, d) the result of `schur`, without an autograd graph."""
         return self.view("numbers", lambda: schur(self.first_column.detach()))
 
     @property
     def orders(self) -> Tensor:
-        """(*batch, 3, d) the same with its graph, where there is one: that of d steps."""
+        """(*batch, 3, d) the same with the graph of its d steps, if derivatives are traced."""
         return self.view("orders", lambda: schur(self.first_column) if is_traced(self.first_column) else self.numbers)
 
     @property
     def inverse_column(self) -> Tensor:
-        """(*batch, d) u, the first column of Σ⁻¹."""
-        return self.view("inverse_column", self._inverse_column)
+        """(*batch, d) u, the first column of Σ⁻¹.
 
-    def _inverse_column(self) -> Tensor:
-        """Where derivatives are watched, by Newton's steps from the numbers: without the graph of the recursion's d steps."""
+        If derivatives are traced, Newton steps from the known values give them without the graph of the recursion's d steps.
+        """
         c, u = self.first_column, self.numbers[..., 2, :]
-        return newton(c, u) if is_traced(c) else u
+        return self.view("inverse_column", lambda: newton(c, u) if is_traced(c) else u)
 
     @property
     def inverse_lags(self) -> Tensor:
-        """(*batch, d) the sum of each diagonal of Σ⁻¹: Σᵢ (Σ⁻¹)_{i,i+k} = Σₜ (d − k − 2t) uₜ uₜ₊ₖ / u₀."""
+        """(*batch, d) the sums of the diagonals of Σ⁻¹: Σᵢ (Σ⁻¹)_{i,i+k} = Σₜ (d − k − 2t) uₜ uₜ₊ₖ / u₀."""
         return self.view("inverse_lags", lambda: weighted_lags(self.inverse_column, self.inverse_column) / self._corner)
 
     def inverse_lags_change(self, column: Tensor) -> Tensor:
-        """Their change with the first column (..., d) of Σ: u changes by −Σ⁻¹ T u, T the Toeplitz matrix of the change."""
+        """The change of `inverse_lags` for a change `column` (..., d) of c.
+
+        u changes by −Σ⁻¹ T u with the Toeplitz matrix T of `column`.
+        """
         u = self.inverse_column
         change = -inverse_times(u, toeplitz_times(column, u))
         lags = weighted_lags(change, u) + weighted_lags(u, change)
@@ -91,7 +89,7 @@ class ToeplitzFactor(Factor):
 
     @property
     def info(self) -> Tensor:
-        """(*batch) 0, or the order of the first prediction that leaves no variance."""
+        """(*batch) 0, or the first order of prediction at which the prediction error has no positive variance."""
         failed = self.numbers[..., 1, :].isnan()
         return torch.where(failed.any(-1), failed.to(torch.uint8).argmax(-1) + 1, 0)
 
@@ -103,16 +101,14 @@ class ToeplitzFactor(Factor):
         return innovations(rows, layout.fold_params(self.first_column, 1), layout.fold_params(self.orders[..., 1, :], 1))
 
     def reverse_whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
-        return self.whiten(rows.flip(-1), layout).flip(-1)  # Σ is the same in reversed order
+        return self.whiten(rows.flip(-1), layout).flip(-1)  # Σ does not change if the order of the variables is reversed
 
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         return inverse_times(layout.fold_params(self.inverse_column, 1).unsqueeze(-2), rows)
 
     def dense(self) -> DenseFactor:
         if self._dense is None:
-            covariance_matrix = toeplitz(self.first_column)
-            scale_tril, info = cholesky(covariance_matrix)
-            self._dense = DenseFactor(info, covariance_matrix=covariance_matrix, scale_tril=scale_tril)
+            self._dense = dense_factor(toeplitz(self.first_column))
         return self._dense
 
     def detach(self) -> ToeplitzFactor:
@@ -130,18 +126,18 @@ class ToeplitzFactor(Factor):
 
 
 class Toeplitz(Covariance):
-    """Σᵢⱼ = c_|i−j|: the autocovariances of a stationary series that is observed at d equal steps.
+    """Σᵢⱼ = c_|i−j|: the autocovariances of a stationary series at d equidistant times.
 
     Args:
-        first_column: (..., d) c, in squared units of x: the variance c₀, then the autocovariance at each lag. Every partial
-            autocorrelation must lie between −1 and 1, which is when Σ is positive definite.
+        first_column: (..., d) c, in squared units of x: the variance c₀, then the autocovariance at each lag. Σ is positive
+            definite if and only if c₀ > 0 and every partial autocorrelation lies strictly between −1 and 1.
 
-    With a = Σ⁻¹(x − µ) (chain rule on `Dense`; both triangles count for k > 0, and half of this for k = 0):
+    With a = Σ⁻¹(x − µ) (chain rule on `Dense`), for k > 0, and half of this for k = 0:
 
         ∂ log p / ∂cₖ = Σᵢ (aᵢ aᵢ₊ₖ − (Σ⁻¹)ᵢ,ᵢ₊ₖ)
 
-    Schur's recursion factorises in O(d²), and whitens a row in as much; the formula of Gohberg & Semencul gives a and the sums over
-    diagonals in O(d log d) a row, once that is done (Golub & Van Loan, *Matrix Computations*, §4.7).
+    Schur's recursion factorises Σ in O(d²), and whitens a row in O(d²). After that, the formula of Gohberg & Semencul gives a
+    and the sums over diagonals in O(d log d) per row (Golub & Van Loan, *Matrix Computations*, §4.7).
 
     Example:
         >>> import torch, mvnjac
@@ -164,11 +160,11 @@ class Toeplitz(Covariance):
         return Entrywise(half_at_first(autocorrelation(rows.scaled) - rows.factor.inverse_lags), vector(rows.d))
 
     def fisher(self, factor: ToeplitzFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """½ tr(∂ₖΣ Σ⁻¹ T Σ⁻¹), by the sums over the diagonals of dΣ⁻¹ = −Σ⁻¹ T Σ⁻¹. O(d log d)."""
+        """½ tr(∂ₖΣ Σ⁻¹ T Σ⁻¹), from the sums over the diagonals of dΣ⁻¹ = −Σ⁻¹ T Σ⁻¹. O(d log d)."""
         return {"first_column": -half_at_first(factor.inverse_lags_change(v["first_column"]))}
 
     def units(self, factor: ToeplitzFactor) -> dict[str, Tensor]:
-        """c₀, more where fewer pairs of variables tell of a lag: what white noise leaves uncertain."""
+        """The standard errors for white noise: c₀ divided by the square root of the number of pairs at each lag."""
         c = factor.first_column
         pairs = torch.arange(c.shape[-1], 0, -1, dtype=c.dtype, device=c.device)
         return {"mean": c[..., :1].sqrt().expand(c.shape), "first_column": c[..., :1] / pairs.sqrt()}
@@ -180,22 +176,21 @@ class Toeplitz(Covariance):
 
     @classmethod
     def start(cls, sample: SufficientStatistics, option: str | None) -> Toeplitz:
-        """The autocovariances of the rows, Σ rᵢ rᵢ₊ₖ / d: too small at long lags, and so always positive definite."""
+        """The average autocovariances Σ rᵢ rᵢ₊ₖ / d: biased towards 0 at long lags, but always positive definite."""
         return cls(autocorrelation(sample.scaled_rows).sum(0) / sample.d)
-
-    def require_maximum(self, sample: SufficientStatistics) -> None:
-        refuse_all_constant(sample)
 
     def dense(self, d: int | None = None) -> Tensor:
         return toeplitz(self.parameters["first_column"])
 
     def checks(self, factor: Factor) -> Iterator[Check]:
         assert isinstance(factor, ToeplitzFactor)
-        yield _predictable("first_column", self.parameters["first_column"], factor.numbers[..., 0, :], factor.info)
+        yield _positive_partial_variances(
+            "first_column", self.parameters["first_column"], factor.numbers[..., 0, :], factor.info
+        )
 
     @classmethod
     def samples(cls, d: int, make: Maker) -> Iterator[Self]:
-        """Damped waves, and what decays without changing sign: products of positive definite sequences."""
+        """Sums and products of positive definite sequences: damped oscillations, and slow decay with an alternating term."""
         lags = torch.arange(d, dtype=make.dtype, device="cpu")
         size, damping, frequency = (t.unsqueeze(-1) for t in (make.positive(), make.positive(), make.normal()))
         yield cls(size * torch.exp(-0.5 * damping * lags) * torch.cos(frequency * lags))
@@ -216,8 +211,8 @@ class Toeplitz(Covariance):
         yield bad(1.0, ShapeError, r"first_column has shape \(\)")
 
 
-def _predictable(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
-    """Every variable of a stationary series keeps a variance of its own. info (*batch): 0, or the first order that does not."""
+def _positive_partial_variances(name: str, c: Tensor, partials: Tensor, info: Tensor) -> Check:
+    """Every prediction error has a positive variance. info (*batch): 0, or the first order at which it has not."""
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         batch = info.nonzero()[0].tolist()
