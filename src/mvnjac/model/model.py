@@ -167,7 +167,9 @@ class Model:
         current = [self.arguments.given_mean, *self.covariance.parameters.values()]
         if all(t is u for t, u in zip((mean, *parameters), current, strict=True)) and not self.arguments.mean_is_matrix:
             return self
-        return self._with(self.arguments.at(mean, parameters))
+        other, arguments = copy.copy(self), self.arguments.at(mean, parameters)
+        other.arguments, other.covariance, other.batch = arguments, arguments.covariance, arguments.batch
+        return other
 
     def with_mean(self, mean: Tensor) -> Model:
         """A copy with another mean, which is parsed; both models share the factor of the covariance."""
@@ -201,11 +203,6 @@ class Model:
             return self
         mean, *parameters = (t.to(self.working) for t in self.arguments.given)
         return Model(replace(self.arguments.at(mean, parameters), dtype=self.working))
-
-    def _with(self, arguments: Arguments) -> Model:
-        other = copy.copy(self)
-        other.arguments, other.covariance, other.batch = arguments, arguments.covariance, arguments.batch
-        return other
 
     # --- factor and working precision ----------------------------------------------------------------------------
 
