@@ -96,9 +96,8 @@ def _on_device(x: Tensor, mean: object, covariance: object, gradients: bool, che
     if dtype not in ITEMSIZE or not all(plain(t, dtype, anywhere=True) for t in (x, mean, covariance)) or x.ndim != 2:
         return None
     n, d = x.shape
-    if n == 0 or mean.shape != (n, d) or covariance.shape != (n, d, d) or not limits.triton_many(d):
-        return None
-    if not x.device == mean.device == covariance.device:
+    shapes_match = n > 0 and mean.shape == (n, d) and covariance.shape == (n, d, d)
+    if not shapes_match or not limits.triton_many(d) or not x.device == mean.device == covariance.device:
         return None
     batch = FusedBatchOnDevice(x, mean, covariance, check)
     return batch if batch.evaluate(gradients) else None

@@ -99,8 +99,7 @@ class Arguments:
 
     def labels_of(self, name: str) -> list[str] | None:
         """The labels along the axes of x or of a parameter; None if the variables have no names."""
-        naming = self.covariance.names_of(name, self.naming) if name in self.covariance.fields else self.naming
-        return naming.labels
+        return (self.covariance.names_of(name, self.naming) if name in self.covariance.fields else self.naming).labels
 
     def select(self, wrt: str | Iterable[str] | None, layout: str = "unique", *, x: bool = False) -> Selection:
         """The columns selected by `wrt`; x: whether "x" is a valid name."""

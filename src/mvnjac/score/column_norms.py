@@ -46,14 +46,8 @@ def _of_block(block: Block, part: Part) -> Tensor | None:
     left, right = block.left, block.right
     left_squares = left * left
     right_squares = left_squares if right is left else right * right
-    return outer_squares(
-        left.mT @ right,
-        left_squares.mT @ right_squares,
-        block.offset_scale * block.offset,
-        left.shape[0],
-        block.coefficient,
-        part,
-    )
+    products, squares = left.mT @ right, left_squares.mT @ right_squares
+    return outer_squares(products, squares, block.offset_scale * block.offset, left.shape[0], block.coefficient, part)
 
 
 def outer_squares(
