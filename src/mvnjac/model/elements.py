@@ -30,7 +30,7 @@ def gradients(values: Tensor, changes: Sequence[Tensor]) -> Tensor:
 
 
 def derived(model: Model, names: Sequence[str]) -> bool:
-    """Whether all names are parameters, some are not the model's, and the covariance is not a dense parametrisation."""
+    """Whether some of these parameters are functions of the model's, and the covariance is not a dense parametrisation."""
     wanted, dense = set(names), isinstance(model.covariance, DenseParametrisation)
     return not dense and wanted <= set(model.arguments.parameter_names()) and not wanted <= set(model.arguments.default_names())
 
