@@ -96,7 +96,7 @@ def jacobian(
 
 
 class Jacobian:
-    """The derivatives of n log-densities, stored as n·d numbers. Returned by `jacobian` and `Gaussian.jacobian`.
+    """The derivatives of n log-densities, stored as n·d numbers. Made by `jacobian` or `Gaussian.jacobian`.
 
     `J[name]` is the derivative with respect to one parameter, of shape (*batch, *shape of the parameter). For a symmetric
     parameter it is the full symmetric gradient, as in torch. `J[rows]`, with a slice, an index tensor or a boolean mask, is

@@ -101,7 +101,7 @@ class RowBlocks:
     def chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
         """Chunks of rows with their weights; each is released before the next one.
 
-        The rows are divided along the longest dimension that is summed over; `columns` numbers per row of a chunk take about
+        The rows are divided along the longest dimension that is summed over. A chunk with `columns` numbers per row takes about
         `size` bytes. If operations are recorded (a compiler or tracer is active), all rows form one chunk.
         """
         batch = self.rows.batch
