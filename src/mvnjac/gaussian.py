@@ -1,4 +1,4 @@
-"""Gaussian: a mean and a covariance, factorised once, called many times."""
+"""Gaussian: a mean and a covariance, factorised once for many calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from mvnjac.score.jacobian import Jacobian
 
 
 class Gaussian:
-    """A multivariate normal distribution, ready for many calls: the covariance is factorised and checked once.
+    """A multivariate normal distribution for many calls: the covariance is factorised and checked once.
+
+    If a parameter is changed in place, it is checked and factorised again at the next call.
 
     Args:
         mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
@@ -37,7 +39,7 @@ class Gaussian:
     def __init__(
         self,
         mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
-        covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
+        covariance: Float[Tensor, "*param_batch d d"] | Covariance | None = None,
         *,
         names: NamesArgument | None = None,
         missing: str | None = None,
@@ -50,9 +52,9 @@ class Gaussian:
 
     @property
     def boundary(self) -> list[str]:
-        """The columns of parameters that `fit` found at a bound, such as "cov_diag[USD]"; [] where there are none.
+        """The columns of parameters that are at a bound after `fit`, such as "cov_diag[USD]"; [] if there are none.
 
-        Their standard errors are NaN, and the others' are conditional on them.
+        Their standard errors are NaN; those of the other parameters are conditional on them.
         """
         return list(self.model.boundary)
 
@@ -62,34 +64,34 @@ class Gaussian:
 
     @property
     def mean(self) -> Tensor:
-        """µ as given."""
+        """The mean, in the shape that was given."""
         return self.model.arguments.shaped("mean", self.model.mean)
 
     @property
     def covariance(self) -> Covariance:
-        """The covariance as given; a plain tensor has become `Dense`."""
+        """The covariance as given; a plain tensor is wrapped in `Dense`."""
         return self.model.covariance
 
     @property
     def names(self) -> list[str] | None:
-        """The variables' names: "row,column" where they form a matrix that has names for both."""
+        """The names of the variables ("row,column" if rows and columns of a matrix are named); None without names."""
         return self.model.arguments.names
 
     def jacobian(self, x: Float[Tensor, "*rows d"]) -> Jacobian:
-        """The Jacobian at these rows: `mvnjac.jacobian(x, mean, covariance)`."""
+        """The Jacobian at the rows x, like `mvnjac.jacobian(x, mean, covariance)`."""
         fused = self._fused(x)
         if fused is None:
             return Jacobian(GeneralEvaluation.at(self.model, x))
         return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(self.model, x)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
-        """The log-density of these rows: `mvnjac.log_prob(x, mean, covariance)`."""
+        """The log-density of the rows x, like `mvnjac.log_prob(x, mean, covariance)`."""
         fused = self._fused(x)
         result = None if fused is None else fused.log_prob()
         return evaluate(self.model, x) if result is None else result
 
     def _fused(self, x: Tensor) -> FusedDense | None:
-        """The rows for the kernels, if they handle them. Parameters that were changed in place are factorised again."""
+        """The rows for the kernels, or None. Parameters that were changed in place are factorised again."""
         if self._prepared is not None and not self._prepared.unchanged():
             self._prepared = prepare(*self._given)
         return None if self._prepared is None else self._prepared.rows(x)
@@ -97,36 +99,32 @@ class Gaussian:
     def hessian(
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None, reduce: bool = True
     ) -> Hessian:
-        """The second derivatives at these rows: `mvnjac.hessian(x, mean, covariance)`."""
+        """The second derivatives at the rows x, like `mvnjac.hessian(x, mean, covariance)`."""
         return hessian_of(self.model, x, wrt, weights, reduce)
 
     def fisher_information(self, *, wrt: Wrt = None, observed: Tensor | None = None) -> FisherInformation:
-        """The expected information of one observation: `mvnjac.fisher_information(mean, covariance)`."""
+        """The expected information of one observation, like `mvnjac.fisher_information(mean, covariance)`."""
         return fisher_of(self.model, wrt, observed)
 
     def natural_gradient(
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """(n F)⁻¹ times the total score of these rows: `mvnjac.natural_gradient(x, mean, covariance)`."""
+        """(n F)⁻¹ times the total score of the rows x, like `mvnjac.natural_gradient(x, mean, covariance)`."""
         fused = self._fused(x) if wrt is None and weights is None else None
         step = None if fused is None else fused.natural_gradient()
         return natural_gradient_of(self.model, x, wrt, weights) if step is None else step
 
     def columns(self, name: str | None = None) -> list[str]:
-        """The columns of one parameter, or of the mean and all parameters."""
-        model = self.model
-        names = model.arguments.default_names() if name is None else [name]
-        return [
-            each + label
-            for each in names
-            for label in model.arguments.coordinates(each).labels(model.arguments.labels_of(each))
-        ]
+        """The names of the columns for one parameter; by default for the mean and all parameters of the covariance."""
+        arguments = self.model.arguments
+        names = arguments.default_names() if name is None else [name]
+        return [each + label for each in names for label in arguments.coordinates(each).labels(arguments.labels_of(each))]
 
     def parameter(self, name: str) -> Tensor:
-        """The value of the mean, of one of the covariance's parameters, or of any dense parametrisation.
+        """The value of the mean, of a parameter of the covariance, or of a parameter of any dense parametrisation.
 
         Raises:
-            UnknownNameError: a KeyError that lists the names there are.
+            UnknownNameError: the name is not valid; a KeyError that lists the valid names.
         """
         return self.model.arguments.shaped(name, self.model.parameter(name))
 

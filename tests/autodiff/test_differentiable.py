@@ -1,4 +1,4 @@
-"""Blocks carry gradients when the inputs require them; never a silently cut graph."""
+"""Blocks are differentiable if the inputs require gradients; the autograd graph is never cut silently."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def arguments(name: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Te
 
 
 def symmetrised(structure: mvnjac.Covariance, parameters: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-    """gradcheck perturbs one entry; a symmetric parameter is symmetrised, a fixed diagonal and an upper triangle kept."""
+    """The parameters made valid again after gradcheck perturbed single entries: symmetric, triangular, of fixed diagonal."""
     result = {}
     for name, value in zip(structure.parameters, parameters, strict=True):
-        kind = structure.coordinates_of(name, D)
-        if kind.mirrored:
+        coordinates = structure.coordinates_of(name, D)
+        if coordinates.mirrored:
             value = 0.5 * (value + value.mT)
-            if not kind.diagonal:
-                value = value.tril(-1) + value.triu(1) + torch.eye(kind.d, dtype=value.dtype)
-        elif hasattr(kind, "diagonal"):
+            if not coordinates.diagonal:
+                value = value.tril(-1) + value.triu(1) + torch.eye(coordinates.d, dtype=value.dtype)
+        elif hasattr(coordinates, "diagonal"):
             value = value.tril()
         result[name] = value
     return result
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_blocks_carry_gradients(name: str) -> None:
-    """gradcheck, reverse and forward, through the blocks, the packed matrix, the total and the products."""
+def test_blocks_are_differentiable(name: str) -> None:
+    """gradcheck in reverse and forward mode of the blocks, the matrix, the total and the products."""
     structure = next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))
     x, mean, parameters = arguments(name)
     v = Maker(seed=4).normal(mvnjac.jacobian(x, mean, structure).matrix().shape[-1])
@@ -52,14 +52,14 @@ def test_blocks_carry_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("parameter", dense_parameters())
-def test_dense_parameters_carry_gradients(parameter: str) -> None:
+def test_derivatives_by_dense_parameters_are_differentiable(parameter: str) -> None:
     x, mean, _ = arguments("Dense")
     for name in ("Dense", "Precision", "PrecisionCholesky"):
         values = arguments(name)[2].values()
 
         def block(mean, value, name=name):
-            given = next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))
-            structure = STRUCTURES[name](**symmetrised(given, (value,)))
+            sample = next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))
+            structure = STRUCTURES[name](**symmetrised(sample, (value,)))
             return mvnjac.jacobian(x, mean, structure)[parameter]
 
         leaves = [mean.clone().requires_grad_(), *(t.clone().requires_grad_() for t in values)]
@@ -67,7 +67,7 @@ def test_dense_parameters_carry_gradients(parameter: str) -> None:
 
 
 def test_derivative_of_the_score_is_the_second_derivative() -> None:
-    """By x of the mean block: Σ⁻¹ with a minus, under jacrev, jacfwd and vmap alike."""
+    """The derivative of the score for the mean with respect to x is Σ⁻¹, under jacrev, jacfwd and vmap."""
     x, mean, parameters = arguments("Dense")
     sigma = parameters["covariance_matrix"]
     expected = torch.linalg.inv(sigma)
@@ -81,7 +81,7 @@ def test_derivative_of_the_score_is_the_second_derivative() -> None:
     torch.testing.assert_close(vmap(score)(x), mvnjac.jacobian(x, mean, sigma)["mean"])
 
 
-def test_no_grad_in_between_does_not_cut_the_graph() -> None:
+def test_no_grad_during_computations_does_not_cut_the_graph() -> None:
     x, mean, parameters = arguments("Dense")
     sigma = parameters["covariance_matrix"].clone().requires_grad_()
     J = mvnjac.jacobian(x, mean, sigma)
@@ -95,7 +95,7 @@ def test_no_grad_in_between_does_not_cut_the_graph() -> None:
         assert torch.autograd.grad(J[name].sum(), sigma, retain_graph=True)[0].abs().sum() > 0
 
 
-def test_gaussian_made_under_no_grad_still_differentiates() -> None:
+def test_gaussian_constructed_under_no_grad_is_differentiable() -> None:
     x, mean, parameters = arguments("Dense")
     sigma = parameters["covariance_matrix"].clone().requires_grad_()
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_gradient_by_sigma_is_symmetric() -> None:
         torch.testing.assert_close(gradient, gradient.mT)
 
 
-def test_log_prob_differentiates_to_the_jacobian() -> None:
+def test_gradient_of_log_prob_is_the_total_of_the_jacobian() -> None:
     x, mean, parameters = arguments("Dense")
     sigma = parameters["covariance_matrix"].clone().requires_grad_()
     torch.testing.assert_close(
@@ -122,7 +122,7 @@ def test_log_prob_differentiates_to_the_jacobian() -> None:
     )
 
 
-def test_out_is_refused_where_it_would_cut_the_graph() -> None:
+def test_out_raises_if_it_would_cut_the_graph() -> None:
     x, mean, parameters = arguments("Dense")
     J = mvnjac.jacobian(x.requires_grad_(), mean, parameters["covariance_matrix"])
     with pytest.raises(ValueError, match="cannot carry gradients"):
@@ -131,7 +131,7 @@ def test_out_is_refused_where_it_would_cut_the_graph() -> None:
         J.matrix(out=torch.empty(4, 9).double())
 
 
-def test_bad_numbers_under_vmap_are_nan() -> None:
+def test_invalid_covariance_under_vmap_is_nan() -> None:
     x, mean, _ = arguments("Dense")
     sigma = torch.stack([torch.eye(D).double(), -torch.eye(D).double()])
     values = vmap(lambda S: mvnjac.log_prob(x[0], mean, S))(sigma)
@@ -140,7 +140,7 @@ def test_bad_numbers_under_vmap_are_nan() -> None:
 
 
 def test_under_compile() -> None:
-    """Right where it is right, NaN where it is no density; the graph may break, the answer may not."""
+    """Results are correct, also if the graph breaks, and NaN for an invalid covariance."""
     x, mean, parameters = arguments("Dense")
     sigma = parameters["covariance_matrix"]
 

@@ -1,4 +1,4 @@
-"""The gradient by the mean alone: one triangular solution for the values, and sums of residuals; right for every shape."""
+"""The gradient with respect to the mean alone: one triangular solve for the values and sums of residuals, for every shape."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.covariance import reference
 N, D = 700, 300
 
 
-class Results(TorchDispatchMode):
-    """The names of operations with the sizes of what they write; views are free."""
+class RecordedOperations(TorchDispatchMode):
+    """The names of operations and the sizes of their results, without views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Results(TorchDispatchMode):
 
 
 def written(call: Callable[[], object]) -> list[tuple[str, int]]:
-    with Results() as results:
+    with RecordedOperations() as operations:
         call()
-    return results.sizes
+    return operations.sizes
 
 
 def test_work_of_a_training_step() -> None:
-    """No product of d×d matrices, no inverse, no sum of z zᵀ: what is solved for is the rows once, and one vector twice."""
+    """One solve for the rows and two for a single vector; no product of d×d matrices, no inverse, no sum of z zᵀ."""
     make = Maker(seed=1)
     x, mean, L = Maker(batch=(N,), seed=2).normal(D), make.normal(D).requires_grad_(), torch.eye(D).double() + make.lower(D) / D
     steps = {
@@ -60,7 +60,7 @@ def test_work_of_a_training_step() -> None:
 
 
 def test_work_of_values_alone() -> None:
-    """At a constant L: one triangular solution; of L itself there is the triangle that is read, and its comparison with L."""
+    """At a constant L: one triangular solve, and two d×d results to check that L is lower triangular."""
     make = Maker(seed=1)
     x, mean, L = Maker(batch=(N,), seed=2).normal(D), make.normal(D), torch.eye(D).double() + make.lower(D) / D
     sizes = written(lambda: mvnjac.log_prob(x, mean, mvnjac.Cholesky(L)))
@@ -71,7 +71,7 @@ def test_work_of_values_alone() -> None:
 @pytest.mark.parametrize("name", [name for name in structures() if name != "Parametric"])
 @pytest.mark.parametrize("n", [4, 400])
 def test_every_structure(name: str, n: int) -> None:
-    """Against reverse mode through a textbook density: equal weights and others, one mean, a mean a row, a mean of shape (1, d)."""
+    """Comparison with reverse mode of a textbook density: equal and unequal weights, one mean, (1, d), and one mean per row."""
     structure = next(iter(structures()[name].samples(3, Maker(seed=1))))
     x, weights = Maker(batch=(n,), seed=2).normal(3), Maker(batch=(n,), seed=3).normal()
     shapes = [(3,)] if name == "Kronecker" else [(3,), (1, 3), (n, 3)]  # (1, 3) and (n, 3) would be a matrix there
@@ -85,7 +85,7 @@ def test_every_structure(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (5, 1, 3), (1, 3), (5, 2, 3)])
 def test_grids_of_rows_and_covariances(shape: tuple[int, ...]) -> None:
-    """(5, 1) rows against two covariances; and the same for a batch of weights under vmap."""
+    """(5, 1) rows and two covariances; the same for a batch of weights under vmap."""
     make = Maker(seed=1)
     sigma, x, weights = torch.stack([make.definite(3), make.definite(3)]), make.normal(5, 1, 3), make.normal(5, 2)
     mean = make.normal(*shape).requires_grad_()
@@ -103,7 +103,7 @@ def test_grids_of_rows_and_covariances(shape: tuple[int, ...]) -> None:
 
 
 def test_digits_at_large_offsets_and_condition() -> None:
-    """Summing residuals first loses no digits to solving for each row: x far off 0, κ(Σ) = 1e8, against exact rational sums."""
+    """Summing residuals first is as accurate as one solve per row, against exact sums: x far from 0, κ(Σ) = 1e8."""
     from fractions import Fraction
 
     make = Maker(batch=(500,), seed=1)
@@ -115,5 +115,5 @@ def test_digits_at_large_offsets_and_condition() -> None:
     z0 = r[0] / Fraction(10**4)
     z1 = r[1] - Fraction(10**4) * z0
     exact = torch.tensor([float((z0 - 10**4 * z1) / 10**4), float(z1)], dtype=torch.float64)
-    rounding = 500 * 2.0**-53 * float(x.abs().max())  # of the subtractions, which any way of summing inherits
+    rounding = 500 * 2.0**-53 * float(x.abs().max())  # of the subtractions, which every algorithm contains
     assert (actual - exact).abs().max() < rounding

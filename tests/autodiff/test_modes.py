@@ -1,7 +1,7 @@
-"""PyTorch's ambient modes, each with and without gradients, against the eager result of the same call on the same numbers.
+"""PyTorch's modes, with and without gradients: each result equals the eager result of the same call.
 
-What the eager results are compared with stands elsewhere (tests/autodiff/test_transforms.py, tests/score/test_oracles.py); the
-expected values here come from a textbook density wherever a mode could change eager results themselves.
+The eager results are tested elsewhere (tests/autodiff/test_transforms.py, tests/score/test_oracles.py). Where a mode could also
+change eager results, the expected values come from a textbook density.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support import compilers
 
 N, D = 6, 3
 Arguments = tuple[Tensor, Tensor, Tensor]
-Called = Callable[..., object]
+AnyFunction = Callable[..., object]
 
 
 def data(seed: int, n: int = N) -> Arguments:
@@ -37,24 +37,24 @@ def data(seed: int, n: int = N) -> Arguments:
     return Maker(batch=(n,), seed=seed + 1).normal(D), make.normal(D), make.definite(D)
 
 
-def holey(x: Tensor) -> Tensor:
-    """Entries above 1 are missing: which, depends on the numbers."""
+def with_missing_entries(x: Tensor) -> Tensor:
+    """x with entries above 1 missing, so that the patterns depend on the values."""
     return torch.where(x > 1, torch.nan, x)
 
 
 def mixture(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
     component = MultivariateNormal(torch.stack([mean, mean + 1]), torch.stack([sigma, 2 * sigma]))
-    weights = Categorical(logits=mean[:2], validate_args=False)  # torch's own look at numbers, which some modes refuse
+    weights = Categorical(logits=mean[:2], validate_args=False)  # some modes do not allow torch's checks of values
     return MixtureSameFamily(weights, component, validate_args=False).log_prob(x)
 
 
-DENSITIES: dict[str, Called] = {
+DENSITIES: dict[str, AnyFunction] = {
     "log_prob": lambda x, mean, sigma: mvnjac.log_prob(x, mean, sigma),
     "log_prob, Cholesky": lambda x, mean, sigma: mvnjac.log_prob(x, mean, mvnjac.Cholesky(torch.linalg.cholesky(sigma))),
     "log_prob, Σ a row": lambda x, mean, sigma: mvnjac.log_prob(
         x, mean.expand(x.shape).contiguous(), sigma.expand(x.shape[0], D, D).contiguous()
     ),
-    "log_prob, missing": lambda x, mean, sigma: mvnjac.log_prob(holey(x), mean, sigma, missing="marginalise"),
+    "log_prob, missing": lambda x, mean, sigma: mvnjac.log_prob(with_missing_entries(x), mean, sigma, missing="marginalise"),
     "Gaussian": lambda x, mean, sigma: mvnjac.Gaussian(mean, sigma).log_prob(x),
     "MultivariateNormal": lambda x, mean, sigma: MultivariateNormal(mean, sigma).log_prob(x),
     "LowRankMultivariateNormal": lambda x, mean, sigma: LowRankMultivariateNormal(
@@ -62,12 +62,14 @@ DENSITIES: dict[str, Called] = {
     ).log_prob(x),
     "mixture": mixture,
 }
-DERIVATIVES: dict[str, Called] = {
+DERIVATIVES: dict[str, AnyFunction] = {
     "sum": lambda *values: tuple(mvnjac.jacobian(*values).sum().values()),
     "matrix": lambda *values: mvnjac.jacobian(*values).matrix(),
     "gram": lambda *values: mvnjac.jacobian(*values).gram(),
-    "sum, missing": lambda x, *rest: tuple(mvnjac.jacobian(holey(x), *rest, missing="marginalise").sum().values()),
-    "matrix, missing": lambda x, *rest: mvnjac.jacobian(holey(x), *rest, missing="marginalise").matrix(),
+    "sum, missing": lambda x, *rest: tuple(
+        mvnjac.jacobian(with_missing_entries(x), *rest, missing="marginalise").sum().values()
+    ),
+    "matrix, missing": lambda x, *rest: mvnjac.jacobian(with_missing_entries(x), *rest, missing="marginalise").matrix(),
     "hessian": lambda *values: mvnjac.hessian(*values).matrix(),
     "fisher_information": lambda x, *rest: mvnjac.fisher_information(*rest).matrix(),
     "natural_gradient": lambda *values: tuple(mvnjac.natural_gradient(*values).values()),
@@ -84,8 +86,8 @@ def close(actual: object, expected: object) -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def with_gradients(f: Called, values: Arguments) -> tuple[list[Tensor], list[Tensor]]:
-    """The results, and the gradients of a sum in which every entry has a weight of its own."""
+def with_gradients(f: AnyFunction, values: Arguments) -> tuple[list[Tensor], list[Tensor]]:
+    """The results, and the gradients of their weighted sum, in which all entries have different weights."""
     leaves = [v.detach().clone().requires_grad_() for v in values]
     return gradients_of(f(*leaves), leaves)
 
@@ -99,15 +101,15 @@ def gradients_of(result: object, leaves: list[Tensor]) -> tuple[list[Tensor], li
 # --- torch.jit.trace --------------------------------------------------------------------------------------------------
 
 
-def traced(f: Called, values: Arguments) -> torch.jit.ScriptFunction:
-    with warnings.catch_warnings():  # torch says that sizes are compared, and that traces are deprecated
+def traced(f: AnyFunction, values: Arguments) -> torch.jit.ScriptFunction:
+    with warnings.catch_warnings():  # about comparisons of sizes and deprecation
         warnings.simplefilter("ignore")
         return torch.jit.trace(f, values, check_trace=False)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_jit_trace(name: str) -> None:
-    """What is traced on some data gives the values for other data, for other numbers of rows, and the gradients."""
+    """A traced function gives correct values and gradients for other data and other numbers of rows."""
     trace = traced(ALL[name], data(1))
     for values in (data(2), data(3, N + 5)):
         close(trace(*values), ALL[name](*values))
@@ -134,8 +136,8 @@ def test_jit_trace_of_every_structure(name: str) -> None:
     close(with_gradients(trace, values), with_gradients(density, values))
 
 
-def test_a_jacobian_made_outside_of_the_trace() -> None:
-    """No kernel writes past the tracer: the traced total by weights is right for other weights."""
+def test_a_jacobian_constructed_outside_of_the_trace() -> None:
+    """No kernel bypasses the tracer: traced products are correct for other weights."""
     J = mvnjac.jacobian(*data(1))
     trace = traced(
         lambda w: (J.rmatvec(w), J.log_prob * w, J.matrix() * w[:, None], J.gram() * w[0]), (torch.ones(N).double(),)
@@ -144,13 +146,13 @@ def test_a_jacobian_made_outside_of_the_trace() -> None:
     close(trace(w), (J.rmatvec(w), J.log_prob * w, J.matrix() * w[:, None], J.gram() * w[0]))
 
 
-def test_what_jit_trace_cannot_record_is_refused() -> None:
+def test_functions_that_jit_trace_cannot_record_raise() -> None:
     with pytest.raises(mvnjac.errors.ArgumentError, match="cannot record"):
         traced(lambda x, mean, sigma: mvnjac.hessian(x, mean, mvnjac.Diagonal(sigma.diagonal())).matrix(), data(1))
 
 
-def test_a_training_step_as_a_probabilistic_language_traces_it() -> None:
-    """The loss is traced with its parameters as inputs, and differentiated outside, step after step (Pyro's JitTrace_ELBO)."""
+def test_a_traced_training_loop() -> None:
+    """The loss is traced with its parameters as inputs and differentiated outside, as in Pyro's JitTrace_ELBO."""
     x, mean, sigma = data(1)
     L = torch.linalg.cholesky(sigma)
 
@@ -161,20 +163,20 @@ def test_a_training_step_as_a_probabilistic_language_traces_it() -> None:
         return (library.MultivariateNormal(z, sigma).log_prob(x).sum() + prior.log_prob(z) - guide.log_prob(z)).sum()
 
     trace = traced(lambda *values: elbo(mvnjac.distributions, *values), (x, mean.requires_grad_(), L.requires_grad_()))
-    theirs = [v.detach().clone().requires_grad_() for v in (mean, L)]
-    ours = [v.detach().clone().requires_grad_() for v in (mean, L)]
+    expected = [v.detach().clone().requires_grad_() for v in (mean, L)]
+    actual = [v.detach().clone().requires_grad_() for v in (mean, L)]
     for _ in range(3):
-        for f, leaves in ((trace, ours), (lambda *values: elbo(torch.distributions, *values), theirs)):
+        for f, leaves in ((trace, actual), (lambda *values: elbo(torch.distributions, *values), expected)):
             steps = torch.autograd.grad(f(x, *leaves), leaves)
             with torch.no_grad():
                 for leaf, step in zip(leaves, steps, strict=True):
                     leaf.add_(step.tril() if step.ndim > 1 else step, alpha=0.01)
-        close(ours, theirs)
+        close(actual, expected)
 
 
-# --- torch.compile where nothing requires a gradient, and torch.export for any number of rows ---------------------------
+# --- torch.compile without gradients, and torch.export for any number of rows -------------------------------------------
 
-#: what torch says of itself
+#: warnings of torch about itself
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
@@ -187,7 +189,7 @@ def grad_mode(name: str) -> Iterator[None]:
 @QUIET
 @pytest.mark.parametrize("mode", ["evaluation", "no_grad", "inference_mode"])
 @pytest.mark.parametrize("name", ["log_prob", "MultivariateNormal", "mixture"])
-def test_compile_where_nothing_requires_a_gradient(name: str, mode: str) -> None:
+def test_compile_without_gradients(name: str, mode: str) -> None:
     torch._dynamo.reset()
     density = torch.compile(DENSITIES[name], fullgraph=True, backend="aot_eager", dynamic=True)
     for n in (N, N + 5):
@@ -215,12 +217,12 @@ def test_export_for_any_number_of_rows(name: str, strict: bool) -> None:
             close(with_gradients(program, values), with_gradients(DENSITIES[name], values))
 
 
-# --- make_fx, and tensors without numbers -----------------------------------------------------------------------------
+# --- make_fx, and tensors without values ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_make_fx(name: str) -> None:
-    """Of the values, by what is recorded on real tensors; and of a gradient taken inside, recorded on fake ones."""
+    """Values, recorded with real tensors; and gradients computed inside, recorded with fake tensors."""
     close(make_fx(ALL[name])(*data(1))(*data(2)), ALL[name](*data(2)))
 
     def inside(*values: Tensor) -> list[Tensor]:
@@ -242,9 +244,9 @@ def same_shapes(actual: object, expected: object) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_meta_tensors(name: str) -> None:
-    """Shapes and dtypes come out, with and without gradients; nothing looks at a number."""
+    """Shapes and dtypes are correct, with and without gradients; no value is read."""
     values = [v.to("meta") for v in data(1)]
-    with torch.device("meta"):  # of the constants that the cases make themselves
+    with torch.device("meta"):  # for constants that the cases create
         same_shapes(ALL[name](*values), ALL[name](*data(1)))
         actual = with_gradients(ALL[name], values)
     same_shapes(actual, with_gradients(ALL[name], data(1)))
@@ -281,24 +283,24 @@ def inference(*values: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_inference_tensors(name: str) -> None:
-    """As the data of parameters that are trained; as parameters at which x is differentiated; and altogether."""
+    """Inference tensors as data with trained parameters, as parameters with differentiated x, and as all arguments."""
     values = data(1)
     f, (x, mean, sigma) = ALL[name], values
-    results, by_all = with_gradients(f, values)
+    results, gradients = with_gradients(f, values)
     close(f(*inference(*values)), f(*values))
     leaves = [v.clone().requires_grad_() for v in (mean, sigma)]
-    close(gradients_of(f(*inference(x), *leaves), leaves), (results, by_all[1:]))
+    close(gradients_of(f(*inference(x), *leaves), leaves), (results, gradients[1:]))
     (leaf,) = leaves = [x.clone().requires_grad_()]
     if any(t.requires_grad for t in tensors(f(leaf, mean, sigma))):
-        close(gradients_of(f(leaf, *inference(mean, sigma)), leaves), (results, by_all[:1]))
+        close(gradients_of(f(leaf, *inference(mean, sigma)), leaves), (results, gradients[:1]))
     (leaf,) = leaves = [mean.clone().requires_grad_()]
     result = f(*inference(x), leaf, *inference(sigma))
     if any(t.requires_grad for t in tensors(result)):
-        close(gradients_of(result, leaves), (results, by_all[1:2]))
+        close(gradients_of(result, leaves), (results, gradients[1:2]))
 
 
-def test_inference_tensors_that_are_changed_in_place() -> None:
-    """They count no changes: a prepared Gaussian compares their numbers."""
+def test_inference_tensors_changed_in_place() -> None:
+    """Inference tensors have no version counter: a Gaussian compares their values."""
     x, mean, sigma = inference(*data(1))
     gaussian, density = mvnjac.Gaussian(mean, sigma), MultivariateNormal(mean, sigma)
     with torch.inference_mode():
@@ -307,7 +309,7 @@ def test_inference_tensors_that_are_changed_in_place() -> None:
         close([gaussian.log_prob(x), density.log_prob(x)], [reference.log_density(x, mean, sigma)] * 2)
 
 
-# --- modes that see every operation, and those that change how gradients are taken ---------------------------------------
+# --- modes that intercept operations or change how gradients are computed ------------------------------------------------
 
 
 class EveryOperation(TorchDispatchMode):
@@ -327,7 +329,7 @@ class EveryFunction(TorchFunctionMode):
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """With uninitialised memory filled with NaN."""
+    """Deterministic algorithms, with uninitialised memory filled with NaN."""
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     try:
@@ -340,7 +342,7 @@ def saved_as_arrays() -> contextlib.AbstractContextManager[None]:
     return torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(force=True).copy(), torch.from_numpy)
 
 
-SURROUNDINGS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
+MODES: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "a dispatch mode": EveryOperation,
     "a function mode": EveryFunction,
     "deterministic": deterministic,
@@ -352,16 +354,16 @@ SURROUNDINGS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]]
 
 
 @QUIET
-@pytest.mark.parametrize("surroundings", SURROUNDINGS)
-def test_surroundings(surroundings: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_modes(mode: str) -> None:
     for f in ALL.values():
-        plain, derived = f(*data(1)), with_gradients(f, data(1))
-        with SURROUNDINGS[surroundings]():
-            close(f(*data(1)), plain)
-            close(with_gradients(f, data(1)), derived)
+        values, gradients = f(*data(1)), with_gradients(f, data(1))
+        with MODES[mode]():
+            close(f(*data(1)), values)
+            close(with_gradients(f, data(1)), gradients)
 
 
-def test_a_dispatch_mode_sees_the_work() -> None:
+def test_a_dispatch_mode_intercepts_the_operations() -> None:
     for f in ALL.values():
         with EveryOperation() as mode:
             f(*data(1))
@@ -381,7 +383,7 @@ def test_transforms_under_a_mode() -> None:
     for f in DENSITIES.values():
         expected = with_gradients(f, data(1))[1]
 
-        def total(*values: Tensor, f: Called = f) -> Tensor:
+        def total(*values: Tensor, f: AnyFunction = f) -> Tensor:
             (result,) = tensors(f(*values))
             return (result * torch.linspace(1, 2, N, dtype=torch.float64)).sum()
 
@@ -436,7 +438,7 @@ def test_gradients_by_x_alone() -> None:
 
 
 def test_second_order_matrices_keep_their_graph() -> None:
-    """The gradient of an information matrix by Σ, which a kernel would cut off, against torch through Kronecker products."""
+    """The gradient of an information matrix with respect to Σ, which a kernel would cut, compared with torch."""
     _, mean, sigma = data(1)
     pairs = [(i, j) for j in range(D) for i in range(j, D)]
     duplication = torch.zeros(D * D, len(pairs)).double()

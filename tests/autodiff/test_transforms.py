@@ -1,13 +1,14 @@
-"""Every structure under every transform of PyTorch: the table (structure × transform), against a textbook density.
+"""Every structure under every transform of PyTorch, compared with a textbook density.
 
-The reference is `tests.covariance.reference.log_density` through `dense()`, differentiated in reverse (twice in reverse for
-second order), which is right in every supported torch; where PyTorch's other ways are wrong is asserted at the end.
+The reference is `tests.covariance.reference.log_density` of `dense()`, differentiated by reverse mode (twice for second order),
+which is correct in every supported torch. Tests at the end assert where PyTorch's other modes are wrong.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -49,15 +50,15 @@ def ours(name: str) -> Callable[..., Tensor]:
 
 
 def free(name: str, values: Arguments) -> Arguments:
-    """Each parameter as a function of all of its entries: symmetric, triangular, of fixed diagonal, as its coordinates say."""
+    """Each parameter as a function of all its entries: made symmetric, triangular or of fixed diagonal by its coordinates."""
     result = list(values[:2])
     for parameter, value in zip(instance(name).parameters, values[2:], strict=True):
-        kind = instance(name).coordinates_of(parameter, D)
-        if kind.mirrored:
+        coordinates = instance(name).coordinates_of(parameter, D)
+        if coordinates.mirrored:
             value = 0.5 * (value + value.mT)
-            if not kind.diagonal:
-                value = value.tril(-1) + value.triu(1) + torch.eye(kind.d, dtype=value.dtype)
-        elif hasattr(kind, "diagonal"):
+            if not coordinates.diagonal:
+                value = value.tril(-1) + value.triu(1) + torch.eye(coordinates.d, dtype=value.dtype)
+        elif hasattr(coordinates, "diagonal"):
             value = value.tril()
         result.append(value)
     return tuple(result)
@@ -72,14 +73,14 @@ def textbook(name: str) -> Callable[..., Tensor]:
 
 
 def each_row(density: Callable[..., Tensor], values: Arguments) -> Arguments:
-    """(n, *shape) the gradient of each row by each argument, by reverse mode of a textbook density."""
+    """The gradient (n, *shape) of each row with respect to each argument, by reverse mode of a textbook density."""
     leaves = [v.clone().requires_grad_() for v in values]
     rows = [torch.autograd.grad(density(*leaves)[i], leaves) for i in range(N)]
     return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
 def second(density: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    """The blocks ∂²Σ log p / ∂u∂v, row of blocks by row of blocks, by reverse over reverse of a textbook density."""
+    """The blocks ∂²Σ log p / ∂u∂v in row-major order, by reverse over reverse mode of a textbook density."""
     leaves = [v.clone().requires_grad_() for v in values]
     first = torch.autograd.grad(density(*leaves).sum(), leaves, create_graph=True)
     blocks = []
@@ -97,10 +98,10 @@ def close(actual: object, expected: object, what: str = "") -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11, msg=lambda text: f"{what}: {text}")
 
 
-# --- the columns of the table -----------------------------------------------------------------------------------------
+# --- the transforms ---------------------------------------------------------------------------------------------------
 
 
-def numbers(values: Arguments) -> tuple[int, ...]:
+def argnums(values: Arguments) -> tuple[int, ...]:
     return tuple(range(len(values)))
 
 
@@ -132,7 +133,7 @@ def compiled(transform: Callable[..., list[Tensor]]) -> Callable[..., list[Tenso
 
 
 def func_grad(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    return flat(grad(total(f), argnums=numbers(values))(*values))
+    return flat(grad(total(f), argnums=argnums(values))(*values))
 
 
 def func_vjp(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
@@ -150,31 +151,31 @@ TOTALS = {
 
 
 def by_vmap(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    """vmap(grad): the rows one by one, the rest shared."""
+    """vmap(grad) over the rows; the other arguments are shared."""
     x, *rest = values
-    return flat(vmap(grad(f, argnums=numbers(values)), (0, *(None for _ in rest)))(x, *rest))
+    return flat(vmap(grad(f, argnums=argnums(values)), (0, *(None for _ in rest)))(x, *rest))
 
 
 def by_two_vmaps(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
     x, *rest = values
     shared = tuple(None for _ in rest)
-    inner = vmap(grad(f, argnums=numbers(values)), (0, *shared))
+    inner = vmap(grad(f, argnums=argnums(values)), (0, *shared))
     return [t.flatten(0, 1) for t in flat(vmap(inner, (0, *shared))(x.unflatten(0, (2, 2)), *rest))]
 
 
 def by_stacked_parameters(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    """vmap over every argument, each row with parameters of its own."""
+    """vmap over every argument, with one parameter per row."""
     x, *rest = values
-    return flat(vmap(grad(f, argnums=numbers(values)))(x, *(v.expand(N, *v.shape).clone() for v in rest)))
+    return flat(vmap(grad(f, argnums=argnums(values)))(x, *(v.expand(N, *v.shape).clone() for v in rest)))
 
 
 def by_jacrev(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    blocks = flat(jacrev(f, argnums=numbers(values))(*values))
+    blocks = flat(jacrev(f, argnums=argnums(values))(*values))
     return [blocks[0].diagonal().mT, *blocks[1:]]  # row n's density depends on row n of x
 
 
 def by_jacfwd(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    blocks = flat(jacfwd(f, argnums=numbers(values))(*values))
+    blocks = flat(jacfwd(f, argnums=argnums(values))(*values))
     return [blocks[0].diagonal().mT, *blocks[1:]]
 
 
@@ -230,7 +231,7 @@ def double_backward(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]
 
 
 def forward_over_backward(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    """torch.autograd's own forward mode over its own reverse mode, one entry at a time."""
+    """torch.autograd's forward mode over its reverse mode, one entry at a time."""
     blocks = []
     for at, value in enumerate(values):
         columns = []
@@ -246,21 +247,21 @@ def forward_over_backward(f: Callable[..., Tensor], values: Arguments) -> list[T
 
 def nested(outer: Callable, inner: Callable) -> Callable[..., list[Tensor]]:
     def run(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-        at = numbers(values)
+        at = argnums(values)
         return flat(outer(inner(total(f), argnums=at), argnums=at)(*values))
 
     return run
 
 
 def by_hessian(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    return flat(hessian(total(f), argnums=numbers(values))(*values))
+    return flat(hessian(total(f), argnums=argnums(values))(*values))
 
 
 def by_vmapped_hessian(f: Callable[..., Tensor], values: Arguments) -> list[Tensor]:
-    """The rows one by one; their sum by the parameters, and row by row by x."""
+    """vmap over the rows: blocks for parameters are summed over rows, blocks for x are placed row by row."""
     x, *rest = values
     k = len(values)
-    blocks = flat(vmap(hessian(f, argnums=numbers(values)), (0, *(None for _ in rest)))(x, *rest))
+    blocks = flat(vmap(hessian(f, argnums=argnums(values)), (0, *(None for _ in rest)))(x, *rest))
     result = []
     for i, block in enumerate(blocks):
         row, column = divmod(i, k)
@@ -286,9 +287,9 @@ SECOND = {
 }
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
+# --- every structure under every transform ----------------------------------------------------------------------------
 
-#: what torch says of itself
+#: warnings of torch about itself
 QUIET = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script:DeprecationWarning", "ignore:.* should not be instantiated:DeprecationWarning"
 )
@@ -334,7 +335,7 @@ def test_second_derivatives(name: str, transform: str) -> None:
 
 
 def check_second(transform: str, ours: Callable[..., Tensor], textbook: Callable[..., Tensor], values: Arguments) -> None:
-    """A table of second derivatives."""
+    """Assert that the second derivatives of two densities are equal."""
     with compilers.refused_unless(transform != "compile of hessian" or compilers.hessians_by_several_arguments()):
         actual = SECOND[transform](ours, values)
         for i, (block, wanted) in enumerate(zip(actual, second(textbook, values), strict=True)):
@@ -344,7 +345,7 @@ def check_second(transform: str, ours: Callable[..., Tensor], textbook: Callable
 @QUIET
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_gradcheck(name: str) -> None:
-    """Forward, reverse, batched, and twice, by numerical differences: after symmetrising, since one entry is perturbed."""
+    """Forward, reverse, batched and second derivatives against numerical differences; parameters are symmetrised first."""
     leaves = [v.clone().requires_grad_() for v in arguments(name)]
 
     def density(*values: Tensor) -> Tensor:
@@ -355,14 +356,14 @@ def test_gradcheck(name: str) -> None:
 
 
 def test_gradcheck_of_one_variable() -> None:
-    """Autograd's own vmap drops a dimension of a product with a 1×1 matrix: no such product is formed."""
+    """Autograd's batching of cotangents drops a dimension of products with a 1×1 matrix; no such product is computed."""
     leaves = [torch.tensor([[0.3], [-1.0]]).double(), torch.tensor([0.5]).double(), torch.tensor([[1.5]]).double()]
     leaves = [leaf.requires_grad_() for leaf in leaves]
     assert gradgradcheck(ours("Dense"), leaves, check_fwd_over_rev=True, check_batched_grad=True)
 
 
 def test_third_derivatives() -> None:
-    """Three transforms deep, forward and reverse mixed, by x and by Σ: compared among each other and with the textbook."""
+    """Three nested transforms with respect to Σ, forward and reverse mode mixed, compared with the textbook density."""
     x, mean, sigma = arguments("Dense")
 
     def along(f: Callable[..., Tensor], S: Tensor) -> Tensor:
@@ -372,15 +373,15 @@ def test_third_derivatives() -> None:
         return jacrev(jacrev(jacrev(lambda S: along(f, S))))(sigma)
 
     expected = reverse(textbook("Dense"))
-    mine = ours("Dense")
+    density = ours("Dense")
     for one, two, three in [(jacfwd, jacfwd, jacfwd), (jacrev, jacfwd, jacrev), (jacfwd, jacfwd, grad), (jacrev, jacrev, grad)]:
-        close(one(two(three(lambda S: along(mine, S))))(sigma), expected)
+        close(one(two(three(lambda S: along(density, S))))(sigma), expected)
 
 
 @QUIET
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_export(name: str) -> None:
-    """The exported program gives the value, and differentiates by its plain operations."""
+    """The exported program returns the value, and is differentiable through its plain operations."""
 
     class Density(torch.nn.Module):
         def forward(self, *values: Tensor) -> Tensor:
@@ -404,29 +405,32 @@ def test_compiled_by_the_default_backend(name: str) -> None:
         close(actual, wanted)
 
 
-# --- where PyTorch itself is wrong: why the textbook is differentiated in reverse only ---------------------------------
+# --- where PyTorch is wrong: the reason for differentiating the textbook density by reverse mode only -------------------
 
 
 def test_pytorch_forward_and_reverse_disagree_by_a_symmetric_matrix() -> None:
-    """Through cholesky, jacfwd by Σ is not symmetric while jacrev is: neither is wrong by its own lights, ours agree."""
+    """Through cholesky, jacfwd with respect to Σ is not symmetric and jacrev is; with mvnjac both agree."""
     x, mean, sigma = arguments("Dense")
 
     def density(S: Tensor) -> Tensor:
         return reference.log_density(x, mean, S).sum()
 
     assert (jacfwd(density)(sigma) - jacrev(density)(sigma)).abs().max() > 1e-3
-    mine = lambda S: mvnjac.log_prob(x, mean, S).sum()  # noqa: E731
-    close(jacfwd(mine)(sigma), jacrev(mine)(sigma))
+
+    def ours_of(S: Tensor) -> Tensor:
+        return mvnjac.log_prob(x, mean, S).sum()
+
+    close(jacfwd(ours_of)(sigma), jacrev(ours_of)(sigma))
 
 
 def test_pytorch_forward_mode_is_wrong_through_cholesky_inverse() -> None:
-    """A reason why only cholesky_ex and solve_triangular stand on differentiable paths. (If this fails, torch was mended.)"""
+    """A reason for using only cholesky_ex and solve_triangular in differentiable code. (If this fails, torch was fixed.)"""
     L = torch.linalg.cholesky(arguments("Dense")[2])
     assert (jacfwd(torch.cholesky_inverse)(L) - jacrev(torch.cholesky_inverse)(L)).abs().max() > 1e-6
 
 
 def test_plain_operations_in_a_jvp_rule_lose_the_outer_tangents() -> None:
-    """The reason for `autodiff/higher_order.py`: silently 0 for the second derivative of x². (If this fails, torch was mended.)"""
+    """The reason for `autodiff/higher_order.py`: the second derivative of x² is 0. (If this fails, torch was fixed.)"""
 
     class Square(torch.autograd.Function):
         @staticmethod
@@ -447,54 +451,54 @@ def test_plain_operations_in_a_jvp_rule_lose_the_outer_tangents() -> None:
     assert float(second) == 0
 
 
-# --- bad numbers ------------------------------------------------------------------------------------------------------
+# --- invalid values ---------------------------------------------------------------------------------------------------
 
-BAD = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+INDEFINITE = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("transform", [grad, jacrev, jacfwd, hessian])
-def test_errors_come_through_transforms(transform: Callable) -> None:
+def test_transforms_raise_errors(transform: Callable) -> None:
     x, mean, _ = arguments("Dense")
     with pytest.raises(mvnjac.errors.NotPositiveDefiniteError, match="pivot 2 of 3"):
-        transform(lambda S: mvnjac.log_prob(x, mean, S).sum())(BAD)
+        transform(lambda S: mvnjac.log_prob(x, mean, S).sum())(INDEFINITE)
     with pytest.raises(mvnjac.errors.NotFiniteError, match="row 1, column 0"):
         transform(lambda r: mvnjac.log_prob(torch.stack([x[0], r]), mean, torch.eye(D).double()).sum())(x[0] / torch.zeros(D))
 
 
-def test_errors_come_through_backward() -> None:
+def test_errors_of_arguments_that_require_gradients() -> None:
     x, mean, _ = arguments("Dense")
     with pytest.raises(mvnjac.errors.NotPositiveDefiniteError, match="pivot 2 of 3"):
-        mvnjac.log_prob(x, mean, BAD.clone().requires_grad_())
+        mvnjac.log_prob(x, mean, INDEFINITE.clone().requires_grad_())
 
 
 @QUIET
-def test_nan_where_the_numbers_cannot_be_looked_at() -> None:
-    """Under vmap and compile: NaN in the value and in the gradient by Σ, never a plausible number."""
+def test_nan_where_values_cannot_be_checked() -> None:
+    """Under vmap and compile the value and the gradient with respect to an invalid Σ are NaN, never a plausible number."""
     x, mean, sigma = arguments("Dense")
-    stacked = torch.stack([sigma, BAD])
+    stacked = torch.stack([sigma, INDEFINITE])
 
     def density(S: Tensor) -> Tensor:
         return mvnjac.log_prob(x, mean, S).sum()
 
     for values, gradients in [
         (vmap(density)(stacked), vmap(grad(density))(stacked)),
-        (vmap(lambda r: mvnjac.log_prob(r, mean, BAD))(x), vmap(lambda r: grad(density)(BAD + 0 * r[0]))(x)),
+        (vmap(lambda r: mvnjac.log_prob(r, mean, INDEFINITE))(x), vmap(lambda r: grad(density)(INDEFINITE + 0 * r[0]))(x)),
     ]:
         assert values[-1].isnan()
         assert gradients[-1].isnan().all()
     assert vmap(density)(stacked)[0].isfinite()
     torch._dynamo.reset()
     compiled_density = torch.compile(density, fullgraph=True, backend="aot_eager")
-    leaf = BAD.clone().requires_grad_()
+    leaf = INDEFINITE.clone().requires_grad_()
     value = compiled_density(leaf)
     value.backward()
     assert value.isnan()
     assert leaf.grad.isnan().all()
-    assert mvnjac.log_prob(x, mean, BAD, check=False).isnan().all()
+    assert mvnjac.log_prob(x, mean, INDEFINITE, check=False).isnan().all()
 
 
 def test_what_is_saved_for_backward() -> None:
-    """The arguments, by reference, and nothing of the size of x beside them."""
+    """References to the arguments are saved, and no other tensor of the size of x."""
     x, mean, sigma = arguments("Dense")
     saved: list[Tensor] = []
 
@@ -510,28 +514,27 @@ def test_what_is_saved_for_backward() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_many_rows(weighted: bool) -> None:
-    """Where rows are many the forward pass puts sums aside: right for a sum, a mean and any weights, and after a change."""
+    """For many rows the forward pass caches sums: gradients are correct for any weights, and after changes in place."""
     x = Maker(batch=(40,), seed=5).normal(D)
     _, mean, sigma = arguments("Dense")
     w = Maker(batch=(40,), seed=6).normal() if weighted else torch.tensor(0.25, dtype=torch.float64)
-    gaussian_mean, leaf = mean.clone().requires_grad_(), sigma.clone().requires_grad_()
-    gaussian = mvnjac.Gaussian(gaussian_mean, leaf)
+    mean, sigma = leaves = mean.clone().requires_grad_(), sigma.clone().requires_grad_()
+    gaussian = mvnjac.Gaussian(mean, sigma)
     for _ in range(2):
-        leaves = gaussian_mean, leaf
-        ours_ = torch.autograd.grad((gaussian.log_prob(x) * w).sum(), leaves)
-        expected = torch.autograd.grad((reference.log_density(x, gaussian_mean, leaf) * w).sum(), leaves)
-        close(ours_[0], expected[0])
-        close(ours_[1], 0.5 * (expected[1] + expected[1].mT))
+        actual = torch.autograd.grad((gaussian.log_prob(x) * w).sum(), leaves)
+        expected = torch.autograd.grad((reference.log_density(x, mean, sigma) * w).sum(), leaves)
+        close(actual[0], expected[0])
+        close(actual[1], 0.5 * (expected[1] + expected[1].mT))
         with torch.no_grad():
-            gaussian_mean.add_(1)
-            leaf.mul_(2)
+            mean.add_(1)
+            sigma.mul_(2)
 
 
 _TRIANGLE, _NEGATIVE = torch.eye(3).double().tril(), torch.tensor([1.0, -1.0, 2.0]).double()
-#: a structure, a valid parameter, one that is no density, and which entries vary
+#: a structure, a valid parameter, an invalid parameter, and which entries vary
 INVALID: dict[str, tuple[Any, Tensor, Tensor, Tensor]] = {
-    "Dense": (mvnjac.Dense, torch.eye(3).double(), BAD, torch.ones(3, 3).bool()),
-    "Precision": (mvnjac.Precision, torch.eye(3).double(), BAD, torch.ones(3, 3).bool()),
+    "Dense": (mvnjac.Dense, torch.eye(3).double(), INDEFINITE, torch.ones(3, 3).bool()),
+    "Precision": (mvnjac.Precision, torch.eye(3).double(), INDEFINITE, torch.ones(3, 3).bool()),
     "Cholesky": (mvnjac.Cholesky, _TRIANGLE, torch.diag(_NEGATIVE), torch.ones(3, 3).bool().tril()),
     "InverseCholesky": (mvnjac.InverseCholesky, _TRIANGLE, torch.diag(_NEGATIVE), torch.ones(3, 3).bool().tril()),
     "PrecisionCholesky": (mvnjac.PrecisionCholesky, _TRIANGLE, torch.diag(_NEGATIVE), torch.ones(3, 3).bool().tril()),
@@ -540,14 +543,15 @@ INVALID: dict[str, tuple[Any, Tensor, Tensor, Tensor]] = {
 }
 
 
-def _backward(f: Any, bad: Tensor) -> Tensor:
-    leaf = bad.clone().requires_grad_()
+def _backward(f: Any, invalid: Tensor) -> Tensor:
+    leaf = invalid.clone().requires_grad_()
     f(leaf).backward()
     assert leaf.grad is not None
     return leaf.grad
 
 
-UNLOOKED: dict[str, Any] = {
+#: a function, a valid and an invalid parameter → the gradient with respect to the invalid one, which cannot be checked
+UNCHECKED: dict[str, Any] = {
     "jit.trace": lambda f, good, bad: _backward(torch.jit.trace(f, (good.clone().requires_grad_(),), check_trace=False), bad),
     "compile": lambda f, good, bad: _backward(torch.compile(f, fullgraph=True, backend="aot_eager"), bad),
     "compile of grad": lambda f, good, bad: torch.compile(grad(f), fullgraph=True, backend="aot_eager")(bad),
@@ -557,12 +561,12 @@ UNLOOKED: dict[str, Any] = {
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("way", UNLOOKED)
+@pytest.mark.parametrize("way", UNCHECKED)
 @pytest.mark.parametrize("name", INVALID)
-def test_gradients_of_what_is_no_density_are_nan(name: str, way: str) -> None:
-    """Where nothing is looked at: also where the closed form of an invalid parameter would be a number."""
+def test_gradients_at_unchecked_invalid_parameters_are_nan(name: str, way: str) -> None:
+    """This includes parameters for which the closed form of the gradient is finite."""
     structure, good, bad, varies = INVALID[name]
     x, mean, _ = arguments("Dense")
     torch._dynamo.reset()
-    gradient = UNLOOKED[way](lambda value: mvnjac.log_prob(x, mean, structure(value)).sum(), good, bad)
+    gradient = UNCHECKED[way](lambda value: mvnjac.log_prob(x, mean, structure(value)).sum(), good, bad)
     assert gradient[varies].isnan().all()

@@ -1,4 +1,4 @@
-"""A distribution in place of mean and covariance: what was given is found again, and what was expanded is shared again."""
+"""A distribution in place of mean and covariance: its constructor arguments are recovered, without expanded dimensions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ by_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module
 by_batches = pytest.mark.parametrize("batches", BATCHES, ids=str)
 
 
-def given(form: str, batches: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())) -> dict[str, Tensor]:
+def constructor_arguments(form: str, batches: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())) -> dict[str, Tensor]:
     loc, make = Maker(batch=batches[0]).normal(3), Maker(batch=batches[1], seed=1)
     if form == "cov_factor":
         return {"loc": loc, "cov_factor": make.normal(3, 2), "cov_diag": make.positive(3)}
@@ -42,24 +42,24 @@ def build(module: Any, values: dict[str, Tensor]) -> Any:
 
 
 def structure(values: dict[str, Tensor]) -> mvnjac.Covariance:
-    own = {name: value for name, value in values.items() if name != "loc"}
-    return STRUCTURES[next(iter(own))](**own)
+    parameters = {name: value for name, value in values.items() if name != "loc"}
+    return STRUCTURES[next(iter(parameters))](**parameters)
 
 
 def same(t: Tensor, u: Tensor) -> bool:
-    """The very numbers, in the same memory; leading dimensions of size one may be absent or new."""
+    """Whether these are views of the same memory with equal values; leading dimensions of size 1 are ignored."""
     return t.data_ptr() == u.data_ptr() and torch.equal(t.squeeze(), u.squeeze())
 
 
 @by_module
 @by_form
 @by_batches
-@pytest.mark.parametrize("asked", [False, True], ids=["fresh", "asked before"])
-def test_what_was_given(module: Any, form: str, batches: Any, asked: bool) -> None:
-    """Mean and covariance are those given to the constructor, unexpanded, whatever was derived from them since."""
-    values = given(form, batches)
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used before"])
+def test_constructor_arguments(module: Any, form: str, batches: Any, used: bool) -> None:
+    """Mean and covariance are the constructor's arguments, not expanded, also after other attributes were computed."""
+    values = constructor_arguments(form, batches)
     dist = build(module, values)
-    if asked:
+    if used:
         _ = dist.scale_tril, dist.precision_matrix, dist.covariance_matrix
     mean, covariance = parameters(dist)
     assert same(mean, values["loc"])
@@ -72,8 +72,8 @@ def test_what_was_given(module: Any, form: str, batches: Any, asked: bool) -> No
 @by_form
 @by_batches
 def test_expanded(module: Any, form: str, batches: Any) -> None:
-    """The batch of an expanded distribution stays, its covariance is shared."""
-    values = given(form, batches)
+    """An expanded distribution keeps its batch shape and shares its covariance."""
+    values = constructor_arguments(form, batches)
     dist = build(module, values)
     expanded = dist.expand((7, *dist.batch_shape))
     mean, covariance = parameters(expanded)
@@ -86,8 +86,8 @@ def test_expanded(module: Any, form: str, batches: Any) -> None:
 @by_module
 @by_form
 def test_functions(module: Any, form: str) -> None:
-    """jacobian, log_prob and Gaussian give what they give for mean and structure."""
-    values, x = given(form, ((5,), ())), Maker(batch=(5,), seed=2).normal(3)
+    """jacobian, log_prob and Gaussian return the same results as for mean and structure."""
+    values, x = constructor_arguments(form, ((5,), ())), Maker(batch=(5,), seed=2).normal(3)
     dist, covariance = build(module, values), structure(values)
     ours, theirs = mvnjac.jacobian(x, dist), mvnjac.jacobian(x, values["loc"], covariance)
     assert ours.columns() == theirs.columns()
@@ -99,17 +99,17 @@ def test_functions(module: Any, form: str) -> None:
 @by_module
 @by_form
 def test_gradients_reach_the_parameters(module: Any, form: str) -> None:
-    values = {name: value.requires_grad_() for name, value in given(form, ((5,), ())).items()}
+    values = {name: value.requires_grad_() for name, value in constructor_arguments(form, ((5,), ())).items()}
     mvnjac.log_prob(torch.zeros(3).double(), build(module, values)).sum().backward()
     assert all(value.grad is not None and value.grad.shape == value.shape for value in values.values())
 
 
 class Plain(torch.distributions.MultivariateNormal):
-    """As Pyro's: derived from torch's."""
+    """Derived from torch's class, like Pyro's."""
 
 
 class LazyNormal:
-    """As GPyTorch's: the covariance is a linear operator, made dense on demand."""
+    """Like GPyTorch's: the covariance is a linear operator, made dense on demand."""
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         self.loc = mean
@@ -121,11 +121,11 @@ class LazyNormal:
 
 
 class LazyTorchNormal(LazyNormal, torch.distributions.MultivariateNormal):
-    """GPyTorch's own is derived from torch's, without what that constructor sets."""
+    """Like GPyTorch's class, it derives from torch's but does not set that class's attributes."""
 
 
 class WithoutMatrix:
-    """The operator alone, and a mean that is not called loc."""
+    """It has the operator but no matrix, and its mean is not called loc."""
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         self.mean, self.lazy_covariance_matrix = mean, Operator(covariance)
@@ -141,14 +141,14 @@ class Operator:
 
 @pytest.mark.parametrize("cls", [Plain, LazyNormal, LazyTorchNormal, WithoutMatrix])
 def test_other_libraries(cls: Any) -> None:
-    values = given("covariance_matrix", ((5,), ()))
+    values = constructor_arguments("covariance_matrix", ((5,), ()))
     x = Maker(batch=(5,), seed=2).normal(3)
     J = mvnjac.jacobian(x, cls(*values.values()))
     assert torch.equal(J.matrix(), mvnjac.jacobian(x, *values.values()).matrix())
 
 
 def test_unexpanded() -> None:
-    """Only repetition goes: a batch of size one that was given stays."""
+    """Only expanded dimensions are removed; a batch of size 1 is kept."""
     matrix = torch.eye(2)
     assert unexpanded(matrix.expand(4, 2, 2), 2).shape == (2, 2)
     assert unexpanded(matrix.unsqueeze(0), 2).shape == (1, 2, 2)
@@ -156,16 +156,16 @@ def test_unexpanded() -> None:
     assert unexpanded(torch.zeros(2).expand(0, 2), 1).shape in (Size((2,)), Size((0, 2)))
 
 
-def test_misuse() -> None:
-    """A missing covariance, two of them, and what is no multivariate normal are refused in words."""
+def test_invalid_arguments() -> None:
+    """A missing covariance, two covariances, and a distribution that is not multivariate normal raise errors."""
     x, mean, sigma = torch.zeros(2, 3), torch.zeros(3), torch.eye(3)
     dist = torch.distributions.MultivariateNormal(mean, sigma)
     for function in (mvnjac.jacobian, mvnjac.log_prob):
-        with pytest.raises(ArgumentError, match="no covariance"):
+        with pytest.raises(ArgumentError, match="covariance is missing"):
             function(x, mean)
-        with pytest.raises(ArgumentError, match="MultivariateNormal, which has its own"):
+        with pytest.raises(ArgumentError, match="in addition to the MultivariateNormal, which defines one"):
             function(x, dist, sigma)
-        with pytest.raises(ArgumentError, match="Normal is no multivariate normal"):
+        with pytest.raises(ArgumentError, match="Normal is not a multivariate normal"):
             function(x, torch.distributions.Normal(mean, 1.0))
-    with pytest.raises(ArgumentError, match="no covariance"):
+    with pytest.raises(ArgumentError, match="covariance is missing"):
         mvnjac.Gaussian(mean)

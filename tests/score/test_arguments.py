@@ -1,4 +1,4 @@
-"""Bad arguments: each a clear error that names what, where and the remedy."""
+"""Invalid arguments: each error message names the argument, the place and the remedy."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ZERO = torch.zeros(3, dtype=torch.float64)
 X = torch.zeros(5, 3, dtype=torch.float64)
 
 
-def with_(A: torch.Tensor, index: tuple, value: float) -> torch.Tensor:
+def replaced(A: torch.Tensor, index: tuple, value: float) -> torch.Tensor:
     A = A.clone()
     A[index] = value
     return A
 
 
 @pytest.mark.parametrize(
-    ("x", "mean", "covariance", "error", "says"),
+    ("x", "mean", "covariance", "error", "message"),
     [
         (X, torch.zeros(2).double(), EYE, errors.ShapeError, r"mean has shape \(2,\).*of 3 variables"),
         (X[:, :2], ZERO, EYE, errors.ShapeError, r"mean has shape \(3,\), but x, of shape \(5, 2\), has 2 columns; pass x of"),
@@ -45,25 +45,25 @@ def with_(A: torch.Tensor, index: tuple, value: float) -> torch.Tensor:
         (X, [0.0, 0.0, 0.0], EYE, errors.DtypeError, "mean is a list"),
         (X, ZERO, np.eye(3), errors.DtypeError, "covariance is a ndarray"),
         (X, ZERO.to("meta"), EYE, errors.DeviceError, "on meta"),
-        (with_(X, (3, 1), float("nan")), ZERO, EYE, errors.NotFiniteError, r"x is nan at row 3, column 1 \('b'\)"),
-        (with_(X, (4, 0), float("inf")), ZERO, EYE, errors.NotFiniteError, "x is inf at row 4"),
-        (X, with_(ZERO, (2,), float("nan")), EYE, errors.NotFiniteError, r"mean is nan at \[2\] \('c'\)"),
-        (X, ZERO, with_(EYE, (1, 1), float("inf")), errors.NotFiniteError, r"covariance_matrix is inf at \[1,1\]"),
-        (X, ZERO, with_(EYE, (1, 1), 0.0), errors.NotPositiveDefiniteError, r"'b' .pivot 2 of 3.*constant"),
+        (replaced(X, (3, 1), float("nan")), ZERO, EYE, errors.NotFiniteError, r"x is nan at row 3, column 1 \('b'\)"),
+        (replaced(X, (4, 0), float("inf")), ZERO, EYE, errors.NotFiniteError, "x is inf at row 4"),
+        (X, replaced(ZERO, (2,), float("nan")), EYE, errors.NotFiniteError, r"mean is nan at \[2\] \('c'\)"),
+        (X, ZERO, replaced(EYE, (1, 1), float("inf")), errors.NotFiniteError, r"covariance_matrix is inf at \[1,1\]"),
+        (X, ZERO, replaced(EYE, (1, 1), 0.0), errors.NotPositiveDefiniteError, r"'b' .pivot 2 of 3.*constant"),
         (X, ZERO, torch.ones(3, 3).double(), errors.NotPositiveDefiniteError, r"'b' is.*linear combination of 'a'"),
-        (X, ZERO, with_(EYE, (0, 1), 1e-6), errors.NotSymmetricError, r"entry \[0,1\] \('a', 'b'\) is 1e-06 but \[1,0\] is 0"),
-        (X, ZERO, 1e-7 * with_(with_(EYE, (0, 1), 0.9), (1, 0), 0.1), errors.NotSymmetricError, "not symmetric"),
+        (X, ZERO, replaced(EYE, (0, 1), 1e-6), errors.NotSymmetricError, r"entry \[0,1\] \('a', 'b'\) is 1e-06 but \[1,0\] is 0"),
+        (X, ZERO, 1e-7 * replaced(replaced(EYE, (0, 1), 0.9), (1, 0), 0.1), errors.NotSymmetricError, "not symmetric"),
     ],
 )  # fmt: skip
-def test_each_is_named(x, mean, covariance, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says) as caught:
+def test_messages(x, mean, covariance, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
         mvnjac.jacobian(x, mean, covariance, names=["a", "b", "c"])
     assert isinstance(caught.value, ValueError)
     if error is errors.DtypeError:
         assert isinstance(caught.value, TypeError)
 
 
-def test_batch_index_of_the_bad_matrix() -> None:
+def test_batch_index_of_an_invalid_matrix() -> None:
     sigma = EYE.repeat(4, 1, 1)
     sigma[2, 1, 1] = -1
     with pytest.raises(errors.NotPositiveDefiniteError, match=r"at batch index 2.*pivot 2 of 3"):
@@ -77,16 +77,16 @@ def test_variables_involved_are_named() -> None:
         mvnjac.jacobian(torch.zeros(2, 4).double(), torch.zeros(4).double(), A @ A.mT - 1e-9, names=list("abcd"))
 
 
-def test_rounding_is_no_asymmetry() -> None:
+def test_asymmetry_by_rounding_is_accepted() -> None:
     A = torch.randn(40, 60, generator=torch.Generator().manual_seed(0)).double()
     sigma = A @ A.mT
     sigma[0, 1] *= 1 + 4e-16
     mvnjac.jacobian(torch.zeros(2, 40).double(), torch.zeros(40).double(), sigma)
 
 
-@pytest.mark.parametrize(("names", "says"), [(["a", "b"], "2 names for 3"), (["a", "b", "a"], "'a' occurs more than once")])
-def test_names(names: list[str], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+@pytest.mark.parametrize(("names", "message"), [(["a", "b"], "2 names for 3"), (["a", "b", "a"], "'a' occurs more than once")])
+def test_names(names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         mvnjac.jacobian(X, ZERO, EYE, names=names)
 
 
@@ -95,24 +95,24 @@ def test_precision_is_checked() -> None:
         mvnjac.jacobian(X, ZERO, EYE, precision="double")
 
 
-def test_gaussian_and_log_prob_refuse_the_same() -> None:
+def test_gaussian_and_log_prob_raise_the_same_errors() -> None:
     with pytest.raises(errors.NotPositiveDefiniteError, match=r"^log_prob: "):
         mvnjac.log_prob(X, ZERO, -EYE)
     with pytest.raises(errors.NotPositiveDefiniteError, match=r"^Gaussian: "):
         mvnjac.Gaussian(ZERO, -EYE).jacobian(X)
 
 
-def test_the_users_numbers_are_not_altered() -> None:
+def test_arguments_are_not_modified() -> None:
     x, mean, sigma = X + 1, ZERO + 2, EYE * 3
     copies = x.clone(), mean.clone(), sigma.clone()
     J = mvnjac.jacobian(x, mean, sigma)
     J.matrix(), J.gram(), J.sum(), J["scale_tril"], J["natural_matrix"], J["precision_tril"]
-    for now, before in zip((x, mean, sigma), copies, strict=True):
-        assert torch.equal(now, before)
+    for after, before in zip((x, mean, sigma), copies, strict=True):
+        assert torch.equal(after, before)
 
 
-def test_nearly_singular_in_scale_is_fine() -> None:
-    """Badly scaled variables are no reason to refuse: twelve orders of magnitude, float32 too."""
+def test_scales_of_variables_may_differ() -> None:
+    """Scales that differ by twelve orders of magnitude are accepted, also in float32."""
     scale = torch.tensor([1e-6, 1.0, 1e6])
     corr = torch.tensor([[1.0, 0.5, 0.2], [0.5, 1.0, 0.3], [0.2, 0.3, 1.0]])
     for dtype in (torch.float32, torch.float64):
@@ -121,21 +121,22 @@ def test_nearly_singular_in_scale_is_fine() -> None:
         assert torch.isfinite(J.matrix()).all()
 
 
-KINDS = (torch.bfloat16, torch.float32, torch.float64, torch.int64)
+DTYPES = (torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
 
-def advised(error: errors.DtypeError) -> tuple[str, str]:
-    """What the message says to convert, and how."""
+def remedy(error: errors.DtypeError) -> tuple[str, str]:
+    """The argument that the message says to convert, and the expression for it."""
     advice = re.search(r"by ((\w+)\.(?:to|map|float|double)\(.*?\)+)", str(error))
     return ("", "") if advice is None else (advice[2], advice[1])
 
 
 @pytest.mark.parametrize("function", [mvnjac.log_prob, mvnjac.jacobian])
-@pytest.mark.parametrize("kinds", [*itertools.product(KINDS, repeat=3)], ids=str)
+@pytest.mark.parametrize("dtypes", [*itertools.product(DTYPES, repeat=3)], ids=str)
 @pytest.mark.parametrize("structure", [mvnjac.Precision, None])
-def test_what_a_dtype_error_advises_works(function: Any, kinds: tuple[torch.dtype, ...], structure: Any) -> None:
-    """The functions convert nothing silently; what the message says is done to each argument once at most, and then it works."""
-    x, mean, matrix = (t.to(kind) for t, kind in zip((torch.ones(4, 3), torch.zeros(3), torch.eye(3)), kinds, strict=True))
+def test_remedy_of_a_dtype_error_works(function: Any, dtypes: tuple[torch.dtype, ...], structure: Any) -> None:
+    """Nothing is converted silently. Following the messages converts each argument at most once, and then the call succeeds."""
+    tensors = torch.ones(4, 3), torch.zeros(3), torch.eye(3)
+    x, mean, matrix = (t.to(dtype) for t, dtype in zip(tensors, dtypes, strict=True))
     scope: dict[str, Any] = {"x": x, "mean": mean, "torch": torch}
     scope |= {"covariance": matrix} if structure is None else {"precision_matrix": matrix}
     converted: list[str] = []
@@ -146,19 +147,19 @@ def test_what_a_dtype_error_advises_works(function: Any, kinds: tuple[torch.dtyp
             result = function(scope["x"], scope["mean"], scope["covariance"])
             break
         except errors.DtypeError as error:
-            name, how = advised(error)
-            scope[name] = eval(how, scope)
+            name, expression = remedy(error)
+            scope[name] = eval(expression, scope)
             converted.append(name)
-    once = ["covariance" if name == "precision_matrix" else name for name in converted]
-    assert len(once) == len(set(once)) or structure is not None, converted
-    assert (not converted) == (kinds in ((torch.float32,) * 3, (torch.float64,) * 3))
+    arguments = ["covariance" if name == "precision_matrix" else name for name in converted]
+    assert len(arguments) == len(set(arguments)) or structure is not None, converted
+    assert (not converted) == (dtypes in ((torch.float32,) * 3, (torch.float64,) * 3))
     value = result if isinstance(result, torch.Tensor) else result.log_prob
     torch.testing.assert_close(value, torch.full_like(value, -1.5 - 1.5 * math.log(2 * math.pi)))
 
 
 @pytest.mark.parametrize("module", [torch.distributions, mvnjac.distributions], ids=["torch", "ours"])
 def test_a_distribution_of_two_dtypes(module: Any) -> None:
-    """The functions take such a distribution no more than two such tensors, and say how to build it."""
+    """The functions do not accept such a distribution; the message says how to construct it."""
     dist = module.MultivariateNormal(torch.zeros(3), EYE)
     with pytest.raises(errors.DtypeError, match=r"a loc of torch.float32 and a covariance of torch.float64.*loc\.to"):
         mvnjac.log_prob(X, dist)
@@ -167,18 +168,18 @@ def test_a_distribution_of_two_dtypes(module: Any) -> None:
 
 
 @pytest.mark.parametrize("d", [200, 300, 513])
-def test_large_triangles_are_looked_at_as_a_whole(d: int) -> None:
-    """Whatever the place of a number that is wrong: blocks of variables are looked at one after the other."""
+def test_all_entries_of_large_triangles_are_checked(d: int) -> None:
+    """Triangles are checked in blocks of variables; an invalid entry is found in every block."""
     x, mean, L = torch.zeros(2, d).double(), torch.zeros(d).double(), torch.eye(d).double() + torch.rand(d, d).double().tril(-1)
     mvnjac.log_prob(x, mean, mvnjac.Cholesky(L))
     for row, column in ((0, d - 1), (0, 1), (127, 128), (d - 2, d - 1), (130, 180)):
-        bad = L.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(1e-300, dtype=torch.float64))
+        invalid = L.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(1e-300, dtype=torch.float64))
         with pytest.raises(
             errors.ArgumentError, match=rf"scale_tril is not lower triangular: entry \[{row},{column}\] is 1e-300"
         ):
-            mvnjac.log_prob(x, mean, mvnjac.Cholesky(bad))
+            mvnjac.log_prob(x, mean, mvnjac.Cholesky(invalid))
     for row, column in ((d - 1, 0), (128, 127), (d - 1, d - 1), (180, 130)):
         for value in (math.nan, math.inf):
-            bad = L.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(value, dtype=torch.float64))
+            invalid = L.index_put((torch.tensor(row), torch.tensor(column)), torch.tensor(value, dtype=torch.float64))
             with pytest.raises(errors.NotFiniteError, match=rf"scale_tril is {value} at \[{row},{column}\]"):
-                mvnjac.log_prob(x, mean, mvnjac.Cholesky(bad))
+                mvnjac.log_prob(x, mean, mvnjac.Cholesky(invalid))

@@ -1,4 +1,4 @@
-"""The Jacobian object: names, selections, weights, slices, layouts, and what it refuses."""
+"""The Jacobian object: names, selections, weights, slices, layouts and errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_column_names(J: mvnjac.Jacobian) -> None:
     assert len(J.columns("correlation_matrix")) == 3
 
 
-def test_numbers_where_no_names_are_given(x, mean, sigma) -> None:
+def test_variables_without_names_are_numbered(x, mean, sigma) -> None:
     assert mvnjac.jacobian(x, mean, sigma).columns("covariance_matrix")[:2] == [
         "covariance_matrix[0,0]",
         "covariance_matrix[1,0]",
@@ -57,18 +57,18 @@ def test_numbers_where_no_names_are_given(x, mean, sigma) -> None:
 def test_elements_are_the_columns_of_the_same_name(J: mvnjac.Jacobian, layout: str) -> None:
     everything = ["x", *J.model.arguments.parameter_names()]
     M, columns = J.matrix(everything, layout), J.columns(everything, layout)
-    picked = columns[::-1]
-    assert J.columns(picked, layout) == picked
-    torch.testing.assert_close(J.matrix(picked, layout), M.flip(-1))
+    reversed_columns = columns[::-1]
+    assert J.columns(reversed_columns, layout) == reversed_columns
+    torch.testing.assert_close(J.matrix(reversed_columns, layout), M.flip(-1))
     if layout == "unique":
         v = Maker(seed=4).normal(len(columns))
-        torch.testing.assert_close(J.matvec(v, picked), J.matvec(v.flip(0), everything))
+        torch.testing.assert_close(J.matvec(v, reversed_columns), J.matvec(v.flip(0), everything))
         w = Maker(seed=5, batch=(7,)).normal()
-        torch.testing.assert_close(J.rmatvec(w, picked), J.rmatvec(w, everything).flip(0))
-        parameters = [name for name in picked if not name.startswith("x[")]  # the total by x keeps its rows
+        torch.testing.assert_close(J.rmatvec(w, reversed_columns), J.rmatvec(w, everything).flip(0))
+        parameters = [name for name in reversed_columns if not name.startswith("x[")]  # the total for x keeps its rows
         totals = J.sum(wrt=parameters, weights=w)
         torch.testing.assert_close(torch.stack([totals[name] for name in parameters]), J.rmatvec(w, parameters))
-        torch.testing.assert_close(J.gram(wrt=picked[:4]), M.flip(-1)[:, :4].mT @ M.flip(-1)[:, :4])
+        torch.testing.assert_close(J.gram(wrt=reversed_columns[:4]), M.flip(-1)[:, :4].mT @ M.flip(-1)[:, :4])
 
 
 def test_element_of_a_symmetric_matrix_has_two_names(J: mvnjac.Jacobian) -> None:
@@ -81,7 +81,7 @@ def test_values_are_those_of_the_columns(J: mvnjac.Jacobian, mean, sigma) -> Non
     torch.testing.assert_close(J.values(), torch.cat([mean, mvnjac.vech(sigma)]))
     torch.testing.assert_close(J.values("covariance_matrix[AAPL,MSFT]"), sigma[1:2, 0])
     torch.testing.assert_close(J.values("scale"), sigma.diagonal().sqrt())
-    with pytest.raises(ValueError, match="x is no parameter"):
+    with pytest.raises(ValueError, match="x is not a parameter"):
         J.values("x")
 
 
@@ -101,8 +101,8 @@ def test_total_doubled_off_diagonals_is_the_sum_of_the_matrix(J: mvnjac.Jacobian
 
 @pytest.mark.parametrize("key", [slice(2, 5), slice(None, None, 2), slice(-3, None), [5, 0, -1], slice(3, 3)])
 def test_rows(J: mvnjac.Jacobian, key: object) -> None:
-    for warm in (False, True):
-        if warm:
+    for cached in (False, True):
+        if cached:
             J.matrix()
         torch.testing.assert_close(J[key].matrix(), J.matrix()[key])
         torch.testing.assert_close(J[key].log_prob, J.log_prob[key])
@@ -110,7 +110,7 @@ def test_rows(J: mvnjac.Jacobian, key: object) -> None:
     torch.testing.assert_close(J[mask].matrix(("mean", "scale_tril")), J.matrix(("mean", "scale_tril"))[mask])
 
 
-def test_rows_with_a_covariance_each() -> None:
+def test_rows_with_one_covariance_each() -> None:
     x, mean = Maker(batch=(5,), seed=1).normal(D), Maker(batch=(5,), seed=2).normal(D)
     J = mvnjac.jacobian(x, mean, Maker(batch=(5,), seed=3).definite(D))
     part = J[1:3]
@@ -120,7 +120,7 @@ def test_rows_with_a_covariance_each() -> None:
     torch.testing.assert_close(part.gram(), J.gram()[1:3])
 
 
-def test_grid_shares_the_covariances() -> None:
+def test_grid_of_rows_and_covariances() -> None:
     x, sigma = Maker(batch=(6, 1), seed=1).normal(D), Maker(batch=(4,), seed=3).definite(D)
     J = mvnjac.jacobian(x, torch.zeros(D).double(), sigma)
     p = D + D * (D + 1) // 2
@@ -163,7 +163,7 @@ def test_gaussian_is_factorised_once(x, mean, sigma, monkeypatch) -> None:
     torch.testing.assert_close(gaussian.log_prob(x), mvnjac.log_prob(x, mean, sigma))
 
 
-def test_results_are_not_the_jacobians_own_memory(x, mean, sigma) -> None:
+def test_results_do_not_share_memory_with_the_jacobian(x, mean, sigma) -> None:
     J = mvnjac.jacobian(x[:1], mean, sigma)
     expected = J.matrix()
     J["mean"].zero_(), J["natural_location"].zero_(), J.sum()["mean"].zero_(), J.log_prob.zero_(), J["x"].zero_()
@@ -181,10 +181,10 @@ def test_gaussian_follows_changes_in_place(x, mean, sigma) -> None:
         gaussian.jacobian(x)
 
 
-def test_rows_changed_in_place_are_refused_or_remembered(x, mean, sigma) -> None:
-    unused = mvnjac.jacobian(x, mean, sigma)
+def test_rows_changed_in_place(x, mean, sigma) -> None:
+    unused = mvnjac.jacobian(x, mean, sigma)  # nothing is computed yet: an error
     with kernels.switched(on=False):
-        used = mvnjac.jacobian(x, mean, sigma)
+        used = mvnjac.jacobian(x, mean, sigma)  # the residuals are computed: the old result
     expected = used.matrix()
     x.zero_()
     assert torch.equal(used.matrix(), expected)
@@ -203,7 +203,7 @@ def test_inference_tensors(x, mean, sigma) -> None:
 
 @pytest.mark.parametrize("cls", [mvnjac.Precision, mvnjac.PrecisionCholesky, mvnjac.InverseCholesky])
 def test_precision_forms_never_factorise_an_inverse(cls, x, mean, monkeypatch) -> None:
-    """What is factorised is P itself (or a product of given triangles), never something that was inverted."""
+    """Only P itself, or a product of the given triangles, is factorised, never an inverse."""
     given = Maker(seed=3).definite(D) if cls is mvnjac.Precision else Maker(seed=3).lower(D)
     P = given if cls is mvnjac.Precision else given @ given.mT if cls is mvnjac.PrecisionCholesky else given.mT @ given
     original = torch.linalg.cholesky_ex
@@ -220,7 +220,7 @@ def test_precision_forms_never_factorise_an_inverse(cls, x, mean, monkeypatch) -
         J[name]
 
 
-def test_diagonal_forms_no_matrix_unless_asked(mean, monkeypatch) -> None:
+def test_diagonal_forms_no_matrix(mean, monkeypatch) -> None:
     d = 2000
     monkeypatch.setattr(torch, "diag_embed", lambda *a, **k: pytest.fail("a d×d matrix was formed"))
     x = torch.ones(3, d, dtype=torch.float64)
@@ -229,7 +229,7 @@ def test_diagonal_forms_no_matrix_unless_asked(mean, monkeypatch) -> None:
         J.matrix(), J.sum(), J.log_prob, J["x"], J.rmatvec(torch.ones(3).double())
 
 
-def test_common_offset_costs_no_digits(x, mean, sigma) -> None:
+def test_common_offset_loses_no_digits(x, mean, sigma) -> None:
     offset = 2.0**27  # about 1.3e8, so that x + offset is rounded and minus offset is exact again
     rounded = (x + offset) - offset
     near = mvnjac.jacobian(rounded, mean * 0, sigma)
@@ -258,7 +258,7 @@ def test_single_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    ("call", "error", "message"),
     [
         (lambda J: J["sigma"], KeyError, "The names are: x, mean, covariance_matrix"),
         (lambda J: J["cov_diag"], KeyError, "cov_diag"),
@@ -273,7 +273,7 @@ def test_single_variable() -> None:
         (lambda J: J.sum(torch.ones(6)), ValueError, r"weights has shape \(6,\)"),
         (lambda J: J.rmatvec(torch.ones(6)), ValueError, r"w has shape \(6,\)"),
         (lambda J: J[3], ValueError, "slice of rows"),
-        (lambda J: J[[0, 7]], ValueError, "no row 7; there are 7 rows"),
+        (lambda J: J[[0, 7]], ValueError, "row 7 does not exist; there are 7 rows"),
         (lambda J: J[[0.5]], ValueError, "must be integers"),
         (lambda J: J["mean", "scale_tril"], ValueError, "expected the name of a parameter"),
         (lambda J: J[:, 0], ValueError, "expected the name of a parameter"),
@@ -282,18 +282,18 @@ def test_single_variable() -> None:
         (lambda J: J[torch.tensor([True])], ValueError, "mask"),
     ],
 )
-def test_refusals(J: mvnjac.Jacobian, call, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says) as caught:
+def test_errors(J: mvnjac.Jacobian, call, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
         call(J)
     assert isinstance(caught.value, errors.MvnjacError)
 
 
-def test_repr_says_what_it_is(J: mvnjac.Jacobian) -> None:
+def test_repr(J: mvnjac.Jacobian) -> None:
     assert "batch=(7,)" in repr(J)
     assert "covariance_matrix 6" in repr(J)
 
 
-def test_out_is_written_whatever_its_strides(J: mvnjac.Jacobian) -> None:
+def test_out_of_any_strides(J: mvnjac.Jacobian) -> None:
     out = torch.full((9, 7), torch.nan).double().mT
     assert J.matrix(out=out) is out
     torch.testing.assert_close(out, J.matrix())

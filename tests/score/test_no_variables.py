@@ -1,4 +1,4 @@
-"""No variables at all: a sentence, from every function, and not a result about nothing or another library's error."""
+"""Arguments without variables (d = 0): every function raises a ShapeError with a clear message."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def test_no_variables(name: str) -> None:
         CALLS[name]()
 
 
-def test_fit_tells_the_shape_that_it_got() -> None:
+def test_message_of_fit() -> None:
     with pytest.raises(ShapeError, match=r"^fit: x has shape \(5, 0\): there are no variables\.$"):
         mvnjac.fit(X)

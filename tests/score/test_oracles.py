@@ -1,4 +1,4 @@
-"""Against numbers that are not ours: mpmath at 80 digits, R's lavaan (frozen, and live where R is), torch's autodiff as a twin."""
+"""Comparison with mpmath (80 digits), R's lavaan (stored results, and live if R is installed) and reverse-mode autodiff."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def units(name: str, scale: np.ndarray) -> np.ndarray:
-    """What a derivative is multiplied by to be free of the variables' units, one number a unique element."""
+    """Factors, one per unique element, that make derivatives independent of the variables' units."""
     d = len(scale)
     s, one = scale, np.ones(d)
     by_row = {
@@ -46,20 +46,20 @@ def units(name: str, scale: np.ndarray) -> np.ndarray:
 
 
 def jacobian_of(case: mp_gaussian.Case) -> mvnjac.Jacobian:
-    given = {name: tensor(value) for name, value in case.parameters.items() if name != "mean"}
+    parameters = {name: tensor(value) for name, value in case.parameters.items() if name != "mean"}
     if case.parametrisation == "natural_matrix":
         values = {name: mp_gaussian.matrix(value) for name, value in case.parameters.items()}
         mean = mp_gaussian.mp.lu_solve(-2 * values["natural_matrix"], values["natural_location"])
-        covariance: mvnjac.Covariance = mvnjac.Precision(-2 * given["natural_matrix"])
+        covariance: mvnjac.Covariance = mvnjac.Precision(-2 * parameters["natural_matrix"])
         return mvnjac.jacobian(tensor(case.x), tensor(np.array([float(v) for v in mean])), covariance)
-    owner = next(cls for cls in structures().values() if set(cls.fields) == set(given))
-    given = {name: value.squeeze(0) if name == "variance" else value for name, value in given.items()}
-    return mvnjac.jacobian(tensor(case.x), tensor(case.parameters["mean"]), owner(**given))
+    structure = next(cls for cls in structures().values() if set(cls.fields) == set(parameters))
+    parameters = {name: value.squeeze(0) if name == "variance" else value for name, value in parameters.items()}
+    return mvnjac.jacobian(tensor(case.x), tensor(case.parameters["mean"]), structure(**parameters))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parametrisation}: {case.name}")
 def test_mpmath(case: mp_gaussian.Case) -> None:
-    """Each derivative to 10·κ·eps, κ that of Σ scaled to unit diagonal, in each variable's own units."""
+    """Derivatives agree to 10·κ·eps in the units of the variables, where κ is that of Σ scaled to unit diagonal."""
     J = jacobian_of(case)
     for name, expected in case.expected.items():
         unit = tensor(units(name, case.scale))
@@ -75,11 +75,11 @@ def test_mpmath(case: mp_gaussian.Case) -> None:
     assert_close(J.log_prob, tensor(case.log_prob), case.kappa_scaled, "oracle", "log_prob")
 
 
-def test_the_frozen_mpmath_numbers_are_those_of_the_script() -> None:
+def test_stored_mpmath_results_are_reproduced() -> None:
     case = next(case for case in CASES if case.name == "well conditioned" and case.parametrisation == "scale_tril")
-    again = mp_gaussian.solve(case.name, case.parametrisation, case.x, case.parameters, np.diag(case.scale**2))
+    computed = mp_gaussian.solve(case.name, case.parametrisation, case.x, case.parameters, np.diag(case.scale**2))
     for name, expected in case.expected.items():
-        np.testing.assert_array_equal(again.expected[name], expected)
+        np.testing.assert_array_equal(computed.expected[name], expected)
 
 
 def agrees_with_lavaan(case: lavaan.Saturated) -> None:
@@ -98,36 +98,35 @@ def agrees_with_lavaan(case: lavaan.Saturated) -> None:
         "expected": (mvnjac.fisher_information(mean, sigma, names=case.names, wrt=columns).matrix().numpy(), case.expected),
         "observed": (-mvnjac.hessian(x, mean, sigma, names=case.names, wrt=columns).matrix().numpy() / len(x), case.observed),
     }
-    for kind, (ours, theirs) in informations.items():
-        scale = np.sqrt(abs(np.diag(theirs)))
-        assert abs((ours - theirs) / np.outer(scale, scale)).max() <= tolerance * 10 * kappa, kind
+    for kind, (actual, expected) in informations.items():
+        scale = np.sqrt(abs(np.diag(expected)))
+        assert abs((actual - expected) / np.outer(scale, scale)).max() <= tolerance * 10 * kappa, kind
     by_chain_rule(case, J, columns, tolerance)
 
 
 def by_chain_rule(case: lavaan.Saturated, J: mvnjac.Jacobian, columns: list[str], tolerance: float, floor: float = 0.0) -> None:
-    """Every dense parametrisation's scores follow from lavaan's by the derivative of Σ by its parameters.
+    """The scores of every dense parametrisation equal lavaan's times the derivative of Σ with respect to the parameters.
 
-    floor: what rounding leaves of a column that is 0 in truth, relative to the largest.
+    floor: rounding error of a column that is exactly 0, relative to the largest column.
     """
     d = len(case.names)
     G = np.zeros((len(case.x), d, d))  # lavaan's scores as full symmetric gradients
-    for k, (parameter, column) in enumerate(zip(case.parameters, columns, strict=True)):
+    for k, parameter in enumerate(case.parameters):
         if "~~" in parameter:
             i, j = (case.names.index(name) for name in parameter.split("~~"))
             G[:, i, j] = G[:, j, i] = case.scores[:, k] / (1 if i == j else 2)
-        del column
-    for name, owner in dense_parameters().items():
+    for name, cls in dense_parameters().items():
         if name == "covariance_matrix" or name.startswith("natural"):
             continue
-        given = {key: J.model.parameter(key) for key in owner.fields}
-        coordinates = owner.fields[name](d)
-        packed = coordinates.pack(given[name])
+        values = {key: J.model.parameter(key) for key in cls.fields}
+        coordinates = cls.fields[name](d)
+        packed = coordinates.pack(values[name])
 
         def sigma_of(
-            v: torch.Tensor, name=name, owner=owner, given=given, coordinates=coordinates, packed=packed
+            v: torch.Tensor, name=name, cls=cls, values=values, coordinates=coordinates, packed=packed
         ) -> torch.Tensor:
-            value = given[name] + coordinates.unpack(v - packed)
-            return owner(**{**given, name: value}).dense().flatten()
+            value = values[name] + coordinates.unpack(v - packed)
+            return cls(**{**values, name: value}).dense().flatten()
 
         derivative = torch.autograd.functional.jacobian(sigma_of, packed).numpy()  # (d², k)
         expected = G.reshape(len(G), -1) @ derivative
@@ -141,7 +140,7 @@ def test_lavaan_frozen(name: str) -> None:
     agrees_with_lavaan(lavaan.frozen()[name])
 
 
-@pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its frozen numbers are tested")
+@pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its stored results are tested")
 @pytest.mark.parametrize("seed", range(4))
 def test_lavaan_live(seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -152,61 +151,61 @@ def test_lavaan_live(seed: int) -> None:
 
 
 @pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed")
-def test_lavaan_frozen_numbers_are_those_of_the_script() -> None:
-    made, frozen = lavaan.make(), lavaan.frozen()
-    assert list(made) == list(frozen)
-    for name, case in made.items():
+def test_stored_lavaan_results_are_reproduced() -> None:
+    computed, frozen = lavaan.make(), lavaan.frozen()
+    assert list(computed) == list(frozen)
+    for name, case in computed.items():
         np.testing.assert_allclose(case.scores, frozen[name].scores, rtol=1e-9, atol=1e-9)
 
 
 # --- lavaan with missing entries ----------------------------------------------------------------------------------------
 
-GAPS = {"missing": "marginalise"}
+MISSING = {"missing": "marginalise"}
 
 
 def near(actual: torch.Tensor, expected: np.ndarray, unit: np.ndarray | float, what: str) -> None:
-    """To 1e-10 of the largest, in each parameter's own units; shapes are equal."""
+    """Assert equal shapes, and equality to 1e-10 of the largest entry in the units of the parameters."""
     assert tuple(actual.shape) == expected.shape, what
     assert abs((actual.numpy() - expected) * unit).max() <= 1e-10 * abs(expected * unit).max(), what
 
 
 def agrees_with_lavaan_missing(case: lavaan.Saturated) -> None:
-    """Everything in full: scores with their zeros, log-likelihoods, the three informations, and every dense parametrisation."""
+    """Scores with their zeros, log-likelihoods, the three information matrices, and every dense parametrisation."""
     x, mean, sigma = tensor(case.x), tensor(case.mean), tensor(case.sigma)
     columns, unit = case.columns(), lavaan_missing.units(case.parameters, case.names, case.sigma)
     square, observed = np.outer(unit, unit), ~x.isnan()
-    J = mvnjac.jacobian(x, mean, sigma, names=case.names, **GAPS)
+    J = mvnjac.jacobian(x, mean, sigma, names=case.names, **MISSING)
     M = J.matrix(wrt=columns)
     near(M, case.scores, unit, "scores")
     assert not M.numpy()[case.scores == 0].any()
-    seen = case.scores.any(0)
-    assert (abs(M.numpy() - case.scores).max(0)[seen] <= 1e-10 * abs(case.scores).max(0)[seen]).all()
+    nonzero = case.scores.any(0)
+    assert (abs(M.numpy() - case.scores).max(0)[nonzero] <= 1e-10 * abs(case.scores).max(0)[nonzero]).all()
     np.testing.assert_allclose(J.log_prob.numpy(), case.log_prob, rtol=1e-10)
     assert float(J.log_prob.sum()) == pytest.approx(case.log_likelihood, rel=1e-12)
     near(J.gram(wrt=columns) / len(x), case.first_order, square, "first order")
     F = mvnjac.fisher_information(mean, sigma, names=case.names, wrt=columns, observed=observed)
     near(F.matrix(), case.expected, square, "expected")
-    H = mvnjac.hessian(x, mean, sigma, names=case.names, wrt=columns, **GAPS)
+    H = mvnjac.hessian(x, mean, sigma, names=case.names, wrt=columns, **MISSING)
     near(-H.matrix() / len(x), case.observed, square, "observed")
     if len(case.names) < 20:
-        by_chain_rule(case, J, columns, 1e-11, 1e-14)  # pairs that are never observed together
+        by_chain_rule(case, J, columns, 1e-11, 1e-14)  # the scores of pairs that are never observed jointly are 0
 
 
 def products_agree_with_lavaan_missing(case: lavaan_missing.Products) -> None:
-    """860 parameters, by products: no matrix of that size is formed here."""
+    """860 parameters; only products are compared, since no matrix of this size is stored."""
     x, mean, sigma = tensor(case.x), tensor(case.mean), tensor(case.sigma)
     columns, unit = case.columns(), lavaan_missing.units(case.parameters, case.names, case.sigma)
     v, w = tensor(case.directions), tensor(case.weights)
-    J = mvnjac.jacobian(x, mean, sigma, names=case.names, **GAPS)
+    J = mvnjac.jacobian(x, mean, sigma, names=case.names, **MISSING)
     np.testing.assert_allclose(J.log_prob.numpy(), case.log_prob, rtol=1e-10)
     near(J[torch.from_numpy(case.rows)].matrix(wrt=columns), case.scores, unit, "scores")
     near(torch.stack([J.rmatvec(one, wrt=columns) for one in w]), case.totals, unit, "totals")
-    along = torch.stack([J.matvec(one, wrt=columns) for one in v])
-    near(along, case.along, 1.0, "along")
-    near(torch.stack([J.rmatvec(one, wrt=columns) for one in along]) / len(x), case.first_order, unit, "first order")
+    products = torch.stack([J.matvec(one, wrt=columns) for one in v])
+    near(products, case.along, 1.0, "along")
+    near(torch.stack([J.rmatvec(one, wrt=columns) for one in products]) / len(x), case.first_order, unit, "first order")
     F = mvnjac.fisher_information(mean, sigma, names=case.names, wrt=columns, observed=~x.isnan())
     near(torch.stack([F.matvec(one) for one in v]), case.expected, unit, "expected")
-    H = mvnjac.hessian(x, mean, sigma, names=case.names, wrt=columns, **GAPS)
+    H = mvnjac.hessian(x, mean, sigma, names=case.names, wrt=columns, **MISSING)
     near(-torch.stack([H.matvec(one) for one in v]) / len(x), case.observed, unit, "observed")
 
 
@@ -220,10 +219,10 @@ def test_lavaan_missing_frozen_products(name: str) -> None:
     products_agree_with_lavaan_missing(lavaan_missing.frozen_products()[name])
 
 
-@pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its frozen numbers are tested")
+@pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its stored results are tested")
 @pytest.mark.parametrize("seed", range(3))
 def test_lavaan_missing_live(seed: int) -> None:
-    """Random patterns, an empty row, and one of a single variable."""
+    """Random patterns, an empty row, and a row with a single observed variable."""
     generator = np.random.default_rng(seed)
     d = 2 + 2 * seed
     x = generator.normal(size=(30, d)) @ generator.normal(size=(d, d)) + generator.normal(size=d)
@@ -234,17 +233,17 @@ def test_lavaan_missing_live(seed: int) -> None:
     agrees_with_lavaan_missing(lavaan.evaluate(x, mean, 0.5 * (sigma + sigma.T), [f"v{i}" for i in range(d)]))
 
 
-@pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its frozen products are tested")
-def test_lavaan_missing_live_on_many_variables() -> None:
-    """40 currencies: all 860 columns of scores, and the whole of the informations (about 20 s of R)."""
+@pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its stored products are tested")
+def test_lavaan_missing_live_for_many_variables() -> None:
+    """40 currencies: all 860 columns of scores and complete information matrices (about 20 s of R)."""
     (case,) = lavaan_missing.frozen_products().values()
     live = lavaan.evaluate(case.x, case.mean, case.sigma, case.names)
     agrees_with_lavaan_missing(live)
-    again = lavaan_missing.products(live)
+    products = lavaan_missing.products(live)
     for field in ("log_prob", "scores", "totals", "along", *lavaan_missing.INFORMATIONS):
         expected = getattr(case, field)
         unit = lavaan_missing.units(case.parameters, case.names, case.sigma) if expected.shape[-1] == 860 else 1.0
-        near(tensor(getattr(again, field)), expected, unit, field)
+        near(tensor(getattr(products, field)), expected, unit, field)
 
 
 @given(
@@ -255,8 +254,8 @@ def test_lavaan_missing_live_on_many_variables() -> None:
     seed=st.integers(0, 1000),
     name=st.sampled_from(["covariance_matrix", "scale_tril", "precision_matrix", "correlation_matrix", "natural_matrix"]),
 )
-def test_autodiff_twin(d: int, n: int, log_kappa: float, log_scale: float, seed: int, name: str) -> None:
-    """Reverse-mode autodiff of the textbook density, over shapes, scales and conditioning."""
+def test_autodiff_reference(d: int, n: int, log_kappa: float, log_scale: float, seed: int, name: str) -> None:
+    """Comparison with reverse-mode autodiff of the textbook density, for random shapes, scales and conditioning."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
     root = basis * torch.logspace(0, -log_kappa / 2, d, dtype=torch.float64) * 10**log_scale
@@ -267,6 +266,8 @@ def test_autodiff_twin(d: int, n: int, log_kappa: float, log_scale: float, seed:
     expected = dense_gradient(name, x, mean, sigma)
     J = mvnjac.jacobian(x, mean, sigma)
     kappa = float(torch.linalg.cond(sigma))
-    size = max(float(expected.abs().max()), float(J.evaluation.block(name).offset.abs().max()))  # what cancels within an entry
-    inverted = name in ("precision_matrix", "natural_matrix")  # by the twin, which loses κ twice there
+    size = max(
+        float(expected.abs().max()), float(J.evaluation.block(name).offset.abs().max())
+    )  # terms that cancel within an entry
+    inverted = name in ("precision_matrix", "natural_matrix")  # autodiff of an inverse loses κ twice
     assert_close(J[name], expected, kappa**2 if inverted else kappa, what=name, scale=size)

@@ -1,4 +1,4 @@
-"""The planner's choices at their corners, against measurement; and what `explain` says."""
+"""The planner's choices against measurements, far from the thresholds; and the text of `explain`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mvnjac.linalg.triangular import solve_rows
 
 
 def best(*calls: Callable[[], object]) -> list[float]:
-    """The least processor time of each, interleaved."""
+    """The minimum processor time of each call; the calls are interleaved."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(7):
-        for call, own in zip(calls, times, strict=True):
+        for call, measured in zip(calls, times, strict=True):
             start = time.thread_time()
             call()
-            own.append(time.thread_time() - start)
-    return [min(own) for own in times]
+            measured.append(time.thread_time() - start)
+    return [min(measured) for measured in times]
 
 
 def data(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -42,7 +42,7 @@ def one_thread():
 
 @pytest.mark.parametrize(("n", "d"), [(4, 400), (8000, 100)])
 def test_sums_first(n, d, monkeypatch) -> None:
-    """Far from the crossover the chosen order is not the slower one (within the noise)."""
+    """Far from the threshold the order that the planner chooses is not slower than the other, within the noise."""
     x, mean, sigma = data(n, d)
 
     def total(first: bool) -> None:
@@ -50,21 +50,21 @@ def test_sums_first(n, d, monkeypatch) -> None:
             monkeypatch.setattr(planner, "sums_first", lambda *_: first)
             mvnjac.jacobian(x, mean, sigma).sum()
 
-    chosen = n >= 2 * d
-    ours, other = best(lambda: total(chosen), lambda: total(not chosen))
-    assert ours < 1.25 * other
+    sums_first = n >= 2 * d
+    planned, other = best(lambda: total(sums_first), lambda: total(not sums_first))
+    assert planned < 1.25 * other
 
 
-@pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off")
+@pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or are disabled")
 @pytest.mark.parametrize(("n", "d"), [(160, 40), (20_000, 5), (4000, 100)])
 def test_sums_of_centred_rows(n, d) -> None:
-    """Where they are chosen they are not slower than those of whitened rows, which weights ask for."""
-    quick = fused_rows(*(t.contiguous() for t in data(n, d)))
-    assert isinstance(quick, FusedDense)
-    assert limits.halves_sums(8, quick.prepared.data, n, d)
+    """If they are used, they are not slower than sums of whitened rows, which are used with weights."""
+    fused = fused_rows(*(t.contiguous() for t in data(n, d)))
+    assert isinstance(fused, FusedDense)
+    assert limits.halves_sums(8, fused.prepared.data, n, d)
     ones = torch.ones(n, dtype=torch.float64)
-    ours, other = best(lambda: quick.sum(), lambda: quick.sum(ones))
-    assert ours < 1.25 * other
+    planned, other = best(lambda: fused.sum(), lambda: fused.sum(ones))
+    assert planned < 1.25 * other
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 600), (4000, 100)])
@@ -78,22 +78,22 @@ def test_product_or_solves(n, d) -> None:
     def solves() -> None:
         solve_rows(solve_rows(x, L), L, transposed=True)
 
-    ours, other = best(*((product, solves) if planner.multiplies(n, d) else (solves, product)))
-    assert ours < 1.25 * other
+    planned, other = best(*((product, solves) if planner.multiplies(n, d) else (solves, product)))
+    assert planned < 1.25 * other
 
 
-@pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: there is no choice")
+@pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or are disabled: there is no choice")
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (1000, 10), (10_000, 50), (2000, 200)])
-def test_kernels_where_they_serve(n, d) -> None:
+def test_kernels_are_not_slower(n, d) -> None:
     x, mean, sigma = data(n, d)
 
     def total(on: bool) -> None:
         with kernels.switched(on=on):
             mvnjac.jacobian(x, mean, sigma).sum()
 
-    ours, other = best(lambda: total(True), lambda: total(False))
+    with_kernels, without = best(lambda: total(True), lambda: total(False))
     assert limits.kernel_sums(d)
-    assert ours < 1.25 * other
+    assert with_kernels < 1.25 * without
 
 
 def test_explanations() -> None:
@@ -101,17 +101,17 @@ def test_explanations() -> None:
     assert "rows (50,) of 4 variables, Dense, cpu, float64" in mvnjac.jacobian(x, mean, sigma).explain()
     with kernels.switched(on=False):
         plain = mvnjac.jacobian(x, mean, sigma).explain()
-        few = mvnjac.jacobian(x[:2], mean, sigma).explain()
+        two_rows = mvnjac.jacobian(x[:2], mean, sigma).explain()
     assert "sums of whitened rows first" in plain
     assert "as a product with Σ⁻¹" in plain
-    assert "by two triangular solves" in few
-    assert "block by block" in few
+    assert "by two triangular solves" in two_rows
+    assert "block by block" in two_rows
     traced = mvnjac.jacobian(x, mean.clone().requires_grad_(), sigma).explain()
     assert "plain differentiable torch" in traced
-    gaps = x.clone()
-    gaps[0, 0] = torch.nan
-    assert "nested patterns" in mvnjac.jacobian(gaps, mean, sigma, missing="marginalise").explain()
-    many = mvnjac.jacobian(x, mean.expand(50, 4).contiguous(), sigma.expand(50, 4, 4).contiguous())
-    assert "Dense" in many.explain()
+    incomplete = x.clone()
+    incomplete[0, 0] = torch.nan
+    assert "nested patterns" in mvnjac.jacobian(incomplete, mean, sigma, missing="marginalise").explain()
+    batch = mvnjac.jacobian(x, mean.expand(50, 4).contiguous(), sigma.expand(50, 4, 4).contiguous())
+    assert "Dense" in batch.explain()
     if kernels.native is not None:
-        assert "SIMD-batched Cholesky" in many.explain()
+        assert "SIMD-batched Cholesky" in batch.explain()

@@ -1,6 +1,6 @@
-"""The shapes written on public functions are true: checked while they run, in a process of its own.
+"""The shape annotations of public functions are correct: jaxtyping checks them at run time, in a separate process.
 
-The checker is not for users' processes: it costs time, breaks torch.compile, and would answer bad input before our own errors do.
+Users' processes do not run this check: it takes time, breaks torch.compile, and would raise before mvnjac's own errors.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ import torch
 from mvnjac.covariance.samples import Maker
 
 for name, cls in covariance.structures().items():
-    for rows, own in (((5,), ()), ((), ()), ((4,), (4,)), ((5, 1), (3,))):
-        for structure in cls.samples(3, Maker(batch=own, seed=1)):
+    for rows, param_batch in (((5,), ()), ((), ()), ((4,), (4,)), ((5, 1), (3,))):
+        for structure in cls.samples(3, Maker(batch=param_batch, seed=1)):
             x, mean = Maker(batch=rows, seed=2).normal(3), Maker(seed=3).normal(3)
             J = mvnjac.Gaussian(mean, structure).jacobian(x)
             p = len(J.columns())
@@ -55,7 +55,7 @@ try:
 except Exception as error:
     assert type(error).__name__ == "TypeCheckError", error
 else:
-    raise SystemExit("the checker was not at work")
+    raise SystemExit("the checker was not active")
 """
 
 
@@ -90,11 +90,11 @@ try:
 except Exception as error:
     assert type(error).__name__ == "TypeCheckError", error
 else:
-    raise SystemExit("the checker was not at work")
+    raise SystemExit("the checker was not active")
 """
 
 
 @pytest.mark.parametrize("script", [SCRIPT, INFERENCE], ids=["core", "inference"])
-def test_shapes_are_true(script: str) -> None:
+def test_shape_annotations(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

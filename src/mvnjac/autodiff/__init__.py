@@ -1,3 +1,3 @@
-"""The log-density as a differentiable function of torch, to any order, by the closed forms of `score`.
+"""The log-density as a differentiable torch function: derivatives of every order, under every transform, from closed forms.
 
-It may use `score` and what is below it. Interface: `log_prob` (public), `directional`."""
+The package may use `score` and the packages below it. Interface: `log_prob` (public) and `directional`."""

@@ -1,6 +1,6 @@
-"""Each row's directional derivative Dₙ(v), by the closed forms; and φ = Σ wₙ Dₙ(v), whose gradients are second derivatives.
+"""The directional derivative Dₙ(v) of each row in closed form, and φ = Σ wₙ Dₙ(v), whose gradients are second derivatives.
 
-∂φ/∂w = D(v)        ∂φ/∂(x, µ, θ) = H v, the Hessian of Σ w log p times v
+∂φ/∂w = D(v)        ∂φ/∂(x, µ, θ) = H v, the product of the Hessian of Σ w log p and v
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def param_batches(model: Model, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
 
 
 def directional(model: Model, tensors: Sequence[Tensor], direction: Sequence[Tensor | None]) -> Tensor:
-    """(*batch) each row's derivative along a direction (by x, µ, θ…; None where it does not move)."""
-    x, *given = tensors
-    model = model.at(given[0], given[1:])
+    """The derivative of each row (*batch) along a direction in x, µ, θ…; a component None is 0."""
+    x, *parameters = tensors
+    model = model.at(parameters[0], parameters[1:])
     evaluation = GeneralEvaluation(model, model.unchecked_rows(x), batch_shape(x, 1))
     with model.arithmetic():
         products = [
@@ -42,37 +42,39 @@ def directional(model: Model, tensors: Sequence[Tensor], direction: Sequence[Ten
 def gradient_of_phi(
     model: Model, needed: Sequence[bool], direction: Sequence[Tensor | None], arguments: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The gradient of φ(w, x, µ, θ…; direction) by those of its arguments that are needed."""
-
+    """The gradient of φ(w, x, µ, θ…; direction) with respect to the arguments that are needed."""
     require_no_jit_trace(model.arguments.function)
 
-    def phi(*some: Tensor) -> Tensor:
-        values = combine(some, needed)
-        weights, *tensors = [given if value is None else value for value, given in zip(values, arguments, strict=True)]
+    def phi(*variables: Tensor) -> Tensor:
+        values = combine(variables, needed)
+        weights, *tensors = [constant if value is None else value for value, constant in zip(values, arguments, strict=True)]
         return (weights * directional(model, tensors, direction)).sum()
 
-    free = partition(arguments, needed)
-    return torch.func.grad(phi, tuple(range(len(free))))(*free)
+    variables = partition(arguments, needed)
+    return torch.func.grad(phi, tuple(range(len(variables))))(*variables)
 
 
 def gradient_of_directional(
     model: Model, x: Tensor, weights: Tensor, v: Mapping[str, Tensor], names: Sequence[str], param_batch: Size
 ) -> dict[str, Tensor]:
-    """Σ wₙ Hₙ v by these parameters, each for every entry of the batch `param_batch`; v names what moves."""
+    """The products Σ wₙ Hₙ v for the parameters `names`, one per entry of the batch `param_batch`.
+
+    v: the components of the direction by name; the others are 0.
+    """
     model = model.at_working_precision()
-    every = argument_names(model)
-    needed = [name in names for name in every]
+    all_names = argument_names(model)
+    needed = [name in names for name in all_names]
     tensors = [x.to(model.dtype), *model.arguments.given]
-    owns = [param_batch if need else size for need, size in zip(needed, param_batches(model, tensors), strict=True)]
-    arguments = (weights, *repeated(model, tensors, owns))
-    gradients = gradient_of_phi(model, (False, *needed), [v.get(name) for name in every], arguments)
-    return dict(zip(partition(every, needed), gradients, strict=True))
+    batches = [param_batch if need else batch for need, batch in zip(needed, param_batches(model, tensors), strict=True)]
+    arguments = (weights, *repeated(model, tensors, batches))
+    gradients = gradient_of_phi(model, (False, *needed), [v.get(name) for name in all_names], arguments)
+    return dict(zip(partition(all_names, needed), gradients, strict=True))
 
 
-def repeated(model: Model, tensors: Sequence[Tensor], owns: Sequence[Size]) -> list[Tensor]:
-    """Each argument as so many of its own: each of these has a gradient."""
+def repeated(model: Model, tensors: Sequence[Tensor], batches: Sequence[Size]) -> list[Tensor]:
+    """x, µ, θ… expanded to these batches, so that every entry of a batch has a gradient."""
     events = event_dimensions(model)
-    return [t.expand((*own, *t.shape[t.ndim - event :])) for t, own, event in zip(tensors, owns, events, strict=True)]
+    return [t.expand((*batch, *t.shape[t.ndim - event :])) for t, batch, event in zip(tensors, batches, events, strict=True)]
 
 
 def argument_names(model: Model) -> list[str]:
@@ -80,5 +82,5 @@ def argument_names(model: Model) -> list[str]:
 
 
 def event_dimensions(model: Model) -> list[int]:
-    """The number of dimensions of one of x, µ, θ…, without leading ones."""
+    """The numbers of dimensions of x, µ, θ… without leading dimensions."""
     return [len(model.arguments.coordinates(name).shape) for name in argument_names(model)]

@@ -1,8 +1,8 @@
-"""Functions whose derivatives of every order are functions of the same kind, under every transform.
+"""Functions whose derivatives of every order are functions of the same class, under every transform.
 
-Inside a rule of an `autograd.Function` plain operations are not seen by every transform around it: in torch 2.13 the tangents of
-an outer forward mode are lost in a `jvp`, silently. What is called through a Function is seen. So a rule never computes: it hands
-what is to be computed to another Function, and this one serves where there is no closed form of its own.
+Plain operations inside a rule of an `autograd.Function` are not visible to all transforms around it: in torch 2.13 a `jvp` rule
+silently loses the tangents of an outer forward mode. Calls of a Function are visible. A rule therefore contains no plain
+operations but calls another Function; the one in this module is for results without a closed form.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 T = TypeVar("T")
-#: tensors → a tuple of tensors, by plain differentiable operations; it must not close over a tensor
-Plain = Callable[..., tuple[Tensor, ...]]
+#: tensors → a tuple of tensors, by differentiable torch operations; the function must not close over a tensor
+PlainFunction = Callable[..., tuple[Tensor, ...]]
 
 
 class HigherOrderFunction(Function):
-    """A plain function, its derivatives taken by reverse mode (twice, where tangents are wanted) inside another of its kind."""
+    """A plain function, whose derivatives are functions of this class: by reverse mode, which tangents require twice."""
 
     @staticmethod
-    def forward(f: Plain, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(f: PlainFunction, *tensors: Tensor) -> tuple[Tensor, ...]:
         return f(*tensors)
 
     @staticmethod
@@ -37,8 +37,8 @@ class HigherOrderFunction(Function):
         f, count, needed = ctx.f, len(cotangents), ctx.needs_input_grad[1:]
 
         def pulled(*values: Tensor) -> tuple[Tensor, ...]:
-            rest = values[count:]
-            pull = _vjp(_of(f, rest, needed), *partition(rest, needed))[1]
+            inputs = values[count:]
+            pull = _vjp(_with_constants(f, inputs, needed), *partition(inputs, needed))[1]
             return pull(values[:count])
 
         return (None, *combine(HigherOrderFunction.apply(pulled, *cotangents, *ctx.saved_tensors), needed))
@@ -50,41 +50,41 @@ class HigherOrderFunction(Function):
         count = len(directions)
 
         def pushed(*values: Tensor) -> tuple[Tensor, ...]:
-            rest = values[count:]
-            outputs, pull = _vjp(_of(f, rest, moving), *partition(rest, moving))
+            inputs = values[count:]
+            outputs, pull = _vjp(_with_constants(f, inputs, moving), *partition(inputs, moving))
             pull_again = _vjp(lambda *c: pull(c), *(torch.zeros_like(o) for o in outputs))[1]
             return pull_again(values[:count])
 
         return HigherOrderFunction.apply(pushed, *directions, *ctx.saved_tensors)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], f: Plain, *tensors: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], f: PlainFunction, *tensors: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         outputs = HigherOrderFunction.apply(torch.func.vmap(f, in_dims[1:]), *tensors)
         return outputs, (0,) * len(outputs)
 
 
 def partition(values: Sequence[T | None], which: Sequence[bool]) -> list[T]:
-    """Those of the values that are meant."""
-    return [value for value, this in zip(values, which, strict=True) if this and value is not None]
+    """The values that are selected by `which` and are not None."""
+    return [value for value, selected in zip(values, which, strict=True) if selected and value is not None]
 
 
 def combine(values: Sequence[Tensor], which: Sequence[bool]) -> list[Tensor | None]:
-    """One entry an argument: the values in their places, None in the others."""
+    """The inverse of `partition`: the values in the places that are selected, None in the others."""
     remaining = iter(values)
-    return [next(remaining) if this else None for this in which]
+    return [next(remaining) if selected else None for selected in which]
 
 
-def _vjp(f: Plain, *values: Tensor) -> tuple[Any, Any]:
+def _vjp(f: PlainFunction, *values: Tensor) -> tuple[Any, Any]:
     """torch.func.vjp without an auxiliary output."""
     result: Any = torch.func.vjp(f, *values)
     return result
 
 
-def _of(f: Plain, values: Sequence[Tensor], which: Sequence[bool]) -> Plain:
-    """f as a function of some of its arguments, the others fixed."""
+def _with_constants(f: PlainFunction, values: Sequence[Tensor], which: Sequence[bool]) -> PlainFunction:
+    """f as a function of the arguments that are selected by `which`; the others are constant."""
 
-    def partial(*some: Tensor) -> tuple[Tensor, ...]:
-        remaining = iter(some)
-        return f(*(next(remaining) if this else value for value, this in zip(values, which, strict=True)))
+    def partial(*variables: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(variables)
+        return f(*(next(remaining) if selected else value for value, selected in zip(values, which, strict=True)))
 
     return partial

@@ -1,4 +1,4 @@
-"""The common shapes in one kernel call: rows of one Gaussian, many Gaussians of one row each, a training step.
+"""Common shapes in one or two kernel calls: rows of one Gaussian, a batch of Gaussians with one row each, a training step.
 
-Where anything is out of the ordinary these give None, and the general way serves. It may use `parameters`, `kernels` and `tensors`.
-Interface: `dense.everyday`, `training_step.training_step`."""
+Each function returns None for arguments that it does not support; callers then use the general code. The package may use
+`parameters`, `kernels` and `tensors`. Interface: `dense.fused_rows`, `dense.prepare` and `training_step.training_step`."""

@@ -1,7 +1,7 @@
-"""The log-density of everyday rows, and its gradient by the mean and Σ, as a training loop needs them: two kernel calls.
+"""The log-density of rows of one Gaussian and its gradient with respect to mean and Σ, for training loops: two kernel calls.
 
-Forwards the rows are whitened once, for the values; backwards once more, for the sums. Where a derivative of the gradient may be
-asked for (create_graph), or a transform is at work by then, the general rule of `autodiff/log_prob.py` takes over.
+The forward pass whitens the rows for the values, the backward pass whitens them again for the sums. If the backward pass runs
+with create_graph or inside a transform, the general rule of `autodiff/log_prob.py` is used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mvnjac.fused.dense import FusedDense, PreparedGaussian, factorised
 from mvnjac.kernels import limits
 from mvnjac.tensors.tracing import is_traced, plain, watched
 
-#: (which of x, mean and Σ, weights, x, mean, Σ) → the gradients by these
-General = Callable[..., tuple[Tensor | None, ...]]
+#: (which of x, mean and Σ need a gradient, weights, x, mean, Σ) → these gradients
+GeneralGradients = Callable[..., tuple[Tensor | None, ...]]
 
 
-def training_step(x: object, mean: object, covariance: object, general: General) -> Tensor | None:
-    """(n) log-densities with a graph to mean and Σ; None where anything is out of the ordinary."""
+def training_step(x: object, mean: object, covariance: object, general: GeneralGradients) -> Tensor | None:
+    """The log-densities (n), with an autograd graph to mean and Σ; None if the arguments are not supported."""
     if type(x) is not Tensor or not isinstance(mean, Tensor) or not isinstance(covariance, Tensor):
         return None
     if not (mean.requires_grad or covariance.requires_grad) or not torch.is_grad_enabled() or watched():
@@ -35,15 +35,15 @@ def training_step(x: object, mean: object, covariance: object, general: General)
     data = factorised(x, mean, covariance)
     if data is None:
         return None
-    result: Tensor = Step.apply(x, mean, covariance, data, general)
+    result: Tensor = TrainingStep.apply(x, mean, covariance, data, general)
     return result
 
 
-class Step(Function):
-    """(x, µ, Σ) → log p of each row, of numbers that have been looked at."""
+class TrainingStep(Function):
+    """(x, µ, Σ) → log p of each row, for validated arguments."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, covariance: Tensor, data: bytes, general: General) -> Tensor:
+    def forward(ctx: Any, x: Tensor, mean: Tensor, covariance: Tensor, data: bytes, general: GeneralGradients) -> Tensor:
         ctx.save_for_backward(x, mean, covariance)
         ctx.data, ctx.general = data, general
         result = FusedDense(x, PreparedGaussian(mean, covariance, data)).log_prob()
@@ -56,10 +56,10 @@ class Step(Function):
         needed = tuple(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled() or watched() or is_traced(weights) or not limits.kernel_sums(x.shape[1]):
             return (*ctx.general(needed, weights, x, mean, covariance), None, None)
-        same = weights.stride() == (0,) or len(weights) == 1
+        equal = weights.stride() == (0,) or len(weights) == 1  # as after sum() and mean(): one factor for the totals
         rows = FusedDense(x, PreparedGaussian(mean, covariance, ctx.data))
-        totals = rows.sum(None if same else weights.contiguous())
+        totals = rows.sum(None if equal else weights.contiguous())
         assert totals is not None
-        factor = weights[0] if same and len(weights) else None
+        factor = weights[0] if equal and len(weights) else None
         by_mean, by_matrix = (totals[name] if factor is None else totals[name].mul_(factor) for name in totals)
         return None, by_mean if needed[1] else None, by_matrix if needed[2] else None, None, None

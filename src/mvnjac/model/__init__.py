@@ -1,3 +1,4 @@
-"""From arguments to residuals: what is given is checked, named, brought to one precision and factorised once.
+"""Parses and checks the arguments of public functions, and factorises the covariance once: arguments → model → residuals.
 
-It may use `missing`, `covariance` and what is below them. Interface: `model.Model`, `elements`, `torch_distributions`."""
+The package may use `missing`, `covariance` and the packages below them. Its interface for other packages: `arguments.parse`,
+`model.Model`, `elements` (elements of any parametrisation as functions of the model's parameters) and `torch_distributions`."""

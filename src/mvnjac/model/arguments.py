@@ -1,4 +1,4 @@
-"""The arguments of a public function, parsed once. Errors of shape, dtype, device and name are raised here."""
+"""Parses the arguments of a public function, once; errors about shapes, dtypes, devices and names are raised here."""
 
 from __future__ import annotations
 
@@ -24,20 +24,18 @@ from mvnjac.tensors.tracing import constant_size
 
 @dataclass(frozen=True)
 class Arguments:
-    """A mean and a covariance that fit each other, the names of the variables, and the options of the evaluation.
-
-    No entry of a tensor is read here.
+    """A mean and a covariance of matching shapes, the names of the variables, and the options. The values are not read here.
 
     Attributes:
         function: the public function that was called, for messages.
-        given_mean: the mean as given; mean_is_matrix: whether an observation has two dimensions in it.
+        given_mean: the mean as it was passed; mean_is_matrix: whether it is a matrix (m, q) for each entry of the batch.
         mean_name: the name of the mean in messages.
-        covariance: a structure; a plain tensor has become `Dense`.
+        covariance: a structure; a plain tensor is wrapped in `Dense`.
         batch: the leading dimensions of mean and covariance, broadcast.
-        event: the shape of an observation: (d,), or (m, q) if the mean is given as matrices.
+        event: the shape of an observation: (d,), or (m, q) if the mean is a matrix.
         naming: the names of the variables.
-        dtype: of the results; working: of the arithmetic.
-        missing: None, or "marginalise"; check: whether the entries are validated.
+        dtype: the dtype of the results; working: the dtype of the arithmetic.
+        missing: None or "marginalise"; check: whether values are validated.
     """
 
     function: str
@@ -57,7 +55,7 @@ class Arguments:
 
     @property
     def mean(self) -> Tensor:
-        """(*batch, d) the mean; a mean that is a matrix is stacked row by row."""
+        """The mean (..., d); a matrix is flattened row by row."""
         return stacked(self.given_mean, -2) if self.mean_is_matrix else self.given_mean
 
     @property
@@ -67,7 +65,7 @@ class Arguments:
 
     @property
     def given(self) -> list[Tensor]:
-        """The mean and the parameters of the covariance, as given."""
+        """The mean (..., d) and the parameters of the covariance."""
         return [self.mean, *self.covariance.parameters.values()]
 
     @property
@@ -77,7 +75,7 @@ class Arguments:
 
     @property
     def mean_follows(self) -> bool:
-        """Whether the mean is a function of the parameters of the covariance, and no parameter itself."""
+        """Whether the mean is a function of the parameters of the covariance instead of a parameter."""
         return self.covariance.mean is not None
 
     def default_names(self) -> list[str]:
@@ -85,11 +83,11 @@ class Arguments:
         return [*([] if self.mean_follows else ["mean"]), *self.covariance.fields]
 
     def parameter_names(self) -> list[str]:
-        """All parameters that derivatives can be taken with respect to: those given, and every dense parametrisation."""
+        """All parameters that derivatives can be taken with respect to: the defaults and every dense parametrisation."""
         return list(dict.fromkeys(["mean", *self.covariance.fields, *dense_parameters()]))
 
     def coordinates(self, name: str) -> Coordinates:
-        """The coordinates of x or of a parameter; an UnknownNameError lists the names that exist."""
+        """The coordinates of x or of a parameter. Raises an UnknownNameError that lists the valid names."""
         d = self.d
         if name in ("x", "mean"):
             return vector(d)
@@ -101,18 +99,17 @@ class Arguments:
 
     def labels_of(self, name: str) -> list[str] | None:
         """The labels along the axes of x or of a parameter; None if the variables have no names."""
-        given = name in self.covariance.fields
-        return (self.covariance.names_of(name, self.naming) if given else self.naming).labels
+        return (self.covariance.names_of(name, self.naming) if name in self.covariance.fields else self.naming).labels
 
     def select(self, wrt: str | Iterable[str] | None, layout: str = "unique", *, x: bool = False) -> Selection:
-        """The columns that `wrt` names; x: whether "x" is among the names."""
+        """The columns selected by `wrt`; x: whether "x" is a valid name."""
         known = [*(["x"] if x else []), *self.parameter_names()]
         return Selection(wrt, layout, self.default_names(), known, self.coordinates, self.labels_of)
 
     # --- observations --------------------------------------------------------------------------------------------
 
     def flat(self, x: Tensor) -> Tensor:
-        """x with the variables in one dimension; an observation that is a matrix is stacked row by row."""
+        """x with the variables in one dimension; observations that are matrices are flattened row by row."""
         if len(self.event) == 1:
             return x
         checks.floating(self.function, "x", x)
@@ -120,30 +117,30 @@ class Arguments:
             (m, q), d = self.event, self.event.numel()
             raise ShapeError(
                 f"{self.function}: {self.mean_name} has {m} × {q} variables, but x has shape {tuple(x.shape)}; pass x of shape "
-                f"(n, {m}, {q}), or both row by row, (n, {d}) and ({d},)."
+                f"(n, {m}, {q}), or flatten both row by row, to (n, {d}) and ({d},)."
             )
         return stacked(x, -2)
 
     def shaped(self, name: str, result: Tensor) -> Tensor:
-        """A derivative with respect to x or the mean in the shape of an observation; any other as it is."""
+        """The result, reshaped to observations (..., m, q) if it is a derivative with respect to x or a matrix mean."""
         return result.reshape((*result.shape[:-1], *self.event)) if name in ("x", "mean") and len(self.event) > 1 else result
 
     def require_rows(self, x: Tensor) -> None:
-        """Raise unless rows x (..., d) fit the mean and the covariance."""
+        """Raise unless the dtype, device and shape of x (..., d) match the mean and the covariance."""
         validation.require_rows(self.function, x, self.mean_name, self.mean, self.batch)
 
-    # --- the same with something replaced ------------------------------------------------------------------------
+    # --- modified copies -----------------------------------------------------------------------------------------
 
     def at(self, mean: Tensor, parameters: Sequence[Tensor]) -> Arguments:
-        """The same arguments with other values of valid shapes."""
+        """A copy with other values of mean and parameters, of valid shapes."""
         return self.with_parameters(mean, self.covariance.at(parameters))
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Arguments:
-        """The arguments of the rows `index` along `dim` of the batch `full`, for parameters that differ from row to row."""
+        """A copy for the rows `index` along dimension `dim` of the batch `full`, in which parameters differ between rows."""
         return self.with_parameters(narrow(self.mean, full, 1, dim, index), self.covariance.narrow(full, dim, index))
 
     def with_parameters(self, mean: Tensor, covariance: Covariance) -> Arguments:
-        """The same arguments with another mean (*batch, d) and covariance of the same variables."""
+        """A copy with another mean (..., d) and covariance of the same variables."""
         batch = validation.common_batch(self.function, self.mean_name, mean, covariance)
         return replace(self, given_mean=mean, mean_is_matrix=False, covariance=covariance, batch=batch)
 
@@ -159,18 +156,18 @@ def parse(
     check: bool = True,
     mean_name: str = "mean",
 ) -> Arguments:
-    """The arguments of `function`, checked against each other.
+    """The arguments of `function`, checked for consistency.
 
     Raises:
-        ArgumentError, ShapeError, DtypeError, DeviceError: what was got, what was expected, and what to do.
+        ArgumentError, ShapeError, DtypeError, DeviceError: the arguments are invalid or do not match each other.
     """
-    mean, given = mean_and_covariance(function, mean, covariance, mean_name)
+    mean, passed_covariance = mean_and_covariance(function, mean, covariance, mean_name)
     validation.require_missing(function, missing)
-    covariance = validation.as_covariance(function, given, mean)
+    covariance = validation.as_covariance(function, passed_covariance, mean)
     mean = validation.valid_mean(function, mean_name, mean, covariance)
-    validation.require_one_kind(function, mean_name, mean, given, covariance)
-    matrix = covariance.matrix_shape
-    mean_is_matrix = matrix is not None and mean.shape[-2:] == matrix
+    validation.require_same_kind(function, mean_name, mean, covariance, isinstance(passed_covariance, Covariance))
+    matrix_shape = covariance.matrix_shape
+    mean_is_matrix = matrix_shape is not None and mean.shape[-2:] == matrix_shape
     flat = stacked(mean, -2) if mean_is_matrix else mean
     validation.require_dimension(function, mean_name, flat, covariance)
     event = mean.shape[-2:] if mean_is_matrix else mean.shape[-1:]
@@ -182,7 +179,7 @@ def parse(
         covariance,
         validation.common_batch(function, mean_name, flat, covariance),
         event,
-        valid_names(function, names, event, matrix),
+        valid_names(function, names, event, matrix_shape),
         mean.dtype,
         validation.working_dtype(function, precision, mean.dtype),
         missing,

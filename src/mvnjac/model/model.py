@@ -1,4 +1,4 @@
-"""A model: parsed arguments, factorised once, ready to be evaluated at rows of x."""
+"""A model: parsed arguments with the factor of their covariance, to be evaluated at rows of x."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Model:
     Attributes:
         arguments: names, shapes and options.
         covariance, d, dtype, working, batch: those of the arguments.
-        boundary: the columns of parameters that a fit found at a bound.
-        forward_cache: what a forward pass computed for the backward pass: a snapshot of the tensors, and the sums.
+        boundary: the columns of parameters that are at a bound after a fit.
+        forward_cache: sums that a forward pass computed for the backward pass, with a snapshot of the tensors.
         fills_forward_cache: whether a forward pass should compute it.
     """
 
@@ -43,19 +43,19 @@ class Model:
         self.covariance, self.d, self.batch = arguments.covariance, arguments.d, arguments.batch
         self.dtype, self.working = arguments.dtype, arguments.working
         self._factors = Factors() if factors is None else factors
-        self._checked: list[Snapshot] = [] if checked is None else checked  # shared with the same model at other values
+        self._checked: list[Snapshot] = [] if checked is None else checked  # shared with copies of the model
         self.boundary: tuple[str, ...] = ()
         self.forward_cache: tuple[Snapshot, ForwardCache] | None = None
         self.fills_forward_cache = False
 
     @property
     def mean(self) -> Tensor:
-        """(*batch, d) the mean as given."""
+        """The mean (..., d); a matrix is flattened row by row."""
         return self.arguments.mean
 
     @property
     def reduced_batch(self) -> Size:
-        """The leading dimensions that reductions keep: those that the mean or the covariance has, as parameters."""
+        """The leading dimensions that sums over rows keep: those of the mean and the covariance as parameters, broadcast."""
         return self.covariance.batch if self.arguments.mean_follows else self.batch
 
     def parameter(self, name: str) -> Tensor:
@@ -71,12 +71,12 @@ class Model:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def rows(self, x: Tensor) -> Residuals:
-        """The residuals of flat rows x (..., d), validated; they are whitened on demand."""
+        """The residuals of rows x (..., d), after validation; they are whitened on demand."""
         self.validate(x)
         return self.unchecked_rows(x)
 
     def unchecked_rows(self, x: Tensor) -> Residuals:
-        """The residuals of rows that have been validated."""
+        """The residuals of rows that are already validated."""
         keep_graph = is_traced(x, *self.arguments.given)
         x = savable(x) if keep_graph else x.detach()
         mean, factor = self._working_mean(keep_graph), self._factor(keep_graph)
@@ -86,26 +86,26 @@ class Model:
         return IncompleteResiduals(x, mean, self._working_covariance(keep_graph), factor, observed)
 
     def rows_observing(self, observed: Tensor) -> Residuals:
-        """Rows of which only the pattern of observed entries (..., d) is known."""
+        """Rows with the given patterns of observed entries (..., d); their values are not used."""
         function = self.arguments.function
         validation.require_mask(function, observed, self.d)
         patterns = self.arguments.flat(torch.where(observed, self.mean.new_zeros(()), torch.nan))
         validation.require_patterns(function, observed, patterns, self.d)
-        if patterns.ndim == 2:  # the same rows for each entry of a batch of means and covariances
+        if patterns.ndim == 2:  # the same patterns for all entries of the batch
             patterns = patterns.reshape((len(patterns), *(1,) * len(self.batch), self.d))
         self.arguments.require_rows(patterns)
         marginal = Model(replace(self.arguments, missing="marginalise"), self._factors, self._checked)
         return marginal.unchecked_rows(patterns)
 
     def _observed(self, x: Tensor) -> Tensor | None:
-        """(*batch of x, d) the observed entries; None if all are observed, or missing entries are not allowed."""
+        """Which entries of x (..., d) are observed; None if all are, or if missing entries are not allowed."""
         if not self.arguments.missing:
             return None
-        known = is_concrete(x)
-        observed = ~torch.isnan(unwrap(x) if known else x)
-        return None if known and bool(observed.all()) else observed
+        concrete = is_concrete(x)
+        observed = ~torch.isnan(unwrap(x) if concrete else x)
+        return None if concrete and bool(observed.all()) else observed
 
-    @guarded("log_prob", "take fewer rows at a time.")
+    @guarded("log_prob", "pass fewer rows at a time.")
     def log_prob(self, rows: Residuals) -> Tensor:
         """The log-density of the rows, in the dtype of the results."""
         with self.arithmetic():
@@ -114,14 +114,14 @@ class Model:
     # --- validation ----------------------------------------------------------------------------------------------
 
     def validate(self, x: Tensor) -> None:
-        """Check the shape of x, and all entries if their values are available."""
+        """Check the shape of x, and all values if they are available."""
         self.arguments.require_rows(x)
         if self.arguments.check and is_concrete(x, *self.arguments.given):
             x, mean, *parameters = (unwrap(t) for t in (x, *self.arguments.given))
             self.at(mean, parameters)._validate_entries(x)
 
     def _validate_entries(self, x: Tensor) -> None:
-        """All checks together; those of mean and covariance only the first time."""
+        """All checks, with one device synchronisation; mean and covariance are checked only the first time."""
         given = self.arguments.given
         pending: list[Check] = [checks.finite_rows(x, missing=self.arguments.missing is not None)]
         first_time = not (self._checked and self._checked[0].matches(given))
@@ -133,9 +133,9 @@ class Model:
             self._checked[:] = [Snapshot(given)]
 
     def validate_parameters(self, tolerance: Tolerance = rounding) -> None:
-        """Check the entries of mean and covariance if their values are available, whatever the option `check` says.
+        """Check the values of mean and covariance if they are available, also if the option `check` is False.
 
-        tolerance: the largest difference between entries of a symmetric parameter that should be equal.
+        tolerance: the largest admissible difference between mirrored entries of a symmetric parameter.
         """
         if not is_concrete(*self.arguments.given):
             return
@@ -150,27 +150,29 @@ class Model:
             of_covariance = (check if check.tolerating is None else check.tolerating(tolerance) for check in of_covariance)
         return [checks.finite(self.arguments.mean_name, self.mean, vector(self.d)), *of_covariance]
 
-    # --- the same model with something replaced ------------------------------------------------------------------
+    # --- modified copies -----------------------------------------------------------------------------------------
 
     def filling_forward_cache(self) -> Model:
-        """The same model for one forward pass that fills `forward_cache`."""
+        """A copy for one forward pass, which fills `forward_cache`."""
         other = copy.copy(self)
         other.fills_forward_cache = True
         return other
 
     def unchecked(self) -> Model:
-        """The same model without validation: an invalid covariance gives NaN."""
+        """A copy without validation: an invalid covariance gives NaN."""
         return Model(replace(self.arguments, check=False))
 
     def at(self, mean: Tensor, parameters: Sequence[Tensor]) -> Model:
-        """The same model at other values of valid shapes; the factor of the same tensors is reused."""
-        given = [self.arguments.given_mean, *self.covariance.parameters.values()]
-        if all(t is u for t, u in zip((mean, *parameters), given, strict=True)) and not self.arguments.mean_is_matrix:
+        """The model at other values of valid shapes; factors of tensors that stay the same are reused."""
+        current = [self.arguments.given_mean, *self.covariance.parameters.values()]
+        if all(t is u for t, u in zip((mean, *parameters), current, strict=True)) and not self.arguments.mean_is_matrix:
             return self
-        return self._with(self.arguments.at(mean, parameters))
+        other, arguments = copy.copy(self), self.arguments.at(mean, parameters)
+        other.arguments, other.covariance, other.batch = arguments, arguments.covariance, arguments.batch
+        return other
 
     def with_mean(self, mean: Tensor) -> Model:
-        """The same covariance, factorised once for both models, with another mean, which is parsed."""
+        """A copy with another mean, which is parsed; both models share the factor of the covariance."""
         old = self.arguments
         precision = None if old.working == old.dtype else "float64"
         arguments = parse(
@@ -188,7 +190,7 @@ class Model:
         return other
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Model:
-        """The model of some rows, if parameters differ from row to row; else the model itself."""
+        """The model of the rows `index` along dimension `dim` of the batch `full`, whose parameters may differ between rows."""
         if dim < len(full) - len(self.batch):
             return self
         other = Model(self.arguments.narrow(full, dim, index))
@@ -196,21 +198,16 @@ class Model:
         return other
 
     def at_working_precision(self) -> Model:
-        """The same model with results in the dtype of the arithmetic."""
+        """A copy with results in the dtype of the arithmetic."""
         if self.dtype == self.working:
             return self
         mean, *parameters = (t.to(self.working) for t in self.arguments.given)
         return Model(replace(self.arguments.at(mean, parameters), dtype=self.working))
 
-    def _with(self, arguments: Arguments) -> Model:
-        other = copy.copy(self)
-        other.arguments, other.covariance, other.batch = arguments, arguments.covariance, arguments.batch
-        return other
-
-    # --- preparation ---------------------------------------------------------------------------------------------
+    # --- factor and working precision ----------------------------------------------------------------------------
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """The context of every product: no autocast, no TF32."""
+        """The context for all matrix products: without autocast and TF32."""
         return full_precision(self.working, self.mean.device)
 
     def prepared(self) -> tuple[Tensor, Factor]:
@@ -226,7 +223,7 @@ class Model:
         return (savable(self.mean) if keep_graph else self.mean.detach()).to(self.working)
 
     def _factor(self, keep_graph: bool) -> Factor:
-        """The factor, with its graph or without; each is computed once."""
+        """The factor, with or without an autograd graph; each of the two is computed once."""
         parameters = list(self.covariance.parameters.values())
         keep_graph = keep_graph and is_traced(*parameters)
         factor = self._factors.get(parameters, keep_graph)

@@ -1,4 +1,4 @@
-"""A distribution in place of a mean and a covariance: ours, torch's, Pyro's or GPyTorch's."""
+"""A distribution as an argument in place of mean and covariance: of mvnjac.distributions, torch, Pyro or GPyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvnjac.errors import ArgumentError, DtypeError
 from mvnjac.parameters import checks
 from mvnjac.tensors.broadcasting import batch_shape, broadcast
 
-#: what a distribution may have been given, each with the structure that takes it
+#: parameter that a distribution was constructed with → the structure, and all parameters of the structure
 STRUCTURES = {
     "covariance_matrix": ("Dense", ("covariance_matrix",)),
     "precision_matrix": ("Precision", ("precision_matrix",)),
@@ -28,10 +28,13 @@ def mean_and_covariance(
     covariance: Tensor | Covariance | None,
     mean_name: str = "mean",
 ) -> tuple[Tensor | None, Tensor | Covariance]:
-    """Both as given, or those of a distribution given instead; no mean where one covariance stands for both.
+    """The two arguments, or the mean and covariance of a distribution passed as `mean`.
+
+    A covariance passed alone, as `mean`, must define the mean as well: the mean that is returned is then None.
 
     Raises:
-        ArgumentError: a covariance is missing, or there are two.
+        ArgumentError: the covariance is missing, or was passed in addition to a distribution.
+        DtypeError: the dtypes of the distribution's parameters differ.
     """
     if isinstance(mean, Covariance) and covariance is None:
         return None, mean
@@ -39,45 +42,45 @@ def mean_and_covariance(
         if covariance is not None:
             if mean is not None and not isinstance(mean, Tensor):
                 checks.floating(function, mean_name, mean)
-                raise AssertionError("what is no tensor is refused")
+                raise AssertionError("unreachable: checks.floating raises unless its argument is a tensor")
             return mean, covariance
         raise ArgumentError(
-            f"{function}: there is no covariance, and {_described(mean)} is no multivariate normal distribution; "
+            f"{function}: the covariance is missing, and {_described(mean)} is not a multivariate normal distribution; "
             "pass mean and covariance, or a MultivariateNormal or LowRankMultivariateNormal in place of both."
         )
     if covariance is not None:
         raise ArgumentError(
-            f"{function}: a covariance besides {_described(mean)}, which has its own; "
+            f"{function}: got a covariance in addition to {_described(mean)}, which defines one; "
             "pass the distribution alone, or its mean and the covariance."
         )
-    loc, own = parameters(mean)
-    if loc.dtype != own.dtype:
+    loc, covariance = parameters(mean)
+    if loc.dtype != covariance.dtype:
         raise DtypeError(
-            f"{function}: {_described(mean)} has a loc of {loc.dtype} and a covariance of {own.dtype}; "
-            f"build it of one dtype, for example with loc.to({own.dtype})."
+            f"{function}: {_described(mean)} has a loc of {loc.dtype} and a covariance of {covariance.dtype}; "
+            f"construct it with one dtype, for example with loc.to({covariance.dtype})."
         )
-    return loc, own
+    return loc, covariance
 
 
 def is_multivariate_normal(dist: object) -> bool:
-    """Whether it is one of those classes, or looks as GPyTorch's does."""
-    known = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal)
-    ours = getattr(dist, "is_multivariate_normal", False)
-    return isinstance(dist, known) or ours or hasattr(dist, "lazy_covariance_matrix")
+    """Whether it is a multivariate normal distribution of mvnjac, torch, Pyro (which derives from torch's) or GPyTorch."""
+    of_torch = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal)
+    of_mvnjac = getattr(dist, "is_multivariate_normal", False)
+    return isinstance(dist, of_torch) or of_mvnjac or hasattr(dist, "lazy_covariance_matrix")
 
 
 def parameters(dist: Any) -> tuple[Tensor, Covariance]:
-    """The mean and the covariance of a distribution, in the parametrisation that it was given.
+    """The mean and the covariance of a distribution, in the parametrisation that it was constructed with.
 
-    Leading dimensions that only repeat what is there (those that the constructor or `expand` made) are left out, so that a
-    shared covariance stays shared; together, mean and covariance have the batch of the distribution.
+    Leading dimensions that only repeat values (made by the constructor or by `expand`) are removed, so that a shared covariance
+    stays shared. Mean and covariance broadcast to the batch of the distribution.
 
     Args:
-        dist: a MultivariateNormal or LowRankMultivariateNormal of mvnjac.distributions or torch.distributions, or of a class
-            derived from these, as Pyro's; or GPyTorch's MultivariateNormal.
+        dist: a MultivariateNormal or LowRankMultivariateNormal of mvnjac.distributions or torch.distributions, or of a derived
+            class such as Pyro's; or GPyTorch's MultivariateNormal.
 
     Returns:
-        The mean, and `Dense`, `Precision`, `Cholesky` or `LowRank`: views of the distribution's own tensors.
+        The mean, and a `Dense`, `Precision`, `Cholesky` or `LowRank`. Their tensors are views of the distribution's tensors.
 
     Example:
         >>> import torch
@@ -87,8 +90,8 @@ def parameters(dist: Any) -> tuple[Tensor, Covariance]:
     """
     from mvnjac.covariance import structures
 
-    shown = {**vars(dist), **getattr(dist, "_shown", {})}  # ours have them in a dict of their own
-    name = next((key for key in shown if key in STRUCTURES), None)  # what was given comes before what was derived
+    attributes = {**vars(dist), **getattr(dist, "_shown", {})}  # mvnjac.distributions keep them in `_shown`
+    name = next((key for key in attributes if key in STRUCTURES), None)  # constructor arguments precede derived attributes
     if name is None:
         covariance = structures()["Dense"](covariance_matrix=unexpanded(_covariance_matrix(dist), 2))
     else:
@@ -98,12 +101,12 @@ def parameters(dist: Any) -> tuple[Tensor, Covariance]:
         )
     full = dist.loc if hasattr(dist, "loc") else dist.mean
     mean = unexpanded(full, 1)
-    kept = broadcast(batch_shape(mean, 1), covariance.batch) == broadcast(batch_shape(full, 1), covariance.batch)
-    return (mean if kept else full), covariance
+    same_batch = broadcast(batch_shape(mean, 1), covariance.batch) == broadcast(batch_shape(full, 1), covariance.batch)
+    return (mean if same_batch else full), covariance
 
 
 def unexpanded(t: Tensor, event: int) -> Tensor:
-    """A view without repetition: leading dimensions of stride 0 are of size 1 again, or absent where nothing precedes them."""
+    """A view that undoes `expand`: leading dimensions of stride 0 get size 1, or are removed if they are the first ones."""
     for dim in range(t.ndim - event):
         if t.stride(dim) == 0 and t.shape[dim] > 1:
             t = t.narrow(dim, 0, 1)
@@ -113,7 +116,7 @@ def unexpanded(t: Tensor, event: int) -> Tensor:
 
 
 def _covariance_matrix(dist: Any) -> Tensor:
-    """Σ where it is computed on demand, as GPyTorch's linear operators are."""
+    """Σ of a distribution that computes it on demand, such as GPyTorch's, which stores a linear operator."""
     if hasattr(dist, "covariance_matrix"):
         return dist.covariance_matrix
     return dist.lazy_covariance_matrix.to_dense()

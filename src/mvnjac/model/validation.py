@@ -1,4 +1,4 @@
-"""Checks of shapes, dtypes and devices: mean against covariance, and rows against both."""
+"""Checks of shapes, dtypes, devices and options: of mean and covariance, and of x against both."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from mvnjac.tensors.tracing import constant_size
 
 
 def as_covariance(function: str, covariance: Tensor | Covariance, mean: object = None) -> Covariance:
-    """A structure as it is; a plain tensor as `Dense`. mean: the argument whose dtype a message recommends."""
+    """The covariance; a plain tensor is wrapped in `Dense`. mean: the argument whose dtype an error message recommends."""
     if isinstance(covariance, Covariance):
         return covariance
     checks.floating(function, "covariance", covariance, mean.dtype if isinstance(mean, Tensor) else None)
     return Dense(covariance)
 
 
-def require_one_kind(function: str, mean_name: str, mean: Tensor, given: Tensor | Covariance, covariance: Covariance) -> None:
-    """Raise unless mean and covariance have the same dtype and device. given: the covariance before it became a structure."""
+def require_same_kind(function: str, mean_name: str, mean: Tensor, covariance: Covariance, is_structure: bool) -> None:
+    """Raise unless mean and covariance have the same dtype and device. is_structure: the user passed no plain tensor."""
     parameter, remedy = next(iter(covariance.parameters.values())), None
-    if isinstance(given, Covariance) and mean.dtype.itemsize > parameter.dtype.itemsize:
+    if is_structure and mean.dtype.itemsize > parameter.dtype.itemsize:
         remedy = f"convert one of them, for example by covariance.map(lambda t: t.to({mean.dtype}))."
     same_kind(function, mean_name, mean, "covariance", parameter, remedy)
 
 
 def valid_mean(function: str, mean_name: str, mean: Tensor | None, covariance: Covariance) -> Tensor:
-    """The mean as given, or as a function of the parameters of the covariance."""
+    """The mean, either the argument or the function of the covariance's parameters."""
     if covariance.mean is not None:
         if mean is not None:
             raise ArgumentError(
-                f"{function}: a mean of shape {tuple(mean.shape)} is given, but the function of Parametric returns a mean, too; "
+                f"{function}: got a mean of shape {tuple(mean.shape)}, but the function of Parametric returns a mean, too; "
                 "pass None for the mean, or let the function return Σ alone."
             )
         return covariance.mean
@@ -73,7 +73,7 @@ def common_batch(function: str, mean_name: str, mean: Tensor, covariance: Covari
 
 
 def require_rows(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: Size) -> None:
-    """Raise unless x has the dtype and device of the mean, and a shape that fits it and the batch of mean and covariance."""
+    """Raise unless x has the dtype and device of the mean, and its shape matches the mean and the batch."""
     checks.floating(function, "x", x, mean.dtype)
     remedy = f"convert x by x.to({mean.dtype}), or {mean_name} and covariance to {x.dtype}."
     same_kind(function, "x", x, mean_name, mean, remedy)
@@ -81,7 +81,7 @@ def require_rows(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: 
 
 
 def require_row_shape(function: str, x: Tensor, mean_name: str, mean: Tensor, batch: Size) -> None:
-    """Raise unless the shape of x fits the mean and the batch of mean and covariance."""
+    """Raise unless x has as many columns as the mean, and its leading dimensions broadcast with the batch."""
     d = mean.shape[-1]
     if x.ndim == 0 or x.shape[-1] != d:
         columns = x.shape[-1] if x.ndim else "no"
@@ -95,8 +95,8 @@ def require_row_shape(function: str, x: Tensor, mean_name: str, mean: Tensor, ba
     except RuntimeError:
         raise ShapeError(
             f"{function}: x has shape {tuple(x.shape)}, but {mean_name} and covariance have the leading dimensions "
-            f"{tuple(batch)}; the leading dimensions must broadcast (for a grid of n rows and these, pass x of shape "
-            f"(n, {'1, ' * len(batch)}{d}))."
+            f"{tuple(batch)}; the leading dimensions must broadcast (to evaluate n rows at each of these, pass x of "
+            f"shape (n, {'1, ' * len(batch)}{d}))."
         ) from None
 
 
@@ -104,16 +104,16 @@ def require_mask(function: str, observed: object, d: int) -> None:
     """Raise unless `observed` is a boolean tensor."""
     if not isinstance(observed, Tensor) or observed.dtype is not torch.bool:
         got = observed.dtype if isinstance(observed, Tensor) else f"a {type(observed).__name__}"
-        raise DtypeError(f"{function}: observed is {got}; expected a boolean tensor (n, {d}), True where an entry is there.")
+        raise DtypeError(f"{function}: observed is {got}; expected a boolean tensor (n, {d}), True where an entry is observed.")
 
 
 def require_patterns(function: str, observed: Tensor, patterns: Tensor, d: int) -> None:
-    """Raise unless a mask, with the variables in its last dimension, has d columns and at least one row."""
+    """Raise unless the mask has d columns and at least one row. patterns: the mask with the variables in its last dimension."""
     if patterns.ndim == 0 or patterns.shape[-1] != d:
         raise ShapeError(f"{function}: observed has shape {tuple(observed.shape)}; expected (n, {d}).")
     if not patterns.numel():
         raise ShapeError(
-            f"{function}: observed has shape {tuple(observed.shape)}: there are no rows to average over; pass (n, {d}) with n ≥ 1."
+            f"{function}: observed has shape {tuple(observed.shape)}: there are no rows; expected (n, {d}) with n ≥ 1."
         )
 
 
@@ -121,8 +121,8 @@ def require_missing(function: str, missing: str | None) -> None:
     """Raise unless `missing` is None or "marginalise"."""
     if missing not in (None, "marginalise"):
         raise ArgumentError(
-            f"{function}: missing is {missing!r}; expected None (NaN in x is an error) or 'marginalise' (NaN marks a missing entry, "
-            "and each row is the marginal of what it observes)."
+            f"{function}: missing is {missing!r}; expected None (NaN in x is an error) or 'marginalise' (NaN marks a missing "
+            "entry, and each row has the marginal density of its observed entries)."
         )
 
 
@@ -132,7 +132,7 @@ def working_dtype(function: str, precision: str | None, dtype: torch.dtype) -> t
         return dtype
     if precision != "float64":
         raise ArgumentError(
-            f"{function}: precision is {precision!r}; expected None (arithmetic in the dtype given) or 'float64' "
-            "(float32 arguments are worked in float64 inside, and the results rounded)."
+            f"{function}: precision is {precision!r}; expected None (computations in the dtype of the arguments) or "
+            "'float64' (float32 arguments are converted to float64, and the results are rounded to float32)."
         )
     return torch.float64

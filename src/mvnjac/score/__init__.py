@@ -1,3 +1,4 @@
-"""First order: the Jacobian of the log-density, and everything that is formed of it.
+"""First derivatives: the Jacobian of the log-density, its sums and products over rows, and the choice of algorithm for each.
 
-It may use `model`, `fused` and what is below them. Interface: `jacobian` (public), `evaluation.Derivatives`, `column_norms`."""
+The package may use `model`, `fused` and the packages below them. Its interface for other packages: `jacobian` (public),
+`evaluation`, `row_arguments`, `column_norms` (sums of squared scores) and `streaming` (sums over batches of a table)."""

@@ -1,11 +1,11 @@
-"""Σ of squared scores, column by column: the diagonal of JᵀJ, without n×p where the derivative is an outer product.
+"""Sums of squared scores by column: the diagonal of JᵀJ, without the n×p matrix if the derivative is an outer product.
 
-The entry (i, j) of c u vᵀ + O has, summed over n rows, the square
+If a derivative is c u vᵀ + O for each row, the squares of its entry (i, j) sum over n rows to
 
     Σ (c uᵢ vⱼ + Oᵢⱼ)² = c² Σ uᵢ² vⱼ² + 2 c Oᵢⱼ Σ uᵢ vⱼ + n Oᵢⱼ²
 
-which is two matrix products. Scores vary at least as much as their constant part is large wherever rows are about normal; where
-they do not (a variable of two values, say), the terms cancel, and the columns themselves are squared.
+which takes two matrix products. For approximately normal rows the scores vary at least as much as their constant part, and no
+digits are lost. Otherwise (for a binary variable, for example) the terms may cancel, and the columns are squared instead.
 """
 
 from __future__ import annotations
@@ -21,25 +21,23 @@ from mvnjac.kernels import planner
 from mvnjac.parameters.selection import Part
 from mvnjac.score.evaluation import GeneralEvaluation
 
-#: of the digits of a sum no more than these may cancel
-_CANCELLED = 1e-4
+#: smallest admissible ratio of a sum to its positive terms: at most four digits cancel
+_CANCELLATION = 1e-4
 
 
 def sums_of_squares(evaluation: GeneralEvaluation, parts: Sequence[Part]) -> Tensor:
-    """(p,) Σ J²ₙₖ of the columns of these parts, rows (n, d) of one density."""
+    """Σₙ J²ₙₖ (p,) for the columns of these parts; the evaluation is of rows (n, d) of one density."""
     with evaluation.model.arithmetic():
         return torch.cat([_of_part(evaluation, part) for part in parts])
 
 
 def _of_part(evaluation: GeneralEvaluation, part: Part) -> Tensor:
-    found = _of_block(evaluation.block(part.name), part)
-    if found is None:
-        return _of_columns(evaluation, part)
-    return part.take(found)
+    squares = _of_block(evaluation.block(part.name), part)
+    return _of_columns(evaluation, part) if squares is None else part.take(squares)
 
 
 def _of_block(block: Block, part: Part) -> Tensor | None:
-    """By all unique elements of a parameter; None where there is no short way, or it would cost digits."""
+    """The sums for all unique elements of a parameter; None if there is no closed form, or if it would lose digits."""
     if isinstance(block, Entrywise):
         values = part.coordinates.pack(block.values)
         return (values * values).sum(0)
@@ -48,38 +46,31 @@ def _of_block(block: Block, part: Part) -> Tensor | None:
     left, right = block.left, block.right
     left_squares = left * left
     right_squares = left_squares if right is left else right * right
-    return outer_squares(
-        left.mT @ right,
-        left_squares.mT @ right_squares,
-        block.offset_scale * block.offset,
-        left.shape[0],
-        block.coefficient,
-        part,
-    )
+    products, squares = left.mT @ right, left_squares.mT @ right_squares
+    return outer_squares(products, squares, block.offset_scale * block.offset, left.shape[0], block.coefficient, part)
 
 
 def outer_squares(
     products: Tensor, squares: Tensor, offset: Tensor, count: int, coefficient: float, part: Part
 ) -> Tensor | None:
-    """By all unique elements, from Σ u vᵀ, Σ u² v²ᵀ, O and n; None where too many digits cancel."""
-    certain = coefficient**2 * squares + count * offset * offset
-    whole = certain + 2 * coefficient * offset * products
+    """The sums for all unique elements from Σ u vᵀ, Σ u² v²ᵀ, O and n; None if too many digits cancel."""
+    positive = coefficient**2 * squares + count * offset * offset
+    total = positive + 2 * coefficient * offset * products
     positions = part.coordinates.positions(offset.device)
     free, multiplicity = part.coordinates.free(positions), part.coordinates.multiplicity(positions)
-    chosen, terms = whole.flatten()[positions], certain.flatten()[positions]
+    total, positive = total.flatten()[positions], positive.flatten()[positions]
     if free is not None:
-        chosen, terms = torch.where(free, chosen, 0), torch.where(free, terms, 0)
-    if bool((chosen < _CANCELLED * terms).any()):
+        total, positive = torch.where(free, total, 0), torch.where(free, positive, 0)
+    if bool((total < _CANCELLATION * positive).any()):
         return None
-    return chosen if multiplicity is None else chosen * multiplicity * multiplicity
+    return total if multiplicity is None else total * multiplicity * multiplicity
 
 
 def _of_columns(evaluation: GeneralEvaluation, part: Part) -> Tensor:
-    """The columns of a few rows at a time."""
-    rows = evaluation.rows.batch[0]
+    """The sums from the columns themselves, in chunks of rows."""
     step = planner.rows_in(planner.CHUNK_BYTES, max(part.size, 1), 8)
     total = evaluation.model.mean.new_zeros(part.size, dtype=evaluation.model.working)
-    for first in range(0, rows, step):
+    for first in range(0, evaluation.rows.batch[0], step):
         columns = evaluation.narrow(0, slice(first, first + step)).columns(part)
         total += (columns * columns).sum(0)
     return total

@@ -1,4 +1,4 @@
-"""What `Jacobian.explain` says: how results will be formed, decided by the same functions that then form them."""
+"""The text of `Jacobian.explain`: the algorithm for each result, chosen by the same functions as in the computation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvnjac.whitening.factor import Factor
 
 
 def explained(evaluation: Evaluation) -> str:
-    """One line a result: the algorithm and the reason."""
+    """One line per result: the algorithm and the reason."""
     rows, model = evaluation.general.rows, evaluation.general.model
     where = f"{model.mean.device}, {str(model.working).removeprefix('torch.')}"
     head = f"rows {tuple(rows.batch)} of {rows.d} variables, {type(model.covariance).__name__}, {where}"
@@ -27,24 +27,24 @@ def explained(evaluation: Evaluation) -> str:
 def _by_kernels(fused: FusedDense | FusedBatch) -> dict[str, str]:
     if isinstance(fused, FusedBatchOnDevice):
         return {
-            "log_prob, sum": "Triton kernel: each Gaussian factorised in registers, one pass over the memory for all results",
+            "log_prob, sum": "Triton kernel: each Gaussian factorised in registers, one pass over memory for all results",
             "matrix, others": "plain torch, batched; triangles packed by the Triton kernel",
         }
     name = kernels.native.instructions()
     if isinstance(fused, FusedBatch):
         return {
-            "everything": f"compiled kernel ({name}): SIMD-batched Cholesky, one matrix per vector lane",
+            "log_prob, sum": f"compiled kernel ({name}): SIMD-batched Cholesky, one matrix per vector lane",
             "matrix, others": "plain torch, batched",
         }
     prepared, d = fused.prepared, fused.prepared.d
     halved = limits.halves_sums(prepared.itemsize, prepared.data, fused.x.shape[0], d)
     return {
-        "log_prob": f"compiled kernel ({name}): rows whitened by L⁻¹ in blocks that stay in the cache",
-        "sum": "Σ r and Σ r rᵀ of centred rows, whitened once: that costs no digits at this conditioning"
+        "log_prob": f"compiled kernel ({name}): rows are whitened by L⁻¹ in blocks that stay in the cache",
+        "sum": "compiled kernel: Σ r and Σ r rᵀ of centred rows, whitened once, without loss of digits at this conditioning"
         if halved
-        else "the same; Σ z and Σ z zᵀ of whitened rows, brought to the mean and Σ once",
-        "matrix": "whitened rows; each row's a and its packed outer product written once, without temporaries",
-        "gram": "the same; rows of the matrix in blocks that stay in the cache"
+        else "compiled kernel: Σ z and Σ z zᵀ of whitened rows, transformed to the gradients once",
+        "matrix": "compiled kernel: a and its packed outer product are written once per row, without temporaries",
+        "gram": "compiled kernel: rows of the matrix in blocks that stay in the cache"
         if limits.kernel_gram(d)
         else _gram(d + d * (d + 1) // 2, prepared.itemsize),
     }
@@ -55,30 +55,29 @@ def _general(evaluation: GeneralEvaluation) -> dict[str, str]:
     names = evaluation.model.arguments.default_names()
     size = sum(model.arguments.coordinates(name).size for name in names)
     if rows.is_traced:
-        why = "plain differentiable torch: an autograd graph, a transform or a compiler is active"
-        return {"everything": why}
-    result = {"x, mean": _scaled(evaluation), "sum": _sum(evaluation, names)}
-    result["matrix"] = f"triangles {_packing(model.mean)}"
-    result["gram"] = _gram(size, model.working.itemsize)
-    return result
+        return {"all results": "plain differentiable torch: an autograd graph, a transform or a compiler is active"}
+    return {
+        "x, mean": _scaled(evaluation),
+        "sum": _sum(evaluation, names),
+        "matrix": f"triangles {_packing(model.mean)}",
+        "gram": _gram(size, model.working.itemsize),
+    }
 
 
 def _packing(mean: Tensor) -> str:
     if cuda.available(mean):
         return "packed by the Triton kernel"
-    packs = kernels.native is not None and mean.is_cpu
-    return "packed by the compiled kernel" if packs else "column by column, plain torch"
+    compiled = kernels.native is not None and mean.is_cpu
+    return "packed by the compiled kernel" if compiled else "packed column by column, plain torch"
 
 
 def _scaled(evaluation: GeneralEvaluation) -> str:
     rows = evaluation.rows
     if isinstance(rows, IncompleteResiduals):
-        form = (
-            "a structure a pattern of missing entries" if rows.keeps_form else "dense marginals along chains of nested patterns"
-        )
-        return f"a by {form}"
+        patternwise = "one structure per pattern of missing entries"
+        return f"a from {patternwise if rows.keeps_form else 'dense marginals along chains of nested patterns'}"
     if "scale_tril" not in evaluation.model.covariance.fields and not evaluation.dense_parametrisation:
-        return "a = Σ⁻¹r by the structure's own solve"
+        return "a = Σ⁻¹r by the solver of the structure"
     n = rows.batch.numel()
     product = planner.multiplies(n, rows.d)
     return f"a = Σ⁻¹r {'as a product with Σ⁻¹' if product else 'by two triangular solves'} (n = {n}, d = {rows.d})"
@@ -87,17 +86,13 @@ def _scaled(evaluation: GeneralEvaluation) -> str:
 def _sum(evaluation: GeneralEvaluation, names: list[str]) -> str:
     batches = [evaluation.param_batch(name) for name in names]
     if evaluation.sums_first(names, batches):
-        by = (
-            "the compiled kernel"
-            if limits.kernel_sums(evaluation.rows.d) and evaluation.rows.everyday
-            else "torch's BLAS, in chunks"
-        )
-        return f"sums of whitened rows first, then d³: by {by}"
+        compiled = limits.kernel_sums(evaluation.rows.d) and evaluation.rows.everyday
+        return f"sums of whitened rows first, then d³: by {'the compiled kernel' if compiled else 'BLAS, in chunks'}"
     structured = type(evaluation.rows.factor).squares_and_totals is not Factor.squares_and_totals
     if structured and evaluation.in_one_pass(names, batches):
-        return "all parameters from one pass over the rows, by the formulas of the structure"
-    return "block by block, a chunk of rows at a time"
+        return "all parameters in one pass over the rows, by the formulas of the structure"
+    return "block by block, in chunks of rows"
 
 
 def _gram(p: int, itemsize: int) -> str:
-    return f"chunks of {planner.rows_in(planner.CHUNK_BYTES, p, itemsize)} rows of {p} columns, half of each product"
+    return f"chunks of {planner.rows_in(planner.CHUNK_BYTES, p, itemsize)} rows of {p} columns, one triangle of each product"

@@ -1,4 +1,4 @@
-"""The evaluation by one kernel call, for the common shapes; whatever the kernel does not handle is left to `GeneralEvaluation`."""
+"""The evaluation by one kernel call, for common shapes; `GeneralEvaluation` computes what the kernel does not support."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvnjac.whitening.residuals import changed_in_place
 
 
 class FusedEvaluation:
-    """Rows that a kernel has validated and can evaluate, and the general evaluation, which is made when it is first needed."""
+    """Rows that a kernel has validated and can evaluate, and the general evaluation, which is created when first needed."""
 
     __slots__ = ("_general", "fused")
 
@@ -49,7 +49,7 @@ class FusedEvaluation:
     def device(self) -> torch.device:
         return self.fused.x.device
 
-    # Each method returns the kernel's result unless a tracer or a mode of torch must see every operation, or the kernel has none.
+    # The general evaluation is used if a tracer or a mode of torch must see all operations, or if the kernel returns None.
 
     def log_prob(self) -> Tensor:
         result = None if intercepted() else self.fused.log_prob()
@@ -84,5 +84,5 @@ class FusedEvaluation:
 
 
 def _restored(general: GeneralEvaluation, fused: FusedDense | FusedBatch | None) -> Evaluation:
-    """After unpickling: the kernel may not be available here."""
+    """The unpickled evaluation; the general one if the kernel is not available in this process."""
     return general if fused is None else FusedEvaluation(fused, general)

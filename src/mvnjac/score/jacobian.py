@@ -1,9 +1,9 @@
-"""The Jacobian of n log-densities by x, the mean and the parameters of the covariance. Read this file first.
+"""The Jacobian of n log-densities with respect to x, the mean and the parameters of the covariance. Read this file first.
 
-    parameters → factor → whitened residuals → log prob, Jacobian → coordinates → table
+    arguments → model → factor → whitened residuals → log-density and blocks → columns, totals
 
-`jacobian` goes the first half of that way. The `Jacobian` it returns holds n·d numbers (residuals, and a = Σ⁻¹(x − µ)) and a
-factor, and goes the second half only for what is asked: a block, the n×p matrix, the total, or a product.
+`jacobian` parses and checks the arguments. The `Jacobian` it returns holds a factor and n·d numbers (residuals, and
+a = Σ⁻¹(x − µ)), and computes a block, the n×p matrix, a total or a product only when it is requested.
 """
 
 from __future__ import annotations
@@ -32,42 +32,45 @@ from mvnjac.tensors import memory
 from mvnjac.tensors.allocation import guarded
 
 Wrt = str | Iterable[str] | None
+_SMALLER = "use J.unique(name) or J.sum(), or take fewer rows, J[a:b]."  # the remedy in a MemoryLimitError
 
 
 def jacobian(
     x: Float[Tensor, "*rows d"],
     mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
+    covariance: Float[Tensor, "*param_batch d d"] | Covariance | None = None,
     *,
     names: NamesArgument | None = None,
     missing: str | None = None,
     precision: str | None = None,
     check: bool = True,
 ) -> Jacobian:
-    """The Jacobian of the multivariate normal log-density: one row an observation, one column a parameter.
+    """The Jacobian of the multivariate normal log-density, with one row per observation and one column per parameter.
 
     Args:
-        x: (n, d) observations; or (d,) for one; or (..., d), broadcast with the others as in torch.distributions. Where an
-            observation is a matrix (`mvnjac.Kronecker`) and mean has its shape (..., m, q), so has x, and so have J["x"], J["mean"].
-        mean: (d,) or (..., d), in units of x. Or a distribution in place of mean and covariance, of mvnjac.distributions,
-            torch.distributions, Pyro or GPyTorch: the columns are then the parameters that it was given.
-        covariance: Σ (..., d, d), or a structure such as `mvnjac.Cholesky(L)`, whose parameters the columns then are.
-        names: d names of the variables, for columns and messages; zero-based numbers otherwise. Of `mvnjac.Kronecker` also
-            [rows, columns], two lists: the variables are then called "row,column".
-        missing: "marginalise" takes NaN in x as a missing entry: each row is the marginal of what it observes. J["x"] and J["mean"]
-            are 0 at missing entries; a row without any entry has log_prob 0 and zeros. None: NaN in x is an error.
-        precision: "float64" works float32 arguments in float64 inside and rounds the results: full float32 accuracy at any
-            conditioning. None: the arithmetic is that of the arguments.
-        check: look at the numbers once (one synchronisation on CUDA) and raise where they are no density. False: NaN there.
+        x: (n, d) observations, (d,) for a single one, or (..., d), broadcast with the parameters as in torch.distributions.
+            With `mvnjac.Kronecker` observations may be matrices: x, mean, J["x"] and J["mean"] then have shape (..., m, q).
+        mean: (d,) or (..., d), in the units of x. A distribution of mvnjac.distributions, torch.distributions, Pyro or GPyTorch
+            may be passed in place of mean and covariance; the columns are then the parameters that it was constructed with.
+        covariance: Σ (..., d, d), or a structure such as `mvnjac.Cholesky(L)`; the columns are then the structure's parameters.
+        names: the names of the d variables, used in column names and messages; by default the variables are numbered from 0.
+            With `mvnjac.Kronecker`, two lists [rows, columns] are also accepted; the variables are then named "row,column".
+        missing: "marginalise" treats NaN in x as a missing entry: each row has the marginal density of its observed entries.
+            J["x"] and J["mean"] are 0 at missing entries; a row without observed entries has log-density 0 and derivatives 0.
+            With None, NaN in x is an error.
+        precision: "float64" computes internally in float64 for float32 arguments and rounds the results, which gives full
+            float32 accuracy at any conditioning. With None, computations use the dtype of the arguments.
+        check: whether the values are checked (once, with one synchronisation on CUDA) and invalid ones raise an error. With
+            False the results are NaN where the arguments define no density.
 
     Returns:
-        A `Jacobian`. Its results carry gradients when the arguments require them.
+        A `Jacobian`. Its results are differentiable if the arguments require gradients.
 
     Raises:
-        ShapeError, DtypeError, DeviceError: arguments that do not fit each other.
-        NotFiniteError, NotSymmetricError, NotPositiveDefiniteError: numbers that are no density, and where.
+        ShapeError, DtypeError, DeviceError: shapes, dtypes or devices do not match.
+        NotFiniteError, NotSymmetricError, NotPositiveDefiniteError: values are invalid; the message says where.
 
-    Source: Magnus & Neudecker, *Matrix Differential Calculus*; each structure's docstring states its formula.
+    Source: Magnus & Neudecker, *Matrix Differential Calculus*; the docstring of each structure states its formula.
 
     Example:
         >>> import torch, mvnjac
@@ -80,7 +83,7 @@ def jacobian(
                 [ 0.0000,  2.0000, -0.5000,  0.0000,  1.5000]])
     """
     fused = fused_rows(x, mean, covariance, check=check) if missing is None and precision is None else None
-    if fused is None or names is not None:  # arguments are parsed now, so that errors are raised now
+    if fused is None or names is not None:  # parse the arguments now, so that errors are raised here
         model = Model(parse("jacobian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
         if fused is None:
             return Jacobian(GeneralEvaluation.at(model, x))
@@ -93,15 +96,17 @@ def jacobian(
 
 
 class Jacobian:
-    """n rows of derivatives, held as n·d numbers. Made by `jacobian` or `Gaussian.jacobian`.
+    """The derivatives of n log-densities, stored as n·d numbers. Made by `jacobian` or `Gaussian.jacobian`.
 
-    `J[name]` is a block: the batch, followed by the parameter's own shape (a symmetric parameter gives the full symmetric
-    gradient, torch's convention). `J[a:b]`, or an index tensor or a boolean mask, is the Jacobian of those rows.
+    `J[name]` is the derivative with respect to one parameter, of shape (*batch, *shape of the parameter). For a symmetric
+    parameter it is the full symmetric gradient, as in torch. `J[rows]`, with a slice, an index tensor or a boolean mask, is
+    the Jacobian of these rows.
 
-    Throughout, `wrt` says which columns: names of parameters, or of single elements ("covariance_matrix[MSFT,AAPL]"); by
-    default the mean and the covariance's own parameters. "x" is available by name, and so is every dense parametrisation:
-    covariance_matrix, scale_tril, log_scale_tril, precision_matrix, precision_tril, inverse_scale_tril, scale,
-    correlation_matrix, natural_location, natural_matrix, whichever one was given.
+    The argument `wrt` of the methods selects columns, by names of parameters or of single elements such as
+    "covariance_matrix[MSFT,AAPL]"; by default these are the mean and the parameters of the covariance. The name "x" and the
+    parameters of every dense parametrisation are also available, whichever parametrisation was given: covariance_matrix,
+    scale_tril, log_scale_tril, precision_matrix, precision_tril, inverse_scale_tril, scale, correlation_matrix,
+    natural_location and natural_matrix.
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
@@ -112,27 +117,27 @@ class Jacobian:
 
     @property
     def evaluation(self) -> GeneralEvaluation:
-        """The derivatives as blocks, for the other packages of mvnjac."""
+        """The derivatives as blocks; for other packages of mvnjac."""
         return self._evaluation.general
 
     @property
     def model(self) -> Model:
-        """The mean and the covariance, for the other packages of mvnjac."""
+        """The mean and the covariance; for other packages of mvnjac."""
         return self.evaluation.model
 
     @property
     def batch(self) -> Size:
-        """The leading dimensions, (n,) for rows of one density."""
+        """The leading dimensions of the results: (n,) for n rows of one density."""
         return self._evaluation.batch
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of every result."""
+        """The dtype of the results."""
         return self._evaluation.dtype
 
     @property
     def device(self) -> torch.device:
-        """The device of every result."""
+        """The device of the results."""
         return self._evaluation.device
 
     # --- blocks --------------------------------------------------------------------------------------------------
@@ -152,23 +157,23 @@ class Jacobian:
             return Jacobian(self.evaluation.narrow(0, row_arguments.row_index(key, self.batch, self.device)))
         return self._block(key)
 
-    @guarded("J[{1!r}]", "take J.unique(name), J.sum(), or rows: J[a:b].")
+    @guarded("J[{1!r}]", _SMALLER)
     def _block(self, key: str) -> Tensor:
         shape = (*self.batch, *self.model.arguments.coordinates(key).shape)
-        memory.require(f"J[{key!r}]", shape, self.dtype, self.device, "take J.unique(name), J.sum(), or rows: J[a:b].")
+        memory.require(f"J[{key!r}]", shape, self.dtype, self.device, _SMALLER)
         with self.model.arithmetic():
             return self.model.arguments.shaped(key, self.evaluation.block(key).full().to(self.dtype))
 
     def unique(self, name: str) -> Float[Tensor, "*batch k"]:
-        """The partial derivatives by the unique elements of one parameter.
+        """The partial derivatives (*batch, k) with respect to the k unique elements of the parameter `name`.
 
-        Symmetric parameters: vech order (the lower triangle column after column), off-diagonals doubled, since one element
-        is two entries of the matrix. Triangular: vech of the triangle, nothing doubled. Correlations: the strict lower
-        triangle, doubled. All else: row-major.
+        Symmetric parameters: in vech order (the lower triangle, column by column), with off-diagonals doubled, since each
+        off-diagonal element occurs twice in the matrix. Triangular parameters: vech of the triangle; nothing is doubled.
+        Correlations: the strict lower triangle, doubled. All other parameters: row-major.
 
         Raises:
-            UnknownNameError: a KeyError that lists the names there are.
-            MemoryLimitError: before allocating what cannot fit.
+            UnknownNameError: the name is not valid; a KeyError that lists the valid names.
+            MemoryLimitError: there is not enough memory for the result; raised before allocating.
 
         Example:
             >>> import torch, mvnjac
@@ -180,18 +185,18 @@ class Jacobian:
         return self.matrix(wrt=name)
 
     def matrix(self, wrt: Wrt = None, layout: str = "unique", out: Tensor | None = None) -> Float[Tensor, "*batch p"]:
-        """The n×p matrix whose rows are scores.
+        """The n×p matrix of derivatives; each row is the score of one observation.
 
         Args:
-            wrt: the columns; by default the mean and the covariance's parameters.
-            layout: "unique": partial derivatives by the unique elements; "full": every entry of the full gradients, row-major.
-            out: (*batch, p) to write into, of the results' dtype and device; not for arguments that require gradients.
+            wrt: the columns; by default the mean and the parameters of the covariance.
+            layout: "unique": derivatives with respect to the unique elements; "full": the full gradients, row-major.
+            out: (*batch, p) a tensor for the result, of its dtype and device; not allowed if the arguments require gradients.
 
         Returns:
             (*batch, p); the names of its columns are `columns(wrt, layout)`.
 
         Raises:
-            MemoryLimitError: before allocating what cannot fit, naming the size and the alternatives.
+            MemoryLimitError: there is not enough memory for the result; raised before allocating, with alternatives.
 
         Example:
             >>> import torch, mvnjac
@@ -202,43 +207,43 @@ class Jacobian:
         return self._evaluation.matrix(self._columns_of(wrt, layout), out)
 
     def columns(self, wrt: Wrt = None, layout: str = "unique") -> list[str]:
-        """The p names of the columns of `matrix(wrt, layout)`: "mean[AAPL]", "covariance_matrix[MSFT,AAPL]" (row, column)."""
+        """The names of the p columns of `matrix(wrt, layout)`, such as "mean[AAPL]" and "covariance_matrix[MSFT,AAPL]"."""
         return self.selection(wrt, layout).columns()
 
-    def values(self, wrt: Wrt = None) -> Float[Tensor, "*own p"]:
-        """The values of the p parameters that the columns are derivatives by, in the same order; nothing is doubled."""
+    def values(self, wrt: Wrt = None) -> Float[Tensor, "*param_batch p"]:
+        """The values of the parameters that the columns belong to, in the order of the columns; nothing is doubled."""
         selection = self.selection(wrt)
         if any(part.name == "x" for part in selection.parts):
-            raise ArgumentError("values: x is no parameter; leave it out of wrt.")
+            raise ArgumentError("values: x is not a parameter; leave it out of wrt.")
         values = selection.pack({part.name: self.model.parameter(part.name) for part in selection.parts})
         return values.expand((*self.model.reduced_batch, values.shape[-1]))
 
-    # --- reductions: none of them ever stores n×p ----------------------------------------------------------------
+    # --- sums over rows, products: none of them stores the n×p matrix --------------------------------------------
 
     def sum(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> dict[str, Tensor]:
-        """The (weighted) total score, each part in its parameter's own shape: what autograd gives for log_prob(x).sum().
+        """The (weighted) total score: the gradients that autograd computes for log_prob(x).sum().
 
         Args:
-            weights: one a row, (n,) or the shape of `batch`; never normalised, may be negative.
-            wrt: the parts; an element of a parameter gives its partial derivative.
+            weights: (n,), one per row, or of the shape of `batch`; they are not normalised and may be negative.
+            wrt: parameters, or single elements, for which the partial derivative is returned.
 
         Returns:
-            {name: tensor}; symmetric parameters as symmetric gradients. vech of it with doubled off-diagonals is
-            matrix().sum(0).
+            {name: gradient of the shape of the parameter}. The gradient of a symmetric parameter is the full symmetric one; its
+            vech with doubled off-diagonals equals matrix().sum(0).
         """
         return self._evaluation.sum(self._columns_of(wrt), weights)
 
-    @guarded("rmatvec", "go through the rows by J[a:b].")
-    def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*own p"]:
-        """wᵀ J: the weighted sum of the rows of `matrix(wrt)`, without it. w: one number a row."""
+    @guarded("rmatvec", "process the rows in slices J[a:b].")
+    def rmatvec(self, w: Float[Tensor, "*rows"], wrt: Wrt = None) -> Float[Tensor, "*param_batch p"]:
+        """The product wᵀ J, a weighted sum of the rows of `matrix(wrt)`, without forming the matrix. w: one number per row."""
         selection, batch = self.selection(wrt), self.model.reduced_batch
         names = list(dict.fromkeys(part.name for part in selection.parts))
         sums = self.evaluation.totals(names, self.evaluation.row_weights(w, "w"), [batch] * len(names))
         return selection.pack(dict(zip(names, sums, strict=True)), gradients=True).to(self.dtype)
 
-    @guarded("matvec", "go through the rows by J[a:b].")
+    @guarded("matvec", "process the rows in slices J[a:b].")
     def matvec(self, v: Float[Tensor, "*any p"], wrt: Wrt = None) -> Float[Tensor, "*batch"]:
-        """J v: each row's directional derivative along v (p,), in the unique elements of `matrix(wrt)`, without it."""
+        """The product J v, the directional derivative of each row along v (p,), without forming `matrix(wrt)`."""
         selection = self.selection(wrt)
         direction = row_arguments.direction(v, selection.size).to(self.model.working)
         with self.model.arithmetic():
@@ -246,31 +251,31 @@ class Jacobian:
             return torch.stack(torch.broadcast_tensors(*products)).sum(0).to(self.dtype)
 
     def linear_operator(self, wrt: Wrt = None) -> Any:
-        """The n×p matrix as a `scipy.sparse.linalg.LinearOperator`, without it (needs scipy)."""
+        """A `scipy.sparse.linalg.LinearOperator` that represents `matrix(wrt)` without forming it; requires SciPy."""
         if len(self.batch) != 1 or self.model.reduced_batch:
             raise ShapeError(
-                f"linear_operator: J has the leading dimensions {tuple(self.batch)}; it takes rows (n,) of one density."
+                f"linear_operator: J has the leading dimensions {tuple(self.batch)}; expected (n,), for n rows of one density."
             )
         shape = (self.batch[0], self.selection(wrt).size)
         return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
 
-    def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*own p p"]:
-        """JᵀWJ, the (weighted) outer product of gradients, from chunks of rows that stay in cache.
+    def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*param_batch p p"]:
+        """JᵀWJ, the (weighted) sum of outer products of scores, computed in chunks of rows that stay in the cache.
 
         Args:
-            weights: one a row (w, not w²), may be negative.
-            wrt: the columns.
+            weights: (n,), one per row (w, not w²); may be negative.
+            wrt: the columns; by default the mean and the parameters of the covariance.
 
         Returns:
-            (p, p), symmetric; with leading dimensions where mean or covariance have some.
+            (p, p), symmetric; preceded by the leading dimensions of mean and covariance, if there are any.
 
         Raises:
-            MemoryLimitError: if p×p cannot fit.
+            MemoryLimitError: there is not enough memory for a p×p matrix.
         """
         return self._evaluation.gram(self._columns_of(wrt), weights)
 
     def explain(self) -> str:
-        """How the results will be formed, and why: which kernel or which algorithm, by the sizes at hand.
+        """A description of how each result will be computed: the kernel or algorithm that is chosen, with the reason.
 
         Example:
             >>> import torch, mvnjac
@@ -282,11 +287,11 @@ class Jacobian:
     # --- arguments -----------------------------------------------------------------------------------------------
 
     def selection(self, wrt: Wrt, layout: str = "unique") -> Selection:
-        """The columns that `wrt` names, for the other packages of mvnjac."""
+        """The columns selected by `wrt`; for other packages of mvnjac."""
         return self.model.arguments.select(wrt, layout, x=True)
 
     def _columns_of(self, wrt: Wrt, layout: str = "unique") -> Selection | None:
-        """The same; None for the default columns, so that nothing is parsed where a kernel knows them."""
+        """The selected columns; None for the default columns, so that kernels need not parse names."""
         return None if wrt is None and layout == "unique" else self.selection(wrt, layout)
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from mvnjac.tensors.broadcasting import RowLayout
 
 
 def row_weights(weights: Tensor | None, name: str, batch: Size, param_batch: Size, dtype: torch.dtype) -> Tensor | None:
-    """The weights in a shape that broadcasts with the batch: one a row, or one an entry of the batch."""
+    """The weights in a shape that broadcasts with the batch: one per row, or one per entry of the batch."""
     if weights is None:
         return None
     if not isinstance(weights, Tensor):
@@ -26,29 +26,30 @@ def row_weights(weights: Tensor | None, name: str, batch: Size, param_batch: Siz
         return weights.reshape([length if i in rows else 1 for i, length in enumerate(batch)])
     if weights.ndim == len(batch) and all(a in (1, b) for a, b in zip(weights.shape, batch, strict=True)):
         return weights.expand(batch)
-    raise ShapeError(f"{name} has shape {tuple(weights.shape)}; expected one number a row: {tuple(batch)}.")
+    raise ShapeError(f"{name} has shape {tuple(weights.shape)}; expected one number per row: {tuple(batch)}.")
 
 
 def require_counts(function: str, weights: Tensor) -> None:
-    """Raise where weights (n,) cannot say how often each row occurred."""
-    bad = ~(weights >= 0) | weights.isinf()
-    if bool(bad.any()) or not bool((weights > 0).any()):
-        row = int(bad.nonzero()[0]) if bool(bad.any()) else 0
+    """Raise unless weights (n,) are valid as numbers of occurrences: finite, not negative and not all 0."""
+    invalid = ~(weights >= 0) | weights.isinf()
+    if bool(invalid.any()) or not bool((weights > 0).any()):
+        row = int(invalid.nonzero()[0]) if bool(invalid.any()) else 0
+        weight = weights[row].item()
         raise ArgumentError(
-            f"{function}: the weight of row {row} is {weights[row].item()!r}; weights are finite and not negative, not all 0."
+            f"{function}: the weight of row {row} is {weight!r}; weights must be finite and not negative, not all 0."
         )
 
 
 def direction(v: Tensor, size: int) -> Tensor:
-    """A direction in the space of the columns."""
+    """The direction v of `matvec`, validated."""
     if not isinstance(v, Tensor) or v.ndim == 0 or v.shape[-1] != size:
         got = f"has shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"is a {type(v).__name__}"
-        raise ShapeError(f"matvec: v {got}; expected a tensor of shape ({size},), one number a column.")
+        raise ShapeError(f"matvec: v {got}; expected a tensor of shape ({size},), one number per column.")
     return v
 
 
-def _kind_of_index(key: Any) -> torch.dtype:
-    """The dtype that these row numbers, or this mask, have."""
+def _index_dtype(key: Any) -> torch.dtype:
+    """The dtype of a mask or of row numbers."""
     if isinstance(key, Tensor):
         return key.dtype
     if key and all(isinstance(i, bool) for i in key):
@@ -57,9 +58,9 @@ def _kind_of_index(key: Any) -> torch.dtype:
 
 
 def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
-    """What J[key] selects along the first dimension."""
+    """The rows that J[key] selects along the first dimension, as a slice or as non-negative row numbers."""
     if not batch:
-        raise ShapeError("J[...]: this Jacobian is of a single observation x (d,); it has no rows to select.")
+        raise ShapeError("J[...]: this is the Jacobian of a single observation x (d,); there are no rows to select.")
     if isinstance(key, slice):
         if key.step is not None and key.step < 1:
             raise ArgumentError(f"J[{key.start}:{key.stop}:{key.step}]: the step must be positive.")
@@ -70,7 +71,7 @@ def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
             f"J[{key!r}]: expected the name of a parameter, a slice of rows such as J[0:10], a list or tensor of row "
             "numbers, or a boolean mask."
         )
-    index = torch.as_tensor(key, dtype=_kind_of_index(key), device=device)
+    index = torch.as_tensor(key, dtype=_index_dtype(key), device=device)
     if index.dtype is torch.bool:
         if index.shape != batch[:1]:
             raise ShapeError(f"J[mask]: the mask has shape {tuple(index.shape)}; expected ({batch[0]},).")
@@ -80,16 +81,16 @@ def row_index(key: object, batch: Size, device: torch.device) -> slice | Tensor:
     index = index.long()
     outside = index[(index < -batch[0]) | (index >= batch[0])]
     if outside.numel():
-        raise ArgumentError(f"J[...]: there is no row {int(outside[0])}; there are {batch[0]} rows.")
+        raise ArgumentError(f"J[...]: row {int(outside[0])} does not exist; there are {batch[0]} rows.")
     return torch.where(index < 0, index + batch[0], index)
 
 
 def check_out(out: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device, is_traced: bool) -> None:
-    """Whether `out` can be written to."""
+    """Raise unless `out` can hold the result: the same shape, dtype and device, and no autograd graph."""
     if is_traced:
         raise ArgumentError(
-            "matrix: out= cannot carry gradients, and the arguments require them; detach them, call under "
-            "torch.no_grad(), or leave out= away."
+            "matrix: out= cannot carry gradients, but the arguments require them; detach the arguments, call under "
+            "torch.no_grad(), or omit out=."
         )
     if tuple(out.shape) != tuple(shape) or out.dtype != dtype or out.device != device:
         raise ShapeError(

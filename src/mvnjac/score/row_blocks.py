@@ -1,4 +1,4 @@
-"""The derivatives of some rows as blocks, one a parameter: their columns, their products, and the rows in chunks."""
+"""The derivatives of rows as blocks, one per parameter: their columns and products, and the division of rows into chunks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mvnjac.whitening.residuals import Residuals
 
 
 class RowBlocks:
-    """Rows, with the derivative of their log-densities with respect to each parameter.
+    """Rows and the derivatives of their log-densities with respect to each parameter.
 
     Attributes:
         model: the mean and the covariance.
-        rows: the whitened residuals.
-        x_batch: the leading dimensions of x itself, before broadcasting.
+        rows: the residuals, whitened on demand.
+        x_batch: the leading dimensions of x before broadcasting.
     """
 
     def __init__(self, model: Model, rows: Residuals, x_batch: Size) -> None:
@@ -37,18 +37,18 @@ class RowBlocks:
 
     @classmethod
     def at(cls, model: Model, x: Tensor) -> Self:
-        """The derivatives at x, which is validated."""
+        """The derivatives at x, after validation."""
         x = model.arguments.flat(x)
         return cls(model, model.rows(x), batch_shape(x, 1))
 
     @classmethod
     def at_validated(cls, model: Model, x: Tensor) -> Self:
-        """The derivatives at an x that has been validated."""
+        """The derivatives at an x that is already validated."""
         x = model.arguments.flat(x)
         return cls(model, model.unchecked_rows(x), batch_shape(x, 1))
 
     def block(self, name: str, rows: Residuals | None = None) -> Block:
-        """The derivative with respect to one parameter, of all rows or of those given."""
+        """The derivative with respect to one parameter; rows: some of the rows, by default all."""
         rows, covariance = rows or self.rows, self.model.covariance
         if name == "x":
             return Entrywise(-rows.scaled, vector(rows.d))
@@ -61,7 +61,7 @@ class RowBlocks:
         return dense_parameters()[name].pullback(name, rows.densely())
 
     def param_batch(self, name: str) -> Size:
-        """The leading dimensions of one parameter, which its total has, too."""
+        """The leading dimensions of x or of one parameter, which are also those of its total gradient."""
         covariance = self.model.covariance
         if name == "x":
             return self.x_batch
@@ -72,7 +72,7 @@ class RowBlocks:
         return covariance.batch if issubclass(dense_parameters()[name], Covariance) else self.model.batch
 
     def columns(self, part: Part, out: Tensor | None = None, rows: Residuals | None = None) -> Tensor:
-        """(*batch, k) the columns of a part, written into `out` if given."""
+        """The columns of a part (*batch, k), written into `out` unless it is None."""
         block = self.block(part.name, rows)
         if part.index is not None:
             columns = block.elements(part.coordinates, part.index_tensor(self.model.mean.device))
@@ -83,26 +83,26 @@ class RowBlocks:
         return columns if out is None else out.copy_(columns)
 
     def directional(self, part: Part, v: Tensor) -> Tensor:
-        """(*batch) the columns of a part times v (..., k)."""
+        """The columns of a part times v (..., k): (*batch)."""
         block = self.block(part.name)
         if part.index is None:
             return block.matvec(part.coordinates.unpack(v))
         return (block.elements(part.coordinates, part.index_tensor(v.device)) * v).sum(-1)
 
     def narrow(self, dim: int, index: slice | Tensor) -> Self:
-        """The derivatives of some of the rows."""
+        """The derivatives of the rows `index` along dimension `dim`."""
         batch = self.rows.batch
-        with torch.set_grad_enabled(torch.is_grad_enabled() or self.rows.requires_grad):  # rows with a graph keep it
+        with torch.set_grad_enabled(torch.is_grad_enabled() or self.rows.requires_grad):  # also under no_grad the graph is kept
             model, rows = self.model.narrow(batch, dim, index), self.rows.narrow(dim, index)
         on_meta = index if isinstance(index, slice) else index.to("meta")
         x_batch = narrow(torch.empty(self.x_batch, dtype=torch.bool, device="meta"), batch, 0, dim, on_meta).shape
         return type(self)(model, rows, x_batch)
 
     def chunks(self, columns: int, weights: Tensor | None, size: int) -> Iterator[tuple[Residuals, Tensor | None]]:
-        """Slices of rows of about `size` bytes at so many columns, with their weights; each is released before the next one.
+        """Chunks of rows with their weights; each is released before the next one.
 
-        They go along the longest dimension that reductions run over. All rows are one chunk if operations are recorded for any
-        number of rows.
+        The rows are divided along the longest dimension that is summed over. A chunk with `columns` numbers per row takes about
+        `size` bytes. If operations are recorded (a compiler or tracer is active), all rows form one chunk.
         """
         batch = self.rows.batch
         dims = RowLayout(batch, self.model.reduced_batch).rows

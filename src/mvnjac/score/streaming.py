@@ -1,7 +1,8 @@
-"""The sums of whitened rows, and of their squared scores, batch after batch, in memory that is used again.
+"""Sums of whitened rows and of their squared scores for batches of a table, with memory that is reused between batches.
 
-What `whitening/sums.py` and `score/column_norms.py` are to any rows, for the everyday case of a table: complete float64 rows (n, d)
-that lie in memory column after column, one density of the dense family, columns by the mean and the covariance matrix.
+`whitening/sums.py` and `score/column_norms.py` do the same for all arguments. This module covers the common case of a table:
+complete float64 rows (n, d) in column-major order, one Gaussian with a dense factor, and derivatives with respect to the mean
+and the covariance matrix.
 """
 
 from __future__ import annotations
@@ -19,33 +20,35 @@ from mvnjac.tensors.memory import Workspace
 from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.sums import WhitenedMoments
 
-#: of an array of a chunk: three of them lie in a core's cache
+#: size of an array of a chunk; three of them fit in a core's cache
 _CHUNK_BYTES = 5 * 2**17
 
 
 class WhitenedRows:
-    """One density (d,), (d, d), and the memory for a chunk of rows."""
+    """One Gaussian, with its mean (d,) and factor (d, d), and the memory for a chunk of rows."""
 
     def __init__(self, mean: Tensor, factor: DenseFactor) -> None:
         self._mean, self._factor, self._workspace = mean.unsqueeze(-1), factor, Workspace()
 
     @staticmethod
     def knows(parts: Sequence[Part]) -> bool:
-        """Whether the columns are those whose squares are known here."""
+        """Whether the sums of squares of these columns are available."""
         return {part.name for part in parts} <= {"mean", "covariance_matrix"} and all(part.layout == "unique" for part in parts)
 
     def sums(self, x: Tensor, parts: Sequence[Part] = ()) -> tuple[WhitenedMoments, Tensor | None]:
-        """n, Σ z and Σ z zᵀ of rows x (n, d); and (p,) the sums of the squared scores by these parts, None where they would be the
-        difference of larger numbers."""
+        """n, Σ z and Σ z zᵀ of rows x (n, d), and the sums of squared scores (p,) for these parts.
+
+        The second result is None if no parts are requested, or if too many digits would cancel.
+        """
         d = x.shape[1]
-        fourth = x.new_zeros(d, d)
-        quick = cpu.whitened_sums(x, self._mean.squeeze(-1), self._factor.scale_tril, None, fourth=fourth if parts else None)
-        first, second = quick or self._in_chunks(x, fourth if parts else None)
+        fourth = x.new_zeros(d, d) if parts else None
+        by_kernel = cpu.whitened_sums(x, self._mean.squeeze(-1), self._factor.scale_tril, None, fourth=fourth)
+        first, second = by_kernel or self._in_chunks(x, fourth)
         sums = WhitenedMoments(x.new_tensor(float(len(x))), first, symmetrised(second))
-        return sums, self._squares(sums, symmetrised(fourth), len(x), parts) if parts else None
+        return sums, None if fourth is None else self._squares(sums, symmetrised(fourth), len(x), parts)
 
     def _in_chunks(self, x: Tensor, fourth: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Σ z and Σ z zᵀ by plain torch; fourth (d, d) += Σ a² a²ᵀ."""
+        """Σ z and Σ z zᵀ in plain torch; adds Σ a² a²ᵀ to fourth (d, d)."""
         d = x.shape[1]
         first, second = x.new_zeros(d), x.new_zeros(d, d)
         step = max(d, _CHUNK_BYTES // (8 * d))
@@ -62,18 +65,15 @@ class WhitenedRows:
         return first, second
 
     def _squares(self, sums: WhitenedMoments, fourth: Tensor, count: int, parts: Sequence[Part]) -> Tensor | None:
-        """From Σ z zᵀ and Σ a² a²ᵀ, entry by entry."""
-        P, products = (
-            self._factor.precision_matrix,
-            self._factor.solve_triangular(self._factor.solve_triangular(sums.second, transpose=True).mT, transpose=True),
-        )  # Σ a aᵀ
-        found = []
+        """The sums of squared scores (p,) from Σ z zᵀ and Σ a² a²ᵀ; None if too many digits cancel."""
+        factor, result = self._factor, []
+        products = factor.solve_triangular(factor.solve_triangular(sums.second, transpose=True).mT, transpose=True)  # Σ a aᵀ
         for part in parts:
             if part.name == "mean":
-                own: Tensor | None = products.diagonal()
+                squares: Tensor | None = products.diagonal()
             else:
-                own = outer_squares(products, fourth, -0.5 * P, count, 0.5, part)
-            if own is None:
+                squares = outer_squares(products, fourth, -0.5 * factor.precision_matrix, count, 0.5, part)
+            if squares is None:
                 return None
-            found.append(part.take(own))
-        return torch.cat(found)
+            result.append(part.take(squares))
+        return torch.cat(result)
