@@ -1,4 +1,4 @@
-"""The precision of arithmetic: as given, whatever the surroundings, without autocast and TF32."""
+"""Full precision of the given dtype: autocast and TF32 are disabled while results are computed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @contextlib.contextmanager
 def full_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """A context in which float32 products are float32 products.
+    """A context in which float32 matrix products are computed in float32.
 
-    Autocast would run them in bfloat16, and TF32 or oneDNN's bfloat16 mode would drop 13 to 16 of the 24 bits.
-    float64 is never touched by either, and pays nothing here.
+    Autocast would compute them in bfloat16, and TF32 or oneDNN's bfloat16 mode would drop 13 to 16 of the 24 bits. Neither affects
+    float64, so that the context does nothing for it.
     """
     if dtype is torch.float64 or torch.compiler.is_compiling():
         yield
@@ -22,7 +22,7 @@ def full_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
-        # The settings are global to the process: touched only where they differ from full precision.
+        # These settings are global to the process, so they are changed only if they differ from full precision.
         if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
             for backend in (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul):  # type: ignore[attr-defined]
                 stack.enter_context(_ieee(backend))
