@@ -11,8 +11,8 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.blocks.base import Block
-from mvnjac.kernels import dispatch, planner
-from mvnjac.kernels.reference import Form, Patterns
+from mvnjac.kernels import cpu, cuda, planner
+from mvnjac.kernels.reference import Form, PackedProduct, Patterns
 from mvnjac.linalg.symmetric_products import rows_times, symmetrised
 from mvnjac.parameters.coordinates import Coordinates, Triangle
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, sum_to
@@ -88,7 +88,8 @@ class Outer(Block):
         if not isinstance(self.coordinates, Triangle) or out.ndim != 2:
             return False
         form = Form(self.coefficient, self.both, self.coordinates.mirrored, not self.coordinates.diagonal)
-        return dispatch.packed(self.left, self.right, offset, out, form, self.diagonal, patterns)
+        operands = PackedProduct(self.left, self.right, offset, out, form, self.diagonal, patterns)
+        return cuda.packed(operands) or cpu.packed(operands)
 
     def _row_chunks(self) -> Iterator[slice | EllipsisType]:
         """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""

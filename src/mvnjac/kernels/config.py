@@ -1,4 +1,4 @@
-"""What is active: for bug reports, and for whoever wonders why something is slow."""
+"""Report of versions, active kernels and settings, for bug reports and questions of performance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvnjac.kernels import cuda, huge_pages
 
 
 def show_config() -> None:
-    """Print versions, which compiled kernels are active (or why none is), threads and settings.
+    """Print versions, the active compiled kernels (or the reason why there are none), threads and settings.
 
     Example:
         >>> import mvnjac
