@@ -270,4 +270,4 @@ mvnjac.show_config()
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MVNJAC_TRITON": setting, "MVNJAC_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert f"Triton kernels (CUDA): none: {why}; plain torch serves" in done.stdout
+    assert f"Triton kernels (CUDA): none: {why}; plain torch is used" in done.stdout
