@@ -1,7 +1,8 @@
 """Accuracy of the kernels at any condition number: against mpmath with 50 digits, compared with triangular solves per row.
 
-Errors are relative to the largest entry and averaged over some draws. Forming Σ r rᵀ before solving would have up to 11 times the
-error in the gradient with respect to Σ, and 100 times in the value; the kernels therefore sum whitened rows unless both are equal.
+Errors are relative to the largest entry and averaged over some draws. Forming Σ r rᵀ before solving would have up to 11 times
+the error in the gradient with respect to Σ, and 100 times in the value; the kernels therefore sum whitened rows unless both
+are equal.
 """
 
 from __future__ import annotations

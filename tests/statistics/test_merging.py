@@ -87,7 +87,7 @@ def test_sums_as_bytes() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5, 400])
 def test_accumulators_as_bytes(rows: int) -> None:
-    """Accumulators of rows, of moments, of rows with missing entries and of subsamples give identical results after a round trip."""
+    """Accumulators of rows, moments, incomplete rows and subsamples give identical results after a round trip."""
     generator = torch.Generator().manual_seed(3)
     x = torch.empty(3, rows).double().mT  # column-major, as tables are read
     x.copy_(torch.randn(rows, 3, generator=generator) + 7)

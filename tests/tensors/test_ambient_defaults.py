@@ -1,8 +1,8 @@
-"""Torch's default device and default dtype do not affect any result: for the same CPU tensors the results agree to the last bit.
+"""Torch's default device and default dtype do not affect any result: results for CPU tensors agree to the last bit.
 
-Every public function and method (`tests/support/public_calls.py`) is called for every structure, with and without missing entries, in
-both dtypes, under `torch.device("meta")`, where a tensor created without a device has no values, and under each default dtype. The
-long suite runs all combinations, the ordinary suite some of them.
+Every public function and method (`tests/support/public_calls.py`) is called for every structure, with and without missing
+entries, in both dtypes, under `torch.device("meta")`, where a tensor created without a device has no values, and under each
+default dtype. The long suite runs all combinations, the ordinary suite some of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Device synchronisations: a call synchronises once, to evaluate the checks of its arguments, and never otherwise.
 
-No GPU is needed: operations that would synchronise are recorded on the CPU while `is_on_host` is patched to return False, as on a
-device. (On the CPU the library reads values more often, if that saves work.) Synchronisations that the recorder cannot observe, such
-as `tolist` or `numpy`, fail on the meta device.
+No GPU is needed: operations that would synchronise are recorded on the CPU while `is_on_host` is patched to return False, as
+on a device. (On the CPU the library reads values more often, if that saves work.) Synchronisations that the recorder cannot
+observe, such as `tolist` or `numpy`, fail on the meta device.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m tests.triton.compiled 80 90
 
-Run without TRITON_INTERPRET. Each line has the kernel with its options, registers and spilled bytes per thread, the width of the
-offsets, and the float32 instructions in the code.
+Run without TRITON_INTERPRET. Each line has the kernel with its options, registers and spilled bytes per thread, the width of
+the offsets, and the float32 instructions in the code.
 """
 
 from __future__ import annotations

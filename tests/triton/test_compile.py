@@ -1,4 +1,4 @@
-"""The kernels compile for real architectures, with or without a GPU: within registers, and in the precision of their arguments."""
+"""The kernels compile for real architectures, without a GPU: within registers, and in the precision of their arguments."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
-"""A block of the Jacobian, the derivative by one parameter, held as n·d numbers instead of n·p.
+"""Blocks of the Jacobian, each the derivative with respect to one parameter, stored as n·d values instead of n·p.
 
-It may use `parameters`, `linalg`, `kernels` and `tensors`. Interface: `base.Block`, `base.Entrywise`, `outer.Outer`, `gram.Gram`."""
+The package may use `parameters`, `linalg`, `kernels`, `tensors` and `errors`. Interface: `base.Block`,
+`base.Entrywise`, `outer.Outer` and `gram.Gram`.
+"""

@@ -1,4 +1,4 @@
-"""A derivative that is a sum of squares: v vᵀ of a few vectors a row, and a constant."""
+"""The derivative with respect to a matrix as a Gram matrix, ½ Σ v vᵀ over a few vectors per row, plus a constant."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Gram(Block):
         return 0.5 * products + self.offset.flatten(-2)[..., positions]
 
     def unique(self, out: Tensor | None = None) -> Tensor:
-        """By chunks of rows: the m×m arrays of a chunk lie in the cache until their unique elements are taken."""
+        """By chunks of rows whose m×m arrays fit in the cache until their unique elements are extracted."""
         if is_traced(self.vectors, self.offset):
             packed = self.coordinates.pack_gradient(self.full())
             return packed if out is None else out.copy_(packed)
@@ -58,7 +58,7 @@ class Gram(Block):
             yield slice(start, start + step)
 
     def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
-        """One product over all vectors of all rows."""
+        """One product over the vectors of all rows."""
         layout = self._layout(param_batch)
         vectors = layout.fold(self.vectors, 2)
         if weights is None:

@@ -1,9 +1,10 @@
 """Compiled kernels for the hot loops: C++ for the CPU (`csrc/`, called through `cpu`) and Triton for GPUs (through `cuda`).
 
-`reference` states in plain torch what the kernels compute. The package may use `tensors` and `errors`. Interface: `cpu` and `cuda` (the
-calls), `reference` (their operands), `planner` and `limits` (the choice of algorithm), `addresses`, `huge_pages`, `config`, and the
-names below. `native` is the C++ extension module, or None if it was not built or MVNJAC_KERNELS=0 is set. Its functions take addresses
-of contiguous CPU memory; the caller ensures that no autograd graph, transform or compiler is active.
+`reference` states in plain torch what the kernels compute. The package may use `tensors` and `errors`. Interface: `cpu` and
+`cuda` (the calls), `reference` (their operands), `planner` and `limits` (the choice of algorithm), `addresses`, `huge_pages`,
+`config`, and the names below. `native` is the C++ extension module, or None if it was not built or MVNJAC_KERNELS=0 is set.
+Its functions take addresses of contiguous CPU memory; the caller ensures that no autograd graph, transform or compiler is
+active.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ native: Any = _built if os.environ.get("MVNJAC_KERNELS") != "0" else None
 ITEMSIZE = {torch.float64: 8, torch.float32: 4}
 #: exact classes of tensors that hold values in memory; other subclasses need not
 PLAIN = (torch.Tensor, torch.nn.Parameter)
-#: which sums the kernel returns: of whitened rows; the totals of the derivatives with respect to the mean and Σ; of centred rows
+#: the sums to return: of whitened rows; total derivatives with respect to the mean and Σ; of centred rows
 WHITENED, COMPLETED, CENTRED = range(3)
 
 

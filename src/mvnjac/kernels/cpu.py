@@ -1,4 +1,4 @@
-"""Calls of the C++ kernels with tensors. Each returns False or None if its kernel does not support the tensors; torch is then used."""
+"""Calls of the C++ kernels with tensors. Each returns False or None if its kernel does not support the tensors."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def outer_products(A: Tensor, weights: Tensor | None, total: Tensor) -> bool:
 
 
 def hessian(scale_tril: Tensor, first: Tensor, second: Tensor, count: Tensor) -> Tensor | None:
-    """The Hessian (p, p) with respect to the mean and the unique elements of Σ; None if the kernel does not support the tensors.
+    """The Hessian (p, p) with respect to the mean and the unique elements of Σ; None if the tensors are not supported.
 
     first: Σ w z (d,); second: Σ w z zᵀ (d, d); count: Σ w.
     """

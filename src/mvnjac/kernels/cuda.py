@@ -41,7 +41,7 @@ def why_not() -> str | None:
 
 
 def packed(operands: PackedProduct) -> bool:
-    """`reference.packed`; False if the tensors are not `available`. Operands that all rows share are broadcast without a copy."""
+    """`reference.packed`; False if the tensors are not `available`. Operands shared by all rows are not copied."""
     left, right, offset, diagonal, out = operands.left, operands.right, operands.offset, operands.diagonal, operands.out
     if not available(out, left):
         return False

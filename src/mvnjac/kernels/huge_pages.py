@@ -31,9 +31,9 @@ _huge_pages = os.environ.get("MVNJAC_HUGE_PAGES") == "1"
 def use_huge_pages(on: bool) -> None:
     """Enable or disable huge pages for large results (32 MiB and more) of `Jacobian.matrix` (Linux, CPU); disabled by default.
 
-    The first write to newly allocated memory dominates the time of a large matrix. Huge pages make it three times faster on some
-    machines and ten times slower on others (a virtual machine whose host does not back them), so measure both on your machine.
-    Reusing memory with `out=` is faster than either. MVNJAC_HUGE_PAGES=1 in the environment has the same effect.
+    The first write to newly allocated memory dominates the time of a large matrix. Huge pages make it three times faster on
+    some machines and ten times slower on others (a virtual machine whose host does not back them), so measure both on your
+    machine. Reusing memory with `out=` is faster than either. MVNJAC_HUGE_PAGES=1 in the environment has the same effect.
 
     Args:
         on: whether to request huge pages.

@@ -9,8 +9,9 @@ from mvnjac.kernels import cuda
 def halves_sums(itemsize: int, prepared: bytes, n: int, d: int) -> bool:
     """Whether the kernel sums r rᵀ and whitens the sum, at d²/2 operations per row, instead of whitening rows first, at d².
 
-    This is accurate if whitening amplifies errors of the sums at most 8 times (`MAX_SPREAD` in csrc/kernel_table.h), and faster for
-    n ≥ 4d. The kernel applies the same rule to a prepared Gaussian, and falls back to whitening rows first if the data require it.
+    This is accurate if whitening amplifies errors of the sums at most 8 times (`MAX_SPREAD` in csrc/kernel_table.h), and
+    faster for n ≥ 4d. The kernel applies the same rule to a prepared Gaussian, and falls back to whitening rows first if the
+    data require it.
     """
     return bool(kernels.native.whitens_sums(itemsize, prepared, n, d))
 
@@ -21,7 +22,7 @@ def kernel_sums(d: int) -> bool:
 
 
 def kernel_many(d: int) -> bool:
-    """Whether a batch of Gaussians uses the SIMD-batched kernel, one matrix per vector lane: these matrices fit in the cache."""
+    """Whether a batch of Gaussians uses the SIMD-batched kernel, one matrix per vector lane; these fit in the cache."""
     return kernels.native is not None and 0 < d <= kernels.native.LARGEST_SMALL
 
 
@@ -31,7 +32,7 @@ def triton_many(d: int) -> bool:
 
 
 def kernel_products(p: int) -> bool:
-    """Whether the compiled kernel forms Aᵀ A for p columns: it fits in the cache, and torch offers no symmetric product (syrk)."""
+    """Whether the compiled kernel forms Aᵀ A for p columns: it fits in the cache; torch has no symmetric product (syrk)."""
     return kernels.native is not None and 0 < p <= 2 * kernels.native.LARGEST
 
 

@@ -21,8 +21,8 @@ _FEW_PATTERNS, _DENSE_MARGINALS = 32, 256
 def sums_first(n: int, d: int) -> bool:
     """Whether a total is formed from the sums Σ z and Σ z zᵀ: one d×d product per row, and d³ once, instead of two per row.
 
-    The rows are whitened before they are summed, so that no accuracy is lost (summing r rᵀ would lose it at large κ); `halves_sums`
-    is the exception in the kernel.
+    The rows are whitened before they are summed, so that no accuracy is lost (summing r rᵀ would lose it at large κ);
+    `halves_sums` is the exception in the kernel.
     """
     return n >= 2 * d
 
@@ -41,7 +41,7 @@ def keeps_form(patterns: int, d: int) -> bool:
 
 
 def total_chunk(largest_total: int) -> int:
-    """Bytes of a chunk of rows when forming a total; at least the size of the largest total (in elements), to which it is added."""
+    """Bytes of a chunk of rows when forming a total; at least those of the largest total (given in elements)."""
     return max(ROW_CHUNK_BYTES, 8 * largest_total)
 
 

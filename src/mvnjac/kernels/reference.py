@@ -83,8 +83,8 @@ class Gaussians(NamedTuple):
         log_prob: (B,).
         scaled: (B, d), a = Σ⁻¹(x − µ).
         gradient: (B, d, d), ½ (a aᵀ − Σ⁻¹), exactly symmetric; or None.
-        info: (B,) int32, 0 for success, or the order of the first leading minor of Σ that is not positive; with checks, −1 if Σ is
-            not symmetric or log p is not finite.
+        info: (B,) int32, 0 for success, or the order of the first leading minor of Σ that is not positive; with checks, −1 if
+            Σ is not symmetric or log p is not finite.
     """
 
     log_prob: Tensor

@@ -1,13 +1,13 @@
 """A batch of small Gaussians, one Σ each, on a GPU: `reference.small_gaussians` in one pass over the memory.
 
-A program holds some Gaussians in registers, each as a square matrix W and accumulated sums. Step j of the elimination takes column j
-of the Schur complement of Σ and computes row j of C = L⁻¹ by forward substitution:
+A program holds some Gaussians in registers, each as a square matrix W and accumulated sums. Step j of the elimination takes
+column j of the Schur complement of Σ and computes row j of C = L⁻¹ by forward substitution:
 
     lᵢ = Wᵢⱼ / √Wⱼⱼ (i > j)    g = (Wⱼ₀, …, Wⱼ,ⱼ₋₁, 1, Wⱼ,ⱼ₊₁, …) / √Wⱼⱼ    Wᵢ ← Wᵢ − lᵢ g (i > j, with Wᵢⱼ ← 0 first)    Wⱼ ← g
 
-so that the columns up to j of W hold C, and the others the Schur complement. Row j of C gives zⱼ and the j-th terms of a = Cᵀ z and
-Σ⁻¹ = Cᵀ C. Each value is computed as in a triangular solve, with the same accuracy. This module is imported only where a kernel is
-launched, since triton is optional.
+so that the columns up to j of W hold C, and the others the Schur complement. Row j of C gives zⱼ and the j-th terms of a = Cᵀ
+z and Σ⁻¹ = Cᵀ C. Each value is computed as in a triangular solve, with the same accuracy. This module is imported only where a
+kernel is launched, since triton is optional.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _small_gaussians(
 def small_gaussians(
     x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
 ) -> Gaussians:
-    """`reference.small_gaussians` in one kernel: x (B, d), mean (B, d), covariance (B, d, d), each possibly expanded; d ≤ 64."""
+    """`reference.small_gaussians` in one kernel: x (B, d), mean (B, d), covariance (B, d, d), possibly expanded; d ≤ 64."""
     count, d = x.shape
     result = Gaussians(
         _empty(count, like=x),

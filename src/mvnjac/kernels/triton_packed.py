@@ -1,9 +1,9 @@
 """The packed derivative with respect to a matrix on a GPU: `reference.packed` in one pass that writes each element once.
 
-A program computes a block of packed elements, of one row or of several short rows, and then the same block of following rows: the
-row and column of each element and the shared offset are computed once. Adjacent threads write adjacent elements. Tiles are
-one-dimensional, since for two-dimensional tiles the compiler passes each operand through shared memory. This module is imported only
-where a kernel is launched, since triton is optional.
+A program computes a block of packed elements, of one row or of several short rows, and then the same block of following rows:
+the row and column of each element and the shared offset are computed once. Adjacent threads write adjacent elements. Tiles are
+one-dimensional, since for two-dimensional tiles the compiler passes each operand through shared memory. This module is
+imported only where a kernel is launched, since triton is optional.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def probe(device: torch.device) -> None:
 def _row_and_column(k, d, STRICT: tl.constexpr):
     """Row and column of the packed element k: the lower triangle of a d×d matrix, column by column.
 
-    Column j starts at f(j) = j (2 s + 1 − j) / 2, where s is the length of the first column. j is the rounded-down root of f(j) = k,
-    corrected by at most one for rounding. In float64 this is exact for every d whose matrix can be addressed.
+    Column j starts at f(j) = j (2 s + 1 − j) / 2, where s is the length of the first column. j is the rounded-down root of
+    f(j) = k, corrected by at most one for rounding. In float64 this is exact for every d whose matrix can be addressed.
     """
     s = tl.full((), d - 1 if STRICT else d, tl.int64)
     b = 2 * s + 1

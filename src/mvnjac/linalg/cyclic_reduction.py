@@ -1,8 +1,9 @@
 """Cyclic reduction of a banded matrix: a Cholesky factorisation in an elimination order with log₂(d) sequential steps.
 
-A symmetric matrix P of bandwidth b is block tridiagonal, with blocks of size s = max(b, 1): Dⱼ on the diagonal and Bⱼ = P[j, j−1]
-below it. Eliminating every other block leaves a block tridiagonal matrix with half the number of blocks, and so on: log₂(d) levels,
-each a batch of small operations. With Dⱼ = Lⱼ Lⱼᵀ for an eliminated block and its couplings to the two remaining neighbours n,
+A symmetric matrix P of bandwidth b is block tridiagonal, with blocks of size s = max(b, 1): Dⱼ on the diagonal and Bⱼ = P[j,
+j−1] below it. Eliminating every other block leaves a block tridiagonal matrix with half the number of blocks, and so on:
+log₂(d) levels, each a batch of small operations. With Dⱼ = Lⱼ Lⱼᵀ for an eliminated block and its couplings to the two
+remaining neighbours n,
 
     Wⱼ = Lⱼ⁻¹ P[j, n]  (s × 2s),        P[n, n] ← P[n, n] − Wⱼᵀ Wⱼ
 
@@ -11,11 +12,11 @@ so that P = Λ Λᵀ with the columns (Lⱼ, Wⱼᵀ) of Λ. This gives, without
     log det P = 2 Σ log diag Lⱼ        (Λᵀ r)ⱼ = Lⱼᵀ rⱼ + Wⱼ rₙ
     Σ[j, n] = −Lⱼ⁻ᵀ Wⱼ Σ[n, n],        Σ[j, j] = Lⱼ⁻ᵀ (I + Wⱼ Σ[n, n] Wⱼᵀ) Lⱼ⁻¹
 
-The last line is Takahashi's recursion, from the coarsest level to the finest; the entries Σ[n, n] that it needs are within the band of
-the coarser level. The cost is O(d b²) operations and O(d b) memory.
+The last line is Takahashi's recursion, from the coarsest level to the finest; the entries Σ[n, n] that it needs are within the
+band of the coarser level. The cost is O(d b²) operations and O(d b) memory.
 
-Sources: Heller 1976, *Some aspects of the cyclic reduction algorithm for block tridiagonal linear systems*; Takahashi, Fagan and
-Chen 1973, *Formation of a sparse bus impedance matrix*; Rue and Held 2005, *Gaussian Markov Random Fields*, ch. 2.
+Sources: Heller 1976, *Some aspects of the cyclic reduction algorithm for block tridiagonal linear systems*; Takahashi, Fagan
+and Chen 1973, *Formation of a sparse bus impedance matrix*; Rue and Held 2005, *Gaussian Markov Random Fields*, ch. 2.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from mvnjac.linalg.triangular import cholesky, inverse_triangle, solve_rows
 
 @dataclass(frozen=True)
 class Level:
-    """The eliminated blocks of one level: tril L (*batch, h, s, s), coupling W (*batch, h, s, 2s) to the left and right neighbours."""
+    """The eliminated blocks of one level: tril L (*batch, h, s, s) and coupling W (*batch, h, s, 2s) to both neighbours."""
 
     tril: Tensor
     coupling: Tensor
@@ -132,8 +133,8 @@ class CyclicReduction:
 def _blocks(bands: Tensor) -> tuple[Tensor, Tensor]:
     """(*batch, m, s, s) the blocks Dⱼ and Bⱼ = P[j, j − 1], with B₀ = 0; P is padded by an identity to whole blocks.
 
-    The bands are the columns of a block and the block below it, from the diagonal on. Columns padded to 2s + 1 entries and then read
-    with a column length of 2s are shifted down by one entry per column, as in the block.
+    The bands are the columns of a block and the block below it, from the diagonal on. Columns padded to 2s + 1 entries and
+    then read with a column length of 2s are shifted down by one entry per column, as in the block.
     """
     b, d = bands.shape[-2] - 1, bands.shape[-1]
     s = max(b, 1)

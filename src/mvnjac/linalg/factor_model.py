@@ -1,9 +1,9 @@
 """Sums over the rows of a factor model without an n×d array, since the variables are independent given the common factors.
 
-With u = (x − µ) / √v and the loadings B in the same units, x is read twice, in blocks of rows and variables that fit in the cache. The
-first pass forms the projections Bᵀu (n×k), from which the factors ŵ are estimated; the second forms sums of the residuals
-e = u − B ŵ. (Blocks of whole rows would read B (d×k) for every block.) Both passes are compiled kernels if available, else a few torch
-operations per block.
+With u = (x − µ) / √v and the loadings B in the same units, x is read twice, in blocks of rows and variables that fit in the
+cache. The first pass forms the projections Bᵀu (n×k), from which the factors ŵ are estimated; the second forms sums of the
+residuals e = u − B ŵ. (Blocks of whole rows would read B (d×k) for every block.) Both passes are compiled kernels if
+available, else a few torch operations per block.
 """
 
 from __future__ import annotations

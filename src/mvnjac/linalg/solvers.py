@@ -1,4 +1,4 @@
-"""Linear systems with an information or Hessian matrix without a closed-form solution: by a factor, eigenvalues or iteration."""
+"""Linear systems with an information or Hessian matrix: by a Cholesky factor, by eigenvalues, or by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def dense_solution(
         b: (..., p).
         redundant: whether the parametrisation is redundant and A singular; the solution then has minimum norm, for b projected
             onto the range.
-        scale: (..., p) scales to be used instead of the roots of the diagonal: those of the complete data, if entries are missing.
+        scale: (..., p) scales to be used instead of the roots of the diagonal: those of the complete data, if entries are
+            missing.
         columns: the names of the columns, for messages.
 
     Raises:
@@ -85,10 +86,10 @@ class DefiniteFactor:
 
 
 def definite_factor(A: Tensor, scale: Tensor | None) -> DefiniteFactor | None:
-    """The factor of a single matrix that is regular for certain; None if eigenvalues must decide. scale: as in `dense_solution`.
+    """The factor of a matrix that is certainly regular; None if eigenvalues must decide. scale: as in `dense_solution`.
 
-    ‖A‖ ‖A⁻¹‖ in the Frobenius norm is an upper bound of the ratio of the eigenvalues. A factor and an inverse take a tenth of the time
-    of eigenvalues and eigenvectors.
+    ‖A‖ ‖A⁻¹‖ in the Frobenius norm is an upper bound of the ratio of the eigenvalues. A factor and an inverse take a tenth of
+    the time of eigenvalues and eigenvectors.
     """
     scale = _units(A, scale)
     if A.ndim != 2 or is_traced(A, scale):
@@ -114,8 +115,8 @@ def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         values, Q = torch.linalg.eigh(A)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise SingularError(
-            f"{name}.solve: the eigenvalues of the matrix cannot be computed: it has entries that are not finite (such as an average "
-            "over no rows), or entries of very different magnitude; add rows, or omit parameters with wrt=."
+            f"{name}.solve: the eigenvalues of the matrix cannot be computed: it has entries that are not finite (such as an "
+            "average over no rows), or entries of very different magnitude; add rows, or omit parameters with wrt=."
         ) from error
     return values, Q
 
@@ -147,7 +148,8 @@ def conjugate_gradients(
         name: the operation, for messages.
         product: v → A v.
         b: (p,).
-        precondition: v → M⁻¹ v for a definite matrix M close to A, in whose norm the residual is measured; by default the identity.
+        precondition: v → M⁻¹ v for a definite matrix M close to A, in whose norm the residual is measured; by default the
+            identity.
         tolerance: the relative residual; by default 1000 eps.
 
     Raises:
@@ -175,18 +177,18 @@ def conjugate_gradients(
 
 
 def require_regular(name: str, smallest: Tensor, largest: Tensor, size: int, where: Callable[[], str] = str) -> None:
-    """Raise SingularError if the smallest eigenvalue is 0 up to rounding; `where` returns the columns concerned for the message."""
+    """Raise SingularError if the smallest eigenvalue is 0 up to rounding; `where` names the columns for the message."""
     bad = ~(smallest > size * torch.finfo(smallest.dtype).eps * largest)
     if bool(bad.any()):
         raise SingularError(
             f"{name}.solve: the matrix is singular: its smallest eigenvalue, after scaling each variable, is "
-            f"{float(smallest[bad].min()):.3g} in absolute value, the largest {float(largest[bad].max()):.3g}{where()}; add rows, omit "
-            "parameters with wrt=, or constrain them."
+            f"{float(smallest[bad].min()):.3g} in absolute value, the largest {float(largest[bad].max()):.3g}{where()}; add rows, "
+            "omit parameters with wrt=, or constrain them."
         )
 
 
 def _along(values: Tensor, Q: Tensor, columns: Callable[[], list[str]] | None) -> str:
-    """The columns with the largest components in the null space, of the matrix of the batch where they are largest; for a message."""
+    """The end of a message: the columns with the largest components in the null space of a matrix of the batch."""
     sizes = values.abs()
     null = sizes <= values.shape[-1] * torch.finfo(values.dtype).eps * sizes.amax(-1, keepdim=True)
     shares = (Q.square() * null.unsqueeze(-2)).sum(-1).reshape(-1, values.shape[-1])

@@ -26,8 +26,8 @@ def symmetrize(A: Tensor) -> Tensor:
 def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = None) -> Tensor:
     """total + Aᵀ diag(w) A, (..., p, p), exactly symmetric: A (..., N, p), weights (..., N).
 
-    Only the blocks on and below the diagonal are computed and then mirrored. `total` is changed in place unless an autograd graph,
-    transform or compiler is active, so that no second p×p array is needed.
+    Only the blocks on and below the diagonal are computed and then mirrored. `total` is changed in place unless an autograd
+    graph, transform or compiler is active, so that no second p×p array is needed.
     """
     p = A.shape[-1]
     traced = is_traced(total, A) or (weights is not None and is_traced(weights))

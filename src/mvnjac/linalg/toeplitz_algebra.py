@@ -1,9 +1,9 @@
 """Operations with a symmetric Toeplitz matrix Σ with first column c, without forming it.
 
-Schur's recursion gives the Cholesky factor column by column and is numerically stable (Bojanczyk, Brent, de Hoog & Sweet 1995, *On the
-stability of the Bareiss and related Toeplitz factorization algorithms*); Durbin's recursion, which gives predictors, breaks down for
-much smaller condition numbers. Operations with Σ⁻¹ need only its first column u, by the formula of Gohberg & Semencul (1972): with L(u)
-the lower triangular Toeplitz matrix with first column u, and ũ = (0, u_{d−1}, …, u₁),
+Schur's recursion gives the Cholesky factor column by column and is numerically stable (Bojanczyk, Brent, de Hoog & Sweet 1995,
+*On the stability of the Bareiss and related Toeplitz factorization algorithms*); Durbin's recursion, which gives predictors,
+breaks down for much smaller condition numbers. Operations with Σ⁻¹ need only its first column u, by the formula of Gohberg &
+Semencul (1972): with L(u) the lower triangular Toeplitz matrix with first column u, and ũ = (0, u_{d−1}, …, u₁),
 
     Σ⁻¹ = (L(u) L(u)ᵀ − L(ũ) L(ũ)ᵀ) / u₀
 
@@ -48,8 +48,8 @@ def schur(c: Tensor) -> Tensor:
 def next_order(ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Schur's recursion, order k − 1 → k: the next `ahead` and `behind`, and the partial autocorrelation at lag k.
 
-    ahead: (..., d − k + 1) the covariances of the variables k − 1, k, … with the error of the forward prediction of variable k − 1 from
-    all previous ones; this is column k − 1 of L times the standard deviation of the error. behind: (..., d − k) the covariances of
+    ahead: (..., d − k + 1) the covariances of the variables k − 1, k, … with the error of predicting variable k − 1 from all
+    previous ones; this is column k − 1 of L times the standard deviation of the error. behind: (..., d − k) the covariances of
     the variables k, k + 1, … with the error of the backward prediction of variable 0.
     """
     ahead = ahead[..., :-1]
@@ -98,8 +98,8 @@ def inverse_times(u: Tensor, v: Tensor) -> Tensor:
 def newton(c: Tensor, u: Tensor) -> Tensor:
     """The first column of Σ⁻¹ by three Newton steps for Σ u = e₀ from an approximation u.
 
-    Each step doubles the number of derivatives with respect to c that are correct: starting with the exact value without an autograd
-    graph, three steps make the derivatives up to the seventh exact.
+    Each step doubles the number of derivatives with respect to c that are correct: starting with the exact value without an
+    autograd graph, three steps make the derivatives up to the seventh exact.
     """
     unit = pad(torch.ones_like(c[..., :1]), (0, c.shape[-1] - 1))
     for _ in range(3):

@@ -1,7 +1,7 @@
 """Cholesky factors, triangular solves, and the triangles of symmetric matrices.
 
-Differentiable code uses only `cholesky_ex` and `solve_triangular`: in torch 2.13 forward-mode derivatives of `cholesky_inverse` and
-`cholesky_solve` are wrong, without an error.
+Differentiable code uses only `cholesky_ex` and `solve_triangular`: in torch 2.13 forward-mode derivatives of
+`cholesky_inverse` and `cholesky_solve` are wrong, without an error.
 """
 
 from __future__ import annotations

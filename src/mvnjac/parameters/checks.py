@@ -1,7 +1,7 @@
 """Checks of argument values, with error messages that state what is wrong and where.
 
-A `Check` holds a 0-dimensional boolean tensor, computed without a device synchronisation, and a function that creates the error. All
-checks of a call are evaluated together, with one device synchronisation.
+A `Check` holds a 0-dimensional boolean tensor, computed without a device synchronisation, and a function that creates the
+error. All checks of a call are evaluated together, with one device synchronisation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Check:
     tolerating: Callable[[Tolerance], Check] | None = None
 
     def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
-        """The same check for a part of the arguments: with renamed variables, and `place` added to the function in the message."""
+        """The same check for a part of the arguments: with other names, and `place` added to the function in the message."""
         tolerating = self.tolerating
         return replace(
             self,
@@ -113,8 +113,8 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
         place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
         number = value[(*row, column)].item()
         return NotFiniteError(
-            f"{function}: x is {number} at {place}column {column} ({name_of(column)}); {counted(int(bad.sum()), 'such entry')} in "
-            f"{counted(int(bad.any(-1).sum()), 'row')}; drop these rows or select complete columns"
+            f"{function}: x is {number} at {place}column {column} ({name_of(column)}); {counted(int(bad.sum()), 'such entry')} "
+            f"in {counted(int(bad.any(-1).sum()), 'row')}; drop these rows or select complete columns"
             + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks missing entries.")
         )
 
@@ -227,7 +227,7 @@ def unit_diagonal(name: str, R: Tensor) -> Check:
 
 
 def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = False) -> Check:
-    """A Cholesky factorisation succeeded: info (*batch) is 0, otherwise the order of the first leading minor that is not positive.
+    """A Cholesky factorisation succeeded: info (*batch) is 0, and not the order of the first failed leading minor.
 
     backwards: whether the factorisation ran from the last variable to the first.
     """
@@ -249,7 +249,7 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
 
 
 def _cause(A: Tensor, variables: list[int], name_of: NameOf) -> str:
-    """Why the pivot of the last of these variables failed: its variance, or the variables of which it is a linear combination."""
+    """Why the pivot of the last of these variables failed: its variance, or a linear combination of other variables."""
     pivot = variables[-1]
     variance = A[pivot, pivot].item()
     if variance <= 0:

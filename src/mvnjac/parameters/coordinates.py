@@ -3,12 +3,13 @@
 A parameter of shape (m, k) has m·k entries; a symmetric or triangular one has fewer *unique elements*. This module defines
 
 - values: the entries that are the unique elements (`pack`);
-- derivatives: the partial derivatives with respect to the unique elements, from the full gradient (`pack_gradient`): off-diagonal
-  entries of a symmetric matrix are doubled, since one element is two entries (Dᵀ vec G with the duplication matrix D);
+- derivatives: the partial derivatives with respect to the unique elements, from the full gradient (`pack_gradient`):
+  off-diagonal entries of a symmetric matrix are doubled, since one element is two entries (Dᵀ vec G with the duplication
+  matrix D);
 - directions: the full matrix of a vector of changes of the unique elements (`unpack`: D v).
 
-Symmetric and triangular matrices use the order of vech, the lower triangle column by column (Magnus & Neudecker, *Matrix Differential
-Calculus*); all other parameters are row-major.
+Symmetric and triangular matrices use the order of vech, the lower triangle column by column (Magnus & Neudecker, *Matrix
+Differential Calculus*); all other parameters are row-major.
 """
 
 from __future__ import annotations

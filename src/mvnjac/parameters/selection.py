@@ -123,7 +123,7 @@ class Selection:
         return Part(name, layout, elements, (index,), (label,))
 
     def _name(self, label: str) -> str | None:
-        """The parameter named by a label, which may name an element and whose own name may contain brackets; None if unknown."""
+        """The parameter that a label or its element belongs to, whose name may contain brackets; None if unknown."""
         known = [name for name in self._known if label == name or label.startswith(f"{name}[")]
         return max(known, key=len, default=None)
 

@@ -1,7 +1,7 @@
 """Mean and covariance of rows in batches, without forming raw moments.
 
-Each batch is centred at its mean; batches are merged pairwise (`pairwise.PairwiseReduction`) by the formulae of Chan, Golub & LeVeque
-1979, *Updating formulae and a pairwise algorithm for computing sample variances*.
+Each batch is centred at its mean; batches are merged pairwise (`pairwise.PairwiseReduction`) by the formulae of Chan, Golub &
+LeVeque 1979, *Updating formulae and a pairwise algorithm for computing sample variances*.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ class Moments:
         return reduction.total()
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of rows, with this one's origin. The difference of two origins, which are rows, is exact if they
-        share a large offset."""
+        """The moments of both sets of rows, with this one's origin.
+
+        The difference of two origins, which are rows, is exact if they share a large offset.
+        """
         count = self.count + other.count
         step = ((other.origin - self.origin) + other.shift) - self.shift
         scatter = self.scatter + other.scatter + torch.outer(step, step) * (self.count * other.count / count)

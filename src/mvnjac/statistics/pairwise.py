@@ -1,7 +1,7 @@
-"""Pairwise reduction: sums in a fixed order, so that results agree to the last bit for any number of workers and order of arrival.
+"""Pairwise reduction: sums in a fixed order, so that results do not depend on the number of workers or the order of arrival.
 
-Partial sums numbered 0, 1, 2, … are merged along a binary tree, each with its sibling as soon as both are available. Rounding errors
-grow with the logarithm of the number of partial sums, and few of them are stored at a time.
+Partial sums numbered 0, 1, 2, … are merged along a binary tree, each with its sibling as soon as both are available. Rounding
+errors grow with the logarithm of the number of partial sums, and few of them are stored at a time.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class PatternMoments:
         return x.amin(0), x.amax(0)
 
     def condensed(self, centre: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted rows with the same moments, at most 2d of them, minus `centre` (relative to the origin); and their weights."""
+        """At most 2d rows with the same moments, minus `centre` (relative to the origin), and their weights."""
         if self.moments is None:
             x, w = self._rows_and_weights
             return (x - x[0]) - centre, w

@@ -1,9 +1,10 @@
 """Patterns of observed entries: rows grouped by pattern, patterns by monotone chains.
 
-The observed sets of a chain are nested (monotone missingness). With the variables ordered by decreasing number of patterns that observe
-them, each set is a prefix, and the factor of each marginal is a leading block of one Cholesky factor: Σ is factorised once per chain,
-not once per pattern. The residuals of all rows of a chain are whitened by one triangular solve, after which the entries beyond each
-row's prefix are set to 0. Chains with similar numbers of rows form a batch, padded by rows without observed entries.
+The observed sets of a chain are nested (monotone missingness). With the variables ordered by decreasing number of patterns
+that observe them, each set is a prefix, and the factor of each marginal is a leading block of one Cholesky factor: Σ is
+factorised once per chain, not once per pattern. The residuals of all rows of a chain are whitened by one triangular solve,
+after which the entries beyond each row's prefix are set to 0. Chains with similar numbers of rows form a batch, padded by rows
+without observed entries.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def distinct(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chains(patterns: np.ndarray) -> list[list[int]]:
-    """The patterns (P, d) in nested chains, largest first; each is added to the chain with the smallest last set that contains it."""
+    """The patterns (P, d) in nested chains, largest first; each joins the chain with the smallest last set that contains it."""
     sizes = patterns.sum(1)
     packed = _words(patterns)
     absent = np.empty_like(packed)  # variables missing from the last set of each chain

@@ -16,7 +16,7 @@ C = TypeVar("C", bound=type)
 
 
 def stored_as(tag: str) -> Callable[[C], C]:
-    """Register a class of sums for serialisation under a tag, which is written to files; the `vars` of an instance are stored."""
+    """Register a class of sums for serialisation, under a tag for files; the `vars` of its instances are stored."""
 
     def register(cls: C) -> C:
         _kinds[tag], _tags[cls] = cls, tag

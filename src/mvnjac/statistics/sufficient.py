@@ -1,9 +1,9 @@
 """Sufficient statistics of a sample, stored as at most 2d weighted pseudo-observations per pattern of missing entries.
 
-A Gaussian likelihood depends on n observations of the same variables only through their number, mean and scatter. More than 2d rows are
-therefore replaced by 2d rows of equal weight: the mean ± the rows of a root of the scatter, scaled. Weighted sums of quadratic forms
-over them equal those over the observations, so that the cost of a fit does not depend on n. With missing entries, the observations of
-each pattern are replaced in this way.
+A Gaussian likelihood depends on n observations of the same variables only through their number, mean and scatter. More than 2d
+rows are therefore replaced by 2d rows of equal weight: the mean ± the rows of a root of the scatter, scaled. Weighted sums of
+quadratic forms over them equal those over the observations, so that the cost of a fit does not depend on n. With missing
+entries, the observations of each pattern are replaced in this way.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SufficientStatistics:
     def of(
         cls, x: Tensor, weights: Tensor | None, name_of: Callable[[int], str], name: str = "fit"
     ) -> SufficientStatistics | None:
-        """Those of rows x (n, d) float64, NaN for missing entries, with positive weights (n,), by default 1; None if x is empty."""
+        """Those of rows x (n, d) float64, NaN for missing entries, with positive weights (n,); None if nothing is observed."""
         accumulator = Accumulator(x.shape[1])
         step = max(_ROWS, 2 * x.shape[1]) if weights is None else max(len(x), 1)
         for first in range(0, len(x), step):

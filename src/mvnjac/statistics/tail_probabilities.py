@@ -20,7 +20,7 @@ _TERMS, _TINY = 10_000, 1e-300
 
 
 def two_sided_p_value(t: float, df: float) -> float:
-    """P(|T| > |t|) for T with df degrees of freedom, by the regularised incomplete beta function I_x(df/2, 1/2) at x = df/(df + t²).
+    """P(|T| > |t|) for T with df degrees of freedom: the regularised incomplete beta function I_x(df/2, 1/2), x = df/(df + t²).
 
     Source: Abramowitz & Stegun 1964, 26.7.1 and 26.5.27.
     """

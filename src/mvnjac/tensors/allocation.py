@@ -1,7 +1,7 @@
 """Failed allocations of any library are converted to a MemoryLimitError that states the requested size and a remedy.
 
-Arrays that grow with the data are checked before they are allocated (`memory.require`); this module handles the allocations that
-fail nevertheless.
+Arrays that grow with the data are checked before they are allocated (`memory.require`); this module handles the allocations
+that fail nevertheless.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def failed(error: BaseException) -> bool:
 
 
 def refusal(error: BaseException, what: str, remedy: str) -> MemoryLimitError | None:
-    """The MemoryLimitError for a failed allocation; a MemoryLimitError is returned unchanged, and any other error gives None."""
+    """The MemoryLimitError for a failed allocation; a MemoryLimitError itself is returned, any other error gives None."""
     if isinstance(error, MemoryLimitError):
         return error
     if not failed(error):

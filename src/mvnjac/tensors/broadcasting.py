@@ -1,8 +1,8 @@
 """Division of the leading dimensions of a batch into rows and into groups of rows that share one parameter.
 
-Broadcasting follows torch.distributions: x (n, 1, d) with Σ (K, d, d) is a grid of n·K densities. Relative to the covariance, n is
-a *row* dimension and K a *group* dimension: every product with a d×d matrix is computed per group, for all rows of the group at
-once, so that a shared factor is never copied. In the common case, x (n, d) and one Σ, folding is a no-op.
+Broadcasting follows torch.distributions: x (n, 1, d) with Σ (K, d, d) is a grid of n·K densities. Relative to the covariance,
+n is a *row* dimension and K a *group* dimension: every product with a d×d matrix is computed per group, for all rows of the
+group at once, so that a shared factor is never copied. In the common case, x (n, d) and one Σ, folding is a no-op.
 """
 
 from __future__ import annotations

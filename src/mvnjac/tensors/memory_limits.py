@@ -67,8 +67,8 @@ def _groups(process: Path, root: Path, pid: int) -> list[tuple[Path, tuple[str, 
 def _ancestors(process: Path, root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     """The candidate folder of each group that contains this process, innermost first, up to the mounted root.
 
-    Inside a container the mounted root may be the container's own group, whose path on the host does not exist there; the caller
-    therefore ignores folders that do not exist.
+    Inside a container the mounted root may be the container's own group, whose path on the host does not exist there; the
+    caller therefore ignores folders that do not exist.
     """
     for group, version in _memberships(process):
         mounts = (root, root / "unified") if version is _VERSION_2 else (root / "memory",)

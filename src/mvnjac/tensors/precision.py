@@ -13,8 +13,8 @@ import torch
 def full_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """A context in which float32 matrix products are computed in float32.
 
-    Autocast would compute them in bfloat16, and TF32 or oneDNN's bfloat16 mode would drop 13 to 16 of the 24 bits. Neither affects
-    float64, so that the context does nothing for it.
+    Autocast would compute them in bfloat16, and TF32 or oneDNN's bfloat16 mode would drop 13 to 16 of the 24 bits. Neither
+    affects float64, so that the context does nothing for it.
     """
     if dtype is torch.float64 or torch.compiler.is_compiling():
         yield

@@ -52,8 +52,8 @@ def require_no_jit_trace(function: str) -> None:
     """Raise ArgumentError under torch.jit.trace, which cannot record derivatives taken by torch.func."""
     if in_jit_trace():
         raise ArgumentError(
-            f"{function}: it takes derivatives by torch.func, which torch.jit.trace cannot record; call it outside of the traced "
-            "function, or use torch.compile or torch.export."
+            f"{function}: it takes derivatives by torch.func, which torch.jit.trace cannot record; call it outside of the "
+            "traced function, or use torch.compile or torch.export."
         )
 
 
@@ -63,7 +63,7 @@ def intercepted() -> bool:
 
 
 def is_traced(*tensors: Tensor) -> bool:
-    """Whether an autograd graph, a transform, a compiler or a tracer is active for these tensors: then only torch operations serve."""
+    """Whether an autograd graph, a transform, a compiler or a tracer is active for these tensors."""
     if recorded():
         return True
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
@@ -154,7 +154,7 @@ def version(t: Tensor) -> int | None:
 
 
 def watched() -> bool:
-    """Whether a transform, a compiler, a tracer or a mode of torch is active, so that even plain tensors may not have values."""
+    """Whether a transform, a compiler, a tracer or a mode of torch is active, so that plain tensors may have no values."""
     return (
         torch.compiler.is_compiling()
         or _tracing_state() is not None
