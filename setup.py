@@ -35,12 +35,9 @@ class Build(build_ext):
         extra = INSTRUCTIONS if x86 else {}
         ext.define_macros += [(f"MVNJAC_{name.upper()}", "1") for name in extra]
         ext.extra_compile_args += options
-        for name, isa_options in extra.items():
+        for name, flags in extra.items():
             ext.extra_objects += self.compiler.compile(
-                [str(SOURCES / f"isa_{name}.cpp")],
-                self.build_temp,
-                macros=ext.define_macros,
-                extra_postargs=options + isa_options,
+                [str(SOURCES / f"isa_{name}.cpp")], self.build_temp, macros=ext.define_macros, extra_postargs=options + flags
             )
         super().build_extension(ext)
 

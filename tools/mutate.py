@@ -25,54 +25,22 @@ PACKAGE = ROOT / "src" / "mvnjac"
 FOLDERS = [PACKAGE / "covariance" / "parametrisations", PACKAGE / "covariance" / "structured", PACKAGE / "linalg"]
 #: the functions with formulas; the rest of a structure file is argument handling, samples and messages
 FIRST_ORDER = {
-    *(
-        "factor",
-        "pullback",
-        "value",
-        "dense",
-        "log_det",
-        "whiten",
-        "reverse_whiten",
-        "unwhiten",
-        "solve",
-        "_split",
-        "_scale_tril",
-    ),
-    *("along", "across", "squares", "both_squares", "squares_and_totals", "_eigenvalues", "covariance_matrix"),
-    *("inverse_lags", "info", "schur", "next_order", "innovations", "toeplitz", "toeplitz_times", "inverse_times", "newton"),
-    *("autocorrelation", "weighted_lags", "half_at_first", "spectrum", "signal", "_length"),
-}
+    "factor", "pullback", "value", "dense", "log_det", "whiten", "reverse_whiten", "unwhiten", "solve", "_split",
+    "_scale_tril", "along", "across", "squares", "both_squares", "squares_and_totals", "_eigenvalues", "covariance_matrix",
+    "inverse_lags", "info", "schur", "next_order", "innovations", "toeplitz", "toeplitz_times", "inverse_times", "newton",
+    "autocorrelation", "weighted_lags", "half_at_first", "spectrum", "signal", "_length",
+}  # fmt: skip
 SECOND_ORDER = {
-    *(
-        "differential",
-        "adjoint",
-        "second_differential",
-        "inverse_differential",
-        "inverse_adjoint",
-        "mean_differential",
-        "mean_adjoint",
-    ),
-    *("fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "units", "second", "tangents"),
-    *("inverse_lags_change",),
-}
+    "differential", "adjoint", "second_differential", "inverse_differential", "inverse_adjoint", "mean_differential",
+    "mean_adjoint", "fisher", "fisher_solve", "times", "precision_times", "minimum_norm", "units", "second", "tangents",
+    "inverse_lags_change",
+}  # fmt: skip
 #: the functions with formulas of banded matrices, which are in separate files
 BANDED = {
-    *(
-        "of",
-        "root_times",
-        "inverse_bands",
-        "_blocks",
-        "_unblocked",
-        "_window",
-        "_neighbours",
-        "_interleaved",
-        "_local",
-        "units",
-    ),
-    *("banded_product", "dense_matrix", "consecutive_blocks", "bands_of_sum", "_twice_below", "_halved_below"),
-    *("_completed", "without"),
-    *("autoregressive_bands", "_require_stationary", "_rank", "_indices", "positions", "free", "variables"),
-}
+    "of", "root_times", "inverse_bands", "_blocks", "_unblocked", "_window", "_neighbours", "_interleaved", "_local", "units",
+    "banded_product", "dense_matrix", "consecutive_blocks", "bands_of_sum", "_twice_below", "_halved_below", "_completed",
+    "without", "autoregressive_bands", "_require_stationary", "_rank", "_indices", "positions", "free", "variables",
+}  # fmt: skip
 TESTS = {
     "first": ["tests/covariance/test_contract.py", "tests/covariance/test_parametric.py", "tests/covariance/test_kronecker.py"],
     "second": [
@@ -112,9 +80,8 @@ def changes(node: ast.AST) -> Iterator[tuple[str, object]]:
                 yield f"{ast.unparse(node)!r}: constant doubled", lambda n, s=side: double(getattr(n, s))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _integer(node.operand):
         yield f"{ast.unparse(node)!r}: sign", lambda n: setattr(n, "op", ast.UAdd())
-    if isinstance(node, ast.keyword) and node.arg == "coefficient":
-        yield f"{ast.unparse(node)!r}: doubled", lambda n: setattr(n, "value", ast.BinOp(ast.Constant(2), ast.Mult(), n.value))
-    if isinstance(node, ast.Return) and node.value is not None and isinstance(node.value, ast.BinOp | ast.Attribute):
+    returned = isinstance(node, ast.Return) and isinstance(node.value, ast.BinOp | ast.Attribute)
+    if returned or (isinstance(node, ast.keyword) and node.arg == "coefficient"):
         yield f"{ast.unparse(node)!r}: doubled", lambda n: setattr(n, "value", ast.BinOp(ast.Constant(2), ast.Mult(), n.value))
 
 

@@ -110,15 +110,7 @@ _IRREGULAR = {"matrix": "matrices", "entry": "entries", "such entry": "such entr
 
 
 def counted(count: int, noun: str, form: str = "") -> str:
-    """A number with a noun in the singular or plural: "1 row", "3 rows".
-
-    Args:
-        count: the number.
-        noun: in the singular.
-        form: the format of the number, such as ",".
-
-    Returns:
-        The text.
+    """A number, formatted by `form`, with a noun in the singular or plural: "1 row", "3 rows".
 
     Example:
         >>> from mvnjac.errors import counted

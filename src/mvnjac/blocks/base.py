@@ -10,12 +10,14 @@ given memory.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import EllipsisType
 
 from torch import Size, Tensor
 
 from mvnjac.parameters.coordinates import Coordinates
-from mvnjac.tensors.broadcasting import batch_shape, over_event, sum_to
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, sum_to
 from mvnjac.tensors.tracing import is_traced
 
 
@@ -66,6 +68,29 @@ class Block(ABC):
         positions = coordinates.positions(index.device)[index]
         entries, multiplicity = self.entries(positions), coordinates.multiplicity(positions)
         return entries if multiplicity is None else entries * multiplicity
+
+
+class MatrixBlock(Block):
+    """The derivative with respect to a matrix: products of vectors of each row, plus an offset shared by the rows."""
+
+    offset: Tensor
+
+    def _layout(self, param_batch: Size) -> RowLayout:
+        return RowLayout(self.batch, broadcast(param_batch, batch_shape(self.offset, 2)))
+
+    def _row_chunks(self, step: int) -> Iterator[slice | EllipsisType]:
+        """Chunks of `step` rows in the common case of one row dimension and one offset; else all rows at once."""
+        if len(self.batch) != 1 or self.offset.ndim != 2:
+            yield ...
+            return
+        for start in range(0, self.batch[0], step):
+            yield slice(start, start + step)
+
+    def _product_and_count(self, partial: tuple[Tensor, ...], param_batch: Size) -> tuple[Tensor, Tensor]:
+        """The accumulated products (..., m, k), and the number of rows or the sum of weights (..., 1, 1)."""
+        layout, (product, count) = self._layout(param_batch), partial
+        count = layout.unfold_params(count, 0) if count.ndim else count
+        return layout.unfold_params(product, 2), over_event(count, 2)
 
 
 @dataclass(eq=False)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac.blocks.base import Block
+from mvnjac.blocks.base import MatrixBlock
 from mvnjac.kernels import cpu, cuda, planner
 from mvnjac.kernels.reference import Form, PackedProduct, Patterns
 from mvnjac.linalg.symmetric_products import rows_times, symmetrised
 from mvnjac.parameters.coordinates import Coordinates, Triangle
-from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, sum_to
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, sum_to
 from mvnjac.tensors.tracing import is_on_host, is_traced
 
 
 @dataclass(eq=False)
-class Outer(Block):
+class Outer(MatrixBlock):
     """coefficient · left rightᵀ (+ its transpose if `both`) + offset_scale · offset, in the entries that can vary.
 
     For symmetric parameters the result is symmetric.
@@ -85,7 +84,9 @@ class Outer(Block):
             out = self.left.new_empty(*self.batch, self.coordinates.size)
         if self.by_kernel(offset, out):
             return out
-        for rows in self._row_chunks():
+        # the left and right vectors of a chunk fit in the cache
+        size = self.left.shape[-1] * self.left.element_size()
+        for rows in self._row_chunks(max(1000, planner.CACHE_BYTES // max(1, size))):
             chunk = replace(self, left=self.left[rows], right=self.right[rows])
             for at, *terms in chunk._slices():
                 self._slice(offset[..., at], terms, out=out[rows][..., at])
@@ -99,15 +100,6 @@ class Outer(Block):
         operands = PackedProduct(self.left, self.right, offset, out, form, self.diagonal, patterns)
         return cuda.packed(operands) or cpu.packed(operands)
 
-    def _row_chunks(self) -> Iterator[slice | EllipsisType]:
-        """Chunks of rows whose left and right vectors fit in the cache, in the common case of one row dimension."""
-        if len(self.batch) != 1 or self.offset.ndim != 2:
-            yield ...
-            return
-        step = max(1000, planner.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
-        for start in range(0, self.batch[0], step):
-            yield slice(start, start + step)
-
     def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
         layout = self._layout(param_batch)
         left, right = layout.fold(self.left), layout.fold(self.right)
@@ -119,12 +111,10 @@ class Outer(Block):
         return left.mT @ right, count
 
     def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
-        layout = self._layout(param_batch)
-        product, count = layout.unfold_params(partial[0], 2), partial[1]
-        count = layout.unfold_params(count, 0) if count.ndim else count
+        product, count = self._product_and_count(partial, param_batch)
         if self.coordinates.mirrored and not self.both:
             product = symmetrised(product)
-        return sum_to(self._assemble(product, over_event(count, 2)), param_batch, 2)
+        return sum_to(self._assemble(product, count), param_batch, 2)
 
     def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
         """For an unweighted sum without tracing in one matrix product, with fewer passes over d×d arrays."""
@@ -139,9 +129,6 @@ class Outer(Block):
             offset = offset.mT  # equal by symmetry, and contiguous
         product = torch.addmm(offset, left.mT, right, beta=count, alpha=self.coefficient)
         return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
-
-    def _layout(self, param_batch: Size) -> RowLayout:
-        return RowLayout(self.batch, broadcast(param_batch, batch_shape(self.offset, 2)))
 
     def matvec(self, direction: Tensor) -> Tensor:
         direction = self.coordinates.project(direction)

@@ -4,8 +4,7 @@
 `cuda` (the calls), `reference` (their operands), `planner` and `limits` (the choice of algorithm), `addresses`, `huge_pages`,
 `config`, and the names below. `native` is the C++ extension module, or None if it was not built or MVNJAC_KERNELS=0 is set.
 Its functions take addresses of contiguous CPU memory; the caller ensures that no autograd graph, transform or compiler is
-active.
-"""
+active."""
 
 from __future__ import annotations
 

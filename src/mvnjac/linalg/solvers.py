@@ -33,13 +33,9 @@ def dense_solution(
     """A⁻¹ b for symmetric A (..., p, p), scaled to a unit diagonal; b (..., p).
 
     Args:
-        name: the operation, for messages.
-        A: (..., p, p).
-        b: (..., p).
         redundant: whether the parametrisation is redundant and A singular; the solution then has minimum norm, for b projected
             onto the range.
-        scale: (..., p) scales to be used instead of the roots of the diagonal: those of the complete data, if entries are
-            missing.
+        scale: (..., p) replaces the roots of the diagonal, by those for complete data if entries are missing.
         columns: the names of the columns, for messages.
 
     Raises:
@@ -145,11 +141,8 @@ def conjugate_gradients(
     """A⁻¹ b by preconditioned conjugate gradients, for positive semidefinite A and b (p,) in its range.
 
     Args:
-        name: the operation, for messages.
         product: v → A v.
-        b: (p,).
-        precondition: v → M⁻¹ v for a definite matrix M close to A, in whose norm the residual is measured; by default the
-            identity.
+        precondition: v → M⁻¹ v for a definite M close to A, in whose norm the residual is measured; by default the identity.
         tolerance: the relative residual; by default 1000 eps.
 
     Raises:

@@ -14,8 +14,9 @@ Differential Calculus*); all other parameters are row-major.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -108,7 +109,7 @@ class Coordinates:
 
     def indices(self) -> list[tuple[int, ...]]:
         """The indices of the unique elements in the parameter, in order."""
-        return [tuple(index) for index in _unravel(range(self.size), self.shape)]
+        return list(itertools.product(*(range(length) for length in self.shape)))
 
     def _rank(self, index: tuple[int, ...]) -> int | None:
         rank = 0
@@ -257,25 +258,8 @@ def _bracket(parts: Sequence[str]) -> str:
     return f"[{','.join(parts)}]" if parts else ""
 
 
-def _unravel(ranks: range, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    indices = []
-    for rank in ranks:
-        index = []
-        for length in reversed(shape):
-            rank, i = divmod(rank, length)
-            index.append(i)
-        indices.append(tuple(reversed(index)))
-    return indices
-
-
-def _splits(pieces: list[str], parts: int) -> list[list[str]]:
+def _splits(pieces: list[str], parts: int) -> Iterator[list[str]]:
     """All ways to join the pieces, in order, into this many labels, since the name of a variable may contain commas."""
-    if parts == 0:
-        return []
-    if parts == 1:
-        return [[",".join(pieces)]]
-    return [
-        [",".join(pieces[:cut]), *rest]
-        for cut in range(1, len(pieces) - parts + 2)
-        for rest in _splits(pieces[cut:], parts - 1)
-    ]
+    for cuts in itertools.combinations(range(1, len(pieces)), parts - 1) if parts else ():
+        edges = (0, *cuts, len(pieces))
+        yield [",".join(pieces[start:stop]) for start, stop in itertools.pairwise(edges)]

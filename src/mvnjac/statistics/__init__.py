@@ -1,5 +1,4 @@
 """Sample statistics: moments, sufficient statistics by pattern of missing entries, merging, storage, tail probabilities.
 
 The package may use `kernels`, `tensors` and `errors`. Interface: `sufficient`, `moments`, `patterns`, `pairwise`,
-`serialization`, `fingerprint` and `tail_probabilities`.
-"""
+`serialization`, `fingerprint` and `tail_probabilities`."""

@@ -40,7 +40,7 @@ def available(device: torch.device) -> int | None:
     return min(memory_limits.limits().values(), default=None)
 
 
-def require_bytes(what: str, needed: int | float, device: torch.device, remedy: str) -> None:
+def require_bytes(what: str, needed: float, device: torch.device, remedy: str) -> None:
     """Raise MemoryLimitError, before allocating, if this many bytes do not fit.
 
     Args:
@@ -75,13 +75,7 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
 
 
 def require_work(
-    what: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    times: int | float,
-    more: int | float,
-    remedy: str,
+    what: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, times: float, more: float, remedy: str
 ) -> None:
     """Raise MemoryLimitError, before allocating, if `times` arrays of this shape and `more` further bytes do not fit."""
     needed = times * math.prod(shape) * dtype.itemsize + more

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -25,21 +24,10 @@ def full_precision(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         # These settings are global to the process, so they are changed only if they differ from full precision.
         if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
             for backend in (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul):  # type: ignore[attr-defined]
-                stack.enter_context(_ieee(backend))
+                if backend.fp32_precision not in ("ieee", "none"):
+                    stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+                    backend.fp32_precision = "ieee"
         elif torch.get_float32_matmul_precision() != "highest":  # torch before 2.9
             stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision("highest")
         yield
-
-
-@contextlib.contextmanager
-def _ieee(backend: Any) -> Iterator[None]:
-    before = backend.fp32_precision
-    if before in ("ieee", "none"):
-        yield
-        return
-    backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        backend.fp32_precision = before

@@ -23,11 +23,8 @@ def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
 
 
 _tracing_state = torch._C._get_tracing_state
-
 _functorch_level = torch._C._functorch.maybe_current_level
-
 _modes = torch._C._len_torch_dispatch_stack
-
 _function_modes = torch._C._len_torch_function_stack
 
 #: the dispatch modes of make_fx, FakeTensorMode and functionalisation
