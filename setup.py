@@ -1,6 +1,6 @@
-"""The compiled kernels: optional. Without a compiler the package works in plain torch, and `mvnjac.show_config()` says so.
+"""Builds the optional C++ kernels. Without a compiler the package uses plain torch, which `mvnjac.show_config()` reports.
 
-With MVNJAC_BUILD_KERNELS=0 they are left out, and a wheel is one for every machine (py3-none-any).
+With MVNJAC_BUILD_KERNELS=0 the kernels are not built, and the wheel is platform-independent (py3-none-any).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 KERNELS = os.environ.get("MVNJAC_BUILD_KERNELS") != "0"
 SOURCES = Path("src/mvnjac/kernels/csrc")
-#: extra options of each instruction set that is compiled beside the plain one; the machine at hand is asked when the module is loaded
+#: compiler options of the instruction sets besides the plain one; the best supported one is selected when the module is loaded
 INSTRUCTIONS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
@@ -23,21 +23,21 @@ OPTIONS = ["-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisi
 
 
 class Build(build_ext):
-    """Each instruction set is an object of its own, with its own options."""
+    """Compiles each instruction set as a separate object with its compiler options."""
 
     def build_extension(self, ext: Extension) -> None:
         if self.compiler.compiler_type != "unix":
-            self.warn("the kernels need gcc or clang; plain torch serves")
+            self.warn("the kernels need gcc or clang; plain torch will be used")
             return
-        self.force = True  # objects of other options may lie about
+        self.force = True  # existing objects may have been compiled with other options
         options = OPTIONS + os.environ.get("MVNJAC_SANITIZE", "").split()
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         extra = INSTRUCTIONS if x86 else {}
         ext.define_macros += [(f"MVNJAC_{name.upper()}", "1") for name in extra]
         ext.extra_compile_args += options
-        for name, own in extra.items():
+        for name, flags in extra.items():
             ext.extra_objects += self.compiler.compile(
-                [str(SOURCES / f"isa_{name}.cpp")], self.build_temp, macros=ext.define_macros, extra_postargs=options + own
+                [str(SOURCES / f"isa_{name}.cpp")], self.build_temp, macros=ext.define_macros, extra_postargs=options + flags
             )
         super().build_extension(ext)
 

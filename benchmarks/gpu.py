@@ -23,7 +23,7 @@ import torch
 import mvnjac
 from mvnjac.blocks.outer import Outer
 from mvnjac.kernels import cuda, reference
-from mvnjac.kernels.reference import Form, Gaussians
+from mvnjac.kernels.reference import Form, Gaussians, PackedProduct
 from mvnjac.parameters.checks import SYMMETRY
 from mvnjac.parameters.coordinates import symmetric
 
@@ -67,12 +67,13 @@ def packed(n: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock
     half = torch.randn(d, d, dtype=dtype, device=device, generator=generator)
     matrix, coordinates, form = torch.empty(n, d + p, dtype=dtype, device=device), symmetric(d), Form(0.5)
     out, offset = matrix[:, d:], coordinates.pack_gradient(half + half.mT)
-    cuda.packed(a, a, offset, out, form)
+    operands = PackedProduct(a, a, offset, out, form)
+    cuda.packed(operands)
     step = max(n // 7, 1)
     for first in {*range(0, n, step), n - 1}:  # some rows, the last among them: all of them might not fit twice
         some = slice(first, first + 1)
-        compare(out[some], reference.packed(a[some], a[some], offset, torch.empty_like(out[some]), form))
-    seconds = time(lambda: cuda.packed(a, a, offset, out, form))
+        compare(out[some], reference.packed(PackedProduct(a[some], a[some], offset, torch.empty_like(out[some]), form)))
+    seconds = time(lambda: cuda.packed(operands))
     moved = (out.numel() + a.numel() + offset.numel()) * dtype.itemsize
     block = Outer(a, a, half + half.mT, coordinates, 0.5)
     return line("packed", n, d, dtype, seconds, moved, copy, time(lambda: plainly(lambda: block.unique(out))))

@@ -1,7 +1,9 @@
-"""No name with a leading underscore is used outside the package that defines it: `python tools/check_private_names.py [source folder]`.
+"""Check that no name with a leading underscore is used outside the package that defines it.
 
-An attribute `thing._name` counts as defined in a package if a file of that package assigns or declares `_name`. Names of other
-libraries are exempt where `EXEMPT` lists them.
+    python tools/check_private_names.py [source folder]
+
+An attribute `thing._name` counts as defined in a package if a file of this package assigns or declares `_name`. Private names of
+other libraries are listed in `EXEMPT`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-#: private names of torch and of Python that have no public counterpart
+#: private names of torch and Python without a public counterpart
 EXEMPT = {
     "_C",
     "_functorch",
@@ -26,9 +28,8 @@ EXEMPT = {
 
 
 def package(file: Path, source: Path) -> str:
-    """The package that a file belongs to; a module at the top is one of its own."""
-    parts = file.relative_to(source).with_suffix("").parts
-    return parts[0]
+    """The package of a file; a top-level module is a package by itself."""
+    return file.relative_to(source).with_suffix("").parts[0]
 
 
 def private(name: str) -> bool:
@@ -45,7 +46,7 @@ def defined(tree: ast.AST) -> Iterator[str]:
 
 
 def used(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, name) of each private name that is read from another object or imported from the project."""
+    """(line, name) of each private attribute that is read, and of each private name imported from the project."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and private(node.attr) and not torch_internal(node.value):
             yield node.lineno, node.attr
@@ -54,7 +55,7 @@ def used(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def torch_internal(value: ast.expr) -> bool:
-    """Whether an attribute is read from torch's private modules, such as torch._C."""
+    """Whether an expression is part of torch's private modules, such as torch._C."""
     return isinstance(value, ast.Attribute) and (value.attr in EXEMPT or torch_internal(value.value))
 
 
@@ -73,5 +74,5 @@ def violations(source: Path) -> list[str]:
 
 if __name__ == "__main__":
     found = violations(Path(sys.argv[1] if len(sys.argv) > 1 else "src/mvnjac"))
-    print("\n".join(found) or "no private name crosses a package")
+    print("\n".join(found) or "no private name is used outside its package")
     sys.exit(bool(found))

@@ -1,4 +1,4 @@
-"""What an installed wheel must do, in an environment that holds nothing but it and its dependencies.
+"""Checks of an installed wheel, in an environment with only the wheel and its dependencies.
 
     python tools/check_wheel.py kernels|pure
 
@@ -20,7 +20,7 @@ import torch
 import mvnjac
 from mvnjac import kernels
 
-WAYS_IN = ([str(Path(sys.executable).parent / "mvnjac")], [sys.executable, "-m", "mvnjac"])
+ENTRY_POINTS = ([str(Path(sys.executable).parent / "mvnjac")], [sys.executable, "-m", "mvnjac"])
 
 
 def printed(*command: str) -> str:
@@ -28,11 +28,11 @@ def printed(*command: str) -> str:
 
 
 def check_package(kind: str) -> None:
-    """The installed one is what runs, with or without kernels as its kind says, and it is typed."""
+    """The installed package is imported, has kernels or not according to its kind, and is typed."""
     assert "site-packages" in mvnjac.__file__, mvnjac.__file__
     assert (kernels.why_not() is None) == (kind == "kernels"), kernels.why_not()
     assert resources.files("mvnjac").joinpath("py.typed").is_file()
-    assert not list(resources.files("mvnjac").joinpath("kernels").glob("csrc/*")), "sources belong into the sdist alone"
+    assert not list(resources.files("mvnjac").joinpath("kernels").glob("csrc/*")), "C++ sources belong only in the sdist"
     tags = metadata.distribution("mvnjac").read_text("WHEEL") or ""
     assert ("Root-Is-Purelib: true" in tags) == (kind == "pure"), tags
     assert metadata.version("mvnjac") == mvnjac.__version__
@@ -41,7 +41,7 @@ def check_package(kind: str) -> None:
 
 
 def check_numbers() -> None:
-    """½ (a aᵀ − Σ⁻¹), many rows and few."""
+    """The derivative ½ (a aᵀ − Σ⁻¹), for one row and for many."""
     sigma = torch.tensor([[1.0, 0.5, 0.0], [0.5, 2.0, 0.3], [0.0, 0.3, 1.0]], dtype=torch.float64)
     for n in (1, 1000):
         x = torch.randn(n, 3, dtype=torch.float64)
@@ -52,18 +52,18 @@ def check_numbers() -> None:
 
 
 def check_command_line() -> None:
-    """A newcomer's own CSV to a table of scores, by both ways in; the version, and completion."""
+    """From a CSV file to a table of scores by both entry points; the version, and completion."""
     with tempfile.TemporaryDirectory() as folder:
-        table, output = Path(folder) / "own.csv", Path(folder) / "scores.csv"
+        table, output = Path(folder) / "table.csv", Path(folder) / "scores.csv"
         rows = torch.randn(20, 2).tolist()
         table.write_text("a,b\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n")
-        for way in WAYS_IN:
-            assert printed(*way, "--version") == f"mvnjac {mvnjac.__version__}\n"
-            printed(*way, "jacobian", str(table), "-o", str(output), "--force")
+        for entry_point in ENTRY_POINTS:
+            assert printed(*entry_point, "--version") == f"mvnjac {mvnjac.__version__}\n"
+            printed(*entry_point, "jacobian", str(table), "-o", str(output), "--force")
             header, *scores = csv.reader(output.read_text().splitlines())
             assert header[:2] == ["mean[a]", "mean[b]"], header
             assert len(scores) == 20
-    assert "--install-completion" in printed(*WAYS_IN[0], "--help")
+    assert "--install-completion" in printed(*ENTRY_POINTS[0], "--help")
 
 
 if __name__ == "__main__":

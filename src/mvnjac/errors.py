@@ -1,7 +1,7 @@
-"""Every error that mvnjac raises on purpose, and what messages and warnings are made with.
+"""The errors and warnings of mvnjac, and helpers for their messages.
 
-Each message says what was called, what it got, what it expected, where (row, column, batch index, pivot), and what to do.
-All classes derive from :class:`MvnjacError`; those about arguments are also the built-in error that a Python user expects
+A message states the function, the value it got, what was expected, where (row, column, batch index, pivot), and what to do.
+All error classes derive from :class:`MvnjacError`; those about arguments also derive from the corresponding built-in error
 (``ValueError``, ``TypeError``, ``KeyError``, ``AttributeError``, ``MemoryError``).
 """
 
@@ -12,23 +12,23 @@ import warnings
 
 
 class MvnjacError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
 
 class ArgumentError(MvnjacError, ValueError):
-    """An argument has a wrong value."""
+    """An argument has an invalid value."""
 
 
 class ShapeError(ArgumentError):
-    """An argument has a wrong shape."""
+    """An argument has an invalid shape."""
 
 
 class DtypeError(ArgumentError, TypeError):
-    """An argument is no floating-point tensor, or its dtype differs from the others'."""
+    """An argument is not a floating-point tensor, or the dtypes of the arguments differ."""
 
 
 class DeviceError(ArgumentError):
-    """The arguments lie on different devices."""
+    """The arguments are on different devices."""
 
 
 class NotFiniteError(ArgumentError):
@@ -36,7 +36,7 @@ class NotFiniteError(ArgumentError):
 
 
 class NotSymmetricError(ArgumentError):
-    """A matrix that must be symmetric is not."""
+    """A matrix is not symmetric."""
 
 
 class NotPositiveDefiniteError(ArgumentError):
@@ -44,73 +44,73 @@ class NotPositiveDefiniteError(ArgumentError):
 
 
 class NotIdentifiedError(ArgumentError):
-    """The data, or the model, leave some parameters undetermined."""
+    """Some parameters are not identified by the data or the model."""
 
 
 class SingularError(ArgumentError):
-    """An information or Hessian matrix that is to be inverted is singular."""
+    """An information or Hessian matrix is singular and cannot be inverted."""
 
 
 class UnsolvedError(SingularError):
-    """An iteration with an information matrix did not converge: the matrix is singular, or nearly so."""
+    """An iterative solution with an information matrix did not converge: the matrix is singular or nearly singular."""
 
 
 class UnknownNameError(ArgumentError, KeyError):
-    """A parameter or column of that name does not exist here."""
+    """There is no parameter or column of this name."""
 
-    def __str__(self) -> str:  # KeyError would print the repr of the message
+    def __str__(self) -> str:  # str(KeyError) is the repr of the message
         return str(self.args[0]) if self.args else ""
 
 
 class ReadOnlyError(MvnjacError, AttributeError):
-    """An attribute that cannot be assigned, since what was computed from it would not follow."""
+    """An attribute cannot be assigned, since results computed from it would not be updated."""
 
 
 class MemoryLimitError(MvnjacError, MemoryError):
-    """What was asked for does not fit into the memory that is available: refused beforehand, or an allocation failed."""
+    """A result does not fit into the available memory: detected beforehand, or an allocation failed."""
 
 
 class TableError(MvnjacError):
-    """A data file cannot be read or written, or holds what cannot be used."""
+    """A data file cannot be read or written, or has invalid content."""
 
 
 class UsageError(MvnjacError):
-    """The command line asks for something that does not exist or must not be done (exit code 2)."""
+    """Invalid arguments or options on the command line (exit code 2)."""
 
 
 class InternalError(MvnjacError):
-    """A fault of mvnjac itself was noticed before it could reach a result."""
+    """A bug in mvnjac was detected before it could affect a result."""
 
 
 class NotConvergedWarning(UserWarning):
-    """A fit stopped before it reached a maximum; `Fit.converged` is False."""
+    """A fit stopped before reaching a maximum; `Fit.converged` is False."""
 
 
 class NotAtEstimateWarning(UserWarning):
-    """A result is computed as if the parameters were the estimate, but the total score there is not 0."""
+    """A result assumes that the parameters are the estimate, but the total score at them is not 0."""
 
 
 class FewClustersWarning(UserWarning):
-    """A clustered covariance is of so few clusters that it is singular."""
+    """A clustered covariance has too few clusters and is singular."""
 
 
 class NotPositiveSemidefiniteWarning(UserWarning):
-    """An estimate of a covariance has negative eigenvalues."""
+    """An estimated covariance has negative eigenvalues."""
 
 
 class NeverRejectsWarning(UserWarning):
-    """A test of which the statistic cannot become significant, whatever the data."""
+    """A test statistic cannot become significant for any data."""
 
 
 class IllConditionedWarning(UserWarning):
-    """The correlation matrix of a covariance leaves fewer than 6 of the 16 decimal digits of float64; the variables are named."""
+    """A correlation matrix leaves fewer than 6 of the 16 decimal digits of float64; the message names the variables."""
 
 
 _IRREGULAR = {"matrix": "matrices", "entry": "entries", "such entry": "such entries", "degree of freedom": "degrees of freedom"}
 
 
 def counted(count: int, noun: str, form: str = "") -> str:
-    """A number and what it counts: "1 row", "3 rows"; form: of the number, such as ",".
+    """A number, formatted by `form`, with a noun in the singular or plural: "1 row", "3 rows".
 
     Example:
         >>> from mvnjac.errors import counted
@@ -121,7 +121,7 @@ def counted(count: int, noun: str, form: str = "") -> str:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Give a warning as if the first caller outside this package gave it."""
+    """Issue a warning that is attributed to the first caller outside this package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "mvnjac":
         level, frame = level + 1, frame.f_back

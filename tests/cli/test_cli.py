@@ -280,7 +280,7 @@ def csv_file(tmp_path: Path) -> Path:
         (["-c", "a,bb"], 2, "no column 'bb'. Did you mean 'b'"),
         (["-c", "a,b", "--index", "day"], 2, "no column 'day'"),
         (["-c", "a,b", "--wrt", "meen"], 2, "Did you mean 'mean'"),
-        (["-c", "a,b", "--wrt", "mean[z]"], 2, "no element of mean"),
+        (["-c", "a,b", "--wrt", "mean[z]"], 2, "not an element of mean"),
         (["-c", "a,b", "--parametrisation", "spherical"], 2, "expected one of cholesky, dense"),
         (["-c", "a,b", "--layout", "packed"], 2, "packed"),
         (["-c", "a,b", "--mean", "absent.csv"], 1, "absent.csv: no such file"),

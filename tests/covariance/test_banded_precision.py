@@ -122,7 +122,7 @@ def test_names() -> None:
     for i, name in enumerate(expected):
         torch.testing.assert_close(J.matrix(name)[:, 0], columns[:, i])
     torch.testing.assert_close(J.matrix("precision_bands[A,B]")[:, 0], columns[:, 3])
-    with pytest.raises(KeyError, match=r"precision_bands\[C,A\]' is no element"):
+    with pytest.raises(KeyError, match=r"precision_bands\[C,A\]' is not an element"):
         J.matrix("precision_bands[C,A]")
     full = J.matrix("precision_bands", layout="full")
     torch.testing.assert_close(full, J["precision_bands"].flatten(-2))

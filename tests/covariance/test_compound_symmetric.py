@@ -88,7 +88,7 @@ def test_the_interval_depends_on_the_number_of_variables() -> None:
     for d, lowest in ((2, "-1"), (3, r"-0\.5"), (11, r"-0\.1")):
         mean = torch.zeros(d).double()
         for correlation in (-1 / (d - 1), 1.0):
-            with pytest.raises(NotPositiveDefiniteError, match=rf"variables, must lie between {lowest} and 1"):
+            with pytest.raises(NotPositiveDefiniteError, match=rf"variables must lie between {lowest} and 1"):
                 mvnjac.jacobian(mean, mean, structure(1.0, correlation))
         assert mvnjac.jacobian(mean, mean, structure(1.0, 0.999 * -1 / (d - 1))).log_prob.isfinite()
     one = torch.zeros(1).double()

@@ -1,4 +1,4 @@
-"""Data for the kernels, and their reference in float64 by plain torch."""
+"""Data for the tests of the kernels, and a reference implementation in float64 in plain torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETS = [name for name in ("plain", "avx2", "avx512") if kernels.native is not No
 
 
 def instruction_sets() -> list[str]:
-    """Those of this machine."""
+    """The instruction sets supported by this machine."""
     found = []
     for name in SETS:
         try:
@@ -25,17 +25,17 @@ def instruction_sets() -> list[str]:
 
 
 def rows(n: int, d: int, dtype: torch.dtype, batch: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """x (n, d), mean and Σ: one of each, or one a row. The numbers are those of the dtype."""
+    """x (n, d), mean and Σ, either one of each or one per row, generated in float64 and rounded to the dtype."""
     generator = torch.Generator().manual_seed(1000 * n + d)
-    own = (n,) if batch else ()
-    A = torch.randn(*own, d, 2 * d + 1, generator=generator, dtype=torch.float64)
+    param_batch = (n,) if batch else ()
+    A = torch.randn(*param_batch, d, 2 * d + 1, generator=generator, dtype=torch.float64)
     sigma = A @ A.mT / (2 * d)
-    x, mean = (torch.randn(*shape, d, generator=generator, dtype=torch.float64) for shape in ((n,), own))
+    x, mean = (torch.randn(*shape, d, generator=generator, dtype=torch.float64) for shape in ((n,), param_batch))
     return x.to(dtype), mean.to(dtype), (0.5 * (sigma + sigma.mT)).to(dtype)
 
 
 def reference(x: Tensor, mean: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log p, a and P, in float64."""
+    """log p, a = Σ⁻¹(x − µ) and P = Σ⁻¹ in float64."""
     x, mean, sigma = x.double(), mean.double(), sigma.double()
     L = torch.linalg.cholesky(sigma)
     z = torch.linalg.solve_triangular(L, (x - mean).unsqueeze(-1), upper=False)
@@ -46,7 +46,7 @@ def reference(x: Tensor, mean: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def guarded(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Memory for a result, and what lies behind it, which must stay as it is."""
+    """Memory for a result, and the guard values behind it, which must not change."""
     size = math.prod(shape)
     memory = torch.full((size + 64,), 7.0, dtype=dtype)
     return memory[:size].view(shape), memory[size:]

@@ -1,4 +1,4 @@
-"""Every output of every compiled kernel, in every instruction set of the machine, against plain torch in float64."""
+"""Every output of every C++ kernel, for every instruction set of the machine, against plain torch in float64."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mvnjac.blocks.outer import Outer
 from mvnjac.fused.batched import FusedBatch
 from mvnjac.fused.dense import FusedDense, fused_rows
 from mvnjac.kernels import cpu
-from mvnjac.kernels.reference import Form, Patterns, packed
+from mvnjac.kernels.reference import Form, PackedProduct, Patterns, packed
 from mvnjac.parameters.checks import SYMMETRY
 from mvnjac.parameters.coordinates import correlation, lower_triangular, symmetric
 from tests.kernels.support import guarded, instruction_sets, reference, rows
 from tests.support.tolerance import assert_close, condition
 
-pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
+pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or switched off")
 
 SIZES = [1, 2, 3, 5, 8, 9, 16, 17, 31, 50, 64, 65, 100, 256]
 COUNTS = [1, 7, 33, 100]
@@ -79,26 +79,26 @@ def test_weighted_sums_of_whitened_rows(d, dtype) -> None:
 @pytest.mark.parametrize("n", [1, 7, 32, 77])
 @pytest.mark.parametrize("by_column", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_fourth_moments_of_rows_in_either_order(d, n, dtype, by_column, weighted) -> None:
+def test_fourth_moments_of_row_major_and_column_major_rows(d, n, dtype, by_column, weighted) -> None:
     x, mean, sigma = rows(n, d, dtype)
     weights = torch.linspace(-1, 2, n, dtype=dtype) if weighted else None
     L = torch.linalg.cholesky(sigma.double())
     z = torch.linalg.solve_triangular(L, (x.double() - mean.double()).mT, upper=False)
     squares = torch.linalg.solve_triangular(L.mT, z, upper=True).square()
-    wide = torch.full((d, n + 5), torch.nan, dtype=dtype)  # columns that do not follow at once upon each other
+    wide = torch.full((d, n + 5), torch.nan, dtype=dtype)  # columns with gaps between them
     wide[:, 2 : 2 + n] = x.mT
-    held = wide[:, 2 : 2 + n].mT if by_column else x
+    given = wide[:, 2 : 2 + n].mT if by_column else x
     memory, behind = guarded((d, d), dtype)
-    own = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
-    first, second = cpu.whitened_sums(held, mean, L.to(dtype), weights, fourth=memory)
-    agree(first, z @ own, sigma)
-    agree(second, (z * own) @ z.mT, sigma)
-    agree(memory, (squares * own) @ squares.mT, sigma)
+    w = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
+    first, second = cpu.whitened_sums(given, mean, L.to(dtype), weights, fourth=memory)
+    agree(first, z @ w, sigma)
+    agree(second, (z * w) @ z.mT, sigma)
+    agree(memory, (squares * w) @ squares.mT, sigma)
     assert torch.equal(memory, memory.mT)
     assert bool((behind == 7).all())
 
 
-def test_one_column_for_all_variables_is_left_to_torch() -> None:
+def test_an_expanded_column_is_not_supported() -> None:
     x, mean, sigma = torch.ones(9, 1).expand(9, 3), torch.zeros(3), torch.eye(3)
     assert cpu.whitened_sums(x, mean, sigma, None) is None
 
@@ -106,7 +106,7 @@ def test_one_column_for_all_variables_is_left_to_torch() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 33, 50, 64])
 @pytest.mark.parametrize("n", [1, 3, 8, 9, 17, 40])
-def test_many_small_gaussians(n, d, dtype) -> None:
+def test_batched_small_gaussians(n, d, dtype) -> None:
     x, mean, sigma = rows(n, d, dtype, batch=True)
     log_prob, a, P = reference(x, mean, sigma)
     quick = fused_rows(x, mean, sigma)
@@ -115,14 +115,14 @@ def test_many_small_gaussians(n, d, dtype) -> None:
     total = quick.sum()
     agree(total["mean"], a, sigma)
     agree(total["covariance_matrix"], 0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - P), sigma)
-    again = quick.sum()  # the first results were given away
+    again = quick.sum()  # a second call returns new tensors
     assert torch.equal(again["mean"], total["mean"])
     assert again["mean"].data_ptr() != total["mean"].data_ptr()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 9, 21])
-def test_nothing_is_written_behind_many_small_results(n, dtype) -> None:
+def test_batched_small_gaussians_write_only_their_results(n, dtype) -> None:
     x, mean, sigma = rows(n, 3, dtype, batch=True)
     results = [guarded(shape, dtype) for shape in ((n,), (n, 3), (n, 3, 3))]
     addresses = [t.data_ptr() for t in (x, mean, sigma, *(out for out, _ in results))]
@@ -158,9 +158,10 @@ def test_packed_rows(d, dtype, kind, offsets) -> None:
     observed = torch.rand(n, d, generator=generator) > 0.3
     patterns = Patterns(torch.arange(n) % 3, observed, True, True) if offsets == "of each pattern" else None
     memory = torch.full((n, p + 5), 7.0, dtype=dtype)
-    assert cpu.packed(left, right, offset, memory[:, 2 : 2 + p], form, diagonal, patterns)
+    assert cpu.packed(PackedProduct(left, right, offset, memory[:, 2 : 2 + p], form, diagonal, patterns))
     wide = [t.double() for t in (left, right, offset)]
-    expected = packed(*wide, torch.empty(n, p, dtype=torch.float64), form, diagonal.double(), patterns)
+    out = torch.empty(n, p, dtype=torch.float64)
+    expected = packed(PackedProduct(*wide, out, form, diagonal.double(), patterns))
     assert_close(memory[:, 2 : 2 + p], expected, 1.0)
     assert bool((memory[:, :2] == 7).all())
     assert bool((memory[:, 2 + p :] == 7).all())
@@ -168,23 +169,20 @@ def test_packed_rows(d, dtype, kind, offsets) -> None:
 
 @pytest.mark.parametrize("make", [symmetric, lower_triangular, correlation])
 def test_blocks_are_packed_by_the_kernel(make, monkeypatch) -> None:
-    """What a block asks of it is what the block is."""
+    """`Outer.unique` calls the kernel once and agrees with plain torch."""
     a, coordinates = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64), make(5)
     offset = torch.eye(5, dtype=torch.float64)
     block = Outer(a, a, offset, coordinates, coefficient=0.5)
-    calls = []
-    monkeypatch.setattr(cpu, "packed", lambda *args: calls.append(args) or kernel(*args))
+    calls, kernel = [], cpu.packed
+    monkeypatch.setattr(cpu, "packed", lambda operands: calls.append(operands) or kernel(operands))
     got = block.unique()
     assert len(calls) == 1
     with kernels.switched(on=False):
         assert_close(got, block.unique(), 1.0)
 
 
-kernel = cpu.packed
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_numbers_that_are_none(dtype) -> None:
+def test_values_that_are_not_finite(dtype) -> None:
     for count in (1, 7, 64, 1000):
         for bad in (torch.nan, torch.inf, -torch.inf):
             for at in {0, count // 2, count - 1}:
@@ -197,7 +195,7 @@ def test_numbers_that_are_none(dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d", [1, 2, 33, 70])
-def test_symmetry_to_the_last_bit(d, dtype) -> None:
+def test_exact_symmetry(d, dtype) -> None:
     _, _, A = rows(1, d, dtype)
     assert cpu.equals_transpose(A) is True
     assert cpu.equals_transpose(torch.stack([A, A])) is True
@@ -210,7 +208,7 @@ def test_symmetry_to_the_last_bit(d, dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("p", [1, 5, 24, 130])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_products_of_rows_with_themselves(p, dtype, weighted) -> None:
+def test_outer_products(p, dtype, weighted) -> None:
     generator = torch.Generator().manual_seed(p)
     wide = torch.randn(45, p + 3, generator=generator, dtype=torch.float64).to(dtype)
     A, start = wide[:, 1 : p + 1], torch.ones(p, p, dtype=dtype)
@@ -259,7 +257,7 @@ def test_hessian(d, dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "d"), [(20_000, 9), (2500, 33), (90, 160)])
 def test_large_results_into_used_memory(n, d, dtype) -> None:
-    """They are written past the cache, line by line; wherever in a line the memory begins."""
+    """Non-temporal stores write whole cache lines, for any alignment of the result."""
     x, mean, sigma = rows(n, d, dtype)
     p = d + d * (d + 1) // 2
     expected = torch.cat([mvnjac.jacobian(some, mean, sigma).matrix() for some in x.split(32)])
@@ -278,14 +276,14 @@ def test_large_results_into_used_memory(n, d, dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("both", [False, True])
 def test_long_triangles_into_used_memory(both, dtype) -> None:
-    """The same of columns that are longer than the kernels of dense rows go: whole lines of them."""
+    """Non-temporal stores of columns that are longer than the limit of the dense kernels."""
     n, d, shift = 40, 300, 3
     left, right, offset = (torch.randn(*shape, dtype=dtype) for shape in ((n, d), (n, d), (d * (d + 1) // 2,)))
     form = Form(1.0, both=both)
-    expected = packed(left, right, offset, torch.empty(n, offset.numel(), dtype=dtype), form)
+    expected = packed(PackedProduct(left, right, offset, torch.empty(n, offset.numel(), dtype=dtype), form))
     memory = torch.full((n * offset.numel() + 80,), 7.0, dtype=dtype)
     out = memory[shift : shift + expected.numel()].view(expected.shape)
-    assert cpu.packed(left, right, offset, out, form)
+    assert cpu.packed(PackedProduct(left, right, offset, out, form))
     torch.testing.assert_close(out, expected)
     assert bool((memory[:shift] == 7).all())
     assert bool((memory[shift + expected.numel() :] == 7).all())
@@ -320,9 +318,9 @@ def test_sums_of_a_factor_model_do_not_depend_on_the_threads() -> None:
     squares, before = [torch.zeros(90, dtype=torch.float64) for _ in range(2)], torch.get_num_threads()
     results = []
     try:
-        for threads, own in zip((1, 3), squares, strict=True):
+        for threads, out in zip((1, 3), squares, strict=True):
             torch.set_num_threads(threads)
-            results.append((cpu.project(x, mean, root, B), own, *cpu.factor_residuals(x, mean, root, B, w, own)))
+            results.append((cpu.project(x, mean, root, B), out, *cpu.factor_residuals(x, mean, root, B, w, out)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))

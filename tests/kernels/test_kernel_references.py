@@ -1,4 +1,4 @@
-"""The kernels' references in plain torch, against what they are references of: the library's own way, autograd, an outer product."""
+"""The reference implementations of the kernels against the general path of the library, autograd and outer products."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from mvnjac.blocks.outer import Outer
 from mvnjac.kernels import reference
-from mvnjac.kernels.reference import Form, Patterns
+from mvnjac.kernels.reference import Form, PackedProduct, Patterns
 from mvnjac.parameters.checks import SYMMETRY
 from mvnjac.parameters.coordinates import Triangle
 from tests.support.tolerance import assert_close, condition
@@ -33,39 +33,43 @@ def definite(count: int, d: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("of_each", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("d", [1, 2, 5])
-def test_packed_is_what_the_block_gives(d: int, of_each: bool, form: Form) -> None:
-    n, own = 4, (4,) if of_each else ()
-    left, right, diagonal = normal(n, d, seed=1), normal(n, d, seed=2), normal(*own, d, seed=3)
-    A = normal(*own, d, d, seed=4)
+def test_packed_equals_the_block(d: int, batched: bool, form: Form) -> None:
+    n, param_batch = 4, (4,) if batched else ()
+    left, right, diagonal = normal(n, d, seed=1), normal(n, d, seed=2), normal(*param_batch, d, seed=3)
+    A = normal(*param_batch, d, d, seed=4)
     offset = A + A.mT if form.mirrored else A.tril()
     coordinates = Triangle(d, mirrored=form.mirrored, diagonal=not form.strict)
     expected = Outer(left, right, offset, coordinates, form.coefficient, form.both, diagonal).unique()
     out = torch.empty(n, form.size(d), dtype=torch.float64)
-    actual = reference.packed(left, right, coordinates.pack_gradient(offset), out, form, diagonal)
+    actual = reference.packed(PackedProduct(left, right, coordinates.pack_gradient(offset), out, form, diagonal))
     assert actual is out
     assert_close(actual, expected, 1.0)
 
 
 def test_packed_of_patterns() -> None:
-    """Written out for one row and one element."""
+    """Compared with the formula for single rows and elements."""
     left, right, offset = normal(3, 2, seed=1), normal(3, 2, seed=2), normal(2, 3, seed=3)
     observed = torch.tensor([[True, False], [True, True], [False, False]])
     pattern = torch.tensor([1, 0, 1])
-    given = left, right, offset, torch.empty(3, 3, dtype=torch.float64), Form(0.5, mirrored=False), None
-    both = reference.packed(*given, Patterns(pattern, observed, True, True)).clone()
+
+    def packed(by_row: bool) -> Tensor:
+        out, patterns = torch.empty(3, 3, dtype=torch.float64), Patterns(pattern, observed, by_row, by_column=True)
+        return reference.packed(PackedProduct(left, right, offset, out, Form(0.5, mirrored=False), patterns=patterns))
+
+    both = packed(by_row=True)
     assert_close(both[1, 1], 0.5 * left[1, 1] * right[1, 0] + offset[0, 1], 1.0)
     assert_close(both[0, 0], 0.5 * left[0, 0] * right[0, 0] + offset[1, 0], 1.0)
     assert not both[0, 1:].any()
     assert not both[2].any()
-    by_column = reference.packed(*given, Patterns(pattern, observed, False, True)).clone()
+    by_column = packed(by_row=False)
     assert_close(by_column[0, 1], 0.5 * left[0, 1] * right[0, 0] + offset[1, 1], 1.0)
     assert by_column[0, 2] == 0
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 10])
-def test_small_gaussians_are_autograds(d: int) -> None:
+def test_small_gaussians_agree_with_autograd(d: int) -> None:
     x, mean, covariance = normal(5, d, seed=1), normal(5, d, seed=2).requires_grad_(), definite(5, d).requires_grad_()
     expected = MultivariateNormal(mean, covariance).log_prob(x)
     by_mean, by_covariance = torch.autograd.grad(expected.sum(), (mean, covariance))
@@ -79,7 +83,7 @@ def test_small_gaussians_are_autograds(d: int) -> None:
     assert not values.info.any()
 
 
-def test_small_gaussians_say_which_pivot_failed() -> None:
+def test_small_gaussians_report_the_failed_pivot() -> None:
     covariance = torch.eye(3).repeat(3, 1, 1)
     covariance[1, 2, 2] = -1.0
     values = reference.small_gaussians(torch.ones(3, 3), torch.zeros(3, 3), covariance)
@@ -90,8 +94,8 @@ def test_small_gaussians_say_which_pivot_failed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_small_gaussians_say_what_is_asymmetric_or_not_finite(dtype: torch.dtype) -> None:
-    """Only where that is asked for; the first failed pivot is said rather."""
+def test_small_gaussians_report_asymmetry_and_values_that_are_not_finite(dtype: torch.dtype) -> None:
+    """Only with `symmetry`; a failed pivot takes precedence."""
     covariance = definite(6, 3, dtype)
     covariance = 0.5 * (covariance + covariance.mT)
     covariance[1, 0, 2] *= 1.01
@@ -103,7 +107,7 @@ def test_small_gaussians_say_what_is_asymmetric_or_not_finite(dtype: torch.dtype
     values = reference.small_gaussians(x, torch.zeros_like(x), covariance, symmetry=SYMMETRY[dtype])
     assert values.info.tolist() == [0, -1, -1, 3, 0, -1]
     assert values.log_prob.isnan().tolist() == [False, True, True, True, False, True]
-    unlooked = reference.small_gaussians(x, torch.zeros_like(x), covariance, gradient=False)
-    assert unlooked.info.tolist() == [0, 0, 0, 3, 0, 0]
-    assert unlooked.gradient is None
-    assert unlooked.log_prob[1].isfinite()
+    unchecked = reference.small_gaussians(x, torch.zeros_like(x), covariance, gradient=False)
+    assert unchecked.info.tolist() == [0, 0, 0, 3, 0, 0]
+    assert unchecked.gradient is None
+    assert unchecked.log_prob[1].isfinite()

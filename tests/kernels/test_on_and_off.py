@@ -1,4 +1,4 @@
-"""With the kernels and without them: the same answers, to 4·κ·eps, and the same errors."""
+"""Results with and without the kernels agree to 4·κ·eps, and errors are the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mvnjac.covariance.samples import Maker
 from tests.kernels.support import rows
 from tests.support.tolerance import assert_close, condition
 
-pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
+pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or switched off")
 
 D, N = 6, 40
 DTYPES = [torch.float64, torch.float32]
@@ -42,11 +42,16 @@ def test_every_structure(name, dtype, gaps) -> None:
         if gaps:
             x = x.masked_fill(torch.rand(N, D, generator=generator) < 0.2, torch.nan)
         missing = "marginalise" if gaps else None
-        ours = everything(x, mean, covariance, missing)
+        actual = everything(x, mean, covariance, missing)
         with kernels.switched(on=False):
-            theirs = everything(x, mean, covariance, missing)
-        for key, value in ours.items():
-            assert_close(value, theirs[key], condition(sigma), "kernels", f"{name} {key}")
+            expected = everything(x, mean, covariance, missing)
+        for key, value in actual.items():
+            assert_close(value, expected[key], condition(sigma), "kernels", f"{name} {key}")
+
+
+def values(x: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+    J = mvnjac.jacobian(x, mean, sigma)
+    return {"log_prob": J.log_prob, "matrix": J.matrix(), **J.sum(), "alone": mvnjac.log_prob(x, mean, sigma)}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,12 +59,10 @@ def test_every_structure(name, dtype, gaps) -> None:
 def test_plain_tensors(d, dtype) -> None:
     for batch in (False, True):
         x, mean, sigma = rows(9, d, dtype, batch)
-        ours = mvnjac.jacobian(x, mean, sigma)
-        found = {"log_prob": ours.log_prob, "matrix": ours.matrix(), **ours.sum(), "alone": mvnjac.log_prob(x, mean, sigma)}
+        actual = values(x, mean, sigma)
         with kernels.switched(on=False):
-            J = mvnjac.jacobian(x, mean, sigma)
-            expected = {"log_prob": J.log_prob, "matrix": J.matrix(), **J.sum(), "alone": mvnjac.log_prob(x, mean, sigma)}
-        for key, value in found.items():
+            expected = values(x, mean, sigma)
+        for key, value in actual.items():
             assert_close(value, expected[key], condition(sigma), "kernels", key)
 
 
@@ -77,11 +80,11 @@ def test_second_order_and_training(dtype) -> None:
             "by Σ": leaves[1].grad,
         }
 
-    ours = results()
+    actual = results()
     with kernels.switched(on=False):
-        theirs = results()
-    for key, value in ours.items():
-        assert_close(value, theirs[key], condition(sigma), "kernels", key)
+        expected = results()
+    for key, value in actual.items():
+        assert_close(value, expected[key], condition(sigma), "kernels", key)
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -106,13 +109,13 @@ def test_errors(what, batch) -> None:
             mvnjac.jacobian(x, mean, sigma)
         return str(error.value)
 
-    ours = message()
+    actual = message()
     with kernels.switched(on=False):
-        assert message() == ours
+        assert message() == actual
 
 
-def test_a_little_asymmetry_is_rounding() -> None:
-    """As in the general way: relative to the variables' scales, whatever these are."""
+def test_asymmetry_within_rounding_is_allowed() -> None:
+    """As in the general path, the tolerance is relative to the scales of the variables."""
     for scale in (1e-30, 1.0, 1e30):
         for batch in (False, True):
             x, mean, sigma = rows(5, 3, torch.float64, batch)
@@ -135,7 +138,7 @@ def test_results_belong_to_the_caller() -> None:
 
 @pytest.mark.parametrize("what", ["x", "mean", "sigma"])
 @pytest.mark.parametrize("batch", [False, True])
-def test_changes_in_place_are_refused(what, batch) -> None:
+def test_changes_in_place_raise_an_error(what, batch) -> None:
     x, mean, sigma = rows(5, 3, torch.float64, batch)
     J = mvnjac.jacobian(x, mean, sigma)
     {"x": x, "mean": mean, "sigma": sigma}[what].mul_(2)
@@ -144,7 +147,7 @@ def test_changes_in_place_are_refused(what, batch) -> None:
             call()
 
 
-def test_a_gaussian_is_prepared_anew() -> None:
+def test_a_changed_gaussian_is_prepared_again() -> None:
     x, mean, sigma = rows(5, 3, torch.float64)
     gaussian = mvnjac.Gaussian(mean, sigma)
     gaussian.log_prob(x)
@@ -158,7 +161,7 @@ def test_a_gaussian_is_prepared_anew() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("parameter", [False, True])
 def test_training_steps(dtype, parameter) -> None:
-    """Weighted, partial, repeated and differentiated again: a loop gets what the general rule gives."""
+    """Weighted, partial, repeated and higher-order derivatives agree with the general path."""
     x, mean, sigma = rows(30, D, dtype)
     weights = torch.linspace(-1, 2, 30, dtype=dtype)
 
@@ -182,11 +185,11 @@ def test_training_steps(dtype, parameter) -> None:
         batched = torch.autograd.grad(mvnjac.log_prob(x[:3], mean, S), S, torch.eye(3, dtype=dtype), is_grads_batched=True)[0]
         return found | {"alone": alone, "first": first.detach(), "second": second, "batched": batched}
 
-    ours = results()
+    actual = results()
     with kernels.switched(on=False):
-        theirs = results()
-    for key, value in ours.items():
-        assert_close(value, theirs[key], condition(sigma), "kernels", key)
+        expected = results()
+    for key, value in actual.items():
+        assert_close(value, expected[key], condition(sigma), "kernels", key)
 
 
 def test_a_parameter_changed_before_the_backward_pass_is_noticed() -> None:

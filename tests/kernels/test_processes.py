@@ -1,4 +1,4 @@
-"""Kernels among threads and processes: the same numbers everywhere, no deadlock after a fork, the interpreter's lock released."""
+"""Kernels with threads and processes: identical results, no deadlock after a fork, and the GIL is released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import mvnjac
 from mvnjac import kernels
 from tests.kernels.support import rows
 
-pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built, or switched off: plain torch serves")
+pytestmark = pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or switched off")
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -27,22 +27,22 @@ def threads(request):
 def results(n: int = 6000, d: int = 24) -> list[torch.Tensor]:
     x, mean, sigma = rows(n, d, torch.float64)
     J = mvnjac.jacobian(x, mean, sigma)
-    many = mvnjac.jacobian(*rows(3000, 5, torch.float64, batch=True))
+    batched = mvnjac.jacobian(*rows(3000, 5, torch.float64, batch=True))
     lower = mvnjac.jacobian(x, mean, mvnjac.Cholesky(torch.linalg.cholesky(sigma)))
-    return [J.log_prob, *J.sum().values(), J.matrix(), *many.sum().values(), lower.unique("scale_tril")]
+    return [J.log_prob, *J.sum().values(), J.matrix(), *batched.sum().values(), lower.unique("scale_tril")]
 
 
-def test_the_same_to_the_last_bit_on_any_number_of_threads(threads) -> None:
-    """Where rows are divided does not depend on who works on them."""
-    ours = results()
+def test_results_do_not_depend_on_the_number_of_threads(threads) -> None:
+    """The division of rows into parts is the same for any number of threads, so that results agree to the last bit."""
+    expected = results()
     torch.set_num_threads(1)
-    for one, other in zip(ours[:-1], results()[:-1], strict=True):
+    for one, other in zip(expected[:-1], results()[:-1], strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
-def test_a_forked_process_works_on() -> None:
-    """Threads that are kept would be missing in the child, which would wait for them for ever."""
+def test_a_forked_process_does_not_deadlock() -> None:
+    """The threads of a pool would not exist in the child process, which would wait for them."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -63,16 +63,16 @@ def test_a_forked_process_works_on() -> None:
         torch.set_num_threads(before)
 
 
-def test_many_threads_of_python(threads) -> None:
-    """Each call would take as many threads as torch is set to: together they take no more than there are cores."""
+def test_concurrent_calls_from_python_threads(threads) -> None:
+    """Each call requests torch's number of threads; concurrent calls together use no more than the number of cores."""
     expected = results()[1]
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: results()[1], range(8)):
             assert torch.equal(found, expected)
 
 
-def test_python_goes_on_meanwhile() -> None:
-    """A long call releases the interpreter: another thread counts while it runs."""
+def test_the_gil_is_released() -> None:
+    """Another Python thread runs during a long call."""
     x, mean, sigma = rows(60_000, 100, torch.float64)
     running, counts = threading.Event(), [0]
 

@@ -360,7 +360,7 @@ def test_a_block_that_is_never_observed(hidden: slice) -> None:
     assert int((torch.linalg.eigvalsh(matrix) > 1e-9).sum()) == len(columns) - 3
     for solve in (F.solve, mvnjac.hessian(x, mean, structure, **GAPS).solve):
         along = re.escape(", ".join(columns[i] for i in null))
-        with pytest.raises(SingularError, match=rf"singular.*, along {along}; .* leave out parameters by wrt="):
+        with pytest.raises(SingularError, match=rf"singular.*, along {along}; .* omit parameters with wrt="):
             solve(torch.ones(len(columns)).double())
     known = [name for i, name in enumerate(columns) if i not in null]
     part = mvnjac.fisher_information(mean, structure, observed=~x.isnan(), wrt=known)

@@ -1,6 +1,6 @@
-"""Every tensor that the sources make names its device and its dtype, so that torch's defaults reach no result.
+"""Every tensor constructor in the sources specifies device and dtype, so that torch's defaults do not affect results.
 
-The sources are read, not run: a constructor that no test comes by is found too.
+The test parses the sources, so that constructors not covered by other tests are checked as well.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch.utils._device import _device_constructors
 import mvnjac
 
 ROOT = Path(mvnjac.__file__).resolve().parent
-#: what torch itself hands the default device to, and what makes tensors by other ways
+#: the constructors to which torch passes the default device, and other functions that create tensors
 CONSTRUCTORS = {f.__name__ for f in _device_constructors()} | {"from_file", "normal", "cartesian_prod", "combinations"}
-#: constructors whose dtype is int64 unless another is named, whatever the default dtype is
+#: constructors whose dtype does not depend on the default dtype
 INTEGERS = {"tril_indices", "triu_indices", "randperm", "randint"}
-#: what is made on the default device, or of the default dtype, with no way to name another
+#: names that depend on the default device or dtype, without an argument to change it
 UNNAMED = re.compile(r"(Tensor|\w+Tensor|get_default_dtype|get_default_device|set_default_dtype|set_default_device)")
-#: objects that belong to a device
+#: other objects that have a device
 ON_A_DEVICE = {"Generator"}
 
 
 def omissions(source: str) -> Iterator[tuple[int, str]]:
-    """The line of each call of a constructor of torch that leaves something to a default, and what."""
+    """(line, problem) of each call of a torch constructor that depends on a default."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
@@ -52,28 +52,26 @@ def omissions(source: str) -> Iterator[tuple[int, str]]:
 
 def test_every_constructor_names_its_device_and_dtype() -> None:
     found = [
-        f"{path.relative_to(ROOT)}:{line}: {what}"
+        f"{path.relative_to(ROOT)}:{line}: {problem}"
         for path in sorted(ROOT.rglob("*.py"))
-        for line, what in omissions(path.read_text())
+        for line, problem in omissions(path.read_text())
     ]
     assert not found, "\n" + "\n".join(found)
 
 
 def test_addresses_are_taken_in_one_place() -> None:
-    """Where a tensor lies in memory is said by `kernels.addresses`, for memory of the CPU only."""
+    """Only `kernels.addresses` takes addresses, after checking that they are in CPU memory; `whitening.cache` compares them."""
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sorted(ROOT.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("data_ptr", "untyped_storage", "__array_interface__")
     ]
-    assert {at.split(":")[0] for at in found} == {"kernels/addresses.py", "whitening/cache.py"}, (
-        found
-    )  # the latter only compares
+    assert {place.split(":")[0] for place in found} == {"kernels/addresses.py", "whitening/cache.py"}, found
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "problem"),
     [
         ("torch.arange(n)", "torch.arange without device="),
         ("torch.arange(n, device=x.device)", "torch.arange without dtype="),
@@ -85,8 +83,8 @@ def test_addresses_are_taken_in_one_place() -> None:
         ("import torch as t", "torch is imported under another name"),
     ],
 )
-def test_an_omission_is_found(source: str, says: str) -> None:
-    assert says in [what for _, what in omissions(source)]
+def test_an_omission_is_found(source: str, problem: str) -> None:
+    assert problem in [found for _, found in omissions(source)]
 
 
 def test_the_list_of_constructors_is_torchs() -> None:

@@ -22,7 +22,7 @@ def test_vech_is_column_stacked() -> None:
 
 @given(d=st.integers(0, 6), kind=st.sampled_from(KINDS), seed=st.integers(0, 100))
 def test_unpack_is_adjoint_to_pack_gradient(d: int, kind, seed: int) -> None:
-    """⟨G, D v⟩ = ⟨Dᵀ G, v⟩ for the projected symmetric (or free) gradients G: what makes the chain rule right."""
+    """⟨G, D v⟩ = ⟨Dᵀ G, v⟩ for the projected symmetric (or free) gradients G, as the chain rule requires."""
     coordinates = kind(d)
     generator = torch.Generator().manual_seed(seed)
     G = torch.randn(coordinates.shape, generator=generator).double()
@@ -35,14 +35,14 @@ def test_unpack_is_adjoint_to_pack_gradient(d: int, kind, seed: int) -> None:
 
 
 @given(d=st.integers(0, 5), kind=st.sampled_from(KINDS), full=st.booleans(), named=st.booleans())
-def test_every_label_is_found_again(d: int, kind, full: bool, named: bool) -> None:
+def test_every_label_is_located(d: int, kind, full: bool, named: bool) -> None:
     coordinates = kind(d).all_entries() if full else kind(d)
     names = ["a", "b,c", "b", "c", "[x]"][:d] if named else None
     labels = coordinates.labels(names)
     assert len(labels) == coordinates.size == len(set(labels))
     for rank, label in enumerate(labels):
         assert coordinates.locate(label, names) == rank
-    assert coordinates.locate("[nobody]", names) is None
+    assert coordinates.locate("[unknown]", names) is None
 
 
 @given(d=st.integers(1, 6), diagonal=st.booleans(), mirrored=st.booleans())
@@ -59,7 +59,7 @@ def test_positions_and_multiplicity(d: int, diagonal: bool, mirrored: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: mvnjac.vech(torch.zeros(3, 2)), r"shape \(3, 2\)"),
         (lambda: mvnjac.vech(torch.zeros(3)), r"square matrix"),
@@ -67,6 +67,6 @@ def test_positions_and_multiplicity(d: int, diagonal: bool, mirrored: bool) -> N
         (lambda: mvnjac.unvech(torch.tensor(1.0)), r"shape \(\)"),
     ],
 )
-def test_wrong_shapes(call, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_wrong_shapes(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()

@@ -1,8 +1,8 @@
-"""The default device and the default dtype of torch reach no result: CPU tensors in, the same results out, to the last bit.
+"""Torch's default device and default dtype do not affect any result: results for CPU tensors agree to the last bit.
 
-Every public function and method (`tests/support/public_calls.py`), of every structure, with and without missing entries, in both
-dtypes, under `torch.device("meta")`, where a tensor made without a device has no numbers, and under each default dtype. The whole
-product is in the long suite; the ordinary one takes a part of it.
+Every public function and method (`tests/support/public_calls.py`) is called for every structure, with and without missing
+entries, in both dtypes, under `torch.device("meta")`, where a tensor created without a device has no values, and under each
+default dtype. The long suite runs all combinations, the ordinary suite some of them.
 """
 
 from __future__ import annotations
@@ -65,35 +65,35 @@ def _both(*contexts: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
         yield
 
 
-# --- the reported case, and its kind -----------------------------------------------------------------------------------
+# --- the reported case and similar ones --------------------------------------------------------------------------------
 
 
-def test_each_row_has_a_precision_of_its_own() -> None:
-    """Σ = k I: of rows at the mean ∂ log p / ∂Σ₁₁ is −1/(2k)."""
+def test_a_covariance_for_each_row() -> None:
+    """For Σ = k I and rows at the mean, ∂ log p / ∂Σ₁₁ = −1/(2k)."""
     x = torch.zeros(4, 2, dtype=torch.float64)
     C = torch.stack([k * torch.eye(2, dtype=torch.float64) for k in (1.0, 2.0, 4.0, 8.0)])
     for ambient in AMBIENTS.values():
-        for general in (False, True):  # the everyday way, and the one for whatever else there is
+        for general in (False, True):  # the fused path and the general path
             with ambient():
                 found = mvnjac.jacobian(x, x, C).matrix(wrt=("mean", "covariance_matrix") if general else None)[:, 2]
             assert found.tolist() == pytest.approx([-0.5, -0.25, -0.125, -0.0625], rel=1e-14)
 
 
-def test_an_address_is_that_of_cpu_memory() -> None:
+def test_addresses_are_given_only_for_cpu_memory() -> None:
     x = torch.zeros(2, 3)
     assert address(x) == address_or_zero(x) == x.data_ptr()
     assert address_or_zero(None) == 0
     with pytest.raises(InternalError, match=r"Tensor of torch\.int64 on meta, of shape \(4,\).*plain tensors in CPU memory"):
         address(torch.arange(4, device="meta"))
     with pytest.raises(InternalError, match="plain tensors in CPU memory"):
-        address(torch.func.vmap(lambda row: _seen(row))(x))
+        address(torch.func.vmap(lambda row: _with_address(row))(x))
     with pytest.raises(InternalError, match=r"strides \(1, 3\).*contiguous numbers of torch\.float32"):
         address(x.mT, torch.float32)
     with pytest.raises(InternalError, match=r"of torch\.float32 on cpu.*contiguous numbers of torch\.int64"):
         address_or_zero(x, torch.int64)
 
 
-def _seen(row: Tensor) -> Tensor:
+def _with_address(row: Tensor) -> Tensor:
     address(row)
     return row
 
@@ -102,13 +102,13 @@ def _seen(row: Tensor) -> Tensor:
 
 
 def public_functions() -> Iterator[str]:
-    """All functions that users may call, and the classes that they make themselves."""
+    """All public functions, and the classes that users instantiate."""
     for prefix in ("", "inference.", "distributions.", "distributed."):
         home = importlib.import_module(f"mvnjac.{prefix}".rstrip("."))
         for name in dir(home):
             value = getattr(home, name)
-            own = prefix in ("", "inference.") or getattr(value, "__module__", "") == home.__name__
-            if own and inspect.isfunction(value) and not name.startswith("_"):
+            is_defined_here = prefix in ("", "inference.") or getattr(value, "__module__", "") == home.__name__
+            if is_defined_here and inspect.isfunction(value) and not name.startswith("_"):
                 yield prefix + name
     yield from (
         "Gaussian",
@@ -123,23 +123,23 @@ def test_every_public_function_is_called() -> None:
     assert set(public_functions()) - without_tensors <= set(CALLS)
 
 
-def test_every_class_of_a_result_is_walked_through() -> None:
+def test_every_result_class_is_examined() -> None:
     classes = {getattr(mvnjac.inference, name) for name in dir(mvnjac.inference)}
     classes |= {getattr(mvnjac, name) for name in dir(mvnjac) if name not in STRUCTURES}
-    ours = {c for c in classes if inspect.isclass(c) and not issubclass(c, Exception)} - {mvnjac.Covariance}
-    assert ours <= set(public_calls.ARGUMENTS)
+    result_classes = {c for c in classes if inspect.isclass(c) and not issubclass(c, Exception)} - {mvnjac.Covariance}
+    assert result_classes <= set(public_calls.ARGUMENTS)
 
 
 def of_structures(missing: bool) -> Iterator[tuple[str, str]]:
     for structure in ("plain", *STRUCTURES):
-        some = PLAIN if structure == "plain" and not missing else {}
-        yield from ((structure, name) for name in [*DENSITIES, *SHARED, *some])
+        plain_only = PLAIN if structure == "plain" and not missing else {}
+        yield from ((structure, name) for name in [*DENSITIES, *SHARED, *plain_only])
 
 
-#: what the ordinary suite takes of the product
+#: the combinations that the ordinary suite runs
 SOME_STRUCTURES = {"plain", "Kronecker", "LowRank", "Autoregressive"}
 SOME_FITS = {"fit", "fit, diagonal", "fit, ar:1", "fit, toeplitz"}
-#: its cases, and what surrounds each
+#: (dtype, missing entries) of the ordinary suite and the ambient setting of each
 SOME_CASES = {(torch.float32, True): "meta and float64", (torch.float64, False): "device meta"}
 
 
@@ -165,23 +165,23 @@ def cases(structure: str, name: str, dtype: torch.dtype, missing: bool) -> list[
 
 @functools.cache
 def plainly(structure: str, name: str, dtype: torch.dtype, missing: bool) -> list[dict[str, Any]]:
-    """The results without any of this, and their places."""
+    """The expected results: with torch's initial defaults."""
     return [dict(leaves(CALLS[name](case))) for case in cases(structure, name, dtype, missing)]
 
 
 @pytest.mark.parametrize(("structure", "name", "dtype", "missing", "ambient"), list(product()))
-@pytest.mark.filterwarnings("ignore")  # what is warned of without is warned of here
-def test_results_are_those_without(structure: str, name: str, dtype: torch.dtype, missing: bool, ambient: str) -> None:
+@pytest.mark.filterwarnings("ignore")  # warnings are the same with and without the setting
+def test_ambient_settings_have_no_effect(structure: str, name: str, dtype: torch.dtype, missing: bool, ambient: str) -> None:
     expected = plainly(structure, name, dtype, missing)
-    for case, then in zip(cases(structure, name, dtype, missing), expected, strict=True):
+    for case, without in zip(cases(structure, name, dtype, missing), expected, strict=True):
         with AMBIENTS[ambient]():
             found = CALLS[name](case)
-        now = dict(leaves(found))
-        assert now.keys() == then.keys()
-        assert [at for at in then if now[at] != then[at]] == []
+        actual = dict(leaves(found))
+        assert actual.keys() == without.keys()
+        assert [key for key in without if actual[key] != without[key]] == []
 
 
-def test_the_comparison_sees_one_bit() -> None:
+def test_the_comparison_detects_a_difference_of_one_bit() -> None:
     x = torch.tensor([1.0, torch.nan])
     same = dict(leaves({"a": [x.clone(), 2.0, "word"]}))
     assert same == dict(leaves({"a": [x, 2.0, "word"]}))
@@ -190,8 +190,8 @@ def test_the_comparison_sees_one_bit() -> None:
     assert same != dict(leaves({"a": [x.to("meta"), 2.0, "word"]}))
 
 
-def test_most_calls_give_numbers() -> None:
-    """A refusal is compared too, but is no answer."""
+def test_most_calls_return_values() -> None:
+    """Errors are compared as well, but at most a tenth of the results may be errors."""
     for name in CALLS:
         structure = "table" if name in ON_TABLES else "plain"
         values = plainly(structure, name, torch.float64, False)[0].values()
@@ -200,7 +200,7 @@ def test_most_calls_give_numbers() -> None:
 
 
 def _content(path: Path) -> Any:
-    """What is in a file; of a model without the order of its fields, which its writer leaves to chance."""
+    """The content of a file; for a model regardless of the order of its fields, which safetensors does not fix."""
     if path.suffix != ".safetensors":
         return path.read_bytes()
     with safe_open(path, "pt", device="cpu") as model:
@@ -222,12 +222,12 @@ COMMANDS = {
 
 @pytest.mark.parametrize("ambient", ["default device meta", pytest.param("float64", marks=pytest.mark.long)])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_write_what_they_write_without(
+def test_ambient_settings_do_not_affect_commands(
     command: str, ambient: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = []
     for context in (contextlib.nullcontext, AMBIENTS[ambient]):
-        folder = tmp_path / "run"  # the same name: it may be in what is written
+        folder = tmp_path / "run"  # always the same name, since outputs may contain it
         folder.mkdir()
         monkeypatch.chdir(folder)
         for name, missing in (("table.csv", False), ("gaps.csv", True)):

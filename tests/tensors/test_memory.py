@@ -1,4 +1,4 @@
-"""What never stores n×p, measured; and the refusal to allocate what cannot fit."""
+"""Products never store n×p (measured), and allocations that do not fit raise an error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print(peak() - before)
 
 @pytest.mark.parametrize("call", ["sum", "weighted sum", "matvec", "rmatvec", "gram", "element"])
 def test_products_never_store_n_by_p(call: str) -> None:
-    """n×p is 660 MB here; n×d is 16 MB. A few of the latter, a p×p and the chunks are all that may be used."""
+    """n×p takes 660 MB here and n×d 16 MB; a few n×d arrays, a p×p array and the chunks are allowed."""
     n, d = (50_000, 40) if call == "gram" else (20_000, 100)
     p = d + d * (d + 1) // 2
     used = int(
@@ -71,7 +71,7 @@ def test_chunks_cover_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda J: J.gram(), "gram: the result is 65702 × 65702 .*34.5 GB"),
     ],
 )
-def test_refuses_before_allocating(monkeypatch: pytest.MonkeyPatch, call, says: str) -> None:
+def test_error_before_allocating(monkeypatch: pytest.MonkeyPatch, call, says: str) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 500_000_000)
     d = 361
     J = mvnjac.jacobian(torch.zeros(2000, d).double(), torch.zeros(d).double(), torch.eye(d).double())
@@ -80,7 +80,7 @@ def test_refuses_before_allocating(monkeypatch: pytest.MonkeyPatch, call, says: 
     assert isinstance(caught.value, MemoryError)
 
 
-def test_given_memory_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_error_for_given_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     J = mvnjac.jacobian(torch.zeros(2000, 50).double(), torch.zeros(50).double(), torch.eye(50).double())
     out = torch.empty(2000, 1325).double()
     monkeypatch.setattr(memory, "available", lambda device: 1000)

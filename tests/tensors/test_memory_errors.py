@@ -1,4 +1,4 @@
-"""Where memory does not suffice there is one sentence: before anything is allocated, and where an allocation fails all the same."""
+"""Insufficient memory gives a one-sentence error, before allocating or after a failed allocation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from mvnjac.tensors import allocation
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "support" / "under_limit.py"
-LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is set beside what /proc says is in use")
+LINUX = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the limit is set beside what /proc message is in use"
+)
 
 
 def limited(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,22 +31,22 @@ def limited(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @LINUX
-def test_every_call_that_grows_refuses_with_the_numbers_and_an_allocation_that_fails_all_the_same_is_a_sentence() -> None:
+def test_calls_that_need_too_much_memory_raise_a_one_sentence_error() -> None:
     done = limited("library")
     assert done.returncode == 0, done.stderr[-2000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [how for how, *_ in answers] == ["refuses"] * 17 + ["fails"] * 17
-    for how, name, kind, says, cause in answers:
-        assert kind == "MemoryLimitError", (how, name, kind, says)
-        assert says.startswith(name.split()[0].split("[")[0]), (how, name, says)
-        assert says.endswith("."), (how, name, says)
-        assert "\n" not in says, (how, name, says)
+    for how, name, kind, message, cause in answers:
+        assert kind == "MemoryLimitError", (how, name, kind, message)
+        assert message.startswith(name.split()[0].split("[")[0]), (how, name, message)
+        assert message.endswith("."), (how, name, message)
+        assert "\n" not in message, (how, name, message)
         if how == "refuses":
-            assert "B are needed, but cpu has" in says, (name, says)
-            assert "RLIMIT_AS" in says, (name, says)
+            assert "B are needed, but cpu has" in message, (name, message)
+            assert "RLIMIT_AS" in message, (name, message)
             assert "RuntimeError" not in cause, (name, cause)
         else:
-            assert "MB failed: the memory that is available does not suffice; " in says, (name, says)
+            assert "MB failed: not enough memory is available; " in message, (name, message)
             assert "can't allocate memory" in cause, (name, cause)
 
 
@@ -63,7 +65,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @LINUX
 @pytest.mark.parametrize(
-    ("command", "options", "beyond", "says"),
+    ("command", "options", "beyond", "message"),
     [
         ("jacobian", ["wide.npy", "-o", "out.parquet"], 1.1e8, r"11,475 columns of scores"),
         pytest.param("jacobian", ["wide.npy", "-o", "out.csv", "--gram"], 2e8, r"gram: 11475 × 11475", marks=pytest.mark.long),
@@ -73,8 +75,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("jacobian", ["gaps.npy", "--missing", "marginalise", "-o", "parts"], 4e7, "", marks=pytest.mark.long),
     ],
 )
-def test_a_command_prints_one_sentence_and_leaves_nothing(
-    tables: Path, tmp_path: Path, command: str, options: list[str], beyond: float, says: str
+def test_a_command_prints_one_sentence_and_leaves_no_files(
+    tables: Path, tmp_path: Path, command: str, options: list[str], beyond: float, message: str
 ) -> None:
     data, *rest = options
     rest = [str(tmp_path / word) if word.startswith(("out.", "parts")) else word for word in rest]
@@ -84,7 +86,7 @@ def test_a_command_prints_one_sentence_and_leaves_nothing(
     assert len(lines) == 1, done.stderr[-2000:]
     assert lines[0].startswith("mvnjac: ")
     assert lines[0].endswith(".")
-    assert says in lines[0]
+    assert message in lines[0]
     assert "Traceback" not in done.stderr
     assert [
         path for path in tmp_path.rglob("*") if path.is_file() and "manifest" not in path.name and "lock" not in path.name
@@ -92,8 +94,8 @@ def test_a_command_prints_one_sentence_and_leaves_nothing(
 
 
 @LINUX
-def test_too_little_for_the_libraries_themselves() -> None:
-    """`ulimit -v` below what torch needs to be loaded: the dynamic linker says so, as an ImportError."""
+def test_too_little_memory_to_load_torch() -> None:
+    """With a small `ulimit -v` the dynamic linker fails to load torch, and Python raises an ImportError."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (400_000_000, -1)); import sys; sys.argv = ['mvnjac', 'fit', "
     )
@@ -117,7 +119,7 @@ def test_too_little_for_the_libraries_themselves() -> None:
         (lambda: bytearray(2**50), ""),
     ],
 )
-def test_each_library_s_word_for_no_memory(call, size: str) -> None:
+def test_failed_allocations_of_each_library(call, size: str) -> None:
     with pytest.raises(MemoryLimitError, match=f"^f of 3: an allocation{size} failed: .*; less$"):
         allocation.guarded("f of {0}", "less")(lambda number: call())(3)
 
@@ -132,14 +134,14 @@ def test_each_library_s_word_for_no_memory(call, size: str) -> None:
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
-def test_words_that_are_about_memory(error: Exception) -> None:
+def test_out_of_memory_messages(error: Exception) -> None:
     assert isinstance(allocation.refusal(error, "f", "less."), MemoryLimitError)
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("shapes differ"), ArgumentError("out of memory"), OSError(2, "no"), KeyError("x")]
 )
-def test_any_other_error_passes(error: Exception) -> None:
+def test_other_errors_are_unchanged(error: Exception) -> None:
     assert allocation.refusal(error, "f", "less.") is None
 
     def fails() -> None:
@@ -150,7 +152,7 @@ def test_any_other_error_passes(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_the_function_that_was_called_is_the_one_that_is_named() -> None:
+def test_the_error_names_the_function_that_was_called() -> None:
     @allocation.guarded("inner", "inner remedy.")
     def fails() -> torch.Tensor:
         return torch.empty(2**45)
@@ -169,8 +171,8 @@ def test_the_function_that_was_called_is_the_one_that_is_named() -> None:
 # --- workers -------------------------------------------------------------------------------------------------------------
 
 
-class Hungry(units.Job):
-    """A job for which there is no memory."""
+class AllocatingJob(units.Job):
+    """A job that fails to allocate memory."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -186,21 +188,21 @@ class Hungry(units.Job):
 
 
 class Unsendable:
-    """A result whose pickle does not fit into memory."""
+    """A result that cannot be pickled for lack of memory."""
 
     def __reduce__(self):
         raise MemoryError
 
 
 @pytest.mark.parametrize("kind", ["torch", pytest.param("numpy", marks=pytest.mark.long), "pickle"])
-def test_workers_report_it(kind: str) -> None:
+def test_workers_report_failed_allocations(kind: str) -> None:
     places = [units.Unit(i, Slice(f"table{i}.npy", rows=5)) for i in range(2)]
     with pytest.raises(MemoryLimitError, match=r"^table\d\.npy, rows 1 to 5: an allocation.* failed: ") as caught:
-        list(Local(2).results(Hungry(kind), places, lambda rows: None))
+        list(Local(2).results(AllocatingJob(kind), places, lambda rows: None))
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
 
 
-def test_ray_s_own_end_of_a_worker_is_about_memory() -> None:
+def test_a_worker_that_ray_ends_for_lack_of_memory() -> None:
     ray = pytest.importorskip("ray")
     from mvnjac.engines.ray import _result
 

@@ -1,4 +1,4 @@
-"""What may be allocated: the machine, the control groups of either version, one inside another, and the process's own limits."""
+"""Available memory: the machine's, under nested control groups of both versions, and under the limits of the process."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def system(tmp_path: Path):
-    """A writer of files such as the system's, below a folder of its own."""
+    """A function that writes files in the format of the system's, below a temporary folder."""
 
-    def put(path: str, text: object) -> None:
+    def write(path: str, text: object) -> None:
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n")
 
-    put.root = tmp_path  # type: ignore[attr-defined]
-    return put
+    write.root = tmp_path  # type: ignore[attr-defined]
+    return write
 
 
-def left(system) -> int | None:
+def remaining(system) -> int | None:
     memory_limits._groups.cache_clear()
     return memory_limits.container(system.root / "proc", system.root / "cgroup")
 
@@ -48,74 +48,74 @@ def group_1(system, path: str, limit: int, used: int, inactive: int = 0) -> None
 
 
 def test_no_group_has_a_limit(system) -> None:
-    assert left(system) is None
+    assert remaining(system) is None
     system("proc/cgroup", "0::/")
-    assert left(system) is None
+    assert remaining(system) is None
     group_2(system, "", "max", 100)
-    assert left(system) is None
+    assert remaining(system) is None
 
 
 def test_version_2_in_the_container_s_own_root(system) -> None:
     system("proc/cgroup", "0::/")
     group_2(system, "", 1000, 400)
-    assert left(system) == 600
+    assert remaining(system) == 600
 
 
-def test_version_2_nested_the_least_of_the_group_and_those_around_it(system) -> None:
+def test_version_2_nested_groups_give_the_minimum(system) -> None:
     system("proc/cgroup", "0::/user.slice/session.scope")
     group_2(system, "user.slice/session.scope/", 5000, 100)
-    assert left(system) == 4900
+    assert remaining(system) == 4900
     group_2(system, "user.slice/", 3000, 2000)
-    assert left(system) == 1000
+    assert remaining(system) == 1000
     group_2(system, "user.slice/session.scope/", "max", 100)
-    assert left(system) == 1000
+    assert remaining(system) == 1000
 
 
-def test_files_that_are_cached_do_not_count_as_used(system) -> None:
-    """A container that has read a large file has used all that it may, until somebody asks for memory."""
+def test_cached_files_do_not_count_as_used(system) -> None:
+    """After reading a large file a container's usage is at its limit, although the cache is freed on demand."""
     system("proc/cgroup", "0::/")
     group_2(system, "", 1000, 990, inactive=500, active=200)
-    assert left(system) == 710
+    assert remaining(system) == 710
 
 
-def test_version_1_and_its_word_for_no_limit(system) -> None:
+def test_version_1_without_a_limit(system) -> None:
     system("proc/cgroup", "4:cpu,cpuacct:/\n3:memory:/docker/abc\n0::/")
     group_1(system, "docker/abc/", 2**63 - 4096, 100)
     group_1(system, "", 2**63 - 4096, 100)
-    assert left(system) is None
+    assert remaining(system) is None
     group_1(system, "docker/", 1000, 300, inactive=50)
-    assert left(system) == 750
+    assert remaining(system) == 750
 
 
-def test_version_1_where_the_container_does_not_see_the_host_s_path(system) -> None:
+def test_version_1_in_a_container_without_the_path_on_the_host(system) -> None:
     system("proc/cgroup", "3:memory:/docker/abc")
     group_1(system, "", 1000, 300)
-    assert left(system) == 700
+    assert remaining(system) == 700
 
 
 def test_a_path_outside_the_mounted_root(system) -> None:
     system("proc/cgroup", "0::/../../other")
     group_2(system, "", 1000, 1200)
-    assert left(system) == 0
+    assert remaining(system) == 0
 
 
 def test_both_versions_at_once(system) -> None:
     system("proc/cgroup", "3:memory:/a\n0::/b")
     group_1(system, "a/", 1000, 300)
     group_2(system, "unified/b/", 900, 300)
-    assert left(system) == 600
+    assert remaining(system) == 600
 
 
-def test_without_the_process_s_own_file_the_root_counts(system) -> None:
+def test_without_the_file_of_the_process_the_root_is_used(system) -> None:
     group_2(system, "", 1000, 400)
-    assert left(system) == 600
+    assert remaining(system) == 600
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "x:y", "0::"])
-def test_unreadable_files_are_no_limit(system, text: str) -> None:
+def test_unreadable_files_are_ignored(system, text: str) -> None:
     system("proc/cgroup", text)
     system("cgroup/memory.max", "not a number")
-    assert left(system) is None
+    assert remaining(system) is None
 
 
 LIMITED = """
@@ -127,10 +127,10 @@ used = 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if
 resource.setrlimit(kind, (used + beyond, resource.RLIM_INFINITY))
 try:
     memory.require_bytes("f: a thing", 2 * beyond, torch.device("cpu"), "take less.")
-    says = None
+    message = None
 except MemoryError as error:
-    says = str(error)
-print(json.dumps([memory.available(torch.device("cpu")), says]))
+    message = str(error)
+print(json.dumps([memory.available(torch.device("cpu")), message]))
 """
 
 
@@ -138,11 +138,11 @@ print(json.dumps([memory.available(torch.device("cpu")), says]))
 @pytest.mark.parametrize(("limit", "counter"), [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
 def test_the_limits_of_the_process(limit: str, counter: str) -> None:
     command = [sys.executable, "-c", LIMITED, limit, counter, "3e8"]
-    free, says = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+    free, message = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
     assert 2.0e8 < free <= 3e8
-    assert says.startswith("f: a thing: 600 MB are needed, but cpu has ")
-    assert limit in says
-    assert says.endswith("take less.")
+    assert message.startswith("f: a thing: 600 MB are needed, but cpu has ")
+    assert limit in message
+    assert message.endswith("take less.")
 
 
 def test_no_limit_of_the_process() -> None:
@@ -153,7 +153,7 @@ def test_no_limit_of_the_process() -> None:
     assert memory_limits.resource_left("RLIMIT_THAT_IS_NOT_THERE", "VmSize") is None
 
 
-def test_the_least_is_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smallest_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_limits, "machine", lambda: 5 * 2**20)
     monkeypatch.setattr(memory_limits, "container", lambda: 3 * 2**20)
     monkeypatch.setattr(memory_limits, "resource_left", lambda limit, counter: None)
@@ -163,12 +163,12 @@ def test_the_least_is_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None
         memory.require_bytes("f", 4 * 2**20, torch.device("cpu"), "no.")
 
 
-def test_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_known_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_limits, "limits", dict)
     assert memory.available(torch.device("cpu")) is None
     memory.require_bytes("f", 2**80, torch.device("cpu"), "no.")
 
 
-def test_the_installed_memory_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_limits, "_counter", lambda file, name: None)
     assert memory_limits.machine() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,8 +1,8 @@
-"""What waits for the device: nothing but the one look at the numbers that the contract names.
+"""Device synchronisations: a call synchronises once, to evaluate the checks of its arguments, and never otherwise.
 
-There need be no GPU: the operations that would wait are recorded on the CPU, with `is_on_host` saying that numbers are as far away
-as on a device. (On the CPU the library looks at numbers more often, where that saves work.) What the recorder cannot see, such as
-`tolist` or `numpy`, fails on the device without numbers.
+No GPU is needed: operations that would synchronise are recorded on the CPU while `is_on_host` is patched to return False, as
+on a device. (On the CPU the library reads values more often, if that saves work.) Synchronisations that the recorder cannot
+observe, such as `tolist` or `numpy`, fail on the meta device.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.samples import Maker
 
-#: operations that bring a number to the host, or whose result has a size that only the numbers tell
-WAITING = {
+#: operations that copy a value to the host, or whose output size depends on values
+SYNCHRONISING = {
     "aten::_local_scalar_dense",
     "aten::item",
     "aten::is_nonzero",
@@ -37,25 +37,25 @@ WAITING = {
     "aten::unique_consecutive",
     "aten::repeat_interleave.Tensor",
     "aten::_linalg_check_errors",
-    "aten::_linalg_eigh",  # it looks by itself whether it came to an end
+    "aten::_linalg_eigh",  # it checks its own convergence
     "aten::allclose",
-    "aten::lift_fresh",  # a tensor made of Python numbers: it is copied to the device
+    "aten::lift_fresh",  # a tensor created from Python numbers is copied to the device
 }
 
 
-#: those that first count the entries of a mask, where the index is one
+#: indexing by a mask first counts its entries
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_"}
-#: those that wait where they go from one device to another
+#: copies synchronise if they go from one device to another
 COPYING = {"aten::_to_copy", "aten::copy_"}
 
 
-class Waits(TorchDispatchMode):
-    """Records the operations that would wait for a device, and others that are asked for."""
+class SynchronisationRecorder(TorchDispatchMode):
+    """Records the operations that would synchronise with a device, and further operations on request."""
 
     def __init__(self, also: Collection[str] = ()) -> None:
         super().__init__()
-        self.seen: list[str] = []
-        self._sought = {*WAITING, *also}
+        self.recorded: list[str] = []
+        self._names = {*SYNCHRONISING, *also}
 
     def __torch_dispatch__(
         self, function: Any, types: Sequence[type], arguments: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
@@ -64,12 +64,12 @@ class Waits(TorchDispatchMode):
         masked = name in INDEXING and any(t.dtype is torch.bool for t in tree_leaves(arguments[1]) if isinstance(t, Tensor))
         result = function(*arguments, **(keywords or {}))
         copied = name in COPYING and len({t.device for t in tree_leaves((arguments, result)) if isinstance(t, Tensor)}) > 1
-        if name in self._sought or masked or copied:
-            self.seen.append(name)
+        if name in self._names or masked or copied:
+            self.recorded.append(name)
         return result
 
 
-LOOK = "aten::_local_scalar_dense"
+READ_VALUE = "aten::_local_scalar_dense"
 n, d = 40, 3
 
 CALLS: dict[str, Callable[[Tensor, Tensor | None, Covariance], object]] = {
@@ -95,7 +95,7 @@ def _products(J: mvnjac.Jacobian) -> tuple[Tensor, Tensor]:
 
 
 def cases() -> list:
-    """Every structure. One that is a user's function holds tensors of its own, on the CPU: it is on the CPU."""
+    """Every structure except Parametric, whose function holds tensors on the CPU."""
     return [
         pytest.param(next(structure.samples(d, Maker(seed=1))), id=name)
         for name, structure in sorted(structures().items())
@@ -109,8 +109,8 @@ def arguments(sample: Covariance, device: str = "cpu") -> tuple[Tensor, Tensor |
 
 
 @pytest.fixture
-def _far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Numbers are never at hand, and no compiled kernel of the CPU's serves."""
+def _as_on_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pretend that no tensor is in CPU memory, and disable the compiled CPU kernels."""
     users = [module for name, module in sys.modules.items() if name.startswith("mvnjac.") and "is_on_host" in vars(module)]
     assert len(users) > 5
     for module in users:
@@ -119,50 +119,49 @@ def _far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def waits(call: Callable[[], object]) -> list[str]:
-    with Waits() as recorded:
+def synchronisations(call: Callable[[], object]) -> list[str]:
+    with SynchronisationRecorder() as recorder:
         call()
-    return recorded.seen
+    return recorder.recorded
 
 
-@pytest.mark.usefixtures("_far_away")
+@pytest.mark.usefixtures("_as_on_device")
 @pytest.mark.parametrize("sample", cases())
 @pytest.mark.parametrize("name", CALLS)
-def test_one_look(name: str, sample: Covariance) -> None:
+def test_a_call_synchronises_once(name: str, sample: Covariance) -> None:
     given = arguments(sample)
     factorises_again = name == "of another parametrisation" and isinstance(sample, mvnjac.PrecisionCholesky)
-    assert waits(lambda: CALLS[name](*given)) == [LOOK] * (2 if factorises_again else 1)
+    assert synchronisations(lambda: CALLS[name](*given)) == [READ_VALUE] * (2 if factorises_again else 1)
 
 
-@pytest.mark.usefixtures("_far_away")
+@pytest.mark.usefixtures("_as_on_device")
 @pytest.mark.parametrize("sample", cases())
-def test_no_look_where_none_is_wanted(sample: Covariance) -> None:
+def test_no_synchronisation_without_checks(sample: Covariance) -> None:
     x, mean, covariance = arguments(sample)
-    assert waits(lambda: _both(mvnjac.jacobian(x, mean, covariance, check=False))) == []
-    assert waits(lambda: mvnjac.jacobian(x, mean, covariance, check=False).matrix()) == []
-    assert waits(lambda: mvnjac.log_prob(x, mean, covariance, check=False)) == []
+    assert synchronisations(lambda: _both(mvnjac.jacobian(x, mean, covariance, check=False))) == []
+    assert synchronisations(lambda: mvnjac.jacobian(x, mean, covariance, check=False).matrix()) == []
+    assert synchronisations(lambda: mvnjac.log_prob(x, mean, covariance, check=False)) == []
 
 
-@pytest.mark.usefixtures("_far_away")
+@pytest.mark.usefixtures("_as_on_device")
 @pytest.mark.parametrize("sample", cases())
-def test_a_training_step_looks_once(sample: Covariance) -> None:
+def test_a_training_step_synchronises_once(sample: Covariance) -> None:
     x, mean, covariance = arguments(sample)
     covariance = covariance.map(lambda t: t.requires_grad_())
-    assert waits(lambda: mvnjac.log_prob(x, mean, covariance).mean().backward()) == [LOOK]
+    assert synchronisations(lambda: mvnjac.log_prob(x, mean, covariance).mean().backward()) == [READ_VALUE]
     assert all(t.grad is not None for t in covariance.parameters.values())
 
 
-@pytest.mark.usefixtures("_far_away")
-def test_a_prepared_model_looks_at_its_parameters_once() -> None:
+@pytest.mark.usefixtures("_as_on_device")
+def test_a_prepared_model_checks_its_parameters_once() -> None:
     x, mean, covariance = arguments(next(mvnjac.Dense.samples(d, Maker(seed=1))))
     model = mvnjac.Gaussian(mean, covariance, check=False)
     model.log_prob(x)
-    assert waits(lambda: model.jacobian(x).matrix()) == []
+    assert synchronisations(lambda: model.jacobian(x).matrix()) == []
 
 
-@pytest.mark.usefixtures("_far_away")
-def test_bad_numbers_are_still_found() -> None:
-    """What the one look is for."""
+@pytest.mark.usefixtures("_as_on_device")
+def test_invalid_values_are_still_detected() -> None:
     x, mean, covariance = arguments(next(mvnjac.Dense.samples(d, Maker(seed=1))))
     assert covariance.parameters["covariance_matrix"][1, 1].neg_() < 0
     with pytest.raises(mvnjac.errors.NotPositiveDefiniteError, match="pivot 2 of 3"):
@@ -171,35 +170,35 @@ def test_bad_numbers_are_still_found() -> None:
 
 @pytest.mark.parametrize("sample", cases())
 @pytest.mark.parametrize("name", CALLS)
-def test_everything_is_made_where_the_arguments_are(name: str, sample: Covariance) -> None:
-    """On a device that holds no numbers, where a tensor of another device meets one of this with an error."""
+def test_results_are_on_the_device_of_the_arguments(name: str, sample: Covariance) -> None:
+    """On the meta device, where an operation with a tensor of another device raises an error."""
     given, results = arguments(sample, "meta"), []
-    assert waits(lambda: results.append(CALLS[name](*given))) == []
+    assert synchronisations(lambda: results.append(CALLS[name](*given))) == []
     assert {t.device.type for t in tree_leaves(results)} == {"meta"}
 
 
-@pytest.mark.usefixtures("_far_away")
-@pytest.mark.parametrize("own", [False, True])
-def test_no_batch_of_matrices_is_inverted_one_by_one(own: bool) -> None:
-    """On a GPU torch's cholesky_inverse calls cuSOLVER once for each matrix of a batch."""
+@pytest.mark.usefixtures("_as_on_device")
+@pytest.mark.parametrize("batched", [False, True])
+def test_no_batch_of_matrices_is_inverted_one_by_one(batched: bool) -> None:
+    """On a GPU torch.cholesky_inverse calls cuSOLVER once per matrix of a batch."""
     x, mean, covariance = arguments(next(mvnjac.Dense.samples(d, Maker(seed=1))))
-    covariance = covariance.map(lambda t: t.expand(n, d, d).contiguous()) if own else covariance
-    with Waits(also={"aten::cholesky_inverse"}) as recorded:
+    covariance = covariance.map(lambda t: t.expand(n, d, d).contiguous()) if batched else covariance
+    with SynchronisationRecorder(also={"aten::cholesky_inverse"}) as recorder:
         mvnjac.jacobian(x, mean, covariance).matrix()
-    assert recorded.seen == ([LOOK] if own else [LOOK, "aten::cholesky_inverse"])
+    assert recorder.recorded == ([READ_VALUE] if batched else [READ_VALUE, "aten::cholesky_inverse"])
 
 
-def test_the_recorder_sees() -> None:
-    """Each way of waiting that the list above names is seen for what it is."""
+def test_the_recorder() -> None:
+    """Each kind of synchronising operation listed above is recorded."""
     t = torch.tensor([1.0, 2.0])
-    assert waits(lambda: bool(t[0])) == [LOOK]
-    assert "aten::index" in waits(lambda: t[t > 1])
-    assert waits(lambda: t.clone().index_put_((t > 0,), t.clone())) == ["aten::index_put_"]
-    assert waits(lambda: t.to("meta")) == ["aten::_to_copy"]
-    assert waits(lambda: torch.empty(2, device="meta").copy_(t)) == ["aten::copy_"]
-    assert waits(lambda: torch.linalg.eigh(torch.eye(2))) == ["aten::_linalg_eigh"]
-    assert waits(lambda: t.nonzero()) == ["aten::nonzero"]
-    assert waits(lambda: torch.equal(t, t)) == ["aten::equal"]
-    assert waits(lambda: torch.tensor([1.0])) == ["aten::lift_fresh"]
-    assert waits(lambda: torch.linalg.cholesky(torch.eye(2))) == ["aten::_linalg_check_errors"]
-    assert waits(lambda: torch.linalg.cholesky_ex(torch.eye(2))) == []
+    assert synchronisations(lambda: bool(t[0])) == [READ_VALUE]
+    assert "aten::index" in synchronisations(lambda: t[t > 1])
+    assert synchronisations(lambda: t.clone().index_put_((t > 0,), t.clone())) == ["aten::index_put_"]
+    assert synchronisations(lambda: t.to("meta")) == ["aten::_to_copy"]
+    assert synchronisations(lambda: torch.empty(2, device="meta").copy_(t)) == ["aten::copy_"]
+    assert synchronisations(lambda: torch.linalg.eigh(torch.eye(2))) == ["aten::_linalg_eigh"]
+    assert synchronisations(lambda: t.nonzero()) == ["aten::nonzero"]
+    assert synchronisations(lambda: torch.equal(t, t)) == ["aten::equal"]
+    assert synchronisations(lambda: torch.tensor([1.0])) == ["aten::lift_fresh"]
+    assert synchronisations(lambda: torch.linalg.cholesky(torch.eye(2))) == ["aten::_linalg_check_errors"]
+    assert synchronisations(lambda: torch.linalg.cholesky_ex(torch.eye(2))) == []

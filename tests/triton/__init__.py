@@ -1,1 +1,1 @@
-"""The Triton kernels, through their interpreter and their compiler; `make test-triton` runs them."""
+"""Tests of the Triton kernels with Triton's interpreter and compiler; `make test-triton` runs them."""

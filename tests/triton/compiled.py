@@ -1,9 +1,9 @@
-"""Compiles the kernels to machine code, which needs no GPU; prints what the assembler says of each, as JSON.
+"""Compile the kernels to machine code, which needs no GPU, and print the properties of each as JSON.
 
     python -m tests.triton.compiled 80 90
 
-Run without TRITON_INTERPRET. Each line: which kernel, at what, registers a thread, bytes a thread in memory, the width of the
-offsets, and what of float32 is in the code.
+Run without TRITON_INTERPRET. Each line has the kernel with its options, registers and spilled bytes per thread, the width of
+the offsets, and the float32 instructions in the code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from triton.compiler import ASTSource
 
 from mvnjac.kernels import triton_batched, triton_packed
 
-POINTERS = {"pattern": "*i64", "observed": "*i1", "some": "*i1", "info": "*i32"}
-READER = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
+POINTERS = {"pattern": "*i64", "observed": "*i1", "any_observed": "*i1", "info": "*i32"}
+CUOBJDUMP = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 def source(kernel: Any, dtype: str, constants: dict[str, object], absent: tuple[str, ...] = ()) -> ASTSource:
-    """A kernel over tensors of this dtype; what is absent is None, sizes are int32 and strides int64."""
+    """A kernel for tensors of this dtype; absent arguments are None, sizes are int32 and strides int64."""
     signature, values = {}, {**constants, **dict.fromkeys(absent)}
     for name in kernel.arg_names:
         if name in values:
@@ -45,8 +45,8 @@ def source(kernel: Any, dtype: str, constants: dict[str, object], absent: tuple[
 
 
 def cases() -> Iterator[tuple[str, ASTSource, int]]:
-    """Each kernel in its forms: what it is, its source, warps."""
-    none = ("diagonal", "pattern", "observed", "some")
+    """(name, source, warps) of each variant of each kernel."""
+    none = ("diagonal", "pattern", "observed", "any_observed")
     for dtype in ("fp32", "fp64"):
         for elements in (8, 512):
             shape = {"ROWS": 512 // elements, "ELEMENTS": elements, "STEPS": 16}
@@ -67,30 +67,30 @@ def cases() -> Iterator[tuple[str, ASTSource, int]]:
         }
         yield f"packed {dtype} 1", source(triton_packed._packed, dtype, first | smallest, none), 4
         for d in (1, 2, 3, 10, 32, 50, 64):
-            for looks, gradient in ((False, True), (True, True), (True, False)):
-                yield f"small {dtype} {d} {looks} {gradient}", *small(dtype, d, looks, gradient)
+            for check, gradient in ((False, True), (True, True), (True, False)):
+                yield f"small {dtype} {d} {check} {gradient}", *small(dtype, d, check, gradient)
 
 
-def small(dtype: str, d: int, looks: bool, gradient: bool) -> tuple[ASTSource, int]:
-    """The kernel of many Gaussians; of d = 1 with the numbers that the launcher makes constants, since they are 1."""
+def small(dtype: str, d: int, check: bool, gradient: bool) -> tuple[ASTSource, int]:
+    """The kernel for a batch of Gaussians; for d = 1 with the arguments that are 1 as constants, as the launcher does."""
     warps, given = triton_batched.settings(d, 10**6), {"LOG_TWO_PI": 1.8378770664093453, "SYMMETRY": 1e-10}
-    chosen = {"LOOK": looks, "GRADIENT": gradient, "D": d, "EACH": warps["EACH"], "SIDE": warps["SIDE"]}
+    constants = {"CHECK": check, "GRADIENT": gradient, "D": d, "EACH": warps["EACH"], "SIDE": warps["SIDE"]}
     strides = ("x_stride", "mean_stride", "covariance_stride", "row_stride", "column_stride", "count")
     ones = dict.fromkeys(strides if d == 1 else strides[4:5], 1)
     absent = () if gradient else ("gradient",)
-    return source(triton_batched._small_gaussians, dtype, {**given, **chosen, **ones}, absent), warps["num_warps"]
+    return source(triton_batched._small_gaussians, dtype, {**given, **constants, **ones}, absent), warps["num_warps"]
 
 
 def assembled(machine_code: bytes) -> dict[str, int]:
-    """Registers a thread, and bytes a thread that lie in memory because there were none left."""
+    """Registers and spilled bytes per thread."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(machine_code)
-        command = [str(READER), "-res-usage", str(path)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", said)
+        command = [str(CUOBJDUMP), "-res-usage", str(path)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", output)
     if found is None:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     return {"registers": int(found[1]), "spilled": int(found[2]) + int(found[3])}
 
 

@@ -1,4 +1,4 @@
-"""Where the kernels run: on a GPU if Triton is not asked to interpret them on the CPU."""
+"""The device of the Triton tests: the CPU under Triton's interpreter (TRITON_INTERPRET=1), otherwise a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if not (INTERPRETED or torch.cuda.is_available()):
 
 @pytest.fixture(autouse=True)
 def _no_other_kernels() -> Iterator[None]:
-    """Those of the CPU would serve first."""
+    """Disable the C++ kernels, which would take precedence on the CPU."""
     with kernels.switched(False):
         yield
 

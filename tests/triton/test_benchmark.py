@@ -1,4 +1,4 @@
-"""The benchmark for a GPU does what it says, at a size that the interpreter can take."""
+"""The GPU benchmark at sizes that are feasible for Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_millisecond(call: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_bytes(dtype: torch.dtype, device: torch.device) -> None:
-    """By hand: out, a and offset; x, µ, Σ, and value, a, gradient, info, or what of these is there."""
+    """Expected bytes, counted by hand: out, a and offset; or x, µ, Σ and those of value, a, gradient and info that exist."""
     size = dtype.itemsize
     line = gpu.packed(1000, 3, dtype, device, one_millisecond, 1e-3)
     assert f"{(6000 + 3000 + 6) * size / 1e6:.2f} MB" in line
@@ -32,7 +32,7 @@ def test_bytes(dtype: torch.dtype, device: torch.device) -> None:
     assert gpu.bandwidth(device, one_millisecond, 10**6) == 2.0
 
 
-def test_all_of_it(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_lines(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "PACKED", [(10, 3), (50, 30)])
     monkeypatch.setattr(gpu, "SMALL", [(7, 3), (2, 10)])
     lines = list(gpu.lines(device, one_millisecond, 10**5, 1000))
@@ -41,7 +41,7 @@ def test_all_of_it(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Non
     assert ["does not fit" in line for line in lines] == [False, *[False, True, *[False] * 6] * 2]
 
 
-def test_what_is_wrong_is_not_timed() -> None:
+def test_wrong_results_are_not_timed() -> None:
     with pytest.raises(AssertionError, match="off by"):
         gpu.compare(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.1]))
     with pytest.raises(AssertionError):
@@ -49,7 +49,7 @@ def test_what_is_wrong_is_not_timed() -> None:
 
 
 @pytest.mark.parametrize("command", [["benchmarks/gpu.py"], ["-m", "benchmarks.gpu"]])
-def test_refuses_without_a_gpu(command: list[str]) -> None:
+def test_error_without_a_gpu(command: list[str]) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 1

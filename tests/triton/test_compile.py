@@ -1,4 +1,4 @@
-"""The kernels become machine code for real architectures, GPU or not: in registers, and in the precision of their arguments."""
+"""The kernels compile for real architectures, without a GPU: within registers, and in the precision of their arguments."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def lines() -> list[dict[str, Any]]:
 
 
 def test_everything_stays_in_registers(lines: list[dict[str, Any]]) -> None:
-    """But for some numbers of the squares, under some versions of the compiler."""
+    """Some versions of the compiler spill a few values of `small_gaussians`, which is tolerated."""
     assert {line["architecture"] for line in lines} == {80, 90}
     assert [line for line in lines if line["spilled"] > (64 if line["kernel"].startswith("small") else 0)] == []
 
 
-def test_small_squares_take_one_warp(lines: list[dict[str, Any]]) -> None:
-    few = [line for line in lines if line["kernel"].split()[0] == "small" and int(line["kernel"].split()[2]) <= 16]
-    assert few
-    assert {line["warps"] for line in few} == {1}
+def test_small_matrices_take_one_warp(lines: list[dict[str, Any]]) -> None:
+    small = [line for line in lines if line["kernel"].split()[0] == "small" and int(line["kernel"].split()[2]) <= 16]
+    assert small
+    assert {line["warps"] for line in small} == {1}
 
 
-def test_packed_needs_no_shared_memory_and_leaves_room_for_many_threads(lines: list[dict[str, Any]]) -> None:
+def test_packed_needs_no_shared_memory_and_few_registers(lines: list[dict[str, Any]]) -> None:
     packed = [line for line in lines if line["kernel"].startswith("packed")]
     assert packed
     assert all(line["shared"] == 0 for line in packed)
@@ -40,7 +40,7 @@ def test_packed_needs_no_shared_memory_and_leaves_room_for_many_threads(lines: l
 
 
 def test_offsets_are_64_bits(lines: list[dict[str, Any]]) -> None:
-    """All of the packed triangles'; of the small ones, all but the steps along a row, which follow on those to the row."""
+    """All offsets of `packed`, and those of `small_gaussians` except the offsets within a row."""
     assert lines
     for line in lines:
         assert "i64" in line["offsets"]
@@ -51,7 +51,7 @@ def test_float64_is_float64_throughout(lines: list[dict[str, Any]]) -> None:
     assert [line for line in lines if "fp64" in line["kernel"] and line["float32"]] == []
 
 
-def test_float32_is_rounded_as_the_standard_says(lines: list[dict[str, Any]]) -> None:
-    """No approximate division, square root or logarithm, no TF32."""
-    rough = [word for line in lines for word in line["float32"] if any(bad in word for bad in ("approx", "full", "tf32"))]
-    assert rough == []
+def test_float32_is_correctly_rounded(lines: list[dict[str, Any]]) -> None:
+    """No approximate division, square root or logarithm, and no TF32."""
+    approximate = [word for line in lines for word in line["float32"] if any(bad in word for bad in ("approx", "full", "tf32"))]
+    assert approximate == []

@@ -1,4 +1,4 @@
-"""Through the library's own doors: what a user asks for goes through the kernels, and is what plain torch gives."""
+"""Public calls use the Triton kernels and agree with plain torch."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tests.support.tolerance import assert_close, condition
 
 def cases() -> Iterator:
     for name, structure in sorted(structures().items()):
-        for own in ((), (6,)):
-            for index, sample in enumerate(structure.samples(4, Maker(batch=own, seed=1))):
-                yield pytest.param(sample, id=f"{name}-{index}-{len(own)}")
+        for batch in ((), (6,)):
+            for index, sample in enumerate(structure.samples(4, Maker(batch=batch, seed=1))):
+                yield pytest.param(sample, id=f"{name}-{index}-{len(batch)}")
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The widths of what the kernel has written."""
-    seen: list[int] = []
+    """The number of columns written by each call of the kernel."""
+    widths: list[int] = []
     kernel = triton_packed.packed
 
-    def noted(*arguments: object) -> torch.Tensor:
+    def recorded(*arguments: object) -> torch.Tensor:
         result = kernel(*arguments)
-        seen.append(result.shape[-1])
+        widths.append(result.shape[-1])
         return result
 
-    monkeypatch.setattr(triton_packed, "packed", noted)
-    return seen
+    monkeypatch.setattr(triton_packed, "packed", recorded)
+    return widths
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch, J: mvnjac.Jacobian, wrt: list[str]) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_matrix(
     assert missing or calls.count(10) >= 2
 
 
-def test_missing_entries_go_through_the_kernel(device: torch.device, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_entries_use_the_kernel(device: torch.device, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     x = Maker(batch=(50,), seed=1).normal(4)
     x[Maker(batch=(50,), seed=2).normal(4) > 0.5] = torch.nan
     covariance = Maker(seed=3).definite(4)
@@ -72,7 +72,7 @@ def test_missing_entries_go_through_the_kernel(device: torch.device, calls: list
         assert calls == [6 if name == "correlation_matrix" else 10]
 
 
-def test_float32_worked_in_float64(device: torch.device, calls: list[int]) -> None:
+def test_float32_evaluated_in_float64(device: torch.device, calls: list[int]) -> None:
     x, mean, covariance = (t.float().to(device) for t in (torch.randn(9, 3), torch.zeros(3), Maker(seed=1).definite(3)))
     J = mvnjac.jacobian(x, mean, covariance, precision="float64")
     exact = mvnjac.jacobian(x.double(), mean.double(), covariance.double()).matrix()
@@ -82,8 +82,8 @@ def test_float32_worked_in_float64(device: torch.device, calls: list[int]) -> No
 
 
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
-def test_transforms_do_without(transform: str, device: torch.device, calls: list[int]) -> None:
-    """Where a derivative or a batch is watched, plain torch serves."""
+def test_transforms_do_not_use_the_kernel(transform: str, device: torch.device, calls: list[int]) -> None:
+    """With an autograd graph or under vmap, plain torch is used."""
     x, mean, covariance = torch.randn(5, 3, device=device), torch.zeros(3, device=device), torch.eye(3, device=device)
     if transform == "grad":
         mvnjac.jacobian(x, mean, covariance.requires_grad_()).matrix().sum().backward()

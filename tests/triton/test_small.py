@@ -1,4 +1,4 @@
-"""The kernel of many small Gaussians: against its reference, against higher precision, and what it says of no density."""
+"""The kernel for a batch of small Gaussians: against its reference, its accuracy, and its error codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import mvnjac
-from mvnjac.kernels import cuda, reference, triton_batched, triton_probe
+from mvnjac.kernels import cuda, reference, triton_batched, triton_packed
 from mvnjac.kernels.reference import Gaussians
 from mvnjac.parameters.checks import SYMMETRY
 from tests.kernels.test_kernel_references import definite, normal
@@ -64,8 +64,8 @@ def test_values(count: int, d: int, dtype: torch.dtype, device: torch.device) ->
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kappa", [1e2, 1e4, 1e6])
 @pytest.mark.parametrize("d", [3, 17])
-def test_accuracy_is_that_of_solving_first(d: int, kappa: float, dtype: torch.dtype, device: torch.device) -> None:
-    """Against float64 (float32's) or the tolerance's twin: no more than twice what two triangular solves lose."""
+def test_accuracy_is_that_of_triangular_solves(d: int, kappa: float, dtype: torch.dtype, device: torch.device) -> None:
+    """At most twice the error of two triangular solves: relative to float64 for float32, else within the tolerance."""
     count = 8
     Q = torch.linalg.qr(normal(count, d, d, seed=1))[0]
     covariance = ((Q * torch.logspace(0, -torch.tensor(kappa).log10(), d, dtype=torch.float64)) @ Q.mT).to(dtype)
@@ -78,8 +78,8 @@ def test_accuracy_is_that_of_solving_first(d: int, kappa: float, dtype: torch.dt
         return
     exact = reference.small_gaussians(*(t.double() for t in given))
     for name in VALUES:
-        lost, allowed = (_error(getattr(values, name), getattr(exact, name)) for values in (actual, solved))
-        assert lost <= 2 * allowed + 4 * torch.finfo(dtype).eps, f"{name}: lost {lost:.3g}, solving first {allowed:.3g}"
+        error, reference_error = (_error(getattr(values, name), getattr(exact, name)) for values in (actual, solved))
+        assert error <= 2 * reference_error + 4 * torch.finfo(dtype).eps, f"{name}: {error:.3g}, solving {reference_error:.3g}"
 
 
 def _error(actual: Tensor, exact: Tensor) -> float:
@@ -87,8 +87,8 @@ def _error(actual: Tensor, exact: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_errors_are_data(dtype: torch.dtype, device: torch.device) -> None:
-    """Each pivot that can fail, by a negative, a zero, a NaN; neighbours in the same program are as if alone."""
+def test_error_codes_of_failed_pivots(dtype: torch.dtype, device: torch.device) -> None:
+    """Each pivot fails by a negative value, a zero or a NaN; other Gaussians of the same program are not affected."""
     d, count = 5, 20
     covariance = definite(count, d, dtype).to(device)
     expected = torch.zeros(count, dtype=torch.int32, device=device)
@@ -108,7 +108,7 @@ def test_errors_are_data(dtype: torch.dtype, device: torch.device) -> None:
         assert torch.equal(getattr(actual, name)[sound], getattr(alone, name)), name
 
 
-def test_numbers_that_are_not_finite_stay_in_their_row(device: torch.device) -> None:
+def test_values_that_are_not_finite_affect_only_their_row(device: torch.device) -> None:
     x, mean, covariance = normal(4, 3, seed=1).to(device), torch.zeros(4, 3, dtype=torch.float64, device=device), definite(4, 3)
     x[2, 1] = torch.nan
     actual = triton_batched.small_gaussians(x, mean, covariance.to(device))
@@ -126,8 +126,8 @@ def test_only_the_lower_triangle_is_read(device: torch.device) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("gradient", [True, False])
-def test_looked_at(gradient: bool, dtype: torch.dtype, device: torch.device) -> None:
-    """Each kind of number that is no density, in a program with others that are, and at the ends of the squares."""
+def test_checks(gradient: bool, dtype: torch.dtype, device: torch.device) -> None:
+    """Each kind of invalid value, in a program with valid Gaussians, and at the corners of the matrices."""
     count, d = 23, 5
     x, mean = normal(count, d, seed=1, dtype=dtype).to(device), normal(count, d, seed=2, dtype=dtype).to(device)
     covariance = definite(count, d, dtype).to(device)
@@ -144,12 +144,12 @@ def test_looked_at(gradient: bool, dtype: torch.dtype, device: torch.device) -> 
     given = x, mean, covariance
     actual = triton_batched.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
     expected = reference.small_gaussians(*given, gradient=gradient, symmetry=SYMMETRY[dtype])
-    assert torch.equal(actual.info == 0, expected.info == 0)  # LAPACK may find another pivot where there is an infinity
+    assert torch.equal(actual.info == 0, expected.info == 0)  # with an infinity LAPACK may report another pivot
     assert actual.info.tolist() == [-1, 5, -1, 2, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, 0, -1, -1, -1, -1, 0, 0]
     assert (actual.gradient is None) == (not gradient)
-    kept = VALUES if gradient else VALUES[:2]
+    names = VALUES if gradient else VALUES[:2]
     sound = actual.info == 0
-    for name in kept:
+    for name in names:
         value = getattr(actual, name)
         assert bool(value[~sound].isnan().all()), name
         assert_close(
@@ -158,7 +158,7 @@ def test_looked_at(gradient: bool, dtype: torch.dtype, device: torch.device) -> 
 
 
 def test_any_strides(device: torch.device) -> None:
-    """One mean, or one Σ, for all, at no cost; a transposed Σ; rows of a wider matrix."""
+    """An expanded mean or Σ; a transposed Σ; rows of a wider matrix."""
     count, d = 9, 3
     wide, covariance = normal(count, 2 * d, seed=1).to(device), definite(count, d).to(device)
     x, mean = wide[:, 1 : 1 + d], normal(d, seed=2).to(device).expand(count, d)
@@ -171,93 +171,93 @@ def test_any_strides(device: torch.device) -> None:
     assert all(torch.equal(a, b) for a, b in zip(shared, repeated, strict=True))
 
 
-def test_far_apart(device: torch.device, tmp_path: Path) -> None:
-    """Strides that 32 bits count, and a last Σ, x and mean that they do not reach."""
+def test_large_offsets(device: torch.device, tmp_path: Path) -> None:
+    """Strides that fit in 32 bits, while the offsets of the last Σ, x and mean do not."""
     apart, d = 2**30 + 8, 2
     memory = far(2 * apart + 16, tmp_path, device)
     given = [normal(3, d, seed=1), normal(3, d, seed=2), definite(3, d)]
-    places = [memory.as_strided((3, *(d,) * size), (apart, *(d, 1)[-size:]), 4 * k) for k, size in enumerate((1, 1, 2))]
-    for place, numbers in zip(places, given, strict=True):
+    strided = [memory.as_strided((3, *(d,) * size), (apart, *(d, 1)[-size:]), 4 * k) for k, size in enumerate((1, 1, 2))]
+    for place, numbers in zip(strided, given, strict=True):
         place.copy_(numbers)
-    near = [place.contiguous() for place in places]
-    actual = triton_batched.small_gaussians(*places, symmetry=SYMMETRY[torch.float32])
+    near = [place.contiguous() for place in strided]
+    actual = triton_batched.small_gaussians(*strided, symmetry=SYMMETRY[torch.float32])
     require_close(actual, reference.small_gaussians(*near), condition(near[2]))
 
 
 def test_nothing_beyond_the_end_is_written(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every result is cut out of memory of sevens; what lies behind it stays."""
-    behind: list[tuple[Tensor, int]] = []
+    """Every result is followed by guard values, which must not change."""
+    allocated: list[tuple[Tensor, int]] = []
 
-    def cut(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def guarded(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         size = int(torch.Size(shape).numel())
         memory = torch.full((size + 100,), 7, dtype=dtype or like.dtype, device=like.device)
-        behind.append((memory, size))
+        allocated.append((memory, size))
         return memory[:size].view(shape)
 
-    monkeypatch.setattr(triton_batched, "_empty", cut)
+    monkeypatch.setattr(triton_batched, "_empty", guarded)
     count, d = 5, 3
     x, mean, covariance = (t.to(device) for t in (normal(count, d, seed=1), normal(count, d, seed=2), definite(count, d)))
     actual = triton_batched.small_gaussians(x, mean, covariance)
     require_close(actual, reference.small_gaussians(x, mean, covariance), condition(covariance))
-    assert len(behind) == 4
-    assert all(bool((memory[size:] == 7).all()) for memory, size in behind)
+    assert len(allocated) == 4
+    assert all(bool((memory[size:] == 7).all()) for memory, size in allocated)
 
 
 @pytest.mark.parametrize(
-    ("before", "setting", "serves"),
+    ("before", "setting", "available"),
     [("", "1", True), ("", "0", False), ("import sys; sys.modules['triton'] = None", "1", False)],
-    ids=["there", "not wanted", "not installed"],
+    ids=["available", "disabled", "not installed"],
 )
-def test_where_the_kernels_serve(before: str, setting: str, serves: bool) -> None:
-    """Where they do not, plain torch does."""
+def test_availability(before: str, setting: str, available: bool) -> None:
+    """Without the kernels, plain torch is used."""
     code = f"""
 {before}
 import sys, torch, mvnjac
 from mvnjac.kernels import cuda
-assert cuda.available(torch.ones(1)) is {serves}
+assert cuda.available(torch.ones(1)) is {available}
 J = mvnjac.jacobian(torch.ones(2, 2), torch.zeros(2), torch.eye(2)).unique("covariance_matrix")
 assert J.tolist() == [[0, 1, 0]] * 2
-assert ("mvnjac.kernels.triton_packed" in sys.modules) is {serves}
+assert ("mvnjac.kernels.triton_packed" in sys.modules) is {available}
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MVNJAC_TRITON": setting}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 @pytest.fixture
-def _untried() -> Iterator[None]:
+def _unprobed() -> Iterator[None]:
     cuda._refusal.cache_clear()
     yield
     cuda._refusal.cache_clear()
 
 
-@pytest.mark.usefixtures("_untried")
-def test_where_triton_is_there_and_does_not_work(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As without a C compiler, which Triton needs where it runs: it is tried once, and plain torch serves."""
-    tried: list[torch.device] = []
+@pytest.mark.usefixtures("_unprobed")
+def test_triton_that_does_not_work(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example without a C compiler, which Triton needs at run time: it is probed once, and plain torch is used."""
+    probed: list[torch.device] = []
 
     def fails(device: torch.device) -> None:
-        tried.append(device)
+        probed.append(device)
         raise RuntimeError("Failed to find C compiler.\nPlease specify")
 
-    monkeypatch.setattr(triton_probe, "run", fails)
+    monkeypatch.setattr(triton_packed, "probe", fails)
     t = torch.ones(2, 2, device=device)
     assert not cuda.available(t)
     assert not cuda.available(t)
-    assert tried == [t.device]
+    assert probed == [t.device]
     assert cuda.why_not() == f"Triton does not work on {t.device}: RuntimeError: Failed to find C compiler."
     expected = torch.tensor([0.0, 1, 0], device=device).expand(2, 3)
     assert torch.equal(mvnjac.jacobian(t, t[0] - 1, torch.eye(2, device=device)).unique("covariance_matrix"), expected)
 
 
-@pytest.mark.usefixtures("_untried")
-def test_it_is_tried_beneath_modes_of_torch(device: torch.device) -> None:
-    """What would fail is the mode's tensor, not Triton."""
+@pytest.mark.usefixtures("_unprobed")
+def test_the_probe_ignores_modes_of_torch(device: torch.device) -> None:
+    """Under a mode the tensors would be fake, and the probe would fail although Triton works."""
     t = torch.ones(2, device=device)
     with FakeTensorMode():
         assert cuda.available(t)
 
 
-def test_dispatch(device: torch.device) -> None:
+def test_call_through_cuda(device: torch.device) -> None:
     x, mean, covariance = (t.to(device) for t in (normal(4, 2, seed=1), normal(4, 2, seed=2), definite(4, 2)))
     assert cuda.available(x, mean, covariance)
     values = cuda.small_gaussians(x, mean, covariance)

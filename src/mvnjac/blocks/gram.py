@@ -1,24 +1,22 @@
-"""A derivative that is a sum of squares: v vᵀ of a few vectors a row, and a constant."""
+"""The derivative with respect to a matrix as a Gram matrix, ½ Σ v vᵀ over a few vectors per row, plus a constant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import EllipsisType
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac.blocks.base import Block
+from mvnjac.blocks.base import MatrixBlock
 from mvnjac.kernels import planner
 from mvnjac.linalg.symmetric_products import rows_times, symmetrised
 from mvnjac.parameters.coordinates import Triangle
-from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, stacked, sum_to
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, over_event, stacked, sum_to
 from mvnjac.tensors.tracing import is_traced
 
 
 @dataclass(eq=False)
-class Gram(Block):
+class Gram(MatrixBlock):
     """½ Σ v vᵀ + offset, symmetric: vectors (*batch, k, m), offset (*param_batch, m, m) shared by the rows."""
 
     vectors: Tensor
@@ -39,26 +37,19 @@ class Gram(Block):
         return 0.5 * products + self.offset.flatten(-2)[..., positions]
 
     def unique(self, out: Tensor | None = None) -> Tensor:
-        """By chunks of rows: the m×m arrays of a chunk lie in the cache until their unique elements are taken."""
+        """By chunks of rows whose m×m arrays fit in the cache until their unique elements are extracted."""
         if is_traced(self.vectors, self.offset):
             packed = self.coordinates.pack_gradient(self.full())
             return packed if out is None else out.copy_(packed)
         if out is None:
             out = self.vectors.new_empty(*self.batch, self.coordinates.size)
-        for rows in self._row_chunks():
+        size = self.offset.numel() * self.offset.element_size()
+        for rows in self._row_chunks(max(1, planner.CACHE_BYTES // max(1, size))):
             out[rows] = self.coordinates.pack_gradient(replace(self, vectors=self.vectors[rows]).full())
         return out
 
-    def _row_chunks(self) -> Iterator[slice | EllipsisType]:
-        if len(self.batch) != 1 or self.offset.ndim != 2:
-            yield ...
-            return
-        step = max(1, planner.CACHE_BYTES // (self.offset.numel() * self.offset.element_size()))
-        for start in range(0, self.batch[0], step):
-            yield slice(start, start + step)
-
     def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
-        """One product over all vectors of all rows."""
+        """One product over the vectors of all rows."""
         layout = self._layout(param_batch)
         vectors = layout.fold(self.vectors, 2)
         if weights is None:
@@ -69,13 +60,8 @@ class Gram(Block):
         return stacked(weighted, -3).mT @ stacked(vectors, -3), count
 
     def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
-        layout = self._layout(param_batch)
-        product, count = symmetrised(layout.unfold_params(partial[0], 2)), partial[1]
-        count = layout.unfold_params(count, 0) if count.ndim else count
-        return sum_to(0.5 * product + over_event(count, 2) * self.offset, param_batch, 2)
-
-    def _layout(self, param_batch: Size) -> RowLayout:
-        return RowLayout(self.batch, broadcast(param_batch, batch_shape(self.offset, 2)))
+        product, count = self._product_and_count(partial, param_batch)
+        return sum_to(0.5 * symmetrised(product) + count * self.offset, param_batch, 2)
 
     def matvec(self, direction: Tensor) -> Tensor:
         constant = (self.offset * direction).sum((-2, -1))

@@ -1,31 +1,38 @@
-"""The derivative by a matrix as an outer product plus a constant: a row's block is c u vᵀ + O."""
+"""The derivative with respect to a matrix as an outer product plus a constant: the block of each row is c u vᵀ + O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 
-from mvnjac.blocks.base import Block
-from mvnjac.kernels import dispatch, planner
-from mvnjac.kernels.reference import Form, Patterns
+from mvnjac.blocks.base import MatrixBlock
+from mvnjac.kernels import cpu, cuda, planner
+from mvnjac.kernels.reference import Form, PackedProduct, Patterns
 from mvnjac.linalg.symmetric_products import rows_times, symmetrised
 from mvnjac.parameters.coordinates import Coordinates, Triangle
-from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, over_event, sum_to
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, sum_to
 from mvnjac.tensors.tracing import is_on_host, is_traced
 
 
 @dataclass(eq=False)
-class Outer(Block):
-    """coefficient · left rightᵀ (+ its transpose if `both`) + offset, on the entries that the coordinates leave free.
+class Outer(MatrixBlock):
+    """coefficient · left rightᵀ (+ its transpose if `both`) + offset_scale · offset, in the entries that can vary.
 
-    left (*batch, m), right (*batch, k); offset (*param_batch, m, k) is shared by the rows; `diagonal` (*param_batch, m), if given,
-    multiplies the diagonal of the product, not of the offset. For symmetric parameters the whole is symmetric. The offset
-    counts `offset_scale` times: it is multiplied only where it is needed by itself.
+    For symmetric parameters the result is symmetric.
+
+    Attributes:
+        left: (*batch, m).
+        right: (*batch, k).
+        offset: (*param_batch, m, k), shared by the rows.
+        coordinates: of the parameter.
+        coefficient: of the product.
+        both: whether the transpose of the product is added.
+        diagonal: (*param_batch, m), multiplies the diagonal of the product, but not of the offset; None for 1.
+        offset_scale: of the offset; the scaled offset is formed only if needed by itself.
     """
 
     left: Tensor
@@ -43,7 +50,7 @@ class Outer(Block):
 
     @property
     def constant(self) -> Tensor:
-        """(*param_batch, m, k) what is added to the product."""
+        """(*param_batch, m, k) the constant that is added to the product."""
         return self.offset if self.offset_scale == 1 else self.offset_scale * self.offset
 
     def full(self) -> Tensor:
@@ -77,27 +84,21 @@ class Outer(Block):
             out = self.left.new_empty(*self.batch, self.coordinates.size)
         if self.by_kernel(offset, out):
             return out
-        for rows in self._row_chunks():
+        # the left and right vectors of a chunk fit in the cache
+        size = self.left.shape[-1] * self.left.element_size()
+        for rows in self._row_chunks(max(1000, planner.CACHE_BYTES // max(1, size))):
             chunk = replace(self, left=self.left[rows], right=self.right[rows])
             for at, *terms in chunk._slices():
                 self._slice(offset[..., at], terms, out=out[rows][..., at])
         return out
 
     def by_kernel(self, offset: Tensor, out: Tensor, patterns: Patterns | None = None) -> bool:
-        """`unique` by a kernel, where one serves: of one row dimension. offset: packed; shared, of each row, or of each pattern."""
+        """`unique` by a kernel; False if none supports the operands. offset: packed; shared, per row, or per pattern."""
         if not isinstance(self.coordinates, Triangle) or out.ndim != 2:
             return False
         form = Form(self.coefficient, self.both, self.coordinates.mirrored, not self.coordinates.diagonal)
-        return dispatch.packed(self.left, self.right, offset, out, form, self.diagonal, patterns)
-
-    def _row_chunks(self) -> Iterator[slice | EllipsisType]:
-        """Rows whose factors stay in the cache while all columns go over them; in the everyday case of one row dimension."""
-        if len(self.batch) != 1 or self.offset.ndim != 2:
-            yield ...
-            return
-        step = max(1000, planner.CACHE_BYTES // (self.left.shape[-1] * self.left.element_size()))
-        for start in range(0, self.batch[0], step):
-            yield slice(start, start + step)
+        operands = PackedProduct(self.left, self.right, offset, out, form, self.diagonal, patterns)
+        return cuda.packed(operands) or cpu.packed(operands)
 
     def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
         layout = self._layout(param_batch)
@@ -110,29 +111,24 @@ class Outer(Block):
         return left.mT @ right, count
 
     def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
-        layout = self._layout(param_batch)
-        product, count = layout.unfold_params(partial[0], 2), partial[1]
-        count = layout.unfold_params(count, 0) if count.ndim else count
+        product, count = self._product_and_count(partial, param_batch)
         if self.coordinates.mirrored and not self.both:
             product = symmetrised(product)
-        return sum_to(self._assemble(product, over_event(count, 2)), param_batch, 2)
+        return sum_to(self._assemble(product, count), param_batch, 2)
 
     def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
-        """In one product where the sum is not divided and nothing watches: fewer passes over d×d."""
+        """For an unweighted sum without tracing in one matrix product, with fewer passes over d×d arrays."""
         layout = self._layout(param_batch)
-        plain = weights is None and not self.both and self.diagonal is None and self.offset.ndim == 2
-        if not plain or param_batch or layout.param_batch or is_traced(self.left, self.right, self.offset):
+        one_product = weights is None and not self.both and self.diagonal is None and self.offset.ndim == 2
+        if not one_product or param_batch or layout.param_batch or is_traced(self.left, self.right, self.offset):
             return super().total(weights, param_batch)
         left, right = layout.fold(self.left), layout.fold(self.right)
         count = self.offset_scale * layout.n_rows
         offset = self.offset
         if self.coordinates.mirrored and not offset.is_contiguous():
-            offset = offset.mT  # the same numbers, in the order in which they are written
+            offset = offset.mT  # equal by symmetry, and contiguous
         product = torch.addmm(offset, left.mT, right, beta=count, alpha=self.coefficient)
         return self.coordinates.project(symmetrised(product) if self.coordinates.mirrored else product)
-
-    def _layout(self, param_batch: Size) -> RowLayout:
-        return RowLayout(self.batch, broadcast(param_batch, batch_shape(self.offset, 2)))
 
     def matvec(self, direction: Tensor) -> Tensor:
         direction = self.coordinates.project(direction)
@@ -151,10 +147,10 @@ class Outer(Block):
         return offset
 
     def _slices(self) -> Iterator[tuple[Any, ...]]:
-        """(where, (u, v), …) for each column of the triangle: its elements are the sum of the products u v.
+        """(slice, (u, v), …) for each column of the triangle, whose elements are the sum of the products u v.
 
-        u is (*batch, m) and v (*batch, 1): in a column all elements share the right factor, so that one multiply-add a
-        column writes a contiguous slice of every row, and the n×d×d array never exists.
+        u is (*batch, m) and v (*batch, 1): the elements of a column share the right factor, so that one multiply-add per column
+        writes a contiguous slice of every row, without an n×d×d array.
         """
         terms = [self._columns(self.left, self.right)]
         if self.both:
@@ -166,21 +162,21 @@ class Outer(Block):
             first += length
 
     def _columns(self, left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The left factors below (and on) the diagonal, with the multiplicities of the unique elements, and the right one.
+        """The left factors below (and on) the diagonal, multiplied by the multiplicities, and the right factor of each column.
 
-        The multiplicity goes into one working copy of the left factors. Column j alone meets entry j as a diagonal
-        element, and later columns don't meet it at all: it is rescaled in place when its turn comes.
+        One working copy of the left factors is multiplied by the off-diagonal multiplicity. Entry j is a diagonal element only
+        in column j and is not used by later columns, so that it is rescaled in place in column j.
         """
         assert isinstance(self.coordinates, Triangle)
         d, mirrored, diagonal = self.coordinates.d, self.coordinates.mirrored, self.coordinates.diagonal
         below = (2 if mirrored else 1) * self.coefficient
-        plain = not mirrored and self.diagonal is None  # nothing sets the diagonal apart
-        work = left * below if below != 1 else left if plain else left.clone()
+        uniform = not mirrored and self.diagonal is None  # the diagonal has the same factor
+        work = left * below if below != 1 else left if uniform else left.clone()
         in_place = not is_traced(left, right, self.offset)
         for j in range(d if diagonal else d - 1):
             if not diagonal:
                 u = work[..., j + 1 :]
-            elif plain:
+            elif uniform:
                 u = work[..., j:]
             else:
                 entry = left[..., j : j + 1] * self.coefficient
@@ -193,7 +189,7 @@ class Outer(Block):
             yield u, right[..., j : j + 1]
 
     def _assemble(self, product: Tensor, count: Tensor | float = 1.0) -> Tensor:
-        """What becomes of Σ left rightᵀ over so many rows (or weights): in place where nothing watches."""
+        """The sum of blocks from `product` = Σ left rightᵀ over `count` rows (or total weight); in place unless traced."""
         if self.both:
             product = product + product.mT
         product = self._scale_diagonal(product)

@@ -1,8 +1,10 @@
-"""The few hot loops, compiled; each beside its reference in plain torch, which serves where they cannot.
+"""Compiled kernels for the hot loops: C++ for the CPU (`csrc/`, called through `cpu`) and Triton for GPUs (through `cuda`).
 
-`native` is the module of compiled kernels, or None: it was not built, or MVNJAC_KERNELS=0 is set. They work on addresses of
-contiguous CPU memory; whoever calls them has made sure that nothing watches (no graph, no transform, no compiler).
-"""
+`reference` states in plain torch what the kernels compute. The package may use `tensors` and `errors`. Interface: `cpu` and
+`cuda` (the calls), `reference` (their operands), `planner` and `limits` (the choice of algorithm), `addresses`, `huge_pages`,
+`config`, and the names below. `native` is the C++ extension module, or None if it was not built or MVNJAC_KERNELS=0 is set.
+Its functions take addresses of contiguous CPU memory; the caller ensures that no autograd graph, transform or compiler is
+active."""
 
 from __future__ import annotations
 
@@ -20,16 +22,16 @@ except ImportError:
     _built = None
 native: Any = _built if os.environ.get("MVNJAC_KERNELS") != "0" else None
 
-#: dtypes that there are kernels for, with the size of a number
+#: the dtypes that the kernels support, with the size of an element in bytes
 ITEMSIZE = {torch.float64: 8, torch.float32: 4}
-#: tensors that are numbers in memory: what inherits from them may be anything
+#: exact classes of tensors that hold values in memory; other subclasses need not
 PLAIN = (torch.Tensor, torch.nn.Parameter)
-#: which sums the kernel gives: of whitened rows, completed to totals by the mean and Σ, of centred rows
+#: the sums to return: of whitened rows; total derivatives with respect to the mean and Σ; of centred rows
 WHITENED, COMPLETED, CENTRED = range(3)
 
 
 def why_not() -> str | None:
-    """Why there are no compiled kernels; None where there are."""
+    """The reason why the C++ kernels are not available; None if they are."""
     if native is not None:
         return None
     return "not built (no C++ compiler when the package was installed)" if _built is None else "switched off (MVNJAC_KERNELS=0)"
@@ -37,9 +39,9 @@ def why_not() -> str | None:
 
 @contextlib.contextmanager
 def switched(on: bool, instructions: str | None = None) -> Iterator[None]:
-    """A context with or without the kernels, for tests and measurements; `instructions`: "plain", "avx2" or "avx512"."""
+    """Context manager that enables or disables the kernels (for tests); instructions: "plain", "avx2" or "avx512"."""
     global native
-    before, used = native, _built.instructions() if _built is not None else None
+    before, instructions_before = native, _built.instructions() if _built is not None else None
     native = _built if on else None
     try:
         if instructions is not None:
@@ -48,4 +50,4 @@ def switched(on: bool, instructions: str | None = None) -> Iterator[None]:
     finally:
         native = before
         if instructions is not None:
-            _built.use_instructions(used)
+            _built.use_instructions(instructions_before)

@@ -1,4 +1,4 @@
-"""Where the numbers of a tensor lie: the one way by which an address reaches a compiled kernel."""
+"""Memory addresses of tensors, checked before they are passed to a compiled kernel."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from mvnjac.kernels import PLAIN
 
 
 def address(t: Tensor, dtype: torch.dtype | None = None) -> int:
-    """The address of the first number of a tensor in CPU memory.
+    """The address of the first element of a tensor in CPU memory.
 
-    A kernel would read or write whatever lies at an address of another kind: such a tensor is refused.
+    dtype: also require contiguous elements of this dtype, for kernels that take neither a dtype nor strides.
 
-    dtype: the kernel is told neither this dtype nor a stride: the numbers must be contiguous, and of this dtype.
+    Raises:
+        InternalError: if the tensor is not a plain tensor in CPU memory, since a kernel would access invalid memory.
     """
     if not t.is_cpu or type(t) not in PLAIN:
-        raise InternalError(_says(t, "plain tensors in CPU memory"))
+        raise InternalError(_message(t, "plain tensors in CPU memory"))
     if dtype is not None and (t.dtype is not dtype or not t.is_contiguous()):
-        raise InternalError(_says(t, f"contiguous numbers of {dtype}"))
+        raise InternalError(_message(t, f"contiguous numbers of {dtype}"))
     try:
         return t.data_ptr()
-    except RuntimeError:  # a wrapper of torch.func or of tracing, which has none
-        raise InternalError(_says(t, "plain tensors in CPU memory")) from None
+    except RuntimeError:  # a wrapper of torch.func or of tracing has no storage
+        raise InternalError(_message(t, "plain tensors in CPU memory")) from None
 
 
 def address_or_zero(t: Tensor | None, dtype: torch.dtype | None = None) -> int:
-    """The address, or 0, by which a kernel knows that there is no such array."""
+    """The address, or 0 for None: the kernel's null pointer of an optional array."""
     return 0 if t is None else address(t, dtype)
 
 
-def _says(t: Tensor, expected: str) -> str:
+def _message(t: Tensor, expected: str) -> str:
     strides = f" and strides {t.stride()}" if t.layout is torch.strided else ""
     return (
-        f"a compiled kernel was about to be given the address of a {type(t).__name__} of {t.dtype} on {t.device}, of shape "
-        f"{tuple(t.shape)}{strides}; it takes {expected}. This is a fault of mvnjac and not of its arguments: please report it "
+        f"a compiled kernel was called with a {type(t).__name__} of {t.dtype} on {t.device}, of shape "
+        f"{tuple(t.shape)}{strides}; it expects {expected}. This is a bug in mvnjac, not in its arguments: please report it "
         "with this message. With MVNJAC_KERNELS=0 in the environment no compiled kernel is used."
     )

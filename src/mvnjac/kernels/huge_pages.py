@@ -1,4 +1,4 @@
-"""Memory for large results: in huge pages where that is switched on."""
+"""Allocation of large results, optionally in huge pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvnjac.tensors.allocation import guarded
 
 @guarded("matrix", "go through the rows by J[a:b] with out=.")
 def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Uninitialised memory for a result; in huge pages where that is switched on and the system has them."""
+    """An uninitialised array for a result, in huge pages if these are enabled and supported by the system."""
     result = torch.empty(shape, dtype=dtype, device=device)
     size = result.numel() * dtype.itemsize
     if _huge_pages and size >= HUGE and device.type == "cpu" and kernels.native is not None:
@@ -22,18 +22,21 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     return result
 
 
-#: results of fewer bytes are left in ordinary pages
+#: results of fewer bytes use ordinary pages
 HUGE = 32 * 2**20
 
 _huge_pages = os.environ.get("MVNJAC_HUGE_PAGES") == "1"
 
 
 def use_huge_pages(on: bool) -> None:
-    """Whether large results (32 MiB and more) of `Jacobian.matrix` ask the system for huge pages; off by default (Linux, CPU).
+    """Enable or disable huge pages for large results (32 MiB and more) of `Jacobian.matrix` (Linux, CPU); disabled by default.
 
-    First touching fresh memory is what a large matrix waits for. Huge pages make that three times faster on some machines and
-    ten times slower on others (a virtual machine whose host has not backed them), so measure: fill a fresh large array with and
-    without. Memory of your own, `out=`, is better than either. MVNJAC_HUGE_PAGES=1 in the environment does the same.
+    The first write to newly allocated memory dominates the time of a large matrix. Huge pages make it three times faster on
+    some machines and ten times slower on others (a virtual machine whose host does not back them), so measure both on your
+    machine. Reusing memory with `out=` is faster than either. MVNJAC_HUGE_PAGES=1 in the environment has the same effect.
+
+    Args:
+        on: whether to request huge pages.
 
     Example:
         >>> import mvnjac
@@ -45,5 +48,5 @@ def use_huge_pages(on: bool) -> None:
 
 
 def huge_pages() -> bool:
-    """Whether they are asked for."""
+    """Whether huge pages are enabled."""
     return _huge_pages

@@ -1,50 +1,50 @@
-"""Which algorithm: decided here from sizes alone, each choice with its reason. `Jacobian.explain` says what was chosen.
+"""The choice of algorithm, from sizes alone and with its reason. `Jacobian.explain` reports the choices.
 
-The crossovers are measured (benchmarks/RESULTS.md); tests/score/test_planner.py times both sides of each at its corners.
+The crossovers are measured (benchmarks/RESULTS.md); tests/score/test_planner.py times both algorithms near each crossover.
 """
 
 from __future__ import annotations
 
-#: A chunk of rows of the n×p matrix: large enough that one matrix product a chunk runs at full speed.
+#: Size of a chunk of rows of the n×p matrix: large enough that one matrix product per chunk runs at full speed.
 CHUNK_BYTES = 8 * 2**20
 
-#: An n×d array that is to stay in the cache of a core while others lie beside it.
+#: Size of an n×d array that fits in a core's cache beside other arrays.
 CACHE_BYTES = 2**19
 
-#: A chunk of rows of an n×d array that a total goes through: it stays in the cache, and the calls cost little beside the arithmetic.
+#: Size of a chunk of rows of an n×d array when forming a total: it fits in the cache, and the overhead of calls is small.
 ROW_CHUNK_BYTES = 2 * 2**20
 
-#: Beyond so many patterns of missing entries of no more than so many variables …
+#: Patterns of missing entries use marginals of the dense Σ if there are more patterns and at most this many variables.
 _FEW_PATTERNS, _DENSE_MARGINALS = 32, 256
 
 
 def sums_first(n: int, d: int) -> bool:
-    """Whether a total is formed from the sums Σ z and Σ z zᵀ: one product with d×d a row, and then d³, instead of two a row.
+    """Whether a total is formed from the sums Σ z and Σ z zᵀ: one d×d product per row, and d³ once, instead of two per row.
 
-    The rows are whitened before they are summed, so that this costs no digits (summing r rᵀ would, at large κ); where the kernel
-    forms the sums, `halves_sums` has the exception.
+    The rows are whitened before they are summed, so that no accuracy is lost (summing r rᵀ would lose it at large κ);
+    `halves_sums` is the exception in the kernel.
     """
     return n >= 2 * d
 
 
 def multiplies(n: int, d: int) -> bool:
-    """Whether a = Σ⁻¹r is a product with an explicit inverse: d³ once, and half the time of two triangular solves a row."""
+    """Whether a = Σ⁻¹r is a product with an explicit inverse: d³ once, and half the time of two triangular solves per row."""
     return n >= d
 
 
 def keeps_form(patterns: int, d: int) -> bool:
-    """Whether each pattern of missing entries has a structure of its own; else they are marginals of the dense Σ, along chains.
+    """Whether each pattern of missing entries gets the marginal of the structure; else marginals of the dense Σ are used.
 
-    A structure costs a few calls a pattern, a chain of dense marginals d³ for many patterns.
+    The structure costs a few calls per pattern, the dense marginals d³ per monotone chain of patterns.
     """
     return d > _DENSE_MARGINALS or patterns <= _FEW_PATTERNS
 
 
 def total_chunk(largest_total: int) -> int:
-    """Bytes of a chunk of rows that a total goes through: no smaller than the largest total (in numbers), which it is added to."""
+    """Bytes of a chunk of rows when forming a total; at least those of the largest total (given in elements)."""
     return max(ROW_CHUNK_BYTES, 8 * largest_total)
 
 
 def rows_in(size: int, columns: int, itemsize: int) -> int:
-    """How many rows of so many columns a chunk of `size` bytes has."""
+    """The number of rows with this many columns in a chunk of `size` bytes."""
     return max(size // (max(columns, 1) * itemsize), 1)

@@ -1,4 +1,4 @@
-"""What the kernels compute, in plain torch: to be read, and to be compared with. Neither is written for speed."""
+"""What the kernels compute, in plain torch: their specification and the reference in tests; not written for speed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Form:
-    """Which outer products are packed, and how.
+    """Which entries of outer products are packed, and with which factors.
 
-        Gᵢⱼ = coefficient · (leftᵢ rightⱼ, + rightᵢ leftⱼ if `both`), times `diagonal`ᵢ where i = j, if that is given
+        Gᵢⱼ = coefficient · (leftᵢ rightⱼ, + rightᵢ leftⱼ if `both`), times `diagonal`ᵢ for i = j, if given
 
     Attributes:
-        coefficient: one number for all entries.
-        both: the transpose is added.
-        mirrored: the matrix is symmetric, so that an element off the diagonal counts twice.
-        strict: the diagonal is no parameter and is left out.
+        coefficient: a factor of all entries.
+        both: whether the transpose is added.
+        mirrored: whether the matrix is symmetric, so that off-diagonal elements count twice.
+        strict: whether the diagonal is excluded (it is not a parameter).
     """
 
     coefficient: float = 1.0
@@ -34,10 +34,13 @@ class Form:
 
 
 class Patterns(NamedTuple):
-    """Which of the offsets a row takes, and what its missing entries set to 0.
+    """Rows with missing entries: the offset of each row, and the elements that are 0.
 
-    pattern (n,) int64: the row of the offsets (P, p). observed (n, d) bool. by_row, by_column: whether the element i, j is 0
-    where variable i, or j, is missing; where all are, it is 0 anyway.
+    Attributes:
+        pattern: (n,) int64, the index of each row's pattern in the offsets (P, p).
+        observed: (n, d) bool.
+        by_row: whether element i, j is 0 if variable i is missing; all elements of a row without observed entries are 0.
+        by_column: whether element i, j is 0 if variable j is missing.
     """
 
     pattern: Tensor
@@ -46,12 +49,42 @@ class Patterns(NamedTuple):
     by_column: bool
 
 
-class Gaussians(NamedTuple):
-    """What `small_gaussians` gives; NaN throughout where info is not 0.
+@dataclass(frozen=True)
+class PackedProduct:
+    """The operands of the packed derivative with respect to a matrix: unique elements of n outer products plus an offset.
 
-    log_prob (B,); scaled (B, d): a = Σ⁻¹(x − µ); gradient (B, d, d): ½ (a aᵀ − Σ⁻¹), symmetric to the last bit, or None; info
-    (B,) int32: 0, or the order of the first leading minor of Σ that is not positive, or −1 where the numbers were looked at and Σ
-    is not symmetric, or log p not finite.
+        out[n, k(i, j)] = m Gᵢⱼ + offset[k],        m = 2 off the diagonal of a mirrored matrix, else 1
+
+    k runs over the lower triangle, column by column; `Form` defines G.
+
+    Attributes:
+        left: (n, d).
+        right: (n, d).
+        offset: (p,), shared by the rows; or (n, p); or (P, p) with `patterns`. It is packed, multiplicities included.
+        out: (n, p), the result, with any stride between rows; only its elements are written.
+        form: which products.
+        diagonal: (d,) or (n, d).
+        patterns: for rows with missing entries.
+    """
+
+    left: Tensor
+    right: Tensor
+    offset: Tensor
+    out: Tensor
+    form: Form
+    diagonal: Tensor | None = None
+    patterns: Patterns | None = None
+
+
+class Gaussians(NamedTuple):
+    """The results of `small_gaussians`; NaN for Gaussians with nonzero info.
+
+    Attributes:
+        log_prob: (B,).
+        scaled: (B, d), a = Σ⁻¹(x − µ).
+        gradient: (B, d, d), ½ (a aᵀ − Σ⁻¹), exactly symmetric; or None.
+        info: (B,) int32, 0 for success, or the order of the first leading minor of Σ that is not positive; with checks, −1 if
+            Σ is not symmetric or log p is not finite.
     """
 
     log_prob: Tensor
@@ -60,37 +93,16 @@ class Gaussians(NamedTuple):
     info: Tensor
 
 
-def packed(
-    left: Tensor,
-    right: Tensor,
-    offset: Tensor,
-    out: Tensor,
-    form: Form,
-    diagonal: Tensor | None = None,
-    patterns: Patterns | None = None,
-) -> Tensor:
-    """The unique elements of n outer products plus an offset: the lower triangle, column after column.
-
-        out[n, k(i, j)] = m Gᵢⱼ + offset[k],        m = 2 off the diagonal of a mirrored matrix, else 1
-
-    Args:
-        left: (n, d).
-        right: (n, d).
-        offset: (p,), shared by the rows; or (n, p); or (P, p) with `patterns`. Already packed: what is to be doubled is doubled.
-        out: (n, p) with any stride between rows; nothing beside its elements is written.
-        form: which products.
-        diagonal: (d,) or (n, d).
-        patterns: of rows with missing entries.
-
-    Returns:
-        out.
+def packed(operands: PackedProduct) -> Tensor:
+    """Evaluate a `PackedProduct` into `operands.out`, which is returned.
 
     Example:
         >>> import torch
         >>> a = torch.tensor([[1.0, 2.0]])
-        >>> packed(a, a, torch.zeros(3), torch.empty(1, 3), Form(coefficient=0.5))
+        >>> packed(PackedProduct(a, a, torch.zeros(3), torch.empty(1, 3), Form(coefficient=0.5)))
         tensor([[0.5000, 2.0000, 2.0000]])
     """
+    left, right, form, patterns = operands.left, operands.right, operands.form, operands.patterns
     d = left.shape[-1]
     columns, rows = torch.triu_indices(d, d, 1 if form.strict else 0, device=left.device)
     product = form.coefficient * left[:, rows] * right[:, columns]
@@ -98,23 +110,23 @@ def packed(
         product = product + form.coefficient * right[:, rows] * left[:, columns]
     if form.mirrored:
         product = torch.where(rows == columns, product, 2 * product)
-    if diagonal is not None:
-        product = torch.where(rows == columns, product * diagonal[..., rows], product)
+    if operands.diagonal is not None:
+        product = torch.where(rows == columns, product * operands.diagonal[..., rows], product)
     if patterns is None:
-        return out.copy_(product + offset)
+        return operands.out.copy_(product + operands.offset)
     observed = patterns.observed
-    kept = observed.any(-1, keepdim=True)
+    nonzero = observed.any(-1, keepdim=True)
     if patterns.by_row:
-        kept = kept & observed[:, rows]
+        nonzero = nonzero & observed[:, rows]
     if patterns.by_column:
-        kept = kept & observed[:, columns]
-    return out.copy_((product + offset[patterns.pattern]) * kept)
+        nonzero = nonzero & observed[:, columns]
+    return operands.out.copy_((product + operands.offset[patterns.pattern]) * nonzero)
 
 
 def small_gaussians(
     x: Tensor, mean: Tensor, covariance: Tensor, *, gradient: bool = True, symmetry: float | None = None
 ) -> Gaussians:
-    """Value and gradients of many Gaussians, each with a covariance of its own.
+    """Log-densities and gradients of a batch of Gaussians, one row and one covariance each.
 
         Σ = L Lᵀ    C = L⁻¹    z = L⁻¹ (x − µ)    log p = −½ (d log 2π + ‖z‖²) − Σᵢ log Lᵢᵢ    a = Cᵀ z    ½ (a aᵀ − Cᵀ C)
 
@@ -124,11 +136,11 @@ def small_gaussians(
         x: (B, d).
         mean: (B, d), in units of x.
         covariance: (B, d, d); the lower triangle is read.
-        gradient: form that by Σ.
-        symmetry: look at the numbers: |Σᵢⱼ − Σⱼᵢ| ≤ symmetry · √(Σᵢᵢ Σⱼⱼ), and log p finite.
+        gradient: whether to form the gradient with respect to Σ.
+        symmetry: check that |Σᵢⱼ − Σⱼᵢ| ≤ symmetry · √(Σᵢᵢ Σⱼⱼ) and that log p is finite; None omits both checks.
 
     Returns:
-        `Gaussians`. Errors are data: nothing raises, nothing is waited for.
+        `Gaussians`. Errors are reported in `info`: nothing is raised, and no device is synchronised.
 
     Example:
         >>> import torch
@@ -148,14 +160,14 @@ def small_gaussians(
     log_prob = -0.5 * (d * math.log(2 * math.pi) + squares) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     a = (C.mT @ z).squeeze(-1)
     precision = C.mT @ C
-    by_matrix = 0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - 0.5 * (precision + precision.mT)) if gradient else None
+    gradient_sigma = 0.5 * (a.unsqueeze(-1) * a.unsqueeze(-2) - 0.5 * (precision + precision.mT)) if gradient else None
     if symmetry is None:
-        return Gaussians(log_prob, a, by_matrix, info)
+        return Gaussians(log_prob, a, gradient_sigma, info)
     scale = covariance.diagonal(dim1=-2, dim2=-1).abs().sqrt()
     symmetric = (covariance - covariance.mT).abs() <= symmetry * scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    strange = (info == 0) & ~(symmetric.all(-1).all(-1) & log_prob.isfinite())
-    info = torch.where(strange, -1, info)
-    log_prob = torch.where(strange, torch.nan, log_prob)
-    a = torch.where(strange[:, None], torch.nan, a)
-    by_matrix = None if by_matrix is None else torch.where(strange[:, None, None], torch.nan, by_matrix)
-    return Gaussians(log_prob, a, by_matrix, info)
+    invalid = (info == 0) & ~(symmetric.all(-1).all(-1) & log_prob.isfinite())
+    info = torch.where(invalid, -1, info)
+    log_prob = torch.where(invalid, torch.nan, log_prob)
+    a = torch.where(invalid[:, None], torch.nan, a)
+    gradient_sigma = None if gradient_sigma is None else torch.where(invalid[:, None, None], torch.nan, gradient_sigma)
+    return Gaussians(log_prob, a, gradient_sigma, info)

@@ -1,30 +1,45 @@
-"""The packed per-observation Jacobian on a GPU: `reference.packed` in one pass that writes each element once.
+"""The packed derivative with respect to a matrix on a GPU: `reference.packed` in one pass that writes each element once.
 
-A program has a block of the packed elements, of one row or of several where these are short, and goes down through the rows:
-where each element lies in the triangle, and the shared offset, are found once. Neighbouring threads write neighbouring elements.
-Everything is in one dimension: in tiles of two the compiler passes each operand through shared memory. Imported only where such
-a kernel runs: triton is optional.
+A program computes a block of packed elements, of one row or of several short rows, and then the same block of following rows:
+the row and column of each element and the shared offset are computed once. Adjacent threads write adjacent elements. Tiles are
+one-dimensional, since for two-dimensional tiles the compiler passes each operand through shared memory. This module is
+imported only where a kernel is launched, since triton is optional.
 """
 
 from __future__ import annotations
+
+import subprocess
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.errors import TritonError
 
-from mvnjac.kernels.reference import Form, Patterns
+from mvnjac.kernels.reference import PackedProduct
 
-#: elements of a tile; tiles that a program goes through, where there remain so many programs; otherwise it has one
-_TILE, _STEPS, _MANY = 512, 16, 1024
+#: elements of a tile; tiles of a program, if at least this many programs remain (else one tile)
+_TILE, _STEPS, _MIN_PROGRAMS = 512, 16, 1024
+#: errors raised by Triton, the compiler of its launchers, or the driver if they do not work
+FAILURES = (TritonError, RuntimeError, OSError, ImportError, subprocess.SubprocessError)
 
 
 @triton.jit
-def _place(k, d, STRICT: tl.constexpr):
-    """Row and column of the packed element k: the lower triangle of a d×d matrix, column after column.
+def _one(out):
+    tl.store(out, 1.0)
 
-    Column j starts at f(j) = j (2 s + 1 − j) / 2, with s the length of the first column: the root of that quadratic,
-    put right by one where it was rounded. (With the root taken in float64 it is right for every d whose matrix has an address.)
+
+def probe(device: torch.device) -> None:
+    """Compile and launch a minimal kernel on this device, which must be the current one; raises if Triton does not work."""
+    _one[(1,)](torch.empty(1, dtype=torch.float32, device=device))
+
+
+@triton.jit
+def _row_and_column(k, d, STRICT: tl.constexpr):
+    """Row and column of the packed element k: the lower triangle of a d×d matrix, column by column.
+
+    Column j starts at f(j) = j (2 s + 1 − j) / 2, where s is the length of the first column. j is the rounded-down root of
+    f(j) = k, corrected by at most one for rounding. In float64 this is exact for every d whose matrix can be addressed.
     """
     s = tl.full((), d - 1 if STRICT else d, tl.int64)
     b = 2 * s + 1
@@ -38,7 +53,7 @@ def _place(k, d, STRICT: tl.constexpr):
 
 @triton.jit
 def _packed(
-    out, left, right, offset, diagonal, pattern, observed, some,
+    out, left, right, offset, diagonal, pattern, observed, any_observed,
     n, d, p, blocks,
     out_stride, left_stride, right_stride, offset_stride, diagonal_stride, observed_stride,
     COEFFICIENT: tl.constexpr, BOTH: tl.constexpr, MIRRORED: tl.constexpr, STRICT: tl.constexpr,
@@ -48,7 +63,7 @@ def _packed(
     program, lane = tl.program_id(0), tl.arange(0, ROWS * ELEMENTS)
     k = (program % blocks).to(tl.int64) * ELEMENTS + lane % ELEMENTS
     inside = k < p
-    i, j = _place(tl.where(inside, k, 0), d, STRICT)
+    i, j = _row_and_column(tl.where(inside, k, 0), d, STRICT)
     row = (program // blocks).to(tl.int64) * (ROWS * STEPS) + lane // ELEMENTS
     dtype = left.dtype.element_ty
     factor = tl.full((ROWS * ELEMENTS,), COEFFICIENT, dtype)
@@ -71,7 +86,7 @@ def _packed(
         else:
             value += tl.load(offset + row * offset_stride + k, mask=mask, other=0)
         if HAS_PATTERNS:
-            value *= tl.load(some + row, mask=mask, other=0).to(dtype)
+            value *= tl.load(any_observed + row, mask=mask, other=0).to(dtype)
             if BY_ROW:
                 value *= tl.load(observed + row * observed_stride + i, mask=mask, other=0).to(dtype)
             if BY_COLUMN:
@@ -80,32 +95,26 @@ def _packed(
         row += ROWS
 
 
-def packed(
-    left: Tensor,
-    right: Tensor,
-    offset: Tensor,
-    out: Tensor,
-    form: Form,
-    diagonal: Tensor | None = None,
-    patterns: Patterns | None = None,
-) -> Tensor:
-    """`reference.packed`, by one kernel. `out` may be float32 where the arithmetic is float64."""
-    n, d = left.shape
+def packed(operands: PackedProduct) -> Tensor:
+    """`reference.packed`, in one kernel. `out` may be float32 if the other operands are float64."""
+    out, form, patterns = operands.out, operands.form, operands.patterns
+    n, d = operands.left.shape
     p = form.size(d)
     if out.numel() == 0:
         return out
-    left, right, offset, diagonal, out_rows = _rows(left), _rows(right), _rows(offset), _optional_rows(diagonal), out
+    left, right, offset, out_rows = _rows(operands.left), _rows(operands.right), _rows(operands.offset), out
+    diagonal = None if operands.diagonal is None else _rows(operands.diagonal)
     if out.stride(-1) != 1:
         out_rows = torch.empty(out.shape, dtype=out.dtype, device=out.device)
     elements = min(triton.next_power_of_2(p), _TILE)
     rows, blocks, shared = _TILE // elements, triton.cdiv(p, elements), offset.ndim == 1
-    steps = _STEPS if blocks * triton.cdiv(n, rows * _STEPS) >= _MANY else 1
-    pattern = observed = some = None
+    steps = _STEPS if blocks * triton.cdiv(n, rows * _STEPS) >= _MIN_PROGRAMS else 1
+    pattern = observed = any_observed = None
     if patterns is not None:
         pattern, observed = patterns.pattern.contiguous(), _rows(patterns.observed)
-        some = observed.any(-1)
+        any_observed = observed.any(-1)
     _packed[(blocks * triton.cdiv(n, rows * steps),)](
-        out_rows, left, right, offset, diagonal, pattern, observed, some,
+        out_rows, left, right, offset, diagonal, pattern, observed, any_observed,
         n, d, p, blocks,
         out_rows.stride(0), left.stride(0), right.stride(0), 0 if shared else offset.stride(0),
         0 if diagonal is None or diagonal.ndim == 1 else diagonal.stride(0), 0 if observed is None else observed.stride(0),
@@ -118,10 +127,6 @@ def packed(
 
 
 def _rows(t: Tensor) -> Tensor:
-    """Rows of neighbouring numbers, at any distance from each other, as they lie in memory."""
+    """The tensor with unit stride along its last dimension and without a pending negation."""
     t = t.resolve_neg()
     return t if t.stride(-1) == 1 else t.contiguous()
-
-
-def _optional_rows(t: Tensor | None) -> Tensor | None:
-    return None if t is None else _rows(t)

@@ -1,3 +1,3 @@
-"""Linear algebra that knows no Gaussian: triangles, banded and Toeplitz matrices, solvers.
+"""Linear algebra without reference to Gaussians: triangular, banded, Toeplitz and low-rank matrices, products and solvers.
 
-It may use `tensors` and `kernels`. Each module is an interface of its own; read `triangular` first."""
+The package may use `kernels`, `tensors` and `errors`. Each module is part of the interface; read `triangular` first."""

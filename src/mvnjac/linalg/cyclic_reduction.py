@@ -1,21 +1,22 @@
-"""Cyclic reduction of a banded matrix: a Cholesky factorisation in an order that has no long recursion.
+"""Cyclic reduction of a banded matrix: a Cholesky factorisation in an elimination order with log₂(d) sequential steps.
 
-A symmetric matrix P of bandwidth b is block tridiagonal, with blocks of the size s = max(b, 1): Dⱼ on the diagonal, Bⱼ = P[j, j−1]
-beside it. Eliminating every other block leaves a block tridiagonal matrix of half the number, and so on: log₂(d) levels, each of
-them many small operations at once. With Dⱼ = Lⱼ Lⱼᵀ for an eliminated block and its couplings to the two neighbours n that stay,
+A symmetric matrix P of bandwidth b is block tridiagonal, with blocks of size s = max(b, 1): Dⱼ on the diagonal and Bⱼ = P[j,
+j−1] below it. Eliminating every other block leaves a block tridiagonal matrix with half the number of blocks, and so on:
+log₂(d) levels, each a batch of small operations. With Dⱼ = Lⱼ Lⱼᵀ for an eliminated block and its couplings to the two
+remaining neighbours n,
 
     Wⱼ = Lⱼ⁻¹ P[j, n]  (s × 2s),        P[n, n] ← P[n, n] − Wⱼᵀ Wⱼ
 
-so that P = Λ Λᵀ with the columns (Lⱼ, Wⱼᵀ) of Λ. From these follow, without any d×d array:
+so that P = Λ Λᵀ with the columns (Lⱼ, Wⱼᵀ) of Λ. This gives, without any d×d array:
 
     log det P = 2 Σ log diag Lⱼ        (Λᵀ r)ⱼ = Lⱼᵀ rⱼ + Wⱼ rₙ
     Σ[j, n] = −Lⱼ⁻ᵀ Wⱼ Σ[n, n],        Σ[j, j] = Lⱼ⁻ᵀ (I + Wⱼ Σ[n, n] Wⱼᵀ) Lⱼ⁻¹
 
-The last line is Takahashi's recursion from the coarsest level down; two neighbours are coupled within the coarser level's band, so
-that all it needs is there. O(d b²) operations, O(d b) memory.
+The last line is Takahashi's recursion, from the coarsest level to the finest; the entries Σ[n, n] that it needs are within the
+band of the coarser level. The cost is O(d b²) operations and O(d b) memory.
 
-Sources: Heller 1976, *Some aspects of the cyclic reduction algorithm for block tridiagonal linear systems*; Takahashi, Fagan and
-Chen 1973, *Formation of a sparse bus impedance matrix*; Rue and Held 2005, *Gaussian Markov Random Fields*, ch. 2.
+Sources: Heller 1976, *Some aspects of the cyclic reduction algorithm for block tridiagonal linear systems*; Takahashi, Fagan
+and Chen 1973, *Formation of a sparse bus impedance matrix*; Rue and Held 2005, *Gaussian Markov Random Fields*, ch. 2.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from mvnjac.linalg.triangular import cholesky, inverse_triangle, solve_rows
 
 @dataclass(frozen=True)
 class Level:
-    """Every other block, eliminated: tril (*batch, h, s, s) L, coupling (*batch, h, s, 2s) W, to the left and to the right."""
+    """The eliminated blocks of one level: tril L (*batch, h, s, s) and coupling W (*batch, h, s, 2s) to both neighbours."""
 
     tril: Tensor
     coupling: Tensor
@@ -44,11 +45,12 @@ class Level:
 
 @dataclass(frozen=True)
 class CyclicReduction:
-    """P = Λ Λᵀ, level by level; NaN where P is not positive definite.
+    """The factorisation P = Λ Λᵀ, level by level; NaN if P is not positive definite.
 
     Attributes:
         levels: from the finest to the coarsest.
-        d, bandwidth: of P.
+        d: the dimension of P.
+        bandwidth: of P.
     """
 
     levels: list[Level]
@@ -62,20 +64,20 @@ class CyclicReduction:
         diagonal, lower = _blocks(bands)
         levels, s = [], diagonal.shape[-1]
         while diagonal.shape[-3]:
-            eliminated, kept = (diagonal.shape[-3] + 1) // 2, diagonal.shape[-3] // 2
+            eliminated, remaining = (diagonal.shape[-3] + 1) // 2, diagonal.shape[-3] // 2
             tril = cholesky(diagonal[..., 0::2, :, :])[0]
             right = _window(lower[..., 1::2, :, :].mT, 0, eliminated)
             both = torch.cat([lower[..., 0::2, :, :], right], -1)
             coupling = torch.linalg.solve_triangular(tril, both, upper=False)
             gram = coupling.mT @ coupling
-            from_left, from_right = gram[..., s:, s:], gram[..., :s, :s]  # by the eliminated block on its left, on its right
-            diagonal = diagonal[..., 1::2, :, :] - _window(from_left, 0, kept) - _window(from_right, 1, kept)
-            lower = -_window(gram[..., s:, :s], 0, kept)
+            from_left, from_right = gram[..., s:, s:], gram[..., :s, :s]  # updates by the eliminated blocks on either side
+            diagonal = diagonal[..., 1::2, :, :] - _window(from_left, 0, remaining) - _window(from_right, 1, remaining)
+            lower = -_window(gram[..., s:, :s], 0, remaining)
             levels.append(Level(tril, coupling))
         return cls(levels, d, bandwidth)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> CyclicReduction:
-        """The same with every array (*batch, h, s, ·) replaced."""
+        """The factorisation with a function applied to every array (*batch, h, s, ·)."""
         return CyclicReduction([level.map(function) for level in self.levels], self.d, self.bandwidth)
 
     def log_det(self) -> Tensor:
@@ -84,38 +86,37 @@ class CyclicReduction:
         return 2 * torch.stack(logs).sum(0)
 
     def root_times(self, rows: Tensor) -> Tensor:
-        """Λᵀ r for rows (*batch, N, d), in the order of elimination."""
+        """Λᵀ r for rows (*batch, N, d), with entries in the order of elimination."""
         blocks, results = self._split(rows), []
         for level in self.levels:
-            own, kept = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
-            results.append(own @ level.tril + _around(kept, own) @ level.coupling.mT)
-            blocks = kept
+            eliminated, blocks = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
+            results.append(eliminated @ level.tril + _neighbours(blocks, eliminated) @ level.coupling.mT)
         return torch.cat(results, -3).movedim(-3, -2).flatten(-2)
 
     def solve(self, rows: Tensor) -> Tensor:
         """P⁻¹ r for rows (*batch, N, d), by forward and back substitution."""
         blocks, solved, s = self._split(rows), [], self._size
         for level in self.levels:
-            own, kept = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
-            solved.append(solve_rows(own, level.tril))
-            pushed, count = solved[-1] @ level.coupling, kept.shape[-3]
-            blocks = kept - _window(pushed[..., s:], 0, count) - _window(pushed[..., :s], 1, count)
-        for level, own in zip(reversed(self.levels), reversed(solved), strict=True):
-            rest = own - _around(blocks, own) @ level.coupling.mT
+            eliminated, remaining = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
+            solved.append(solve_rows(eliminated, level.tril))
+            update, count = solved[-1] @ level.coupling, remaining.shape[-3]
+            blocks = remaining - _window(update[..., s:], 0, count) - _window(update[..., :s], 1, count)
+        for level, eliminated in zip(reversed(self.levels), reversed(solved), strict=True):
+            rest = eliminated - _neighbours(blocks, eliminated) @ level.coupling.mT
             blocks = _interleaved(solve_rows(rest, level.tril, transposed=True), blocks)
         return blocks.movedim(-3, -2).flatten(-2)[..., : self.d]
 
     def inverse_bands(self) -> Tensor:
-        """(*batch, b + 1, d) the bands of P⁻¹, 0 in the padding: Takahashi's recursion."""
+        """(*batch, b + 1, d) the bands of P⁻¹ by Takahashi's recursion, with zeros in the padding."""
         s = self._size
         diagonal = lower = self.levels[0].tril[..., :0, :, :]
         for level in reversed(self.levels):
             count = level.tril.shape[-3]
             left, right, between = _window(diagonal, -1, count), _window(diagonal, 0, count), _window(lower, 0, count)
-            around = torch.cat([torch.cat([left, between.mT], -1), torch.cat([between, right], -1)], -2)
+            inner = torch.cat([torch.cat([left, between.mT], -1), torch.cat([between, right], -1)], -2)
             inverse = inverse_triangle(level.tril)
             regression = inverse.mT @ level.coupling
-            cross = regression @ around  # −Σ[j, n]
+            cross = regression @ inner  # −Σ[j, n]
             diagonal = _interleaved(inverse.mT @ inverse + cross @ regression.mT, diagonal)
             lower = _interleaved(-cross[..., :s], -_window(cross[..., s:].mT, 0, lower.shape[-3]))
         return _unblocked(diagonal, lower, self.bandwidth, self.d)
@@ -130,24 +131,24 @@ class CyclicReduction:
 
 
 def _blocks(bands: Tensor) -> tuple[Tensor, Tensor]:
-    """(*batch, m, s, s) the blocks Dⱼ and Bⱼ = P[j, j − 1], where B₀ = 0; P is continued by an identity to whole blocks.
+    """(*batch, m, s, s) the blocks Dⱼ and Bⱼ = P[j, j − 1], with B₀ = 0; P is padded by an identity to whole blocks.
 
-    The columns of a block and the one below it, from the diagonal on, are the bands; with 2s + 1 entries a column, read as
-    columns of 2s entries, each is one entry further down than the one before.
+    The bands are the columns of a block and the block below it, from the diagonal on. Columns padded to 2s + 1 entries and
+    then read with a column length of 2s are shifted down by one entry per column, as in the block.
     """
     b, d = bands.shape[-2] - 1, bands.shape[-1]
     s = max(b, 1)
-    used = without_padding(bands)
+    bands = without_padding(bands)
     rest = -d % s
-    continued = torch.cat([pad(used[..., :1, :], (0, rest), value=1.0), pad(used[..., 1:, :], (0, rest))], -2)
-    columns = pad(continued.unflatten(-1, (-1, s)).movedim(-3, -1), (0, 2 * s - b))
+    padded = torch.cat([pad(bands[..., :1, :], (0, rest), value=1.0), pad(bands[..., 1:, :], (0, rest))], -2)
+    columns = pad(padded.unflatten(-1, (-1, s)).movedim(-3, -1), (0, 2 * s - b))
     tall = columns.flatten(-2)[..., : 2 * s * s].unflatten(-1, (s, 2 * s)).mT
     triangle, below = tall[..., :s, :], tall[..., s:, :]
     return triangle + triangle.tril(-1).mT, _window(below, -1, below.shape[-3])
 
 
 def _unblocked(diagonal: Tensor, lower: Tensor, b: int, d: int) -> Tensor:
-    """The bands of a matrix with these blocks: undoes `_blocks`."""
+    """The bands of a matrix with these blocks: the inverse of `_blocks`."""
     s, count = diagonal.shape[-1], diagonal.shape[-3]
     tall = torch.cat([diagonal, _window(lower, 1, count)], -2)
     columns = pad(tall.mT.flatten(-2), (0, s)).unflatten(-1, (s, 2 * s + 1))[..., : b + 1]
@@ -155,18 +156,18 @@ def _unblocked(diagonal: Tensor, lower: Tensor, b: int, d: int) -> Tensor:
 
 
 def _window(blocks: Tensor, start: int, count: int) -> Tensor:
-    """Blocks number start, start + 1, … (along dimension −3), so many of them; 0 where there are none."""
+    """Blocks start … start + count − 1 (along dimension −3); zeros where there are none."""
     return pad(blocks, (0, 0, 0, 0, -start, start + count - blocks.shape[-3]))
 
 
-def _around(kept: Tensor, eliminated: Tensor) -> Tensor:
-    """The left and the right neighbour of each eliminated block, side by side."""
+def _neighbours(remaining: Tensor, eliminated: Tensor) -> Tensor:
+    """The left and the right neighbour of each eliminated block, concatenated along the last dimension."""
     count = eliminated.shape[-3]
-    return torch.cat([_window(kept, -1, count), _window(kept, 0, count)], -1)
+    return torch.cat([_window(remaining, -1, count), _window(remaining, 0, count)], -1)
 
 
-def _interleaved(eliminated: Tensor, kept: Tensor) -> Tensor:
-    """Both in their natural order: eliminated, kept, eliminated, …"""
+def _interleaved(eliminated: Tensor, remaining: Tensor) -> Tensor:
+    """Both in natural order: eliminated, remaining, eliminated, …"""
     count = eliminated.shape[-3]
-    both = torch.stack([eliminated, _window(kept, 0, count)], -3).flatten(-4, -3)
-    return both[..., : count + kept.shape[-3], :, :]
+    both = torch.stack([eliminated, _window(remaining, 0, count)], -3).flatten(-4, -3)
+    return both[..., : count + remaining.shape[-3], :, :]

@@ -1,9 +1,9 @@
-"""Sums over the rows of a factor model, without an n×d array: given the common factors, the variables are independent.
+"""Sums over the rows of a factor model without an n×d array, since the variables are independent given the common factors.
 
-With u = (x − µ) / √v and B the loadings in the same units, two passes go through x in blocks of rows and variables that stay in the
-cache: the first forms the projections Bᵀu (n×k), from which the factors ŵ are estimated; the second forms of each block what the rows'
-e = u − B ŵ add up to. Blocks of whole rows would read B (d×k) again and again. Both are compiled kernels where these serve, else a few
-calls of torch a block.
+With u = (x − µ) / √v and the loadings B in the same units, x is read twice, in blocks of rows and variables that fit in the
+cache. The first pass forms the projections Bᵀu (n×k), from which the factors ŵ are estimated; the second forms sums of the
+residuals e = u − B ŵ. (Blocks of whole rows would read B (d×k) for every block.) Both passes are compiled kernels if
+available, else a few torch operations per block.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mvnjac.kernels import cpu, planner
 from mvnjac.tensors import memory
 
 _BLOCK_BYTES = 2 * planner.CACHE_BYTES
-_COLUMNS = 64  # at least so many variables a block, where there are: fewer would make the products slow
+_COLUMNS = 64  # minimum number of variables per block, if there are so many; smaller products are slow
 
-#: Some rows, some variables, and their numbers.
+#: The rows and the variables of a block, and its values.
 Block = tuple[slice, slice, Tensor]
 
 
@@ -29,17 +29,17 @@ def projections(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor) -> Tenso
     if found is not None:
         return found
     found = loading.new_zeros(len(x), loading.shape[-1])
-    for some, at, u in _scaled(x, mean, root, memory.Workspace()):
-        found[some].addmm_(u, loading[at])
+    for rows, variables, u in _scaled(x, mean, root, memory.Workspace()):
+        found[rows].addmm_(u, loading[variables])
     return found
 
 
 def add_squares(x: Tensor, mean: Tensor, root: Tensor, loading: Tensor, estimate: Tensor, squares: Tensor) -> None:
-    """squares (n,) += ‖e‖², for the factors ŵ (n, k)."""
+    """squares (n,) += ‖e‖² for the factors ŵ (n, k)."""
     if cpu.factor_residuals(x, mean, root, loading, estimate, squares, totals=False) is not None:
         return
-    for some, _, e in _left(x, mean, root, loading, estimate, memory.Workspace()):
-        squares[some] += torch.linalg.vector_norm(e, dim=-1).square_()
+    for rows, _, e in _residuals(x, mean, root, loading, estimate, memory.Workspace()):
+        squares[rows] += torch.linalg.vector_norm(e, dim=-1).square_()
 
 
 def residual_sums(
@@ -51,31 +51,32 @@ def residual_sums(
         return sums
     first, second, by_factor = (torch.zeros_like(like) for like in (mean, mean, loading))
     workspace = memory.Workspace()
-    for some, at, e in _left(x, mean, root, loading, estimate, workspace):
-        squares[some] += torch.linalg.vector_norm(e, dim=-1).square_()
-        other = workspace.take("other", e, e.shape)
-        weighted = e if weights is None else torch.mul(e, weights[some].unsqueeze(-1), out=other)
-        first[at] += weighted.sum(0)
-        by_factor[at].addmm_(weighted.mT, estimate[some])
-        second[at] += torch.mul(weighted, e, out=other).sum(0)
+    for rows, variables, e in _residuals(x, mean, root, loading, estimate, workspace):
+        squares[rows] += torch.linalg.vector_norm(e, dim=-1).square_()
+        product = workspace.take("product", e, e.shape)
+        weighted = e if weights is None else torch.mul(e, weights[rows].unsqueeze(-1), out=product)
+        first[variables] += weighted.sum(0)
+        by_factor[variables].addmm_(weighted.mT, estimate[rows])
+        second[variables] += torch.mul(weighted, e, out=product).sum(0)
     return first, second, by_factor
 
 
-def _left(
+def _residuals(
     x: Tensor, mean: Tensor, root: Tensor, loading: Tensor, estimate: Tensor, workspace: memory.Workspace
 ) -> Iterator[Block]:
-    """e, which may be changed."""
-    for some, at, u in _scaled(x, mean, root, workspace):
-        yield some, at, u.addmm_(estimate[some], loading[at].mT, alpha=-1)
+    """e by blocks, in memory that may be overwritten."""
+    for rows, variables, u in _scaled(x, mean, root, workspace):
+        yield rows, variables, u.addmm_(estimate[rows], loading[variables].mT, alpha=-1)
 
 
 def _scaled(x: Tensor, mean: Tensor, root: Tensor, workspace: memory.Workspace) -> Iterator[Block]:
-    """u, which may be changed."""
+    """u by blocks, in memory that may be overwritten."""
     size, d = _BLOCK_BYTES // mean.element_size(), len(mean)
-    for some in _slices(len(x), size // min(_COLUMNS, d)):
-        for at in _slices(d, size // (some.stop - some.start)):
-            block = x[some, at].to(mean.dtype)
-            yield some, at, torch.sub(block, mean[at], out=workspace.take("u", block, block.shape)).div_(root[at])
+    for rows in _slices(len(x), size // min(_COLUMNS, d)):
+        for variables in _slices(d, size // (rows.stop - rows.start)):
+            block = x[rows, variables].to(mean.dtype)
+            u = torch.sub(block, mean[variables], out=workspace.take("u", block, block.shape))
+            yield rows, variables, u.div_(root[variables])
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""Views of our operators for scipy."""
+"""Linear operators as scipy objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def linear_operator(shape: tuple[int, int], matvec: Product, rmatvec: Product, dtype: torch.dtype, device: torch.device) -> Any:
-    """A `scipy.sparse.linalg.LinearOperator` with these products; vectors go through numpy."""
+    """A `scipy.sparse.linalg.LinearOperator` with these products; vectors are converted from and to numpy."""
     try:
         from scipy.sparse.linalg import LinearOperator
     except ImportError:

@@ -1,4 +1,4 @@
-"""Solving with an information or a Hessian where no closed form does: by a factor, by eigenvalues, or by iteration."""
+"""Linear systems with an information or Hessian matrix: by a Cholesky factor, by eigenvalues, or by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import SingularError, UnsolvedError
+from mvnjac.linalg.symmetric_products import matvec
 from mvnjac.tensors.tracing import is_traced
 
-#: the relative residual that an iteration must reach, in units of eps
+#: the relative residual at which an iteration has converged, in units of eps
 _RESIDUAL = 1e3
-#: a matrix is certainly regular where the ratio of its eigenvalues is at most so much of the largest that is told from a singular one
+#: a matrix is regular for certain if a bound of its condition number is below this fraction of the limit for singular matrices
 _CERTAIN = 0.1
-#: right sides that are solved for together
-_AT_A_TIME = 512
-#: the columns that a message names
+#: the number of right-hand sides per solve
+_BATCH = 512
+#: the number of columns named in a message
 _SHOWN = 5
 
 
@@ -29,11 +30,16 @@ def dense_solution(
     scale: Tensor | None = None,
     columns: Callable[[], list[str]] | None = None,
 ) -> Tensor:
-    """A⁻¹ b for symmetric A (..., p, p), each variable seen in its own units; b (..., p).
+    """A⁻¹ b for symmetric A (..., p, p), scaled to a unit diagonal; b (..., p).
 
-    columns: their names, for messages.
-    scale: (..., p) the roots of what the diagonal would be if nothing were missing, where it says more than the diagonal itself.
-    redundant: A has directions in which nothing changes; the solution of minimum norm, for the part of b that has one.
+    Args:
+        redundant: whether the parametrisation is redundant and A singular; the solution then has minimum norm, for b projected
+            onto the range.
+        scale: (..., p) replaces the roots of the diagonal, by those for complete data if entries are missing.
+        columns: the names of the columns, for messages.
+
+    Raises:
+        SingularError: if A is singular and not `redundant`.
     """
     if not A.shape[-1]:
         return b.expand((*torch.broadcast_shapes(A.shape[:-2], b.shape[:-1]), 0))
@@ -44,42 +50,42 @@ def dense_solution(
     values, Q = _eigenvalues(name, A / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     if not redundant:
         require_regular(name, values.abs().amin(-1), values.abs().amax(-1), A.shape[-1], lambda: _along(values, Q, columns))
-        return _times(Q, _times(Q.mT, b / scale) / values) / scale
+        return matvec(Q, matvec(Q.mT, b / scale) / values) / scale
     tolerance = 100 * A.shape[-1] * torch.finfo(A.dtype).eps * values.abs().amax(-1, keepdim=True)
     regular = values.abs() > tolerance
     null = _orthonormal((Q / scale.unsqueeze(-1)), regular)
-    b = b - _times(null, _times(null.mT, b))
+    b = b - matvec(null, matvec(null.mT, b))
     inverse = torch.where(regular, 1 / torch.where(regular, values, 1), 0)
-    solution = _times(Q, inverse * _times(Q.mT, b / scale)) / scale
-    return solution - _times(null, _times(null.mT, solution))
+    solution = matvec(Q, inverse * matvec(Q.mT, b / scale)) / scale
+    return solution - matvec(null, matvec(null.mT, solution))
 
 
 @dataclass(frozen=True)
 class DefiniteFactor:
-    """±A = diag(scale) L Lᵀ diag(scale) of a definite matrix, L (p, p) lower triangular."""
+    """The factorisation ±A = diag(scale) L Lᵀ diag(scale) of a definite matrix, L (p, p) lower triangular."""
 
     sign: int
     scale: Tensor
     scale_tril: Tensor
 
     def solve(self, b: Tensor) -> Tensor:
-        """A⁻¹ b for b (..., p), some of them at a time: a solution holds several copies of what it is of."""
+        """A⁻¹ b for b (..., p), in batches of right-hand sides, since a solve makes several copies of them."""
         rows = b.reshape(-1, b.shape[-1])
         if is_traced(b):
             return torch.cholesky_solve((rows / self.scale).mT, self.scale_tril).mT.reshape(b.shape) / (self.sign * self.scale)
-        found = torch.empty_like(rows)
-        for first in range(0, len(rows), _AT_A_TIME):
-            some = slice(first, first + _AT_A_TIME)
-            solved = torch.cholesky_solve((rows[some] / self.scale).mT, self.scale_tril).mT
-            torch.div(solved, self.sign * self.scale, out=found[some])
-        return found.reshape(b.shape)
+        solution = torch.empty_like(rows)
+        for first in range(0, len(rows), _BATCH):
+            batch = slice(first, first + _BATCH)
+            solved = torch.cholesky_solve((rows[batch] / self.scale).mT, self.scale_tril).mT
+            torch.div(solved, self.sign * self.scale, out=solution[batch])
+        return solution.reshape(b.shape)
 
 
 def definite_factor(A: Tensor, scale: Tensor | None) -> DefiniteFactor | None:
-    """The factor of a single matrix that is certainly regular; else None, and eigenvalues tell. scale: as in `dense_solution`.
+    """The factor of a matrix that is certainly regular; None if eigenvalues must decide. scale: as in `dense_solution`.
 
-    That it is regular follows from ‖A‖ ‖A⁻¹‖ in the Frobenius norm, which bounds the ratio of the eigenvalues from above. A
-    factor and an inverse take a tenth of the time that eigenvalues and eigenvectors take.
+    ‖A‖ ‖A⁻¹‖ in the Frobenius norm is an upper bound of the ratio of the eigenvalues. A factor and an inverse take a tenth of
+    the time of eigenvalues and eigenvectors.
     """
     scale = _units(A, scale)
     if A.ndim != 2 or is_traced(A, scale):
@@ -105,22 +111,22 @@ def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         values, Q = torch.linalg.eigh(A)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise SingularError(
-            f"{name}.solve: the matrix has no eigenvalues that can be computed: it has entries that are not finite, as the average "
-            "over no rows has, or entries of very different sizes; add rows, or leave out parameters by wrt=."
+            f"{name}.solve: the eigenvalues of the matrix cannot be computed: it has entries that are not finite (such as an "
+            "average over no rows), or entries of very different magnitude; add rows, or omit parameters with wrt=."
         ) from error
     return values, Q
 
 
 def conditional_solver(A: Tensor, free: Tensor, redundant: bool) -> Callable[[Tensor], Tensor]:
-    """b (k, p) → A⁻¹ b with the inverse of the rows and columns of A (p, p) that are free; 0 for the others.
+    """The function b (k, p) → A⁻¹ b with the inverse of the free rows and columns of A (p, p); 0 for the others.
 
     redundant: as in `dense_solution`.
     """
     inner = A[free][:, free]
 
     def solve(b: Tensor) -> Tensor:
-        found = dense_solution("information", inner, b[:, free], redundant)
-        return torch.zeros_like(b).masked_scatter(free.expand(b.shape), found)
+        solution = dense_solution("information", inner, b[:, free], redundant)
+        return torch.zeros_like(b).masked_scatter(free.expand(b.shape), solution)
 
     return solve
 
@@ -129,19 +135,21 @@ def conjugate_gradients(
     name: str,
     product: Callable[[Tensor], Tensor],
     b: Tensor,
-    nearly_solved: Callable[[Tensor], Tensor] | None = None,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     tolerance: float | None = None,
 ) -> Tensor:
-    """A⁻¹ b for a positive semidefinite A, b (p,) in its range.
+    """A⁻¹ b by preconditioned conjugate gradients, for positive semidefinite A and b (p,) in its range.
 
-    nearly_solved: the solution with a definite matrix that is about A, which steers the iteration and in whose norm the residual is
-    seen. tolerance: the relative residual, by default 1000 eps.
+    Args:
+        product: v → A v.
+        precondition: v → M⁻¹ v for a definite M close to A, in whose norm the residual is measured; by default the identity.
+        tolerance: the relative residual; by default 1000 eps.
 
     Raises:
-        UnsolvedError: a SingularError: it does not converge: the residual reached is said.
+        UnsolvedError: if the iteration does not converge; the message states the residual.
     """
     x, r = torch.zeros_like(b), b.clone()
-    z = r if nearly_solved is None else nearly_solved(r)
+    z = r if precondition is None else precondition(r)
     direction, square = z, (r * z).sum()
     first = square
     goal = (tolerance or _RESIDUAL * torch.finfo(b.dtype).eps) ** 2 * first
@@ -152,28 +160,28 @@ def conjugate_gradients(
         image = product(direction)
         step = square / (direction * image).sum()
         x, r = x + step * direction, r - step * image
-        z = r if nearly_solved is None else nearly_solved(r)
+        z = r if precondition is None else precondition(r)
         square, before = (r * z).sum(), square
         direction = z + (square / before) * direction
     raise UnsolvedError(
-        f"{name}.solve: the iteration did not converge in {limit} steps: the residual is {float((square / first).sqrt()):.2g} "
-        "of the right side; the matrix is singular or nearly so."
+        f"{name}.solve: the iteration did not converge in {limit} steps: the relative residual is "
+        f"{float((square / first).sqrt()):.2g}; the matrix is singular or nearly singular."
     )
 
 
 def require_regular(name: str, smallest: Tensor, largest: Tensor, size: int, where: Callable[[], str] = str) -> None:
-    """Raise where the smallest eigenvalue is 0 to rounding: a solution would be noise. `where` says along which columns."""
+    """Raise SingularError if the smallest eigenvalue is 0 up to rounding; `where` names the columns for the message."""
     bad = ~(smallest > size * torch.finfo(smallest.dtype).eps * largest)
     if bool(bad.any()):
         raise SingularError(
-            f"{name}.solve: the matrix is singular: its smallest eigenvalue, each variable in its own units, is "
-            f"{float(smallest[bad].min()):.3g} in absolute value beside {float(largest[bad].max()):.3g}{where()}; add rows, leave out "
-            "parameters by wrt=, or constrain them."
+            f"{name}.solve: the matrix is singular: its smallest eigenvalue, after scaling each variable, is "
+            f"{float(smallest[bad].min()):.3g} in absolute value, the largest {float(largest[bad].max()):.3g}{where()}; add rows, "
+            "omit parameters with wrt=, or constrain them."
         )
 
 
 def _along(values: Tensor, Q: Tensor, columns: Callable[[], list[str]] | None) -> str:
-    """The columns that take most part in the directions without information, of the first matrix that has such."""
+    """The end of a message: the columns with the largest components in the null space of a matrix of the batch."""
     sizes = values.abs()
     null = sizes <= values.shape[-1] * torch.finfo(values.dtype).eps * sizes.amax(-1, keepdim=True)
     shares = (Q.square() * null.unsqueeze(-2)).sum(-1).reshape(-1, values.shape[-1])
@@ -187,13 +195,9 @@ def _along(values: Tensor, Q: Tensor, columns: Callable[[], list[str]] | None) -
 
 
 def _orthonormal(vectors: Tensor, leave_out: Tensor) -> Tensor:
-    """An orthonormal basis of the columns that are not left out, padded by zeros: (..., p, p)."""
+    """An orthonormal basis of the columns that are not left out, padded by zeros: (..., p, k)."""
     count = int((~leave_out).sum(-1).max())
     order = leave_out.to(torch.uint8).argsort(dim=-1, stable=True)[..., :count]
-    kept = torch.gather(vectors, -1, order.unsqueeze(-2).expand(*vectors.shape[:-1], count))
+    basis = torch.gather(vectors, -1, order.unsqueeze(-2).expand(*vectors.shape[:-1], count))
     absent = torch.gather(leave_out, -1, order)
-    return torch.linalg.qr(kept * ~absent.unsqueeze(-2))[0] * ~absent.unsqueeze(-2)
-
-
-def _times(A: Tensor, x: Tensor) -> Tensor:
-    return (A @ x.unsqueeze(-1)).squeeze(-1)
+    return torch.linalg.qr(basis * ~absent.unsqueeze(-2))[0] * ~absent.unsqueeze(-2)

@@ -1,4 +1,4 @@
-"""Matrix products that the BLAS behind torch offers only in a general, twice as expensive form."""
+"""Products of matrices and symmetric results; torch offers symmetric products (BLAS syrk) only at twice the cost."""
 
 from __future__ import annotations
 
@@ -8,29 +8,39 @@ from torch import Tensor
 from mvnjac.kernels import cpu
 from mvnjac.tensors.tracing import is_on_host, is_traced
 
-_BLOCK = 256  # columns: large enough for gemm's full speed, small enough that little of the upper half is computed
+_BLOCK = (
+    256  # columns per block: large enough for the full speed of gemm, small enough that little above the diagonal is computed
+)
+
+
+def matvec(A: Tensor, v: Tensor) -> Tensor:
+    """A v: A (..., m, k), v (..., k)."""
+    return (A @ v.unsqueeze(-1)).squeeze(-1)
+
+
+def symmetrize(A: Tensor) -> Tensor:
+    """½ (A + Aᵀ), exactly symmetric: A (..., d, d)."""
+    return 0.5 * (A + A.mT)
 
 
 def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = None) -> Tensor:
-    """total + Aᵀ diag(w) A, (..., p, p), symmetric to the last bit: A (..., N, p), weights (..., N).
+    """total + Aᵀ diag(w) A, (..., p, p), exactly symmetric: A (..., N, p), weights (..., N).
 
-    Only the blocks on and below the diagonal are computed; the rest is mirrored. Where nothing watches, `total` is changed in
-    place, and no second p×p is needed.
+    Only the blocks on and below the diagonal are computed and then mirrored. `total` is changed in place unless an autograd
+    graph, transform or compiler is active, so that no second p×p array is needed.
     """
     p = A.shape[-1]
-    watched = is_traced(total, A) or (weights is not None and is_traced(weights))
-    if not watched and cpu.outer_products(A, weights, total):
+    traced = is_traced(total, A) or (weights is not None and is_traced(weights))
+    if not traced and cpu.outer_products(A, weights, total):
         return total
     B = A if weights is None else A * weights.unsqueeze(-1)
-    if watched:
-        product = A.mT @ B
-        return total + 0.5 * (product + product.mT)
+    if traced:
+        return total + symmetrize(A.mT @ B)
     block = _BLOCK if p > 2 * _BLOCK else _BLOCK // 2
     for first in range(0, p, block):
         last = min(first + block, p)
         panel = A[..., first:].mT @ B[..., first:last]
-        square = panel[..., : last - first, :]
-        total[..., first:last, first:last] += 0.5 * (square + square.mT)
+        total[..., first:last, first:last] += symmetrize(panel[..., : last - first, :])
         below = panel[..., last - first :, :]
         total[..., last:, first:last] += below
         total[..., first:last, last:] += below.mT
@@ -38,18 +48,18 @@ def add_symmetric_product(total: Tensor, A: Tensor, weights: Tensor | None = Non
 
 
 def rows_times(rows: Tensor, A: Tensor) -> Tensor:
-    """rows A, (..., N, k) for A (..., m, k); of one column by multiplication: autograd's own vmap drops it from a product."""
+    """rows A, (..., N, k) for A (..., m, k); elementwise for 1×1 matrices, where autograd's internal vmap drops a dimension."""
     return rows * A if A.shape[-2:] == (1, 1) else rows @ A
 
 
 def symmetrised(A: Tensor) -> Tensor:
-    """½(A + Aᵀ), symmetric to the last bit: (..., d, d). A itself is changed where nothing watches."""
+    """½ (A + Aᵀ), exactly symmetric: A (..., d, d), which may be changed in place unless it is traced."""
     d = A.shape[-1]
     if is_traced(A) or d <= _BLOCK:
-        return 0.5 * (A + A.mT)
+        return symmetrize(A)
     if cpu.equals_transpose(A):
         return A
-    for first in range(0, d, _BLOCK):  # block by block, so that both halves are in the cache
+    for first in range(0, d, _BLOCK):  # by blocks that fit in the cache with their transposed blocks
         last = min(first + _BLOCK, d)
         for left in range(0, last, _BLOCK):
             right = min(left + _BLOCK, d)

@@ -1,9 +1,9 @@
-"""What is done with a symmetric Toeplitz matrix Σ of first column c, without forming it.
+"""Operations with a symmetric Toeplitz matrix Σ with first column c, without forming it.
 
-The factorisation is Schur's recursion, which gives the Cholesky factor column by column, as accurate as any (Bojanczyk, Brent, de
-Hoog & Sweet 1995, *On the stability of the Bareiss and related Toeplitz factorization algorithms*); Durbin's, which gives
-predictors, loses definiteness long before. What is done with Σ⁻¹ is done by its first column u alone, through the formula of
-Gohberg & Semencul (1972): with L(u) the lower triangular Toeplitz matrix of first column u, and ũ = (0, u_{d−1}, …, u₁),
+Schur's recursion gives the Cholesky factor column by column and is numerically stable (Bojanczyk, Brent, de Hoog & Sweet 1995,
+*On the stability of the Bareiss and related Toeplitz factorization algorithms*); Durbin's recursion, which gives predictors,
+breaks down for much smaller condition numbers. Operations with Σ⁻¹ need only its first column u, by the formula of Gohberg &
+Semencul (1972): with L(u) the lower triangular Toeplitz matrix with first column u, and ũ = (0, u_{d−1}, …, u₁),
 
     Σ⁻¹ = (L(u) L(u)ᵀ − L(ũ) L(ũ)ᵀ) / u₀
 
@@ -19,37 +19,38 @@ from mvnjac.linalg.padding import pad
 from mvnjac.linalg.triangular import solve_rows
 from mvnjac.tensors.tracing import constant_size
 
-#: so many columns of L meet the rows at once: matrix products at full speed, and never more than this times d
+#: the number of columns of L per block: matrix products run at full speed, with memory for this number times d
 _BLOCK = 64
 
 # --- the recursion ----------------------------------------------------------------------------------------------------
 
 
 def schur(c: Tensor) -> Tensor:
-    """(..., d) → (..., 3, d): partial autocorrelations (0 at order 0), prediction variances, the first column of Σ⁻¹.
+    """(..., d) → (..., 3, d): partial autocorrelations (0 at order 0), prediction variances, and the first column of Σ⁻¹.
 
-    The variances are NaN from the first order on that leaves none: then Σ is not positive definite.
+    If Σ is not positive definite, the variances are NaN from the first order with a non-positive variance.
     """
     ahead, behind, variance = c, c[..., 1:], c[..., :1]
     predictor, partials, variances = torch.ones_like(variance), [torch.zeros_like(variance)], [variance]
     for _ in range(1, c.shape[-1]):
         ahead, behind, partial = next_order(ahead, behind)
-        # the weights (1, −φ₁, …) of the prediction error; addcmul of what has no tangent crashes torch 2.13 under compile
+        # the weights (1, −φ₁, …) of the prediction error; torch 2.13 crashes under compile for addcmul without tangents
         longer = pad(predictor, (0, 1))
         predictor = longer - partial * longer.flip(-1)
         partials.append(partial)
-        variances.append(ahead[..., :1].clone())  # not a view, which would keep all of the column
-    every = torch.cat(variances, -1)
-    every = torch.where((every > 0).to(torch.uint8).cummin(-1).values > 0, every, torch.nan)
-    return torch.stack([torch.cat(partials, -1), every, predictor / every[..., -1:]], -2)
+        variances.append(ahead[..., :1].clone())  # a view would keep the whole column in memory
+    all_variances = torch.cat(variances, -1)
+    positive = (all_variances > 0).to(torch.uint8).cummin(-1).values > 0
+    all_variances = torch.where(positive, all_variances, torch.nan)
+    return torch.stack([torch.cat(partials, -1), all_variances, predictor / all_variances[..., -1:]], -2)
 
 
 def next_order(ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of Schur's recursion, order k − 1 → k, with the partial autocorrelation at lag k.
+    """One step of Schur's recursion, order k − 1 → k: the next `ahead` and `behind`, and the partial autocorrelation at lag k.
 
-    ahead: (..., d − k + 1) the covariance of each variable from k − 1 on with the error of predicting variable k − 1 from all before
-    it, which is column k − 1 of L times its prediction deviation; behind: (..., d − k) the same from k on with the error of
-    predicting variable 0 backwards. They predict each other's next.
+    ahead: (..., d − k + 1) the covariances of the variables k − 1, k, … with the error of predicting variable k − 1 from all
+    previous ones; this is column k − 1 of L times the standard deviation of the error. behind: (..., d − k) the covariances of
+    the variables k, k + 1, … with the error of the backward prediction of variable 0.
     """
     ahead = ahead[..., :-1]
     partial = behind[..., :1] / ahead[..., :1]
@@ -57,7 +58,7 @@ def next_order(ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def innovations(rows: Tensor, c: Tensor, variances: Tensor) -> Tensor:
-    """L⁻¹ r for rows r (..., n, d) by forward substitution, the columns of L made block by block: c, variances (..., d)."""
+    """L⁻¹ r for rows r (..., n, d) by forward substitution, with L formed by blocks of columns: c, variances (..., d)."""
     ahead, behind, roots = c, c[..., 1:], variances.sqrt()
     d, blocks = rows.shape[-1], []
     for first in range(0, d, _BLOCK):
@@ -76,18 +77,18 @@ def innovations(rows: Tensor, c: Tensor, variances: Tensor) -> Tensor:
 
 
 def toeplitz(c: Tensor) -> Tensor:
-    """(..., d) → (..., d, d): the symmetric matrix of first column c."""
+    """(..., d) → (..., d, d): the symmetric Toeplitz matrix with first column c."""
     lags = torch.arange(c.shape[-1], dtype=torch.long, device=c.device)
     return c[..., (lags.unsqueeze(-1) - lags).abs()]
 
 
 def toeplitz_times(c: Tensor, v: Tensor) -> Tensor:
-    """The symmetric Toeplitz matrix of first column c, times v: within a circulant one, whose spectrum is real."""
+    """Σ v, by embedding Σ into a circulant matrix, whose spectrum is real."""
     return signal((2 * spectrum(c).real - c[..., :1]) * spectrum(v), constant_size(v))
 
 
 def inverse_times(u: Tensor, v: Tensor) -> Tensor:
-    """Σ⁻¹ v by the formula of Gohberg & Semencul, u the first column of Σ⁻¹."""
+    """Σ⁻¹ v by the formula of Gohberg & Semencul, with u the first column of Σ⁻¹."""
     d, image, u = constant_size(u), spectrum(v), u / u[..., :1].sqrt()
     first, second = spectrum(u), spectrum(pad(u[..., 1:].flip(-1), (1, 0)))
     inner, outer = signal(first.conj() * image, d), signal(second.conj() * image, d)
@@ -95,10 +96,10 @@ def inverse_times(u: Tensor, v: Tensor) -> Tensor:
 
 
 def newton(c: Tensor, u: Tensor) -> Tensor:
-    """The first column of Σ⁻¹ from one nearby, by three of Newton's steps for Σ u = e₀.
+    """The first column of Σ⁻¹ by three Newton steps for Σ u = e₀ from an approximation u.
 
-    Each step doubles the number of derivatives by c that are right. If the value is, without a graph, three make them exact through
-    the seventh.
+    Each step doubles the number of derivatives with respect to c that are correct: starting with the exact value without an
+    autograd graph, three steps make the derivatives up to the seventh exact.
     """
     unit = pad(torch.ones_like(c[..., :1]), (0, c.shape[-1] - 1))
     for _ in range(3):
@@ -121,20 +122,20 @@ def weighted_lags(x: Tensor, y: Tensor) -> Tensor:
 
 
 def half_at_first(lags: Tensor) -> Tensor:
-    """Half of the first entry: the diagonal is there once, every other lag on both sides of it."""
+    """The lags with the first one halved, since the diagonal occurs once in the matrix and every other lag twice."""
     return torch.cat([0.5 * lags[..., :1], lags[..., 1:]], -1)
 
 
 def spectrum(v: Tensor) -> Tensor:
-    """The Fourier transform, padded by zeros so that nothing wraps around: to a power of two, at least 2d − 1."""
+    """The Fourier transform, padded with zeros to a power of two of at least 2d − 1, so that products do not wrap around."""
     d = constant_size(v)
-    if v.numel() == 0:  # which MKL refuses to transform
+    if v.numel() == 0:  # MKL does not support empty transforms
         return pad(v, (0, _length(d) // 2 + 1 - d)).to(v.dtype.to_complex())
     return torch.fft.rfft(v, n=_length(d))
 
 
 def signal(image: Tensor, d: int) -> Tensor:
-    """The first d entries of what has this Fourier transform, real or complex."""
+    """The first d entries of the inverse Fourier transform."""
     if image.numel() == 0:
         return image.real[..., :d]
     return torch.fft.irfft(image, n=_length(d))[..., :d]

@@ -1,3 +1,4 @@
-"""Parameters of a Gaussian as vectors: unique elements, names, selections, and checks of their values.
+"""Parameters of a Gaussian as vectors: unique elements, names, selection of columns, and checks of values.
 
-It may use `tensors` and `kernels`. Interface: `coordinates` (`vech` and its kind), `names`, `selection`, `checks`."""
+The package may use `kernels`, `tensors` and `errors`. Interface: `coordinates` (`vech` and related classes), `names`,
+`selection` and `checks`; `predicates` serves `checks`."""

@@ -1,7 +1,7 @@
-"""What must hold of the numbers, and the sentence for when it does not.
+"""Checks of argument values, with error messages that state what is wrong and where.
 
-A `Check` carries a 0-dimensional boolean tensor, computed without looking at it, and a function that finds out what is wrong
-and where. All flags of a call are looked at together: one synchronisation on CUDA.
+A `Check` holds a 0-dimensional boolean tensor, computed without a device synchronisation, and a function that creates the
+error. All checks of a call are evaluated together, with one device synchronisation.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ from mvnjac.errors import (
     NotSymmetricError,
     counted,
 )
-from mvnjac.kernels import cpu
+from mvnjac.parameters import predicates
 from mvnjac.parameters.coordinates import Coordinates
 from mvnjac.parameters.names import Names
 from mvnjac.tensors.tracing import is_on_host
 
-#: How a variable is called in a message: its index → "variable 3" or "'EEK'".
+#: The name of a variable in a message: its index → "variable 3" or "'EEK'".
 NameOf = Callable[[int], str]
-#: How far entry [i,j] of a matrix may differ from [j,i]: the matrix (..., d, d) → as many numbers.
+#: The largest allowed differences of entries [i,j] and [j,i]: a matrix (..., d, d) → (..., d, d).
 Tolerance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Check:
-    """ok: 0-dimensional boolean, or known already; explain(function, names): the error if it is False, None for a false alarm.
+    """A condition on values, and the error if it does not hold.
 
-    tolerating: the same check with another tolerance, where it has one (`symmetric`).
+    Attributes:
+        ok: 0-dimensional boolean tensor, or a bool if the result is known.
+        explain: (function, names) → the error if ok is False; None if the condition holds after all (a sum overflowed).
+        tolerating: the same check with another tolerance; None if it has no tolerance.
     """
 
     ok: Tensor | bool
@@ -46,7 +49,7 @@ class Check:
     tolerating: Callable[[Tolerance], Check] | None = None
 
     def within(self, rename: Callable[[Names], Names], place: str = "") -> Check:
-        """The same check, of something that has names of its own, in a place that the message says."""
+        """The same check for a part of the arguments: with other names, and `place` added to the function in the message."""
         tolerating = self.tolerating
         return replace(
             self,
@@ -56,7 +59,7 @@ class Check:
 
 
 def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
-    """Look at all flags together, once on the device; and raise the error of the first that is not as it must be."""
+    """Evaluate all checks together, with one device synchronisation, and raise the error of the first that failed."""
     pending = list(pending)
     flags = [check.ok for check in pending if isinstance(check.ok, Tensor)]
     known = all(check.ok for check in pending if not isinstance(check.ok, Tensor))
@@ -69,7 +72,7 @@ def raise_first(function: str, pending: Iterable[Check], naming: Names) -> None:
 
 
 def floating(function: str, name: str, value: object, like: torch.dtype | None = None) -> None:
-    """A float32 or float64 tensor, or a DtypeError that says how to get one: of the dtype that the other arguments have, if known."""
+    """Raise DtypeError unless the value is a float32 or float64 tensor; the message suggests the dtype `like`, if given."""
     if not isinstance(value, Tensor):
         hint = "torch.from_numpy(...)" if type(value).__module__ == "numpy" else "torch.tensor(...)"
         raise DtypeError(f"{function}: {name} is a {type(value).__name__}; pass a torch.Tensor, for example by {hint}.")
@@ -82,7 +85,7 @@ def floating(function: str, name: str, value: object, like: torch.dtype | None =
 
 
 def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
-    """No NaN, no infinity. One sum finds them all; that it may overflow by itself is sorted out in the explanation."""
+    """All values are finite."""
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         bad = ~torch.isfinite(value)
@@ -93,14 +96,14 @@ def finite(name: str, value: Tensor, coordinates: Coordinates) -> Check:
         place = _place(where, coordinates, name_of)
         return NotFiniteError(
             f"{function}: {name} is {number} at {place} ({counted(int(bad.sum()), 'such entry')} in all); "
-            "remove or replace them: the numbers are never altered here."
+            "remove or replace them; mvnjac never changes values."
         )
 
-    return Check(_finite(value), explain)
+    return Check(predicates.all_finite(value), explain)
 
 
 def finite_rows(value: Tensor, missing: bool = False) -> Check:
-    """x: as `finite`, and the place is said as row and column. missing: NaN is allowed."""
+    """All values of x are finite; the message states row and column. missing: whether NaN is allowed."""
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         bad = torch.isinf(value) if missing else ~torch.isfinite(value)
@@ -110,87 +113,61 @@ def finite_rows(value: Tensor, missing: bool = False) -> Check:
         place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
         number = value[(*row, column)].item()
         return NotFiniteError(
-            f"{function}: x is {number} at {place}column {column} ({name_of(column)}); {counted(int(bad.sum()), 'such entry')} in "
-            f"{counted(int(bad.any(-1).sum()), 'row')}; drop these rows or choose complete columns"
-            + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks what was not observed.")
+            f"{function}: x is {number} at {place}column {column} ({name_of(column)}); {counted(int(bad.sum()), 'such entry')} "
+            f"in {counted(int(bad.any(-1).sum()), 'row')}; drop these rows or select complete columns"
+            + ("." if math.isinf(number) else ", or pass missing='marginalise' if NaN marks missing entries.")
         )
 
-    return Check(~torch.isinf(value.detach()).any() if missing else _finite(value), explain)
+    return Check(~torch.isinf(value.detach()).any() if missing else predicates.all_finite(value), explain)
 
 
-#: how far two entries that should be equal may differ, relative to the scale of their variables: eps^⅔
+#: the largest allowed difference of two entries that should be equal, relative to the scales of their variables: eps^⅔
 SYMMETRY = {dtype: torch.finfo(dtype).eps ** (2 / 3) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
 def rounding(A: Tensor) -> Tensor:
-    """(..., d, d) how far the two entries may differ: eps^⅔ √(Aᵢᵢ Aⱼⱼ), relative to the scale of the two variables."""
+    """(..., d, d) the default tolerance of symmetry: eps^⅔ √(Aᵢᵢ Aⱼⱼ), relative to the scales of the two variables."""
     scale = A.diagonal(dim1=-2, dim2=-1).abs().sqrt()
     return SYMMETRY[A.dtype] * scale.unsqueeze(-1) * scale.unsqueeze(-2)
 
 
 def symmetric(name: str, A: Tensor, tolerance: Tolerance = rounding) -> Check:
-    """|Aᵢⱼ − Aⱼᵢ| is within the tolerance, which is wide enough for rounding alone."""
+    """A is symmetric: |Aᵢⱼ − Aⱼᵢ| is within the tolerance, which allows for rounding."""
     with torch.no_grad():
-        if is_on_host(A) and _equals_transpose(A):
+        if is_on_host(A) and predicates.equals_transpose(A):
             return Check(True, lambda *_: None, functools.partial(symmetric, name, A))
         bad = (A - A.mT).abs() > tolerance(A)
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         *batch, i, j = bad.nonzero()[0].tolist()
-        here, there = A[(*batch, i, j)].item(), A[(*batch, j, i)].item()
+        entry, mirrored = A[(*batch, i, j)].item(), A[(*batch, j, i)].item()
         return NotSymmetricError(
             f"{function}: {name} is not symmetric{of_batch(batch)}: entry [{i},{j}] ({name_of(i)}, {name_of(j)}) is "
-            f"{here!r} but [{j},{i}] is {there!r}; if the difference is rounding, pass (A + A.mT) / 2."
+            f"{entry!r} but [{j},{i}] is {mirrored!r}; if the difference is rounding, pass (A + A.mT) / 2."
         )
 
     return Check(~bad.any(), explain, functools.partial(symmetric, name, A))
 
 
-def _equals_transpose(A: Tensor) -> bool:
-    """A = Aᵀ to the last bit: strip by strip, so that both halves are in the cache."""
-    known = cpu.equals_transpose(A)
-    if known is not None:
-        return known
-    step = 128
-    return all(
-        torch.equal(A[..., i : i + step, j : j + step], A[..., j : j + step, i : i + step].mT)
-        for i in range(0, A.shape[-1], step)
-        for j in range(0, i + 1, step)
-    )
-
-
 def lower_triangular(name: str, A: Tensor) -> Check:
-    """Zeros above the diagonal: A is its own lower triangle."""
+    """A is lower triangular: zero above the diagonal."""
     A = A.detach()
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
-        above = (A.triu(1) != 0).nonzero()  # none where A has NaN on or below the diagonal alone
+        above = (A.triu(1) != 0).nonzero()  # empty if A only has NaN on or below the diagonal
         if not len(above):
             return None
         *batch, i, j = above[0].tolist()
         return ArgumentError(
             f"{function}: {name} is not lower triangular{of_batch(batch)}: entry [{i},{j}] is "
-            f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() if that is what is meant."
+            f"{A[(*batch, i, j)].item()!r}; pass {name}.tril() to use its lower triangle."
         )
 
-    return Check(_equals_triangle(A) if is_on_host(A) else (A.tril() == A).all(), explain)
-
-
-def _equals_triangle(A: Tensor) -> bool:
-    """Whether A is its own lower triangle, without NaN; of many variables block by block, so that no copy is made."""
-    d, step = A.shape[-1], 128
-    if d <= 2 * step:
-        return torch.equal(A, A.tril())
-    for first in range(0, d, step):
-        rows = A[..., first : first + step, :]
-        inner, outer = rows[..., first : first + step], rows[..., first + step :]
-        if not torch.equal(inner, inner.tril()) or bool((outer != 0).any()) or bool(rows[..., :first].sum().isnan()):
-            return False
-    return True
+    return Check(predicates.is_lower_triangular(A) if is_on_host(A) else (A.tril() == A).all(), explain)
 
 
 def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> Check:
-    """Numbers above 0 (variances, standard deviations, the diagonal of a Cholesky factor)."""
+    """All values are positive (variances, standard deviations, the diagonal of a Cholesky factor)."""
     bad = ~(value.detach() > 0)
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
@@ -199,21 +176,21 @@ def positive(name: str, value: Tensor, event: int = 1, what: str = "entry") -> C
         place = "" if index is None else f" {what} {index} ({name_of(index)})"
         return NotPositiveDefiniteError(
             f"{function}: {name}{place}{of_batch(batch)} is {value[tuple(where)].item()!r}; it must be positive. "
-            "A constant variable has no density: leave it out."
+            "A constant variable has no density: remove it."
         )
 
     return Check(~bad.any(), explain)
 
 
 def between(name: str, value: Tensor, lowest: float, highest: float, what: str) -> Check:
-    """Numbers strictly within an interval, outside of which Σ is not positive definite."""
+    """All values are strictly inside an interval, outside of which Σ is not positive definite."""
     given = value.detach()
     bad = ~((given > lowest) & (given < highest))
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         where = bad.nonzero()[0].tolist()
         return NotPositiveDefiniteError(
-            f"{function}: {name}{of_batch(where)} is {value[tuple(where)].item()!r}; it, {what}, must lie between {lowest:.6g} and "
+            f"{function}: {name}{of_batch(where)} is {value[tuple(where)].item()!r}; {what} must lie between {lowest:.6g} and "
             f"{highest:.6g}, both excluded, for the covariance to be positive definite."
         )
 
@@ -221,21 +198,21 @@ def between(name: str, value: Tensor, lowest: float, highest: float, what: str) 
 
 
 def exponential(name: str, diagonal: Tensor) -> Check:
-    """The exponential of a diagonal neither overflowed nor vanished."""
+    """The exponential of a diagonal neither overflowed nor underflowed to 0."""
     bad = ~(torch.isfinite(diagonal.detach()) & (diagonal.detach() > 0))
 
     def explain(function: str, name_of: NameOf) -> MvnjacError | None:
         *batch, i = bad.nonzero()[0].tolist()
         return NotFiniteError(
             f"{function}: the exponential of {name}'s diagonal entry {i} ({name_of(i)}){of_batch(batch)} is "
-            f"{diagonal[(*batch, i)].item()!r} in {diagonal.dtype}; that standard deviation cannot be expressed."
+            f"{diagonal[(*batch, i)].item()!r} in {diagonal.dtype}; this standard deviation is out of range."
         )
 
     return Check(~bad.any(), explain)
 
 
 def unit_diagonal(name: str, R: Tensor) -> Check:
-    """A correlation matrix has ones on its diagonal, to 10 eps."""
+    """The diagonal of a correlation matrix is 1, up to 10 eps."""
     diagonal = R.detach().diagonal(dim1=-2, dim2=-1)
     bad = (diagonal - 1).abs() > 10 * torch.finfo(R.dtype).eps
 
@@ -243,16 +220,16 @@ def unit_diagonal(name: str, R: Tensor) -> Check:
         *batch, i = bad.nonzero()[0].tolist()
         return ArgumentError(
             f"{function}: {name} has {diagonal[(*batch, i)].item()!r} on its diagonal at {i} ({name_of(i)})"
-            f"{of_batch(batch)}; a correlation matrix has 1 there. Scales go into `scale`."
+            f"{of_batch(batch)}; a correlation matrix has 1 there. Pass the standard deviations as `scale`."
         )
 
     return Check(~bad.any(), explain)
 
 
 def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = False) -> Check:
-    """A Cholesky factorisation came to its end. info (*batch): 0, or the order of the first minor that is not positive.
+    """A Cholesky factorisation succeeded: info (*batch) is 0, and not the order of the first failed leading minor.
 
-    backwards: the factorisation ran from the last variable to the first.
+    backwards: whether the factorisation ran from the last variable to the first.
     """
     if info is None:
         raise AssertionError(f"{name} was not factorised")
@@ -272,33 +249,25 @@ def definite(name: str, A: Tensor, info: Tensor | None, *, backwards: bool = Fal
 
 
 def _cause(A: Tensor, variables: list[int], name_of: NameOf) -> str:
-    """Why the last of these variables has no variance of its own: which of the others it is a combination of."""
+    """Why the pivot of the last of these variables failed: its variance, or a linear combination of other variables."""
     pivot = variables[-1]
     variance = A[pivot, pivot].item()
     if variance <= 0:
         kind = "constant" if variance == 0 else "not a variance"
-        return f"Its diagonal entry is {variance!r}: {kind}. Leave {name_of(pivot)} out, or mend the matrix."
+        return f"Its diagonal entry is {variance!r}: {kind}. Remove {name_of(pivot)}, or correct the matrix."
     return (
         f"{name_of(pivot)} is, to rounding or beyond, a linear combination of {combination(A, variables, name_of)}. "
-        "Leave one of them out, use more rows than variables, or mend the matrix; no jitter is added here."
+        "Remove one of them, use more rows than variables, or correct the matrix; mvnjac adds no jitter."
     )
 
 
 def combination(A: Tensor, variables: list[int], name_of: NameOf) -> str:
-    """The names of those of these variables that the last of them is a combination of, by its regression on them."""
+    """The names of the variables that contribute most to the last one, by its regression on the others."""
     *before, pivot = variables
     weights = torch.linalg.lstsq(A[before][:, before], A[before, pivot].unsqueeze(-1), driver="gelsd").solution
     share = weights.squeeze(-1).abs() * A.diagonal()[before].abs().sqrt() / A[pivot, pivot].item() ** 0.5
     involved = [before[i] for i in share.argsort(descending=True).tolist() if share[i] > 0.01][:5]
     return ", ".join(name_of(i) for i in involved) or "the variables before it"
-
-
-def _finite(value: Tensor) -> Tensor | bool:
-    known = cpu.finite(value.detach())
-    if known is not None:
-        return known
-    total = value.detach().sum()
-    return math.isfinite(total) if is_on_host(total) else torch.isfinite(total)
 
 
 def _place(where: Sequence[int], coordinates: Coordinates, name_of: NameOf) -> str:
@@ -311,4 +280,5 @@ def _place(where: Sequence[int], coordinates: Coordinates, name_of: NameOf) -> s
 
 
 def of_batch(batch: Sequence[int]) -> str:
+    """The batch index as the end of a phrase in a message: " at batch index 3"; empty without one."""
     return f" at batch index {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""

@@ -1,20 +1,22 @@
-"""Coordinates of a parameter: which of its entries are its unique elements, in which order, under which names.
+"""Coordinates of a parameter: its unique elements, their order and their names.
 
-A leaf of the import order: every other part may use it. A parameter of shape (m, k) has m·k entries; a symmetric or
-triangular one has fewer *unique elements*. Three questions are answered here, and nowhere else:
+A parameter of shape (m, k) has m·k entries; a symmetric or triangular one has fewer *unique elements*. This module defines
 
-- values: which entries are the unique elements (`pack`);
-- derivatives: what the partial derivative by a unique element is, given the full gradient (`pack_gradient`): the off-diagonals
-  of a mirrored matrix are doubled, since the one element moves two entries (Dᵀ vec G with the duplication matrix D);
-- directions: which full matrix a vector of changes of the unique elements means (`unpack`: D v).
+- values: the entries that are the unique elements (`pack`);
+- derivatives: the partial derivatives with respect to the unique elements, from the full gradient (`pack_gradient`):
+  off-diagonal entries of a symmetric matrix are doubled, since one element is two entries (Dᵀ vec G with the duplication
+  matrix D);
+- directions: the full matrix of a vector of changes of the unique elements (`unpack`: D v).
 
-Order: vech, the lower triangle column after column (Magnus & Neudecker, *Matrix Differential Calculus*); all else row-major.
+Symmetric and triangular matrices use the order of vech, the lower triangle column by column (Magnus & Neudecker, *Matrix
+Differential Calculus*); all other parameters are row-major.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -24,9 +26,9 @@ from mvnjac.errors import ShapeError
 
 
 class Coordinates:
-    """The unique elements of a parameter of shape `shape`: here, all of its entries, row-major.
+    """The unique elements of a parameter of shape `shape`; in this base class all entries, in row-major order.
 
-    `names_axes` says which axes run over the variables (and so are labelled by their names); the others are numbered.
+    `named_axes` are the axes that run over the variables and are labelled by their names; the other axes are numbered.
     """
 
     mirrored = False
@@ -41,15 +43,15 @@ class Coordinates:
         return math.prod(self.shape)
 
     def positions(self, device: torch.device | None = None) -> Tensor:
-        """(size,) where each unique element lies in the row-major flattened parameter."""
+        """(size,) the position of each unique element in the parameter flattened in row-major order."""
         return torch.arange(self.size, dtype=torch.long, device=device)
 
     def multiplicity(self, positions: Tensor) -> Tensor | None:
-        """How many entries each of these unique elements moves; None where it is 1 for all."""
+        """The number of entries of each of these unique elements; None if it is 1 for all."""
         return None
 
     def free(self, positions: Tensor) -> Tensor | None:
-        """Which of these entries can vary at all; None where all can."""
+        """Which of these entries can vary; None if all can."""
         return None
 
     def project(self, full: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class Coordinates:
         return full.reshape((*full.shape[: full.ndim - len(self.shape)], self.size))
 
     def pack_gradient(self, full: Tensor) -> Tensor:
-        """(..., *shape) full gradient → (..., size) partial derivatives by the unique elements (Dᵀ vec G)."""
+        """(..., *shape) full gradient → (..., size) partial derivatives with respect to the unique elements (Dᵀ vec G)."""
         return self.pack(full)
 
     def unpack(self, vector: Tensor) -> Tensor:
@@ -69,12 +71,12 @@ class Coordinates:
         return vector.reshape((*vector.shape[:-1], *self.shape))
 
     def unpack_gradient(self, vector: Tensor) -> Tensor:
-        """(..., size) partial derivatives by the unique elements → (..., *shape) the full gradient: undoes `pack_gradient`."""
+        """(..., size) partial derivatives → (..., *shape) full gradient, the inverse of `pack_gradient`."""
         multiplicity = self.multiplicity(self.positions(vector.device))
         return self.unpack(vector if multiplicity is None else vector / multiplicity)
 
     def all_entries(self) -> Coordinates:
-        """The coordinates of the "full" layout: every entry, row-major."""
+        """The coordinates of the "full" layout: all entries in row-major order."""
         return Coordinates(self.shape, self.named_axes)
 
     def variables(self, index: Sequence[int]) -> list[int]:
@@ -84,12 +86,12 @@ class Coordinates:
     # --- names ---------------------------------------------------------------------------------------------------
 
     def labels(self, names: Sequence[str] | None) -> list[str]:
-        """One label a unique element, in order: "[AAPL]", "[MSFT,AAPL]" (row, column); "" for a scalar."""
+        """The labels of the unique elements in order: "[AAPL]", "[MSFT,AAPL]" (row, column); "" for a scalar."""
         axes = [self._axis_labels(axis, names) for axis in range(len(self.shape))]
         return [_bracket([axis[i] for axis, i in zip(axes, index, strict=True)]) for index in self.indices()]
 
     def locate(self, label: str, names: Sequence[str] | None) -> int | None:
-        """The position, among the unique elements, of the element with this label; None if there is none."""
+        """The position of the element with this label among the unique elements; None if there is none."""
         axes = [self._axis_labels(axis, names) for axis in range(len(self.shape))]
         if label == "" and not axes:
             return 0
@@ -106,7 +108,8 @@ class Coordinates:
         return [str(i) for i in range(self.shape[axis])]
 
     def indices(self) -> list[tuple[int, ...]]:
-        return [tuple(index) for index in _unravel(range(self.size), self.shape)]
+        """The indices of the unique elements in the parameter, in order."""
+        return list(itertools.product(*(range(length) for length in self.shape)))
 
     def _rank(self, index: tuple[int, ...]) -> int | None:
         rank = 0
@@ -118,9 +121,9 @@ class Coordinates:
 class Triangle(Coordinates):
     """The lower triangle of a d×d matrix in vech order.
 
-    - ``mirrored=True``: a symmetric matrix; one off-diagonal element moves two entries.
-    - ``mirrored=False``: a lower triangular matrix; its upper triangle is 0 and stays 0.
-    - ``diagonal=False``: the diagonal is fixed and is no parameter (a correlation matrix).
+    - ``mirrored=True``: a symmetric matrix; an off-diagonal element is two entries.
+    - ``mirrored=False``: a lower triangular matrix; its upper triangle is fixed at 0.
+    - ``diagonal=False``: the diagonal is fixed and not a parameter (a correlation matrix).
     """
 
     def __init__(self, d: int, *, mirrored: bool, diagonal: bool = True) -> None:
@@ -170,7 +173,7 @@ class Triangle(Coordinates):
     def _rank(self, index: tuple[int, ...]) -> int | None:
         row, column = index
         if self.mirrored and row < column:
-            row, column = column, row  # the same element under its other name
+            row, column = column, row  # the same element
         if row < column or (row == column and not self.diagonal):
             return None
         first = 0 if self.diagonal else 1
@@ -179,27 +182,27 @@ class Triangle(Coordinates):
 
 
 def symmetric(d: int) -> Triangle:
-    """A symmetric d×d matrix: vech, off-diagonals doubled in derivatives."""
+    """Coordinates of a symmetric d×d matrix: vech, with off-diagonal elements doubled in derivatives."""
     return Triangle(d, mirrored=True)
 
 
 def lower_triangular(d: int) -> Triangle:
-    """A lower triangular d×d matrix: vech of the triangle, nothing doubled."""
+    """Coordinates of a lower triangular d×d matrix: vech of the triangle, without doubling."""
     return Triangle(d, mirrored=False)
 
 
 def correlation(d: int) -> Triangle:
-    """A correlation matrix: the strict lower triangle, doubled in derivatives; the diagonal is fixed at 1."""
+    """Coordinates of a correlation matrix: the strict lower triangle, doubled in derivatives; the diagonal is fixed at 1."""
     return Triangle(d, mirrored=True, diagonal=False)
 
 
 def vector(d: int) -> Coordinates:
-    """A vector over the variables."""
+    """Coordinates of a vector over the variables."""
     return Coordinates((d,))
 
 
 def scalar() -> Coordinates:
-    """A single number."""
+    """Coordinates of a single number."""
     return Coordinates(())
 
 
@@ -210,8 +213,8 @@ def vech(A: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch p"]:
         A: (..., d, d); only the lower triangle is read.
 
     Returns:
-        (..., d(d+1)/2): a₁₁, a₂₁, …, a_d1, a₂₂, a₃₂, … The *values* of the unique elements: nothing is doubled here
-        (derivatives by the unique elements are: see `Jacobian.unique`).
+        (..., d(d+1)/2): a₁₁, a₂₁, …, a_d1, a₂₂, a₃₂, … These are the *values* of the unique elements, without doubling;
+        derivatives with respect to off-diagonal elements are doubled, see `Jacobian.unique`.
 
     Raises:
         ShapeError: if A is not square in its last two dimensions.
@@ -230,13 +233,13 @@ def unvech(v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch d d"]:
     """The symmetric matrix whose vech is v; the inverse of `vech` on symmetric matrices.
 
     Args:
-        v: (..., d(d+1)/2), the lower triangle column after column.
+        v: (..., d(d+1)/2), the lower triangle column by column.
 
     Returns:
         (..., d, d), symmetric.
 
     Raises:
-        ShapeError: if the length of v is no triangular number.
+        ShapeError: if the length of v is not a triangular number.
 
     Example:
         >>> import torch, mvnjac
@@ -255,25 +258,8 @@ def _bracket(parts: Sequence[str]) -> str:
     return f"[{','.join(parts)}]" if parts else ""
 
 
-def _unravel(ranks: range, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    indices = []
-    for rank in ranks:
-        index = []
-        for length in reversed(shape):
-            rank, i = divmod(rank, length)
-            index.append(i)
-        indices.append(tuple(reversed(index)))
-    return indices
-
-
-def _splits(pieces: list[str], parts: int) -> list[list[str]]:
-    """All ways to join the pieces, in order, into that many labels: a variable's name may itself contain commas."""
-    if parts == 0:
-        return []
-    if parts == 1:
-        return [[",".join(pieces)]]
-    return [
-        [",".join(pieces[:cut]), *rest]
-        for cut in range(1, len(pieces) - parts + 2)
-        for rest in _splits(pieces[cut:], parts - 1)
-    ]
+def _splits(pieces: list[str], parts: int) -> Iterator[list[str]]:
+    """All ways to join the pieces, in order, into this many labels, since the name of a variable may contain commas."""
+    for cuts in itertools.combinations(range(1, len(pieces)), parts - 1) if parts else ():
+        edges = (0, *cuts, len(pieces))
+        yield [",".join(pieces[start:stop]) for start, stop in itertools.pairwise(edges)]

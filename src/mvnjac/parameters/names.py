@@ -1,4 +1,4 @@
-"""What the variables are called, in columns and in messages: by their names, or by their numbers."""
+"""Names of the variables, or their numbers, for columns and messages."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from mvnjac.errors import ArgumentError, ShapeError
 
-#: one name a variable; or, where they form a matrix, the names of its rows and those of its columns
+#: one name per variable; or, for matrix-valued variables, the names of the rows and of the columns
 NamesArgument = Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Names:
-    """The variables in order: along one axis, or along the rows and columns of a matrix, row by row.
+    """The variables in order: along one axis, or along the rows and columns of a matrix in row-major order.
 
     Attributes:
-        axes: a label for each place of each axis: names, or numbers.
-        given: whether these are names.
-        what: what a message calls something that has no name.
+        axes: the labels along each axis: names or numbers.
+        given: whether the labels are names.
+        what: the noun for a variable without a name in messages.
     """
 
     axes: tuple[Sequence[Any], ...]
@@ -35,21 +35,21 @@ class Names:
 
     @property
     def argument(self) -> NamesArgument | None:
-        """What `names=` was."""
+        """The argument `names=`; None if no names were given."""
         if not self.given:
             return None
         return list(self.axes[0]) if len(self.axes) == 1 else [list(axis) for axis in self.axes]
 
     @property
     def labels(self) -> list[str] | None:
-        """One a variable, "row,column" in a matrix; None where its number does."""
+        """The label of each variable, "row,column" in a matrix; None if variables are numbered along one axis."""
         if len(self.axes) == 1:
             return list(self.axes[0]) if self.given else None
         return [",".join(map(str, parts)) for parts in itertools.product(*self.axes)]
 
     def __call__(self, i: int) -> str:
-        """How variable i is called in a message."""
-        if i >= self.size:  # a place along an axis that does not run over the variables
+        """The name of variable i in a message."""
+        if i >= self.size:  # an index along an axis that does not run over the variables
             return f"{self.what} {i}"
         parts: list[str] = []
         for axis in reversed(self.axes):
@@ -59,12 +59,12 @@ class Names:
         return repr(label) if self.given else f"{self.what} {label}"
 
     def part(self, at: slice) -> Names:
-        """Some of the variables, as variables of their own."""
+        """The names of some of the variables."""
         labels = self.labels
         return Names((self.axes[0][at] if labels is None else labels[at],), self.given)
 
     def axis(self, index: int, size: int, what: str) -> Names:
-        """The rows, or the columns, of a matrix of variables; by number where each variable has a name of its own."""
+        """The names of the rows or columns of matrix-valued variables; numbers if the variables are named one by one."""
         if len(self.axes) == 2:
             return Names((self.axes[index],), self.given, what)
         return Names((range(size),), False, what)
@@ -73,11 +73,11 @@ class Names:
 def valid_names(
     function: str, names: NamesArgument | None, event: Sequence[int], matrix_shape: tuple[int, int] | None
 ) -> Names:
-    """The names of variables of this event shape; `matrix_shape` where they form a matrix, in whichever form they come.
+    """The validated names of variables with this event shape; `matrix_shape` is given for matrix-valued variables.
 
     Raises:
-        ShapeError: names that are too few or too many.
-        ArgumentError: one that occurs more than once.
+        ShapeError: if the number of names is wrong.
+        ArgumentError: if a name occurs more than once.
     """
     if names is None:
         return Names(tuple(range(length) for length in event), False)

@@ -1,4 +1,4 @@
-"""Which columns of the Jacobian are meant: `wrt` names whole parameters or single elements of them."""
+"""Selection of columns of the Jacobian: `wrt` names whole parameters or single elements of them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from mvnjac.errors import ArgumentError, UnknownNameError
 from mvnjac.parameters.coordinates import Coordinates
 
 LAYOUTS = ("unique", "full")
-#: a parameter's name → the labels along its axes, None for numbers
+#: a parameter's name → the labels along its named axes, None for numbers
 Labels = Callable[[str], Sequence[str] | None]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Adjacent columns of one parameter: all of it (index None), or some of its elements.
+    """Adjacent columns of one parameter: all of its elements, or some of them.
 
-    index: positions among the coordinates' elements; labels: the names they were asked for by.
+    Attributes:
+        name: of the parameter.
+        layout: "unique" or "full".
+        coordinates: of the parameter in this layout.
+        index: the positions of the selected elements among those of the coordinates; None for all.
+        labels: the labels by which elements were selected.
     """
 
     name: str
@@ -37,7 +42,7 @@ class Part:
         return self.coordinates.size if self.index is None else len(self.index)
 
     def index_tensor(self, device: torch.device) -> torch.Tensor:
-        """(size,) the elements' positions."""
+        """(size,) the positions of the selected elements."""
         return torch.tensor(self.index, dtype=torch.long, device=device)
 
     def take(self, packed: torch.Tensor) -> torch.Tensor:
@@ -45,14 +50,14 @@ class Part:
         return packed if self.index is None else packed[..., self.index_tensor(packed.device)]
 
     def joined(self, other: Part) -> Part | None:
-        """Both as one part, if both are elements of the same parameter: they are then computed together."""
+        """Both as one part, to be computed together, if both are elements of the same parameter; else None."""
         if self.name != other.name or self.index is None or other.index is None:
             return None
         return Part(self.name, self.layout, self.coordinates, self.index + other.index, self.labels + other.labels)
 
 
 class Selection:
-    """The parts of a `wrt`, in the order asked, in the coordinates of a layout."""
+    """The parts selected by `wrt`, in the given order, in the coordinates of a layout."""
 
     def __init__(
         self,
@@ -65,17 +70,16 @@ class Selection:
     ) -> None:
         if layout not in LAYOUTS:
             raise ArgumentError(f"layout is {layout!r}; expected 'unique' or 'full'.")
-        asked = list(default) if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
-        repeated = [label for i, label in enumerate(asked) if label in asked[:i]]
+        selected = list(default) if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+        repeated = [label for i, label in enumerate(selected) if label in selected[:i]]
         if repeated:
             raise ArgumentError(f"wrt: {repeated[0]!r} is named twice.")
         self._labels, self._known = labels, known
-        whole = set(asked)
-        overlapping = [label for label in asked if (name := self._name(label)) != label and name in whole]
+        overlapping = [label for label in selected if (name := self._name(label)) != label and name in selected]
         if overlapping:
-            raise ArgumentError(f"wrt: {overlapping[0]!r} is an element of a parameter that is asked for as a whole.")
+            raise ArgumentError(f"wrt: {overlapping[0]!r} is an element of a parameter that is selected as a whole.")
         self.parts: list[Part] = []
-        for label in asked:
+        for label in selected:
             part = self._part(label, layout, coordinates)
             joined = self.parts[-1].joined(part) if self.parts else None
             self.parts = [*self.parts[:-1], joined] if joined else [*self.parts, part]
@@ -96,13 +100,13 @@ class Selection:
         return labels
 
     def only(self, parts: list[Part]) -> Selection:
-        """Some of its parts."""
+        """The selection of these parts alone."""
         other = copy.copy(self)
         other.parts = parts
         return other
 
     def slices(self) -> list[tuple[Part, slice]]:
-        """Each part with its columns."""
+        """Each part with the slice of its columns."""
         located, first = [], 0
         for part in self.parts:
             located.append((part, slice(first, first + part.size)))
@@ -133,23 +137,23 @@ class Selection:
         name = self._name(label)
         if name is None:
             raise unknown_name(label, re.sub(r"\[[^][]*\]$", "", label), self._known)
-        own = coordinates(name) if layout == "unique" else coordinates(name).all_entries()
+        elements = coordinates(name) if layout == "unique" else coordinates(name).all_entries()
         if name == label:
-            return Part(name, layout, own)
+            return Part(name, layout, elements)
         labels = self._labels(name)
-        index = own.locate(label[len(name) :], labels)
+        index = elements.locate(label[len(name) :], labels)
         if index is None:
-            raise UnknownNameError(f"wrt: {label!r} is no element of {name}; it has {_examples(name, own, labels)}.")
-        return Part(name, layout, own, (index,), (label,))
+            raise UnknownNameError(f"wrt: {label!r} is not an element of {name}; it has {_examples(name, elements, labels)}.")
+        return Part(name, layout, elements, (index,), (label,))
 
     def _name(self, label: str) -> str | None:
-        """The parameter that a label names, or names an element of. A parameter's name may have brackets of its own."""
+        """The parameter that a label or its element belongs to, whose name may contain brackets; None if unknown."""
         known = [name for name in self._known if label == name or label.startswith(f"{name}[")]
         return max(known, key=len, default=None)
 
 
 def unknown_name(label: str, name: str, known: Sequence[str]) -> UnknownNameError:
-    """The error for a parameter that does not exist here."""
+    """The error for an unknown parameter, with the closest known name."""
     close = difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UnknownNameError(f"There is no parameter {label!r} here.{hint} The names are: {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Statistics that samples are summarised by, and how they are merged and stored.
+"""Sample statistics: moments, sufficient statistics by pattern of missing entries, merging, storage, tail probabilities.
 
-Moments, sufficient statistics by pattern of missing entries, pairwise sums, their form in files, tail probabilities. It may use
-`tensors` and `errors`. Interface: `sufficient`, `moments`, `pairwise`, `patterns`, `serialization`."""
+The package may use `kernels`, `tensors` and `errors`. Interface: `sufficient`, `moments`, `patterns`, `pairwise`,
+`serialization`, `fingerprint` and `tail_probabilities`."""

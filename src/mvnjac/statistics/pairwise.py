@@ -1,7 +1,7 @@
-"""Sums of many pieces, in an order that depends on the pieces alone: whoever adds them, and whenever, every bit is the same.
+"""Pairwise reduction: sums in a fixed order, so that results do not depend on the number of workers or the order of arrival.
 
-Pieces are merged pairwise along a binary tree over their numbers 0, 1, 2, …: a piece is merged with its sibling as soon as both are
-there, so that rounding errors grow with the logarithm of their number, and few pieces are held.
+Partial sums numbered 0, 1, 2, … are merged along a binary tree, each with its sibling as soon as both are available. Rounding
+errors grow with the logarithm of the number of partial sums, and few of them are stored at a time.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from mvnjac.statistics.serialization import stored_as
 
 
 class Mergeable(Protocol):
-    """What stands for some rows, and can be merged with what stands for others."""
+    """Statistics of a set of rows that can be merged with those of another set."""
 
     def merge(self, other: Any) -> Any:
-        """What stands for both, these rows first."""
+        """The statistics of both sets, with the rows of this one first."""
 
 
 M = TypeVar("M", bound=Mergeable)
 
 
 class PairwiseReduction(Generic[M]):
-    """Pieces by number, in any order, each once."""
+    """The reduction of numbered partial sums, which may be added in any order, each once."""
 
     def __init__(self) -> None:
-        self._nodes: dict[tuple[int, int], M] = {}  # (level, place) → 2^level pieces from place · 2^level on
+        self._nodes: dict[tuple[int, int], M] = {}  # (level, position) → 2^level partial sums from number position · 2^level on
 
     def add(self, number: int, piece: M) -> None:
-        """The piece of this number."""
-        level, place = 0, number
-        while (sibling := self._nodes.pop((level, place ^ 1), None)) is not None:
-            piece = piece.merge(sibling) if place % 2 == 0 else sibling.merge(piece)
-            level, place = level + 1, place // 2
-        self._nodes[level, place] = piece
+        """Add the partial sum with this number."""
+        level, position = 0, number
+        while (sibling := self._nodes.pop((level, position ^ 1), None)) is not None:
+            piece = piece.merge(sibling) if position % 2 == 0 else sibling.merge(piece)
+            level, position = level + 1, position // 2
+        self._nodes[level, position] = piece
 
     def total(self) -> M | None:
-        """All of them; None of none. What has no sibling is merged from the last piece backwards."""
+        """The sum of all; None if nothing was added. Nodes without a sibling are merged from the last one backwards."""
         merged: M | None = None
         for _, node in sorted(self._nodes.items(), key=lambda item: item[0][1] << item[0][0], reverse=True):
             merged = node if merged is None else node.merge(merged)
@@ -54,7 +54,7 @@ class PairwiseReduction(Generic[M]):
 @stored_as("totals")
 @dataclass(frozen=True)
 class NamedSums:
-    """Plain sums over rows, by name: tensors that are added."""
+    """Sums over rows by name: tensors that are merged by addition."""
 
     tensors: Mapping[str, Tensor]
 
@@ -74,10 +74,10 @@ class SumTuple:
     parts: Sequence[Any]
 
     def merge(self, other: SumTuple) -> SumTuple:
-        """Part by part."""
+        """Merge part by part."""
         return SumTuple([a.merge(b) for a, b in zip(self.parts, other.parts, strict=True)])
 
 
 def number(value: float) -> Tensor:
-    """A sum of one number."""
+    """A scalar sum as a tensor."""
     return torch.tensor(float(value), dtype=torch.float64, device="cpu")

@@ -1,4 +1,4 @@
-"""Sums as bytes, and back, bit by bit: safetensors, with the structure as metadata. Nothing that is read is ever executed."""
+"""Exact serialisation of sums: tensors as safetensors, their structure as JSON. Reading executes no code from the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ C = TypeVar("C", bound=type)
 
 
 def stored_as(tag: str) -> Callable[[C], C]:
-    """Lets a class of sums be stored, under a tag that stands in files: what is stored is its instances' `vars`."""
+    """Register a class of sums for serialisation, under a tag for files; the `vars` of its instances are stored."""
 
     def register(cls: C) -> C:
         _kinds[tag], _tags[cls] = cls, tag
@@ -26,39 +26,40 @@ def stored_as(tag: str) -> Callable[[C], C]:
 
 
 def packed(sums: Any) -> bytes:
-    """Numbers, tensors, sequences and mappings of these, and instances of classes that are `stored_as` something.
+    """Serialise numbers, tensors, sequences and mappings of these, and instances of classes registered with `stored_as`.
 
-    What lies in memory column after column is so again afterwards: in which order rows are added is part of a sum's rounding.
+    Column-major tensors are restored in column-major order, since the memory order affects the rounding of later sums.
     """
     tensors: dict[str, Tensor] = {}
     form = taken(sums, tensors)
     columns = [name for name, t in tensors.items() if _by_columns(t)]
     head = json.dumps({"form": form, "columns": columns}).encode()
-    whole = torch.contiguous_format
-    stored = {name: (t.mT if name in columns else t).clone(memory_format=whole) for name, t in tensors.items()}
+    stored = {
+        name: (t.mT if name in columns else t).clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
+    }
     return len(head).to_bytes(8, "little") + head + save(stored)
 
 
 def unpacked(content: bytes) -> Any:
-    """What `packed` has packed."""
+    """The sums serialised by `packed`."""
     end = 8 + int.from_bytes(content[:8], "little")
     head, tensors = json.loads(content[8:end]), load(content[end:])
     return made(head["form"], tensors | {name: tensors[name].mT for name in head["columns"]})
 
 
 def mapped(sums: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same sums with every tensor changed: moved to another device, say."""
+    """The sums with a function applied to every tensor, for example to move them to another device."""
     tensors: dict[str, Tensor] = {}
     form = taken(sums, tensors)
     return made(form, {name: change(t) for name, t in tensors.items()})
 
 
 def taken(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The form of some sums, as JSON; their tensors are put among the others under a number."""
+    """The structure of sums as JSON-compatible values; their tensors are added to `tensors` under consecutive numbers."""
     if isinstance(value, Tensor):
-        place = str(len(tensors))
-        tensors[place] = value
-        return {"tensor": place}
+        key = str(len(tensors))
+        tensors[key] = value
+        return {"tensor": key}
     if value is None or isinstance(value, int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -69,7 +70,7 @@ def taken(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def made(form: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The sums of a form, with these tensors."""
+    """The sums with this structure and these tensors: the inverse of `taken`."""
     if isinstance(form, list):
         return [made(each, tensors) for each in form]
     if not isinstance(form, dict):

@@ -1,4 +1,4 @@
-"""What torch is doing with the tensors at hand, and what they cost.
+"""Helpers around torch tensors: the state of torch (tracing, transforms, modes), precision, broadcasting and memory.
 
-Tracing and transforms, the precision of arithmetic, broadcasting of batches of rows and parameters, memory. It may use `mvnjac.errors`
-alone, and every other package uses it. Interface: `tracing`, `precision`, `broadcasting`, `memory`, `allocation`."""
+The package may use only `mvnjac.errors`; every other package may use it. Interface: `tracing`, `precision`, `broadcasting`,
+`memory`, `allocation`."""

@@ -1,6 +1,7 @@
-"""An allocation that fails becomes a MemoryLimitError, whatever library failed: one sentence, with what was asked for and a remedy.
+"""Failed allocations of any library are converted to a MemoryLimitError that states the requested size and a remedy.
 
-What grows with the data is refused before it is allocated (`memory.require`); this is for what the system refuses all the same.
+Arrays that grow with the data are checked before they are allocated (`memory.require`); this module handles the allocations
+that fail nevertheless.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from mvnjac.errors import MemoryLimitError, MvnjacError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: what says of an error of a general class that it is about memory: torch's allocators, C++, the dynamic linker, the start of a thread
-_WORDS = re.compile(
+#: messages of out-of-memory errors raised as a general class: by torch's allocators, C++, the dynamic linker, a thread's start
+_OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|bad allocation|Storage size calculation overflowed"
     r"|failed to map segment|cannot allocate memory|can't start new thread",
     re.IGNORECASE,
@@ -26,33 +27,35 @@ _SIZE = re.compile(r"(?:allocate|alloc of size) (\d[\d.]*) ?([KMGTPE]?)i?B?", re
 
 
 def failed(error: BaseException) -> bool:
-    """Whether an exception, of any library, says that memory could not be allocated."""
+    """Whether this exception, raised by any library, reports a failed allocation of memory."""
     if isinstance(error, MvnjacError):
         return isinstance(error, MemoryLimitError)
-    if isinstance(error, MemoryError):  # numpy's and pyarrow's are of this class
+    if isinstance(error, MemoryError):  # the class used by numpy and pyarrow
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError | ImportError | OSError) and bool(_WORDS.search(str(error)))
+    return isinstance(error, RuntimeError | ImportError | OSError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def refusal(error: BaseException, what: str, remedy: str) -> MemoryLimitError | None:
-    """The sentence for an allocation that failed; one that has been refused stays as it is; None for any other error."""
+    """The MemoryLimitError for a failed allocation; a MemoryLimitError itself is returned, any other error gives None."""
     if isinstance(error, MemoryLimitError):
         return error
     if not failed(error):
         return None
     size = _SIZE.search(str(error))
-    asked = "" if size is None else f" of {human(float(size.group(1)) * 1024 ** ' KMGTPE'.index(size.group(2).upper() or ' '))}"
-    return MemoryLimitError(f"{what}: an allocation{asked} failed: the memory that is available does not suffice; {remedy}")
+    requested = (
+        "" if size is None else f" of {human(float(size.group(1)) * 1024 ** ' KMGTPE'.index(size.group(2).upper() or ' '))}"
+    )
+    return MemoryLimitError(f"{what}: an allocation{requested} failed: not enough memory is available; {remedy}")
 
 
 def guarded(what: str, remedy: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function whose failed allocations are MemoryLimitErrors; anything else passes.
+    """Decorate a function so that failed allocations raise MemoryLimitError; other exceptions are unchanged.
 
     Args:
-        what: the function's name, as users call it; a format of its arguments: "{0._name}.matrix".
-        remedy: the end of the sentence: "select columns by wrt=."
+        what: the public name of the function, as a format string of its arguments: "{0._name}.matrix".
+        remedy: the end of the message: "select columns by wrt=."
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,10 +64,10 @@ def guarded(what: str, remedy: str) -> Callable[[Callable[P, R]], Callable[P, R]
             try:
                 return function(*args, **kwargs)
             except (MemoryError, RuntimeError, OSError) as error:
-                sentence = _outermost(error, what.format(*args), remedy)
-                if sentence is None or sentence is error:
+                converted = _outermost(error, what.format(*args), remedy)
+                if converted is None or converted is error:
                     raise
-                raise sentence from _origin(error)
+                raise converted from _origin(error)
 
         return call
 
@@ -72,13 +75,13 @@ def guarded(what: str, remedy: str) -> Callable[[Callable[P, R]], Callable[P, R]
 
 
 def _origin(error: BaseException) -> BaseException:
-    """What failed first, where that has been said already by a function further in."""
+    """The original exception, if an inner guarded function has already converted it."""
     cause = error.__cause__ if isinstance(error, MemoryLimitError) else None
     return error if cause is None or isinstance(cause, MemoryLimitError) else cause
 
 
 def _outermost(error: BaseException, what: str, remedy: str) -> MemoryLimitError | None:
-    """The sentence of the function that was called: its name stands before a refusal by one further in."""
+    """The error that names the outermost guarded function, which the user called."""
     origin = _origin(error)
     if origin is error and isinstance(error, MemoryLimitError):
         return error if str(error).startswith(what) else MemoryLimitError(f"{what}: {error}")
@@ -86,7 +89,7 @@ def _outermost(error: BaseException, what: str, remedy: str) -> MemoryLimitError
 
 
 def human(size: float) -> str:
-    """Bytes: 1.5 GB."""
+    """A size in bytes as text: "1.5 GB"."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size < 1000 or unit == "TB":
             break

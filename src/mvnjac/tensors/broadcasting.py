@@ -1,8 +1,8 @@
-"""How the leading dimensions of a batch divide into rows, and groups of rows that share one parameter.
+"""Division of the leading dimensions of a batch into rows and into groups of rows that share one parameter.
 
-Broadcasting follows torch.distributions: x (n, 1, d) with Σ (K, d, d) is a grid of n·K densities. Against the covariance, n is
-a dimension of *rows* and K one of *groups*: every product with a d×d matrix is done group by group, on all rows of the
-group at once, so that a shared factor is never copied. In the everyday case, x (n, d) and one Σ, folding is a no-op.
+Broadcasting follows torch.distributions: x (n, 1, d) with Σ (K, d, d) is a grid of n·K densities. Relative to the covariance,
+n is a *row* dimension and K a *group* dimension: every product with a d×d matrix is computed per group, for all rows of the
+group at once, so that a shared factor is never copied. In the common case, x (n, d) and one Σ, folding is a no-op.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Size, Tensor
 
 
 class RowLayout:
-    """The division of the batch `full` with respect to a parameter of batch shape `own` (broadcastable to `full`).
+    """The division of the batch `full` into rows and groups for a parameter of batch shape `param_batch`.
 
-    A folded array is (N, *event) when there is no group dimension, else (K, N, *event).
+    `param_batch` is broadcastable to `full`. A folded array is (N, *event) if there is no group dimension, else (K, N, *event).
     """
 
     def __init__(self, full: Size, param_batch: Size) -> None:
@@ -48,21 +48,21 @@ class RowLayout:
         return t.permute((*inverse, *range(len(order), t.ndim)))
 
     def fold_params(self, t: Tensor, event: int) -> Tensor:
-        """The parameter's own array (*batch broadcastable to own, *event) → (K?, *event)."""
+        """An array of the parameter (*batch broadcastable to param_batch, *event) → (K?, *event)."""
         shape = _event(t, event)
         return t.expand((*self.param_batch, *shape)).reshape((*self.group_shape, *shape))
 
     def unfold_params(self, t: Tensor, event: int) -> Tensor:
-        """(K?, *event), already summed over the rows → (*param_batch, *event)."""
+        """An array already summed over the rows, (K?, *event) → (*param_batch, *event)."""
         return t.reshape((*self.param_batch, *_event(t, event)))
 
 
 def refolded(
     function: Callable[[Tensor, RowLayout], Tensor], rows: Tensor, layout: RowLayout, param_batch: Size, event: int = 1
 ) -> Tensor:
-    """A function of folded rows that needs them folded for another parameter, of batch `param_batch`: folded back afterwards.
+    """Apply a function that needs the rows folded for another parameter, of batch `param_batch`, and fold the result back.
 
-    So a parameter that few share with one that each row has of its own is not copied for each row.
+    This avoids copying a parameter of a small batch to each row when another parameter differs from row to row.
     """
     if layout.param_batch == param_batch:
         return function(rows, layout)
@@ -72,9 +72,11 @@ def refolded(
 
 
 def stacked(t: Tensor, dim: int) -> Tensor:
-    """Two dimensions, `dim` and the next (negative numbers), as one: (..., N, m, q) → (..., N m, q) for −3."""
+    """Merge dimension `dim` (negative) with the next one: (..., N, m, q) → (..., N m, q) for −3."""
     before, after = t.shape[:dim], t.shape[t.ndim + dim + 2 :]
-    return t.reshape((*before, t.shape[dim] * t.shape[dim + 1], *after))  # flatten is not batched by autograd's own vmap
+    return t.reshape(
+        (*before, t.shape[dim] * t.shape[dim + 1], *after)
+    )  # autograd's internal vmap has no batching rule for flatten
 
 
 def batch_shape(t: Tensor, event: int) -> Size:
@@ -83,8 +85,8 @@ def batch_shape(t: Tensor, event: int) -> Size:
 
 
 def broadcast(*shapes: Size) -> Size:
-    """torch.broadcast_shapes, without its cost where there is nothing to broadcast: none but one of them has dimensions."""
-    distinct: list[Size] = []  # in the order given, and not hashed: torch.jit.trace makes tensors of sizes
+    """torch.broadcast_shapes, without its overhead if there is nothing to broadcast."""
+    distinct: list[Size] = []  # a list, not a set: under torch.jit.trace sizes are tensors
     for shape in shapes:
         if shape and shape not in distinct:
             distinct.append(shape)
@@ -92,25 +94,25 @@ def broadcast(*shapes: Size) -> Size:
 
 
 def sum_to(t: Tensor, batch: Size, event: int) -> Tensor:
-    """Sum the leading dimensions of t down to `batch`, as autograd does for a broadcast argument."""
+    """Sum t over its leading dimensions to the batch shape `batch`, as autograd does for a broadcast argument."""
     shape = Size((*batch, *_event(t, event)))
     return t if t.shape == shape else t.sum_to_size(shape)
 
 
 def over_event(weights: Tensor, event: int) -> Tensor:
-    """One number an entry of the batch, ready to multiply arrays with `event` further dimensions."""
+    """Append `event` dimensions of size 1, so that one number per batch entry multiplies arrays with event dimensions."""
     return weights.reshape((*weights.shape, *(1,) * event))
 
 
 def narrow(t: Tensor, full: Size, event: int, dim: int, index: slice | Tensor) -> Tensor:
-    """Select along dimension `dim` of the full batch; an array that is broadcast along it is left as it is."""
-    own = batch_shape(t, event)
-    at = dim - (len(full) - len(own))
-    if at < 0 or own[at] == 1 != full[dim]:
+    """Select along dimension `dim` of the full batch; an array that is broadcast along it is returned unchanged."""
+    batch = batch_shape(t, event)
+    axis = dim - (len(full) - len(batch))
+    if axis < 0 or batch[axis] == 1 != full[dim]:
         return t
     if isinstance(index, slice):
-        return t[(slice(None),) * at + (index,)]
-    return t.index_select(at, index)
+        return t[(slice(None),) * axis + (index,)]
+    return t.index_select(axis, index)
 
 
 def _event(t: Tensor, event: int) -> Size:

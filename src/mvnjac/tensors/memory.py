@@ -1,4 +1,4 @@
-"""How much memory there is, and the refusal to allocate what cannot fit."""
+"""Available memory, and checks before allocation that an array fits into it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mvnjac.errors import MemoryLimitError
 from mvnjac.tensors import memory_limits
 from mvnjac.tensors.allocation import human
 
-#: what needs fewer bytes is not asked about
+#: allocations of fewer bytes are not checked
 SMALL = 2**20
 
 
 class Workspace:
-    """Memory that each chunk of rows uses again: fresh memory costs more than the arithmetic on it."""
+    """Arrays that are reused for each chunk of rows: allocating new memory costs more than the arithmetic on it."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Tensor] = {}
 
     def take(self, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
-        """An uninitialised array of this shape; what it held under this name before is gone."""
+        """An uninitialised array of this shape; it overwrites the array previously taken under this name."""
         size = math.prod(shape)
         if name not in self._arrays or self._arrays[name].numel() < size:
             self._arrays[name] = like.new_empty(size)
@@ -31,23 +31,23 @@ class Workspace:
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on the device; None where the system does not say."""
+    """Bytes that can still be allocated on the device; None if the system does not report it."""
     if device.type == "cuda":
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
-        return int(torch.cuda.mem_get_info(device)[0]) + held
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's caching allocator
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     if device.type != "cpu":
         return None
     return min(memory_limits.limits().values(), default=None)
 
 
-def require_bytes(what: str, needed: int | float, device: torch.device, remedy: str) -> None:
-    """Raise MemoryLimitError, before allocating, if so many bytes at once cannot fit.
+def require_bytes(what: str, needed: float, device: torch.device, remedy: str) -> None:
+    """Raise MemoryLimitError, before allocating, if this many bytes do not fit.
 
     Args:
-        what: the function, and after a colon what it needs: "hessian.matrix: the result and the work space".
-        needed: the most bytes that it will hold at once beside what is allocated already.
-        device: where.
-        remedy: what the user can do instead, the end of the sentence: "select columns by wrt=."
+        what: the function and, after a colon, what it allocates: "hessian.matrix: the result and the work space".
+        needed: the peak number of bytes in addition to those already allocated.
+        device: the device of the allocation.
+        remedy: what the user can do instead, as the end of the message: "select columns by wrt=."
     """
     if needed < SMALL:
         return
@@ -59,15 +59,15 @@ def require_bytes(what: str, needed: int | float, device: torch.device, remedy: 
 
 
 def _why(device: torch.device, free: int) -> str:
-    """Which limit it is, where that is not the machine's memory."""
+    """The name of the binding limit, in parentheses, unless it is the machine's memory."""
     if device.type != "cpu":
         return ""
-    name, least = min(memory_limits.limits().items(), key=lambda limit: limit[1], default=("", 0))
-    return f" ({name})" if name and not name.startswith("the machine") and least <= free else ""
+    name, smallest = min(memory_limits.limits().items(), key=lambda limit: limit[1], default=("", 0))
+    return f" ({name})" if name and not name.startswith("the machine") and smallest <= free else ""
 
 
 def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, remedy: str) -> None:
-    """Raise MemoryLimitError, before allocating, if an array of this shape cannot fit."""
+    """Raise MemoryLimitError, before allocating, if an array of this shape does not fit."""
     needed = math.prod(shape) * dtype.itemsize
     if needed >= SMALL:
         size = " × ".join(str(length) for length in shape)
@@ -75,15 +75,9 @@ def require(function: str, shape: tuple[int, ...], dtype: torch.dtype, device: t
 
 
 def require_work(
-    what: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    times: int | float,
-    more: int | float,
-    remedy: str,
+    what: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, times: float, more: float, remedy: str
 ) -> None:
-    """Raise MemoryLimitError, before allocating, if arrays of this shape, `times` of them, and `more` bytes beside cannot fit."""
+    """Raise MemoryLimitError, before allocating, if `times` arrays of this shape and `more` further bytes do not fit."""
     needed = times * math.prod(shape) * dtype.itemsize + more
     if needed >= SMALL:
         size = " × ".join(str(length) for length in shape)

@@ -1,4 +1,4 @@
-"""What the system lets this process allocate: free memory, control groups (containers), and limits of the address space."""
+"""How much memory this process may still allocate: free memory, limits of control groups (containers), resource limits."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROCESS = Path("/proc/self")
-#: of each version of control groups: its files for the limit and the use, and the prefix of its counters of cached files
+#: for each version of control groups: the files of the limit and the usage, and the prefix of the counters of cached files
 _VERSION_2 = ("memory.max", "memory.current", "")
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 
 
 def limits() -> dict[str, int]:
-    """Bytes that can still be allocated in main memory, by the name of each limit that the system states."""
+    """Bytes that can still be allocated in main memory under each limit that the system reports, by the limit's name."""
     known = {
         "the machine's memory": machine(),
         "the limit of the control group (container)": container(),
@@ -26,7 +26,7 @@ def limits() -> dict[str, int]:
 
 
 def machine() -> int | None:
-    """What the system can give without swapping; the installed memory where it does not say."""
+    """Bytes available without swapping; the installed memory if the system does not report it."""
     available = _counter(Path("/proc/meminfo"), "MemAvailable:")
     if available is not None:
         return available * 1024
@@ -37,13 +37,13 @@ def machine() -> int | None:
 
 
 def container(process: Path = _PROCESS, root: Path = _CGROUPS) -> int | None:
-    """The least that the control group of this process and the groups around it leave; None where none has a limit."""
-    left = [_left(folder, version) for folder, version in _groups(process, root, os.getpid())]
-    return min((size for size in left if size is not None), default=None)
+    """Bytes left under the control group of this process and its ancestors (the minimum); None if none has a limit."""
+    remaining = [_remaining(folder, version) for folder, version in _groups(process, root, os.getpid())]
+    return min((size for size in remaining if size is not None), default=None)
 
 
 def resource_left(limit: str, counter: str, process: Path = _PROCESS) -> int | None:
-    """What a resource limit of this process leaves; None without one, or where the system does not have it."""
+    """Bytes left under a resource limit of this process; None if it is not set or not supported by the system."""
     try:
         import resource  # not on Windows
     except ImportError:
@@ -60,15 +60,15 @@ def resource_left(limit: str, counter: str, process: Path = _PROCESS) -> int | N
 
 @functools.lru_cache(maxsize=4)
 def _groups(process: Path, root: Path, pid: int) -> list[tuple[Path, tuple[str, str, str]]]:
-    """The folders of the groups that may limit this process, looked up once in each process."""
-    return [(folder, version) for folder, version in _around(process, root) if (folder / version[0]).exists()]
+    """The folders of the control groups that may limit this process; cached for each process."""
+    return [(folder, version) for folder, version in _ancestors(process, root) if (folder / version[0]).exists()]
 
 
-def _around(process: Path, root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """The folder of each group that holds this process, inner groups first.
+def _ancestors(process: Path, root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The candidate folder of each group that contains this process, innermost first, up to the mounted root.
 
-    Inside a container the folders may begin at the container's own group, whose path on the host does not exist there: folders
-    that do not exist are passed over, and the mounted root is always looked at.
+    Inside a container the mounted root may be the container's own group, whose path on the host does not exist there; the
+    caller therefore ignores folders that do not exist.
     """
     for group, version in _memberships(process):
         mounts = (root, root / "unified") if version is _VERSION_2 else (root / "memory",)
@@ -81,7 +81,7 @@ def _around(process: Path, root: Path) -> Iterator[tuple[Path, tuple[str, str, s
 
 
 def _memberships(process: Path) -> list[tuple[str, tuple[str, str, str]]]:
-    """The paths of the groups that may limit memory; the roots where the system does not say."""
+    """The paths of the groups that may limit memory; the roots if the system does not list them."""
     try:
         lines = [line.split(":", 2) for line in (process / "cgroup").read_text().splitlines() if line.count(":") >= 2]
     except (OSError, ValueError):
@@ -91,12 +91,12 @@ def _memberships(process: Path) -> list[tuple[str, tuple[str, str, str]]]:
     return found or [("/", _VERSION_1), ("/", _VERSION_2)]
 
 
-def _left(folder: Path, version: tuple[str, str, str]) -> int | None:
-    """What one group leaves: its limit less its use, cached files apart, which the system gives up when memory is asked for."""
+def _remaining(folder: Path, version: tuple[str, str, str]) -> int | None:
+    """Bytes left under one group: its limit minus its usage without cached files, which the system drops on demand."""
     limit_file, used_file, prefix = version
     try:
         limit = _text(folder / limit_file).strip()
-        if limit == "max" or int(limit) >= 2**62:  # no limit, in the words of either version
+        if limit == "max" or int(limit) >= 2**62:  # unlimited, as either version writes it
             return None
         used = int(_text(folder / used_file))
     except (OSError, ValueError):
@@ -106,7 +106,7 @@ def _left(folder: Path, version: tuple[str, str, str]) -> int | None:
 
 
 def _counter(file: Path, name: str) -> int | None:
-    """The number after this name, where the file has a line of it."""
+    """The number after this name, if the file has such a line."""
     try:
         for line in _text(file).splitlines():
             words = line.split()

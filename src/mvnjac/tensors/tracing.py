@@ -1,4 +1,4 @@
-"""What torch is doing: whether a graph, a transform, a compiler, a tracer or a mode is active, and whether numbers can be looked at."""
+"""The state of torch: is an autograd graph, a transform, a compiler, a tracer or a mode active, and are values available?"""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ from mvnjac.errors import ArgumentError
 
 
 def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
-    """`torch.compiler.assume_constant_result`, which imports the compiler: that takes as long as importing torch."""
+    """`torch.compiler.assume_constant_result` without its import of the compiler, which takes as long as importing torch."""
     vars(function)["_dynamo_marked_constant"] = True
     return function
 
 
 _tracing_state = torch._C._get_tracing_state
-
 _functorch_level = torch._C._functorch.maybe_current_level
-
 _modes = torch._C._len_torch_dispatch_stack
-
 _function_modes = torch._C._len_torch_function_stack
 
 #: the dispatch modes of make_fx, FakeTensorMode and functionalisation
@@ -35,35 +32,35 @@ _RECORDERS = tuple(torch._C._TorchDispatchModeKey.__members__.values())
 
 
 def recorded() -> bool:
-    """Whether operations are recorded for other numbers (torch.compile, torch.jit.trace, make_fx) or run without numbers at all."""
-    return torch.compiler.is_compiling() or in_jit_trace() or (_modes() > 0 and _by_a_mode())
+    """Whether operations are recorded (torch.compile, torch.jit.trace, make_fx) or run on fake tensors."""
+    return torch.compiler.is_compiling() or in_jit_trace() or (_modes() > 0 and _in_recording_mode())
 
 
-def _by_a_mode() -> bool:
+def _in_recording_mode() -> bool:
     return any(torch._C._get_dispatch_mode(key) is not None for key in _RECORDERS)
 
 
 def in_jit_trace() -> bool:
-    """Whether torch.jit.trace records."""
+    """Whether torch.jit.trace is recording."""
     return _tracing_state() is not None
 
 
 def require_no_jit_trace(function: str) -> None:
-    """Refuse what takes derivatives by torch.func, which torch.jit.trace does not record."""
+    """Raise ArgumentError under torch.jit.trace, which cannot record derivatives taken by torch.func."""
     if in_jit_trace():
         raise ArgumentError(
-            f"{function}: it takes derivatives by torch.func, which torch.jit.trace cannot record; call it outside of the traced "
-            "function, or use torch.compile or torch.export."
+            f"{function}: it takes derivatives by torch.func, which torch.jit.trace cannot record; call it outside of the "
+            "traced function, or use torch.compile or torch.export."
         )
 
 
 def intercepted() -> bool:
-    """Whether torch.jit.trace or a dispatch mode sees every operation, so that a kernel must not write results past it."""
+    """Whether torch.jit.trace or a dispatch mode observes operations, so that a compiled kernel must not bypass it."""
     return in_jit_trace() or _modes() > 0
 
 
 def is_traced(*tensors: Tensor) -> bool:
-    """Whether a derivative, a batching transform, a compiler or a tracer is active for these tensors: then plain torch only."""
+    """Whether an autograd graph, a transform, a compiler or a tracer is active for these tensors."""
     if recorded():
         return True
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
@@ -78,12 +75,12 @@ def _transformed(t: Tensor) -> bool:
 
 
 def is_concrete(*tensors: Tensor) -> bool:
-    """Whether the numbers can be looked at: not where operations are `recorded`, nor where vmap has made one tensor of many."""
+    """Whether the values are available: operations are not `recorded`, and no tensor is batched by vmap, fake or on meta."""
     return not recorded() and not any(_batched(t) or t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
 
 def nan_where(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """NaN where the mask is set and 1 elsewhere: what is multiplied by it has NaN derivatives there, too, which a fill has not."""
+    """NaN where the mask is set, else 1. A product with it also has NaN derivatives there, unlike a masked fill."""
     return torch.ones_like(mask, dtype=dtype).masked_fill(mask, torch.nan)
 
 
@@ -92,41 +89,41 @@ def _batched(t: Tensor) -> bool:
         if torch._C._functorch.is_batchedtensor(t):
             return True
         t = torch._C._functorch.get_unwrapped(t)
-    return bool(torch._C._functorch.is_legacy_batchedtensor(t))  # autograd's own way to batch cotangents
+    return bool(torch._C._functorch.is_legacy_batchedtensor(t))  # autograd's internal batching of cotangents
 
 
 def unwrap(t: Tensor) -> Tensor:
-    """The tensor that transforms of torch.func have wrapped."""
+    """The tensor inside all wrappers of torch.func transforms."""
     while torch._C._functorch.is_functorch_wrapped_tensor(t):
         t = torch._C._functorch.get_unwrapped(t)
     return t
 
 
 def to_numpy(t: Tensor) -> np.ndarray:
-    """The numbers of a concrete tensor, beneath all transforms."""
+    """The values of a concrete tensor as a numpy array, without any transform."""
     with temporarily_clear_interpreter_stack():
-        numbers: np.ndarray = unwrap(t).detach().cpu().numpy()
-    return numbers
+        values: np.ndarray = unwrap(t).detach().cpu().numpy()
+    return values
 
 
 @_constant_when_compiled
 def transforming() -> bool:
-    """Whether a transform of torch.func is under way; under torch.compile it is known when the code is traced."""
+    """Whether a transform of torch.func is active; under torch.compile the answer is a constant of the trace."""
     return torch._C._functorch.maybe_current_level() is not None
 
 
 def is_on_host(t: Tensor) -> bool:
-    """Whether to look at a number costs nothing. A tensor on another device would have to be waited for."""
+    """Whether reading a value needs no device synchronisation: the tensor is in CPU memory and not fake."""
     return t.device.type == "cpu" and not isinstance(t, FakeTensor)
 
 
 def in_forward_mode() -> bool:
-    """Whether autograd's own forward mode is under way, inside which torch.func's cannot be used."""
+    """Whether autograd's forward mode (`torch.autograd.forward_ad`) is active, inside which torch.func.jvp cannot be used."""
     return bool(forward_ad._current_level >= 0) and not transforming()
 
 
 def constant_size(t: Tensor, dim: int = -1) -> int:
-    """A size as a number: torch.jit.trace makes tensors of sizes, which are no keys, and products of which with numbers are float32."""
+    """A size as an integer: under torch.jit.trace sizes are tensors, which cannot be keys and whose products are float32."""
     size = t.shape[dim]
     if not isinstance(size, Tensor):
         return size
@@ -139,22 +136,22 @@ def constant_size(t: Tensor, dim: int = -1) -> int:
 
 
 def unsavable(t: Tensor) -> bool:
-    """Whether autograd refuses to save the tensor for a backward pass: it was made in inference mode, which is over."""
+    """Whether autograd cannot save the tensor for a backward pass: it was created in inference mode, which has ended."""
     return not torch.compiler.is_compiling() and t.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def savable(t: Tensor) -> Tensor:
-    """The tensor, or a copy of one that is `unsavable`."""
+    """The tensor, or a copy if it is `unsavable`."""
     return t.clone() if unsavable(t) else t
 
 
 def version(t: Tensor) -> int | None:
-    """The count of in-place changes, which autograd keeps too; None where none is kept (inference tensors, compilers)."""
+    """Autograd's count of in-place changes; None if it is not available (inference tensors, under a compiler)."""
     return None if torch.compiler.is_compiling() or t.is_inference() else t._version
 
 
 def watched() -> bool:
-    """Whether a transform, a compiler, a tracer or a mode of torch is active: then not even plain tensors are what they seem."""
+    """Whether a transform, a compiler, a tracer or a mode of torch is active, so that plain tensors may have no values."""
     return (
         torch.compiler.is_compiling()
         or _tracing_state() is not None
@@ -166,14 +163,14 @@ def watched() -> bool:
 
 
 def _only_a_default_device() -> bool:
-    """Whether torch's modes for functions say no more than where tensors are made that name no device: all of ours name one."""
+    """Whether the only function modes are default devices, which have no effect since this package always passes a device."""
     return all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
 
 
 def plain(t: Tensor, dtype: torch.dtype, graph: bool = False, anywhere: bool = False) -> bool:
-    """Whether these are contiguous numbers in CPU memory, wrapped by nothing.
+    """Whether this is an unwrapped, contiguous tensor of this dtype in CPU memory, without an autograd graph.
 
-    graph: they may carry one; anywhere: they may be on any device, with any strides.
+    graph: allow a graph and `Parameter`; anywhere: allow any device and any strides.
     """
     return (
         (type(t) is Tensor or (graph and type(t) is torch.nn.Parameter))

@@ -1,4 +1,4 @@
-"""From parameters to whitened residuals: the factor of a covariance, the residuals of rows against it, and their sums.
+"""From parameters to whitened residuals: the factor of a covariance, the residuals of rows, and their sums.
 
-It may use `linalg`, `parameters`, `statistics`, `kernels` and `tensors`. Interface: `factor.Factor`, `residuals.Residuals`,
-`sums.WhitenedMoments`, `cache`."""
+The package may use `parameters`, `linalg`, `statistics`, `kernels`, `tensors` and `errors`. Interface:
+`factor` (`Factor`, `DenseFactor`), `residuals` (`Residuals`), `sums` (`WhitenedMoments`) and `cache`."""

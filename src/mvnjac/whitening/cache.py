@@ -1,4 +1,4 @@
-"""What was computed from tensors, found again as long as these are the same and unchanged."""
+"""Caching of results computed from tensors, valid as long as these are the same and unchanged."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mvnjac.whitening.factor import Factor
 
 
 class Snapshot:
-    """Some tensors as they are now: `matches` says whether others are the same memory, not written to since.
+    """The current state of some tensors; `matches` compares others for the same memory without changes since.
 
-    Inference tensors count no changes: a copy of their numbers is kept, and compared.
+    Inference tensors have no version counter, so that their values are copied and compared.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -22,25 +22,25 @@ class Snapshot:
         self._copies = [t.clone() if count is None else None for t, count in zip(tensors, self._versions, strict=True)]
 
     def __reduce__(self) -> tuple[type[Snapshot], tuple[list[Tensor]]]:
-        return Snapshot, ([],)  # a copy of a tensor counts its changes from zero: a copy of the snapshot matches nothing
+        return Snapshot, ([],)  # copied tensors have new version counters, so that a copied snapshot matches nothing
 
     def matches(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the tensors of the snapshot, unchanged."""
         return len(tensors) == len(self._tensors) and all(
-            (t is own or _same_memory(t, own))
-            and (version(t) == then if copy is None else is_on_host(t) and torch.equal(t, copy))
-            for t, own, then, copy in zip(tensors, self._tensors, self._versions, self._copies, strict=True)
+            (t is known or _same_memory(t, known))
+            and (version(t) == count if copy is None else is_on_host(t) and torch.equal(t, copy))
+            for t, known, count, copy in zip(tensors, self._tensors, self._versions, self._copies, strict=True)
         )
 
 
 class Factors:
-    """The factor of some parameters, with its graph (`keep`) and without: the latest of each."""
+    """A cache of the latest factor with an autograd graph (`keep`) and the latest without."""
 
     def __init__(self) -> None:
         self._known: dict[bool, tuple[Snapshot, Factor]] = {}
 
     def get(self, parameters: Sequence[Tensor], keep: bool) -> Factor | None:
-        """The factor of these very numbers, if there is one."""
+        """The cached factor of these parameters, if they are unchanged; else None."""
         if passing():
             return None
         factor = self._matching(parameters, keep)
@@ -52,7 +52,7 @@ class Factors:
         return factor
 
     def put(self, parameters: Sequence[Tensor], keep: bool, factor: Factor) -> None:
-        """Remember it, unless what is computed now lives only as long as a transform does."""
+        """Cache the factor, unless a transform is active, whose tensors must not outlive it."""
         if not passing():
             self._known[keep] = Snapshot(parameters), factor
 
@@ -61,16 +61,16 @@ class Factors:
         return factor if snapshot is not None and snapshot.matches(parameters) else None
 
     def __reduce__(self) -> tuple[type[Factors], tuple[()]]:
-        return Factors, ()  # what is copied or pickled is factorised anew: its tensors count their changes from zero
+        return Factors, ()  # copied or pickled tensors have new version counters, so that they are factorised again
 
 
 def passing() -> bool:
-    """Whether a transform, a compiler or a tracer is active, whose tensors live only as long as it does."""
+    """Whether a transform, a compiler or a tracer is active, whose tensors must not outlive it."""
     return recorded() or transforming()
 
 
 def _same_memory(t: Tensor, u: Tensor) -> bool:
-    """Two views of the same numbers: transforms of torch.func hand on views of what they were given."""
+    """Whether both are the same view of the same memory, as torch.func transforms pass views of their arguments."""
     if passing() or t.is_meta or t.dtype != u.dtype or t.device != u.device:
         return False
     return t.numel() > 0 and t.data_ptr() == u.data_ptr() and t.shape == u.shape and t.stride() == u.stride()

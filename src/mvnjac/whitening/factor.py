@@ -1,12 +1,13 @@
-"""Factorised covariances: what a structure gives to whoever whitens rows, and the factor of a dense one.
+"""Factorised covariances: the interface of factors that whiten rows, and the factor of a dense covariance.
 
-A `DenseFactor` has the four triangles of a covariance, each computed when first needed, from what is at hand.
+A `DenseFactor` has the four triangles of a covariance, each computed when first needed, from those already known:
 
     Σ = L Lᵀ      C = L⁻¹: P = Σ⁻¹ = Cᵀ C            (L, C lower)
     Σ = U Uᵀ      Λ = U⁻ᵀ: P = Σ⁻¹ = Λ Λᵀ            (U upper, Λ lower)
 
-L and C are one triangle and its inverse, U and Λ another. Each pair follows from Σ or from P by one Cholesky factorisation,
-plain or flipped (rows and columns reversed, factorised, reversed back), so that an inverted matrix is never factorised.
+L and C are a triangle and its inverse, as are U and Λ (up to transposition). Each pair follows from Σ or from P by one Cholesky
+factorisation, plain or flipped (rows and columns reversed, factorised, reversed back), so that an inverted matrix is never
+factorised.
 """
 
 from __future__ import annotations
@@ -27,11 +28,7 @@ from mvnjac.tensors.tracing import constant_size, is_concrete, is_on_host, is_tr
 
 @runtime_checkable
 class Rows(Protocol):
-    """Complete rows x (n, d) of one density with the mean (d,), of which no derivative is followed.
-
-    Attributes:
-        batch: (n,); d: the number of variables.
-    """
+    """Complete rows x (n, d) of one density with the mean (d,), that do not require gradients; `batch` is (n,)."""
 
     mean: Tensor
     batch: Size
@@ -45,32 +42,32 @@ class Rows(Protocol):
         """The number of variables."""
 
     def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What is computed from the rows once."""
+        """The result of `compute`, which is called once."""
 
 
 class Factor(ABC):
-    """A factorised covariance: what whitened residuals are made with.
+    """A factorised covariance, used to compute whitened residuals.
 
-    Rows come folded by a `RowLayout`, (K?, N, d); the factor's own arrays have the batch of the covariance.
+    Rows are folded by a `RowLayout`, (K?, N, d); the factor's arrays have the batch shape of the covariance.
     """
 
     batch: Size
-    #: whether a failure of a further factorisation, made on demand, raises (else it leaves NaN)
+    #: whether a failed factorisation made on demand raises an error (else the result is NaN)
     checked: bool = True
-    #: whether `whiten` is what the log-density should use (else `reverse_whiten` is the one at hand)
+    #: whether the log-density uses `whiten` (else `reverse_whiten`, whose triangle is known)
     whitens_forward: bool = True
-    #: whether a is formed from z, by `unwhiten`, and not from r, by `solve`
+    #: whether a is computed from z by `unwhiten` (else from r by `solve`)
     unwhitens: bool = False
-    #: arrays computed when first needed
+    #: arrays computed on demand
     _views: dict[str, Tensor]
 
     @abstractmethod
     def tensors(self) -> Iterable[Tensor]:
-        """The arrays it started from."""
+        """The arrays from which the factor was constructed."""
 
     @property
     def requires_grad(self) -> bool:
-        """Whether these carry a graph."""
+        """Whether these arrays require gradients."""
         return any(t.requires_grad for t in self.tensors())
 
     @property
@@ -88,33 +85,34 @@ class Factor(ABC):
 
     @abstractmethod
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        """a = Σ⁻¹ r for each row; `out` is memory that may be used for it, where nothing watches."""
+        """a = Σ⁻¹ r for each row; `out` is memory that may be used for the result if no tracing is active."""
 
     def unwhiten(self, z: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
-        """a for each row of z = `whiten(r)`, where that `unwhitens`; `out` as in `solve`."""
-        raise NotImplementedError(f"{type(self).__name__} solves with r")
+        """a for each row of z = `whiten(r)`, if the factor `unwhitens`; `out` as in `solve`."""
+        raise NotImplementedError(f"{type(self).__name__} computes a from r, by `solve`")
 
     def squares(self, rows: Rows) -> Tensor | None:
-        """(n) ‖z‖² of rows that are `everyday`, where the structure has a better way than z itself; else None."""
+        """(n) ‖z‖² of the rows, if the structure computes it without z; else None."""
         return None
 
     def squares_and_totals(self, rows: Rows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """The same, and the (weighted) sums of the scores by the mean and all parameters, from one pass; else None."""
+        """`squares` and the (weighted) sums of the scores of the mean and all parameters, in one pass; else None."""
         return None
 
     @abstractmethod
     def dense(self) -> DenseFactor:
-        """The same covariance as d×d triangles: formed only where a dense derivative is asked for."""
+        """The same covariance as d×d triangles; needed only for derivatives with respect to dense parameters."""
 
     @abstractmethod
     def detach(self) -> Factor:
-        """The same numbers without their graph: nothing is factorised again."""
+        """The same factor without an autograd graph; nothing is factorised again."""
 
     @abstractmethod
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Factor:
-        """The factors of some rows, where each row (along `dim` of the batch `full`) has its own."""
+        """The factors of some rows along `dim` of the batch `full`, if they have different ones."""
 
     def view(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The array of this name, computed when first needed, with a graph if the factor requires gradients."""
         if name not in self._views:
             with torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad):
                 self._views[name] = compute()
@@ -122,10 +120,10 @@ class Factor(ABC):
 
 
 class DenseFactor(Factor):
-    """The dense views of one covariance (*batch, d, d): keywords say what is known; the rest is derived on demand.
+    """The dense triangles and matrices of a covariance (*batch, d, d): keywords give known ones, others are derived on demand.
 
     Attributes:
-        info: (*batch) of the factorisation made at the start, 0 where it succeeded; None if none was needed.
+        info: (*batch) LAPACK's info of the initial factorisation, 0 for success; None if none was needed.
     """
 
     def __init__(self, info: Tensor | None = None, **known: Tensor) -> None:
@@ -134,7 +132,7 @@ class DenseFactor(Factor):
         self._views = dict(known)
         first = next(iter(known.values()))
         self.batch = batch_shape(first, 2)
-        # The log-density whitens with whichever triangle is at hand; precision_tril alone is the reverse one.
+        # The log-density uses a known triangle; precision_tril alone whitens in reverse.
         self.whitens_forward = "scale_tril" in known or "inverse_scale_tril" in known
 
     @property
@@ -170,7 +168,7 @@ class DenseFactor(Factor):
 
     @property
     def whiten_rotation(self) -> Tensor:
-        """The orthogonal T with Λᵀ = T L⁻¹, which turns one whitening into the other: T = Λᵀ L."""
+        """The orthogonal T = Λᵀ L with Λᵀ = T L⁻¹, which maps one whitening to the other."""
         return self.precision_tril.mT @ self.scale_tril
 
     @property
@@ -188,7 +186,9 @@ class DenseFactor(Factor):
     def _precision_matrix(self) -> Tensor:
         if "precision_tril" in self._given:
             return gram(self.precision_tril)
-        one_by_one = bool(self.batch) and not is_on_host(self.scale_tril)  # as torch inverts the matrices of a batch on a GPU
+        one_by_one = bool(self.batch) and not is_on_host(
+            self.scale_tril
+        )  # torch.cholesky_inverse of a batch on a GPU is sequential
         if "inverse_scale_tril" in self._given or is_traced(self.scale_tril) or one_by_one:
             return gram(self.inverse_scale_tril.mT)
         return torch.cholesky_inverse(self.scale_tril)
@@ -200,16 +200,16 @@ class DenseFactor(Factor):
         return self._secondary("precision_matrix", cholesky(self.precision_matrix))
 
     def _secondary(self, name: str, result: tuple[Tensor, Tensor]) -> Tensor:
-        """The further factorisation. The first one succeeded, so this fails only at the edge of what the dtype can hold."""
+        """The factor of a second factorisation, which can only fail by rounding, since the first one succeeded."""
         factor, info = result
         if self.checked and is_concrete(info) and bool(info.any()):
             raise NotPositiveDefiniteError(
-                f"precision_tril and scale_tril together: {name} is positive definite only to rounding, and its second "
-                "factorisation fails; work in float64 (precision='float64'), or rescale the variables."
+                f"precision_tril and scale_tril together: {name} is nearly singular, and its second factorisation fails; use "
+                "float64 (precision='float64'), or rescale the variables."
             )
         return factor
 
-    # --- the contract of a factor --------------------------------------------------------------------------------
+    # --- the interface of a factor -------------------------------------------------------------------------------
 
     def tensors(self) -> list[Tensor]:
         return [self._views[name] for name in self._given]
@@ -219,7 +219,7 @@ class DenseFactor(Factor):
         for name, sign in (("scale_tril", 2), ("inverse_scale_tril", -2), ("precision_tril", -2)):
             if name in self._given:
                 return sign * self._views[name].diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        raise AssertionError("a dense factor starts from a triangle")
+        raise AssertionError("a dense factor is constructed from a triangle")
 
     def whiten(self, rows: Tensor, layout: RowLayout) -> Tensor:
         if "scale_tril" in self._given:
@@ -242,7 +242,7 @@ class DenseFactor(Factor):
         return solve_rows(solve_rows(rows, triangle), triangle, transposed=True)
 
     def _multiplies(self, n_rows: int, rows: Tensor) -> bool:
-        """Whether a is formed as a product with P: it was given, or is cheaper than solving for so many rows."""
+        """Whether a is a product with P: if P was given, or if this is cheaper than solving for this many rows."""
         if "precision_matrix" in self._given:
             return True
         return "scale_tril" in self._given and not is_traced(rows, self.scale_tril) and planner.multiplies(n_rows, self.d)
@@ -256,7 +256,7 @@ class DenseFactor(Factor):
     # --- matrices and their gradients, to and from the whitened coordinates Σ = L (I + K) Lᵀ --------------------
 
     def whiten_matrix(self, V: Tensor) -> Tensor:
-        """L⁻¹ V L⁻ᵀ: a change of Σ, as the change K of the identity."""
+        """L⁻¹ V L⁻ᵀ: a change of Σ as the whitened change K."""
         return self.solve_triangular(self.solve_triangular(V).mT).mT
 
     def unwhiten_matrix(self, K: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ class DenseFactor(Factor):
         return self.scale_tril @ K @ self.scale_tril.mT
 
     def whiten_gradient(self, G: Tensor) -> Tensor:
-        """Lᵀ G L: a gradient by Σ, as the gradient by K."""
+        """Lᵀ G L: a gradient with respect to Σ as the gradient with respect to K."""
         return self.scale_tril.mT @ G @ self.scale_tril
 
     def unwhiten_gradient(self, M: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ class DenseFactor(Factor):
         return self.solve_triangular(self.solve_triangular(M, transpose=True).mT, transpose=True).mT
 
     def solve_triangular(self, X: Tensor, *, transpose: bool = False) -> Tensor:
-        """L⁻¹ X, or L⁻ᵀ X, by whichever triangle is known: X (..., d, k)."""
+        """L⁻¹ X, or L⁻ᵀ X, by the known triangle: X (..., d, k)."""
         if "inverse_scale_tril" in self._given:
             inverse = self.inverse_scale_tril
             return (inverse.mT if transpose else inverse) @ X
@@ -286,7 +286,7 @@ class DenseFactor(Factor):
         return self._with(views, None)
 
     def _with(self, views: dict[str, Tensor], info: Tensor | None) -> DenseFactor:
-        """A factor that knows these views, and started from the same ones."""
+        """A factor with these arrays, constructed from the same ones."""
         other = DenseFactor(info, **views)
         other.checked = self.checked
         other._given, other.whitens_forward = self._given, self.whitens_forward

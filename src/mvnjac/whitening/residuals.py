@@ -2,8 +2,8 @@
 
     r = x − µ        z = L⁻¹ r        a = Σ⁻¹ r
 
-z and a are computed when first needed, once. x and µ are subtracted before anything else happens: raw moments are never
-formed, so that a common offset costs no digits.
+z and a are computed once, when first needed. x − µ is computed first and raw moments are never formed, so that a common offset
+causes no rounding errors.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from mvnjac.whitening.factor import Factor
 
 
 class Residuals:
-    """Rows of residuals against one factor (or one factor a group of rows).
+    """Residuals of rows, whitened by one factor (or by one factor per group of rows).
 
-    r is formed when first needed, like z and a: a total goes through x in chunks and never holds all of it. An x that was
-    changed in place in the meantime is refused.
+    r, z and a are computed when first needed, since totals process x in chunks without storing all of r. An x that was changed
+    in place in the meantime raises an error.
 
     Attributes:
         batch: the broadcast batch of x, mean and covariance.
@@ -42,7 +42,7 @@ class Residuals:
         self.given_x, self._version = x, version(x)
         self._cache: dict[str, Tensor] = {}
         self._dense: Residuals | None = None
-        self._source: Residuals | None = None  # whose rows these are, repeated along further dimensions
+        self._source: Residuals | None = None  # the residuals of which these are an expanded view
         self._workspace: memory.Workspace | None = None
         self._take()
 
@@ -50,12 +50,12 @@ class Residuals:
         return {**vars(self), "_version": version(self.given_x) == self._version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy of x counts its changes from zero; what had been changed before stays known as changed."""
+        """A copied x has a new version counter; an x that was changed before stays marked as changed."""
         vars(self).update(state)
         self._version = version(self.given_x) if state["_version"] else -1
 
     def _take(self) -> None:
-        """Where autograd, or nobody, guards x from changes, nothing is left for later."""
+        """Compute r at once if autograd tracks changes of x, or if changes cannot be detected."""
         if self.is_traced or self._version is None:
             _ = self.residual
 
@@ -66,18 +66,18 @@ class Residuals:
 
     @property
     def x(self) -> Tensor:
-        """The observations, as long as they are unchanged."""
+        """The observations; raises ArgumentError if they were changed in place."""
         self._require_unchanged()
         return self.given_x
 
     @property
     def is_traced(self) -> bool:
-        """Whether results must be formed by plain torch: a derivative, a transform or a compiler watches."""
+        """Whether an autograd graph, a transform or a compiler is active, so that results need plain torch operations."""
         return is_traced(self.given_x, self.mean, *self.factor.tensors())
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a graph hangs on these rows."""
+        """Whether x, the mean or the factor requires gradients."""
         return self.given_x.requires_grad or self.mean.requires_grad or self.factor.requires_grad
 
     @property
@@ -96,7 +96,7 @@ class Residuals:
 
     @property
     def whitened(self) -> Tensor:
-        """z = L⁻¹ r with Σ = L Lᵀ, L lower triangular: (*batch, d); of a structure, whatever has the same square."""
+        """z = L⁻¹ r with Σ = L Lᵀ, L lower triangular: (*batch, d); a structure may use another z with the same ‖z‖²."""
         return self._cached("whitened", self.factor.whiten)
 
     @property
@@ -114,24 +114,24 @@ class Residuals:
 
     @property
     def everyday(self) -> bool:
-        """Whether these are rows (n, d) of one density, and nothing watches."""
+        """Whether these are rows (n, d) of one density, without tracing (the common case, which kernels support)."""
         one = len(self.batch) == 1 and self.mean.ndim == 1 and not self.factor.batch and self._source is None
         return one and not self.is_traced
 
     def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """(*batch, …) what is computed from the rows once."""
+        """The result of `compute` (*batch, …), which is called once."""
         if name not in self._cache:
             self._cache[name] = compute()
         return self._cache[name]
 
     @property
     def has_scaled(self) -> bool:
-        """Whether a is there already, or in a smaller form."""
+        """Whether a is already computed, or an expanded view of a smaller array."""
         return "scaled" in self._cache or self._source is not None
 
     @property
     def log_prob(self) -> Tensor:
-        """(*batch) −½ (d log 2π + log det Σ + ‖z‖²), a sum of squares. Either whitening has the same norm."""
+        """(*batch) −½ (d log 2π + log det Σ + ‖z‖²); both kinds of whitening have the same norm."""
         return self.log_prob_of(self._square())
 
     def log_prob_of(self, squares: Tensor) -> Tensor:
@@ -139,13 +139,13 @@ class Residuals:
         return -0.5 * (self.d * math.log(2 * math.pi) + self.factor.log_det + squares)
 
     def _square(self) -> Tensor:
-        """‖z‖² of each row. Where z is not there yet, and nothing watches, it is formed in chunks of rows and not kept."""
+        """‖z‖² of each row. If z is not computed yet and nothing is traced, it is formed in chunks of rows and discarded."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
         step = planner.rows_in(planner.ROW_CHUNK_BYTES, self.d, self.mean.element_size())
         squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
         if squares is not None:
             return squares
-        # First of all, since the number of rows may be a symbol, about which nothing must be asked.
+        # This comes first: under tracing the number of rows may be symbolic and must not be compared.
         whole = self.is_traced or name in self._cache or self._source is not None
         if whole or len(self.batch) != 1 or self.mean.ndim > 1 or self.factor.batch or self.batch[0] <= step:
             z = getattr(self, name)
@@ -157,7 +157,7 @@ class Residuals:
         return square.square_()
 
     def densely(self) -> Residuals:
-        """The same rows against the dense factor, for derivatives by dense parameters."""
+        """The same rows with the dense factor, for derivatives with respect to dense parameters."""
         dense = self.factor.dense()
         if dense is self.factor:
             return self
@@ -168,7 +168,7 @@ class Residuals:
         return self._dense
 
     def part(self, at: slice, factor: Factor) -> Residuals:
-        """Some of the variables, independent of the others, against their own factor: r and a are those that are there."""
+        """Some of the variables, independent of the others, with their factor; r and a are slices of these."""
         with self.grad_mode():
             part = Residuals(self.given_x[..., at], self.mean[..., at], factor)
             part.batch = self.batch
@@ -176,7 +176,7 @@ class Residuals:
         return part
 
     def expand(self, batch: Size) -> Residuals:
-        """The same rows as rows of a larger batch: computed once, however many there are of each."""
+        """The same rows expanded to a larger batch; they are computed only once."""
         if batch == self.batch:
             return self
         wide = Residuals(self.given_x, self.mean, self.factor)
@@ -184,9 +184,9 @@ class Residuals:
         return wide
 
     def narrow(self, dim: int, index: slice | Tensor, workspace: memory.Workspace | None = None) -> Residuals:
-        """Some of the rows along a dimension of the batch; what is shared by the rows stays shared.
+        """Some of the rows along a dimension of the batch; operands shared by the rows stay shared.
 
-        workspace: these rows are needed only until the next ones take it.
+        workspace: memory for the results, which are valid until it is used for other rows.
         """
         self._require_unchanged()
         with self.grad_mode():
@@ -207,7 +207,7 @@ class Residuals:
         return None if self._workspace is None else self._workspace.take(name, self.mean, shape)
 
     def grad_mode(self) -> AbstractContextManager[None]:
-        """Whether a graph is kept was decided when the residuals were made; a later no_grad must not cut it silently."""
+        """A context with gradients if the operands require them: a later `no_grad` must not silently detach the results."""
         return torch.set_grad_enabled(torch.is_grad_enabled() or self.requires_grad)
 
     def _cached(self, name: str, compute: Callable[[Tensor, RowLayout], Tensor]) -> Tensor:
@@ -221,7 +221,7 @@ class Residuals:
 
 
 def changed_in_place(what: str) -> ArgumentError:
-    """What a Jacobian refers to is no longer what it was when its numbers were looked at."""
+    """The error for an argument of a Jacobian that was changed in place after it was checked."""
     return ArgumentError(
-        f"Jacobian: {what} was changed in place after the Jacobian was made, which refers to it; make it anew, or pass a clone."
+        f"Jacobian: {what} was changed in place after the Jacobian was created; create it again, or pass a clone of {what}."
     )

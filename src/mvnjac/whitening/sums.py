@@ -1,7 +1,7 @@
-"""Sums of whitened residuals, from which all sums of derivatives by dense parameters follow.
+"""Sums of whitened residuals, from which all sums of derivatives with respect to dense parameters follow.
 
-Of the rows, everything summed needs only n = Σ w, s = Σ w z and S = Σ w z zᵀ: the total score is (s, ½ (S − n I)). Since z is
-about the size of 1 in every direction, summing it first costs no digits (summing r rᵀ first would, at large κ).
+Sums over rows depend only on n = Σ w, s = Σ w z and S = Σ w z zᵀ: the total score is (s, ½ (S − n I)). Since z has size 1 in
+every direction, summing it first is accurate (summing r rᵀ first would lose digits at large κ).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WhitenedMoments:
 
     @classmethod
     def of(cls, chunks: Iterable[tuple[Residuals, Tensor | None]], param_batch: Size) -> WhitenedMoments:
-        """Of chunks of rows, with their weights."""
+        """The sums over chunks of rows with weights."""
         total: WhitenedMoments | None = None
         for rows, weights in chunks:
             layout = RowLayout(rows.batch, param_batch)
@@ -48,7 +48,7 @@ class WhitenedMoments:
 
     @classmethod
     def at_once(cls, rows: Residuals, weights: Tensor | None, squares: Tensor | None = None) -> WhitenedMoments | None:
-        """Of everyday rows by the kernel, where it can; `squares` (n,) is memory for their ‖z‖²."""
+        """The sums by the compiled kernel; None if it does not support the rows. `squares` (n,) receives ‖z‖²."""
         if not rows.everyday or not rows.factor.whitens_forward:
             return None
         sums = cpu.whitened_sums(rows.x, rows.mean, rows.factor.dense().scale_tril, weights, squares)
@@ -68,5 +68,5 @@ class WhitenedMoments:
         return 0.5 * (self.second - self.count[..., None, None] * identity)
 
 
-#: What a forward pass finds for the backward pass: these sums, or a structure's totals themselves.
+#: The result of a forward pass that the backward pass uses: these sums, or the totals of a structure.
 ForwardCache = WhitenedMoments | dict[str, Tensor]

@@ -208,7 +208,7 @@ class CompoundSymmetric(Covariance):
         def bad(variance: object, correlation: object, error: type[Exception], says: str) -> BadInput:
             return BadInput({"variance": make.tensor(variance), "correlation": make.tensor(correlation)}, error, says)
 
-        interval = r"the correlation of any two of d = 3 variables, must lie between -0\.5 and 1"
+        interval = r"the correlation of any two of d = 3 variables must lie between -0\.5 and 1"
         yield bad(-1.0, 0.5, NotPositiveDefiniteError, "variance is -1")
         yield bad(1.0, 1.0, NotPositiveDefiniteError, rf"correlation is 1\.0; .*{interval}")
         yield bad(1.0, [0.0, -0.5], NotPositiveDefiniteError, rf"correlation at batch index 1 is -0\.5; .*{interval}")

@@ -1,14 +1,14 @@
-// Many Gaussians of d ≤ LARGEST_SMALL, each with its own Σ and one row: as many at a time as a vector has lanes.
+// SIMD-batched Gaussians of d ≤ LARGEST_SMALL with one Σ and one row each: one matrix per vector lane.
 //
-// All of them are factorised, inverted and multiplied in step, in blocks of 4×4 that stay in registers; d is filled up to whole
-// blocks by the identity. Element (i, j) of the matrices of a group is one vector.
+// Element (i, j) of the matrices of a group is one vector. The factorisation, inversion and products use 4×4 blocks that stay in
+// registers; d is padded to whole blocks by the identity.
 #pragma once
 #include "simd_math.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
 
-// The number of variables, with what it is filled up to, and the blocks of it: known when this is compiled (D ≤ 4), or not (0).
+// The number of variables d, padded to ld, and the block size B: known at compile time (D ≤ 4), or at run time (D = 0).
 template <int D> struct Size {
     static constexpr index d = D, ld = D;
     static constexpr int B = D;
@@ -17,15 +17,15 @@ template <int D> struct Size {
 template <> struct Size<0> {
     static constexpr int B = 4;
     index d, ld;
-    explicit Size(index variables) : d(variables), ld(up(variables, B)) {}
+    explicit Size(index variables) : d(variables), ld(round_up(variables, B)) {}
 };
 
 template <class T, int D> struct Group : Size<D> {
     using Size<D>::d;
     using Size<D>::ld;
     using Size<D>::B;
-    bool stages;  // matrices are copied as they lie in memory: over some pages, from front to back is faster than side by side
-    T *staged;
+    bool uses_staging;  // whether matrices are copied in memory order first, which is faster than strided access across several pages
+    T *staging;
     V<T> *A, *C, *r, *z, *a, *pivots;  // Σ, then L, then the gradient; L⁻¹; x − µ; C r; Cᵀ z; 1 / L_ii
 
     Group(index variables, V<T> *memory) : Size<D>(variables) {
@@ -35,10 +35,10 @@ template <class T, int D> struct Group : Size<D> {
         z = r + ld;
         a = z + ld;
         pivots = a + ld;
-        staged = reinterpret_cast<T *>(pivots + ld);
-        stages = d > 4 && lanes<T> * d * d * sizeof(T) <= 32768;
+        staging = reinterpret_cast<T *>(pivots + ld);
+        uses_staging = d > 4 && lanes<T> * d * d * sizeof(T) <= 32768;
         for (index i = 0; i < 2 * ld * ld + 4 * ld; i++) memory[i] = V<T>{};
-        for (index i = d; i < ld; i++) A[i * ld + i] = filled(T(1));
+        for (index i = d; i < ld; i++) A[i * ld + i] = broadcast(T(1));
     }
 
     static index size(index d) {
@@ -50,7 +50,7 @@ template <class T, int D> struct Group : Size<D> {
         auto differs = V<T>{} != V<T>{};
         for (index i = 0; i < d; i++)
             for (index j = 0; j < i; j++) differs |= A[i * ld + j] != A[j * ld + i];
-        if (none(differs)) return true;
+        if (none_set(differs)) return true;
         auto bad = V<T>{} != V<T>{};
         for (index i = 0; i < d; i++)
             for (index j = 0; j < i; j++) {
@@ -58,10 +58,10 @@ template <class T, int D> struct Group : Size<D> {
                 const V<T> bound = tolerance * (root(A[i * ld + i]) * root(A[j * ld + j]));
                 bad |= ~((difference <= bound) & (-difference <= bound));
             }
-        return none(bad);
+        return none_set(bad);
     }
 
-    // A = L Lᵀ in its lower triangle
+    // A = L Lᵀ, L replacing the lower triangle of A
     bool factorise() {
         auto bad = V<T>{} != V<T>{};
         for (index j = 0; j < ld; j += B)
@@ -73,12 +73,12 @@ template <class T, int D> struct Group : Size<D> {
                     for (int r = 0; r < B; r++)
                         for (int c = 0; c < B; c++) s[r][c] -= A[(i + r) * ld + k] * A[(j + c) * ld + k];
                 for (int c = 0; c < B; c++) {
-                    if (j + c >= d) {  // filled up
-                        pivots[j + c] = filled(T(1));
+                    if (j + c >= d) {  // padding
+                        pivots[j + c] = broadcast(T(1));
                     } else if (i == j) {
                         for (int k = 0; k < c; k++) s[c][c] -= s[c][k] * s[c][k];
-                        bad |= ~((s[c][c] > V<T>{}) & (s[c][c] < filled(T(INFINITY))));
-                        s[c][c] = roots<T>(s[c][c], pivots[j + c]);
+                        bad |= ~((s[c][c] > V<T>{}) & (s[c][c] < broadcast(T(INFINITY))));
+                        s[c][c] = root_and_inverse<T>(s[c][c], pivots[j + c]);
                         for (int r = c + 1; r < B; r++) {
                             for (int k = 0; k < c; k++) s[r][c] -= s[r][k] * s[c][k];
                             s[r][c] *= pivots[j + c];
@@ -93,16 +93,16 @@ template <class T, int D> struct Group : Size<D> {
                 for (int r = 0; r < B; r++)
                     for (int c = 0; c < B; c++) A[(i + r) * ld + j + c] = s[r][c];
             }
-        return none(bad);
+        return none_set(bad);
     }
 
-    // C = L⁻¹, zeros above the diagonal within its blocks
+    // C = L⁻¹, with zeros above the diagonal within diagonal blocks
     void invert() {
         for (index j = 0; j < ld; j += B)
             for (index i = j; i < ld; i += B) {
                 V<T> s[B][B];
                 for (int r = 0; r < B; r++)
-                    for (int c = 0; c < B; c++) s[r][c] = filled(T(i == j && r == c));
+                    for (int c = 0; c < B; c++) s[r][c] = broadcast(T(i == j && r == c));
                 for (index k = j; k < i; k++)
                     for (int r = 0; r < B; r++)
                         for (int c = 0; c < B; c++) s[r][c] -= A[(i + r) * ld + k] * C[k * ld + j + c];
@@ -131,15 +131,15 @@ template <class T, int D> struct Group : Size<D> {
         return square;
     }
 
-    // log det Σ: the logarithm of products of pivots, taken before they leave the range of numbers
+    // log det Σ: logarithms of products of inverse pivots, taken before these overflow or underflow
     V<T> log_det() const {
         const T far = sizeof(T) == 8 ? T(1e100) : T(1e12);
-        V<T> product = filled(T(1)), logs = {};
+        V<T> product = broadcast(T(1)), logs = {};
         for (index i = 0; i < d; i++) {
             product *= pivots[i];
-            if (i + 1 == d || !none((product > filled(far)) | (product < filled(1 / far)))) {
+            if (i + 1 == d || !none_set((product > broadcast(far)) | (product < broadcast(1 / far)))) {
                 logs += logarithm<T>(product);
-                product = filled(T(1));
+                product = broadcast(T(1));
             }
         }
         return T(-2) * logs;
@@ -159,79 +159,79 @@ template <class T, int D> struct Group : Size<D> {
             }
     }
 
-    // Σ and x − µ of one group of Gaussians; false where something is wrong with one of them
-    bool work(const Small<T> &of, index n, index last, V<T> &log_prob) {
-        const T *from = of.covariance + n * d * d, *end = of.covariance + last * d * d;
-        if (stages) {
-            memcpy(staged, from, sizeof(T) * lanes<T> * d * d);
-            from = staged, end = staged + lanes<T> * (d * d + 1);
+    // Evaluates one group of Gaussians; false if one of them is invalid
+    bool evaluate(const SmallBatch<T> &args, index n, index last, V<T> &log_prob) {
+        const T *from = args.covariance + n * d * d, *end = args.covariance + last * d * d;
+        if (uses_staging) {
+            memcpy(staging, from, sizeof(T) * lanes<T> * d * d);
+            from = staging, end = staging + lanes<T> * (d * d + 1);
         }
-        gathered(A, ld, from, d * d, d, end);
-        gathered(r, 1, of.x + n * d, d, 1, of.x + last * d);
-        gathered(z, 1, of.mean + n * d, d, 1, of.mean + last * d);
+        gather(A, ld, from, d * d, d, end);
+        gather(r, 1, args.x + n * d, d, 1, args.x + last * d);
+        gather(z, 1, args.mean + n * d, d, 1, args.mean + last * d);
         for (index i = 0; i < d; i++) r[i] -= z[i];
-        if (!symmetric(of.tolerance) || !factorise()) return false;
+        if (!symmetric(args.tolerance) || !factorise()) return false;
         invert();
         log_prob = T(-0.5) * (solve() + log_det() + T(d) * T(1.8378770664093454835606594728112352797));
-        if (!none(log_prob - log_prob != V<T>{})) return false;
-        if (of.gradient) differentiate();
+        if (!none_set(log_prob - log_prob != V<T>{})) return false;
+        if (args.gradient) differentiate();
         return true;
     }
 };
 
 template <class T> static index small_workspace(index d) { return Group<T, 0>::size(d) + lanes<T> * (2 * d * d + 3 * d + 1); }
 
-template <class T, int D> static bool one_group(Group<T, D> &group, const Small<T> &of, index n, index last) {
-    const index d = of.d;
+template <class T, int D> static bool one_group(Group<T, D> &group, const SmallBatch<T> &args, index n, index last) {
+    const index d = args.d;
     V<T> log_prob;
-    if (!group.work(of, n, last, log_prob)) return false;
-    store(of.log_prob + n, log_prob);
-    scattered(of.scaled + n * d, group.a, 1, d, 1, of.scaled + last * d);
-    if (!of.gradient) return true;
-    T *to = of.gradient + n * d * d;
-    if (group.stages) {
-        scattered(group.staged, group.A, group.ld, d * d, d, group.staged + lanes<T> * (d * d + 1));
-        memcpy(to, group.staged, sizeof(T) * lanes<T> * d * d);
+    if (!group.evaluate(args, n, last, log_prob)) return false;
+    store(args.log_prob + n, log_prob);
+    scatter(args.scaled + n * d, group.a, 1, d, 1, args.scaled + last * d);
+    if (!args.gradient) return true;
+    T *to = args.gradient + n * d * d;
+    if (group.uses_staging) {
+        scatter(group.staging, group.A, group.ld, d * d, d, group.staging + lanes<T> * (d * d + 1));
+        memcpy(to, group.staging, sizeof(T) * lanes<T> * d * d);
     } else {
-        scattered(to, group.A, group.ld, d * d, d, of.gradient + last * d * d);
+        scatter(to, group.A, group.ld, d * d, d, args.gradient + last * d * d);
     }
     return true;
 }
 
-// Fewer than one group: filled up with repetitions of the last one, in memory of its own.
-template <class T, int D> static bool less_than_group(Group<T, D> &group, const Small<T> &of, index first, index last, T *memory) {
+// A group with fewer than `lanes` Gaussians: it is padded by copies of the last one, in separate memory.
+template <class T, int D> static bool partial_group(Group<T, D> &group, const SmallBatch<T> &args, index first, index last, T *memory) {
     constexpr index W = lanes<T>;
-    const index d = of.d, dd = d * d;
+    const index d = args.d, dd = d * d;
     T *x = memory, *mean = x + W * d, *scaled = mean + W * d, *covariance = scaled + W * d, *gradient = covariance + W * dd;
     T *log_prob = gradient + W * dd;
     for (index l = 0; l < W; l++) {
         const index n = first + l < last ? first + l : last - 1;
-        memcpy(x + l * d, of.x + n * d, sizeof(T) * d);
-        memcpy(mean + l * d, of.mean + n * d, sizeof(T) * d);
-        memcpy(covariance + l * dd, of.covariance + n * dd, sizeof(T) * dd);
+        memcpy(x + l * d, args.x + n * d, sizeof(T) * d);
+        memcpy(mean + l * d, args.mean + n * d, sizeof(T) * d);
+        memcpy(covariance + l * dd, args.covariance + n * dd, sizeof(T) * dd);
     }
-    const Small<T> filled_up{x, mean, covariance, log_prob, scaled, of.gradient ? gradient : nullptr, W, d, of.tolerance};
-    if (!one_group(group, filled_up, 0, W)) return false;
-    memcpy(of.log_prob + first, log_prob, sizeof(T) * (last - first));
-    memcpy(of.scaled + first * d, scaled, sizeof(T) * (last - first) * d);
-    if (of.gradient) memcpy(of.gradient + first * dd, gradient, sizeof(T) * (last - first) * dd);
+    const SmallBatch<T> padded{x, mean, covariance, log_prob, scaled, args.gradient ? gradient : nullptr, W, d, args.tolerance};
+    if (!one_group(group, padded, 0, W)) return false;
+    memcpy(args.log_prob + first, log_prob, sizeof(T) * (last - first));
+    memcpy(args.scaled + first * d, scaled, sizeof(T) * (last - first) * d);
+    if (args.gradient) memcpy(args.gradient + first * dd, gradient, sizeof(T) * (last - first) * dd);
     return true;
 }
 
-template <class T, int D> static bool some(const Small<T> &of, index first, index last, T *memory) {
+template <class T, int D> static bool all_groups(const SmallBatch<T> &args, index first, index last, T *memory) {
     constexpr index W = lanes<T>;
-    Group<T, D> group(of.d, reinterpret_cast<V<T> *>(memory));
-    if (last - first < W) return less_than_group(group, of, first, last, memory + group.size(of.d));
+    Group<T, D> group(args.d, reinterpret_cast<V<T> *>(memory));
+    if (last - first < W) return partial_group(group, args, first, last, memory + group.size(args.d));
     for (index n = first; n + W <= last; n += W)
-        if (!one_group(group, of, n, last)) return false;
-    return (last - first) % W == 0 || one_group(group, of, last - W, last);  // the last ones together with some that are done
+        if (!one_group(group, args, n, last)) return false;
+    return (last - first) % W == 0 || one_group(group, args, last - W, last);  // the last group overlaps the previous one
 }
 
-template <class T> static bool small(const Small<T> &of, index first, index last, T *memory) {
-    if (of.d == 2) return some<T, 2>(of, first, last, memory);
-    if (of.d == 3) return some<T, 3>(of, first, last, memory);
-    if (of.d == 4) return some<T, 4>(of, first, last, memory);
-    return some<T, 0>(of, first, last, memory);
+template <class T> static bool small(const SmallBatch<T> &args, index first, index last, T *memory) {
+    if (args.d == 2) return all_groups<T, 2>(args, first, last, memory);
+    if (args.d == 3) return all_groups<T, 3>(args, first, last, memory);
+    if (args.d == 4) return all_groups<T, 4>(args, first, last, memory);
+    return all_groups<T, 0>(args, first, last, memory);
 }
 
 }  // namespace MVNJAC_SPACE

@@ -1,4 +1,4 @@
-// What every call of Python has: its arguments, the instructions chosen, rows divided in parts, memory, and the lock let go.
+// Shared by all Python bindings: arguments, the active instruction set, parts of rows, scratch memory, and release of the GIL.
 #pragma once
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
@@ -21,10 +21,11 @@ namespace {
 
 using namespace mvnjac;
 
-const Instructions *chosen = &plain;
+const Instructions *active_instructions = &plain;
 
-const Instructions *best(const char *wish) {
-    const Instructions *known[] = {
+// The best supported instruction set, or the one of this name; null if it is not supported.
+const Instructions *select_instructions(const char *requested) {
+    const Instructions *supported[] = {
 #if defined(MVNJAC_AVX512)
         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                 __builtin_cpu_supports("avx512bw")
@@ -36,16 +37,16 @@ const Instructions *best(const char *wish) {
 #endif
         &plain,
     };
-    for (const Instructions *one : known)
-        if (one && (!wish || std::string(wish) == one->name)) return one;
+    for (const Instructions *one : supported)
+        if (one && (!requested || std::string(requested) == one->name)) return one;
     return nullptr;
 }
 
 template <class T> const Kernels<T> &kernels();
-template <> const Kernels<float> &kernels<float>() { return chosen->f32; }
-template <> const Kernels<double> &kernels<double>() { return chosen->f64; }
+template <> const Kernels<float> &kernels<float>() { return active_instructions->f32; }
+template <> const Kernels<double> &kernels<double>() { return active_instructions->f64; }
 
-// The arguments of a call, one after the other.
+// The arguments of a call, taken in order.
 struct Arguments {
     PyObject *const *values;
     Py_ssize_t count, next = 0;
@@ -57,7 +58,7 @@ struct Arguments {
         failed = true;
         return nullptr;
     }
-    // What `prepare` has made: bytes, whose numbers begin at a multiple of 64.
+    // The result of `prepare`: a bytes object whose values begin at the first multiple of 64.
     template <class T> T *prepared() {
         PyObject *value = take();
         char *memory = value ? PyBytes_AsString(value) : nullptr;
@@ -79,18 +80,18 @@ struct Arguments {
     }
 };
 
-// Rows of a prepared Gaussian, row after row.
-template <class T> Dense<T> dense_rows(Arguments &in) {
-    Dense<T> of{};
-    of.x = in.address<T>(), of.prepared = in.prepared<T>();
-    of.n = in.integer(), of.d = in.integer();
-    return of;
+// Row-major rows of a prepared Gaussian.
+template <class T> DenseRows<T> dense_rows(Arguments &in) {
+    DenseRows<T> args{};
+    args.x = in.address<T>(), args.prepared = in.prepared<T>();
+    args.n = in.integer(), args.d = in.integer();
+    return args;
 }
 
-// Rows in parts whose number does not depend on the threads, so that sums do not either.
-struct Parts {
+// Division of rows into parts. It does not depend on the number of threads, so that sums do not depend on it either.
+struct RowParts {
     index rows, count;
-    Parts(index n, index work_per_row, index most = 64, index least = 0) {
+    RowParts(index n, index work_per_row, index most = 64, index least = 0) {
         const index enough = 1 + (index(1) << 18) / (work_per_row + 1);
         rows = (n + most - 1) / most;
         if (rows < enough) rows = enough;
@@ -102,12 +103,12 @@ struct Parts {
     index last(index part, index n) const { return (part + 1) * rows < n ? (part + 1) * rows : n; }
 };
 
-// Results of so many bytes do not stay in a cache anyway: they are written past it, where their memory has been used before
-// (fresh pages have just been cleared by the system, in the cache: writing past it takes twice as long).
-constexpr index STREAMED = index(4) << 20;
+// Results of at least this many bytes do not fit in a cache and use non-temporal stores, if their memory has been used before. (New pages
+// have just been cleared by the system and are in the cache; there non-temporal stores take twice as long.)
+constexpr index STREAMING_BYTES = index(4) << 20;
 
-// Whether some pages within are there already; not where rows are likely to begin, which other columns have then been written to.
-bool used_before([[maybe_unused]] const void *start, [[maybe_unused]] index bytes) {
+// Whether sampled pages are resident. The sampled offsets are unlikely to be row starts, which writing other columns may have touched.
+bool is_resident([[maybe_unused]] const void *start, [[maybe_unused]] index bytes) {
 #if defined(__linux__)
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<size_t>(start);
     for (size_t part : {137, 263, 389, 521, 641, 769, 887}) {
@@ -121,7 +122,7 @@ bool used_before([[maybe_unused]] const void *start, [[maybe_unused]] index byte
 #endif
 }
 
-bool streams(const void *out, index bytes) { return bytes >= STREAMED && used_before(out, bytes); }
+bool use_streaming(const void *out, index bytes) { return bytes >= STREAMING_BYTES && is_resident(out, bytes); }
 
 template <class T> struct Scratch {
     T *memory;
@@ -131,8 +132,8 @@ template <class T> struct Scratch {
     ~Scratch() { std::free(memory); }
 };
 
-// Without the interpreter's lock: whatever is thrown comes back as an exception of Python.
-template <class Work> bool freely(const Work &work) {
+// Runs work without the GIL; a C++ exception is raised as MemoryError in Python.
+template <class Work> bool without_gil(const Work &work) {
     bool failed = false;
     PyThreadState *state = PyEval_SaveThread();
     try {
@@ -145,11 +146,11 @@ template <class Work> bool freely(const Work &work) {
     return !failed;
 }
 
-// The first of `count` parts becomes the sum of all, each of `used` numbers and `size` apart: in pairs, in an order of their own.
+// Replaces the first of `count` parts by the sum of all, pairwise in a fixed order; each has `used` elements, with stride `size`.
 template <class T> void add_in_pairs(T *parts, index size, index count, int threads, index used = 0) {
     constexpr index STEP = 4096;
     used = used ? used : size;
-    divide((used + STEP - 1) / STEP, used * count < 1 << 16 ? 1 : threads, [&](index piece) {
+    parallel_for((used + STEP - 1) / STEP, used * count < 1 << 16 ? 1 : threads, [&](index piece) {
         const index first = piece * STEP, last = first + STEP < used ? first + STEP : used;
         for (index step = 1; step < count; step *= 2)
             for (index part = 0; part + step < count; part += 2 * step) {

@@ -1,4 +1,4 @@
-// The table of one instruction set.
+// The kernel table of one instruction set.
 #pragma once
 #include "dense.h"
 #include "factor_model.h"

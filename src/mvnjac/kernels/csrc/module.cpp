@@ -1,4 +1,4 @@
-// The Python module: integers (addresses and sizes) in, nothing of torch or numpy. The caller has checked shapes, dtypes and layout.
+// The Python module. Arguments are integers (addresses and sizes), without torch or numpy; the caller checks shapes, dtypes and strides.
 #include "binding_dense.h"
 #include "binding_factors.h"
 #include "binding_products.h"
@@ -6,39 +6,39 @@
 namespace {
 
 template <class T> PyObject *small(Arguments in) {
-    Small<T> of{};
-    of.x = in.address<T>(), of.mean = in.address<T>(), of.covariance = in.address<T>();
-    of.log_prob = in.address<T>(), of.scaled = in.address<T>(), of.gradient = in.address<T>();
-    of.count = in.integer(), of.d = in.integer();
-    of.tolerance = static_cast<T>(in.real());
+    SmallBatch<T> args{};
+    args.x = in.address<T>(), args.mean = in.address<T>(), args.covariance = in.address<T>();
+    args.log_prob = in.address<T>(), args.scaled = in.address<T>(), args.gradient = in.address<T>();
+    args.count = in.integer(), args.d = in.integer();
+    args.tolerance = static_cast<T>(in.real());
     const int threads = static_cast<int>(in.integer());
     if (in.failed) return nullptr;
     std::atomic<bool> good{true};
-    const Parts parts(of.count, of.d * of.d * of.d, 1024);
-    if (!freely([&] {
+    const RowParts parts(args.count, args.d * args.d * args.d, 1024);
+    if (!without_gil([&] {
             const Kernels<T> &k = kernels<T>();
-            divide(parts.count, threads, [&](index part) {
+            parallel_for(parts.count, threads, [&](index part) {
                 if (!good) return;
-                Scratch<T> workspace(k.small_workspace(of.d));
-                if (!k.small(of, parts.first(part), parts.last(part, of.count), workspace.memory)) good = false;
+                Scratch<T> workspace(k.small_workspace(args.d));
+                if (!k.small(args, parts.first(part), parts.last(part, args.count), workspace.memory)) good = false;
             });
         }))
         return nullptr;
     return PyBool_FromLong(good);
 }
 
-PyObject *instructions(PyObject *, PyObject *) { return PyUnicode_FromString(chosen->name); }
+PyObject *instructions(PyObject *, PyObject *) { return PyUnicode_FromString(active_instructions->name); }
 
 PyObject *use_instructions(PyObject *, PyObject *name) {
     PyObject *bytes = PyUnicode_AsUTF8String(name);
     if (!bytes) return nullptr;
-    const Instructions *found = best(PyBytes_AsString(bytes));
+    const Instructions *found = select_instructions(PyBytes_AsString(bytes));
     Py_DECREF(bytes);
     if (!found) {
-        PyErr_SetString(PyExc_ValueError, "these instructions are not known here, or not of this machine");
+        PyErr_SetString(PyExc_ValueError, "unknown instruction set, or not supported by this machine");
         return nullptr;
     }
-    chosen = found;
+    active_instructions = found;
     Py_RETURN_NONE;
 }
 
@@ -91,7 +91,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods
 }  // namespace
 
 PyMODINIT_FUNC PyInit__native(void) {
-    chosen = best(nullptr);
+    active_instructions = select_instructions(nullptr);
     PyObject *module = PyModule_Create(&definition);
     const struct { const char *name; index value; } limits[] = {
         {"LARGEST", LARGEST}, {"LARGEST_SMALL", LARGEST_SMALL}, {"LARGEST_GRAM", LARGEST_GRAM}, {"LARGEST_RANK", LARGEST_RANK}};

@@ -1,8 +1,8 @@
-// Work divided among threads that live only as long as it takes.
+// A parallel loop with threads that are started for each call.
 //
-// No pool is kept, so a process can fork at any time and no pool of another library is in the way; a call that is worth dividing
-// takes many times what starting a thread costs. Calls that run at the same time share the cores: none starts more threads than
-// are left.
+// There is no thread pool, so that a process can fork at any time and other libraries' pools do not interfere; a call that is large
+// enough to be divided takes much longer than starting threads. Concurrent calls share the cores: each starts at most as many threads
+// as there are idle cores.
 #pragma once
 #include <atomic>
 #include <system_error>
@@ -13,10 +13,10 @@
 
 namespace mvnjac {
 
-inline std::atomic<int> helpers_at_work{0};
+inline std::atomic<int> active_threads{0};
 
-// work(part) for each of `parts` parts, on at most `threads` threads.
-template <class Work> void divide(index parts, int threads, const Work &work) {
+// Calls work(part) for each of `parts` parts, on at most `threads` threads.
+template <class Work> void parallel_for(index parts, int threads, const Work &work) {
     static const int cores = static_cast<int>(std::thread::hardware_concurrency());
     if (parts <= 1 || threads <= 1) {
         for (index part = 0; part < parts; part++) work(part);
@@ -26,22 +26,22 @@ template <class Work> void divide(index parts, int threads, const Work &work) {
     if (wanted > cores - 1) wanted = cores - 1;
     int granted = 0;
     if (wanted > 0) {
-        const int before = helpers_at_work.fetch_add(wanted);
+        const int before = active_threads.fetch_add(wanted);
         granted = before + wanted <= cores - 1 ? wanted : (cores - 1 > before ? cores - 1 - before : 0);
-        helpers_at_work.fetch_sub(wanted - granted);
+        active_threads.fetch_sub(wanted - granted);
     }
     std::atomic<index> next{0};
-    const auto serve = [&] {
+    const auto run_parts = [&] {
         for (index part = next++; part < parts; part = next++) work(part);
     };
-    std::vector<std::thread> helpers;
+    std::vector<std::thread> threads_started;
     try {
-        for (int i = 0; i < granted; i++) helpers.emplace_back(serve);
-    } catch (const std::system_error &) {  // no thread to be had: those that there are do the work
+        for (int i = 0; i < granted; i++) threads_started.emplace_back(run_parts);
+    } catch (const std::system_error &) {  // a thread could not be started: the existing ones do the work
     }
-    serve();
-    for (auto &helper : helpers) helper.join();
-    helpers_at_work.fetch_sub(granted);
+    run_parts();
+    for (auto &helper : threads_started) helper.join();
+    active_threads.fetch_sub(granted);
 }
 
 }  // namespace mvnjac

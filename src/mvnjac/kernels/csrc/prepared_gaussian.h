@@ -1,4 +1,4 @@
-// One dense Gaussian, d ≤ LARGEST, made ready: its numbers looked at, Σ = L Lᵀ factorised, C = L⁻¹.
+// Preparation of one dense Gaussian, d ≤ LARGEST: checks of its values, the factorisation Σ = L Lᵀ, and C = L⁻¹.
 #pragma once
 #include "simd.h"
 
@@ -13,10 +13,10 @@ template <class T> static bool finite(const T *x, index count) {
         for (int u = 0; u < 4; u++) sum[u] += load(x + i + u * W) * T(0);
     T rest = 0;
     for (; i < count; i++) rest += x[i] * T(0);
-    return summed<T>(sum[0] + sum[1] + sum[2] + sum[3]) + rest == T(0);
+    return horizontal_sum<T>(sum[0] + sum[1] + sum[2] + sum[3]) + rest == T(0);
 }
 
-// To the last bit, in squares that stay in the cache with their mirror images.
+// Exact symmetry, by blocks that fit in the cache with their transposed blocks.
 template <class T> static bool symmetric(const T *A, index d) {
     constexpr index STEP = 32;
     bool same = true;
@@ -29,9 +29,9 @@ template <class T> static bool symmetric(const T *A, index d) {
     return true;
 }
 
-constexpr index PANEL = 16;  // rows of a factor that are formed together: all that lies beyond is a product
+constexpr index PANEL = 16;  // rows of a factor per panel; the remaining matrix is updated by a matrix product
 
-// U upper with A = Uᵀ U in the place of A, whose lower triangle is read, and lost; ld² of memory in whole tiles.
+// U upper with A = Uᵀ U, in place: the lower triangle of A is read and overwritten; A has ld² elements, in whole tiles.
 template <class T> static bool cholesky(T *A, index ld, index d) {
     alignas(64) T minus[PANEL * LARGEST];
     for (index first = 0; first < d; first += PANEL) {
@@ -60,8 +60,8 @@ template <class T> static bool cholesky(T *A, index ld, index d) {
     return true;
 }
 
-// X upper with U X = I, U upper with zeros beyond its columns; X is 0 before.
-template <class T> static void inverted(const T *U, T *X, index ld, index d) {
+// X = U⁻¹ for upper triangular U with zeros beyond column d; X must be zero initially.
+template <class T> static void invert_upper(const T *U, T *X, index ld, index d) {
     for (index first = (d - 1) / PANEL * PANEL; first >= 0; first -= PANEL) {
         const index last = first + PANEL < d ? first + PANEL : d;
         const T *beyond = X + last * ld + last;
@@ -81,22 +81,22 @@ template <class T> static void inverted(const T *U, T *X, index ld, index d) {
     }
 }
 
-// By how much an error of Σ r rᵀ grows when it is whitened: the largest Σ_i C_ki² v_i / (size of row k), v its diagonal.
+// The factor by which whitening amplifies errors of Σ r rᵀ with diagonal v: max_k Σ_i C_ki² v_i / size(k).
 template <class T, class Size> static T spread(const T *C, index ld, index d, const T *v, index step, Size size) {
     T largest = 0;
     for (index k = 0; k < d; k++) {
         T sum = 0;
         for (index i = 0; i <= k; i++) sum += C[k * ld + i] * C[k * ld + i] * v[i * step];
         sum /= size(k);
-        if (!(sum <= largest)) largest = sum;  // NaN too
+        if (!(sum <= largest)) largest = sum;  // also for NaN
     }
     return largest;
 }
 
-// What the kernels need of a Gaussian, from U upper with Σ = Uᵀ U, which lies where C comes, at the distance ld.
-template <class T> static bool completed(const T *mean, index d, T *prepared) {
-    const Layout at(d);
-    const index ld = stride_of<T>(d);
+// Completes a prepared Gaussian from U upper with Σ = Uᵀ U, given in the place of C with row stride ld; false if not finite.
+template <class T> static bool complete(const T *mean, index d, T *prepared) {
+    const PreparedLayout at(d);
+    const index ld = row_stride<T>(d);
     T *C = prepared + at.inverse, *Ct = prepared + at.transposed;
     const T *U = C;
     T logs = 0;
@@ -106,7 +106,7 @@ template <class T> static bool completed(const T *mean, index d, T *prepared) {
     for (index k = 0; k < d; k++)
         for (index i = k; i < d; i++) variance[i] += U[k * ld + i] * U[k * ld + i];
     memset(Ct, 0, sizeof(T) * ld * ld);
-    inverted(U, Ct, ld, d);
+    invert_upper(U, Ct, ld, d);
     memset(C, 0, sizeof(T) * ld * ld);
     for (index i = 0; i < d; i++)
         for (index j = 0; j <= i; j++) C[i * ld + j] = Ct[j * ld + i];
@@ -117,7 +117,7 @@ template <class T> static bool completed(const T *mean, index d, T *prepared) {
 }
 
 template <class T> static int prepare(const T *mean, const T *covariance, index d, T tolerance, T *prepared) {
-    const index ld = stride_of<T>(d);
+    const index ld = row_stride<T>(d);
     if (!finite(mean, d) || !finite(covariance, d * d)) return 1;
     const bool same = symmetric(covariance, d);
     for (index i = 0; i < d && !same; i++)
@@ -128,20 +128,20 @@ template <class T> static int prepare(const T *mean, const T *covariance, index 
                 if (!(fabs(difference) <= tolerance * scale)) return 2;
             }
         }
-    T *U = prepared + Layout(d).inverse;
+    T *U = prepared + PreparedLayout(d).inverse;
     for (index i = 0; i < d; i++) memcpy(U + i * ld, covariance + i * d, sizeof(T) * (i + 1));
-    return cholesky(U, ld, d) && completed(mean, d, prepared) ? 0 : 3;
+    return cholesky(U, ld, d) && complete(mean, d, prepared) ? 0 : 3;
 }
 
-// From L that is known already; row stride and column stride of it.
+// Prepares a Gaussian from a given L with these row and column strides.
 template <class T> static void prepare_triangle(const T *mean, const T *L, index row, index column, index d, T *prepared) {
-    const index ld = stride_of<T>(d);
-    T *U = prepared + Layout(d).inverse;
+    const index ld = row_stride<T>(d);
+    T *U = prepared + PreparedLayout(d).inverse;
     for (index j = 0; j < d; j++) {
         for (index i = j; i < d; i++) U[j * ld + i] = L[i * row + j * column];
         for (index i = d; i < ld; i++) U[j * ld + i] = T(0);
     }
-    completed(mean, d, prepared);
+    complete(mean, d, prepared);
 }
 
 }  // namespace MVNJAC_SPACE

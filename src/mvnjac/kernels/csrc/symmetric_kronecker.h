@@ -1,17 +1,17 @@
-// Second derivatives by Σ, entry by entry: c m_ij m_kl ¼ (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik) over pairs of unique
-// elements, m = 1 on the diagonal and 2 off it.
+// Entries of the symmetric Kronecker product, for second derivatives with respect to Σ: for each pair of unique elements (i, j), (k, l)
+// c m_ij m_kl ¼ (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik), with m = 1 on the diagonal and 2 off the diagonal.
 #pragma once
 #include "simd.h"
 
 namespace mvnjac {
 namespace MVNJAC_SPACE {
 
-// Row (i, j) of it, without negative zeros, as far as the diagonal and a little beyond: column l ≤ j of the triangle after column, k ≥ l.
-template <class T> static inline void pair_row(const Pairs<T> &of, index i, index j, T *out) {
+// Row (i, j), without negative zeros: the columns (k, l) with l ≤ j and k ≥ l, column by column, which include the lower triangle.
+template <class T> static inline void kronecker_row(const SymmetricKronecker<T> &args, index i, index j, T *out) {
     constexpr int W = lanes<T>;
-    const index d = of.d;
-    const T *Ai = of.A + i * d, *Aj = of.A + j * d, *Bi = of.B + i * d, *Bj = of.B + j * d;
-    const T factor = of.coefficient * (i == j ? T(0.25) : T(0.5));
+    const index d = args.d;
+    const T *Ai = args.A + i * d, *Aj = args.A + j * d, *Bi = args.B + i * d, *Bj = args.B + j * d;
+    const T factor = args.coefficient * (i == j ? T(0.25) : T(0.5));
     for (index l = 0; l <= j; l++) {
         const T double_factor = T(2) * factor, ai = double_factor * Ai[l], aj = double_factor * Aj[l];
         const T bi = double_factor * Bi[l], bj = double_factor * Bj[l];
@@ -28,7 +28,7 @@ template <class T> static inline void pair_row(const Pairs<T> &of, index i, inde
     }
 }
 
-// The upper triangle becomes the mirror image of the lower one, so that what is symmetric is so to the last bit.
+// Copies the lower triangle to the upper one, so that the result is exactly symmetric.
 template <class T> static void mirror(T *A, index ld, index p) {
     constexpr index STEP = 32;
     for (index i = 0; i < p; i += STEP)
@@ -37,11 +37,11 @@ template <class T> static void mirror(T *A, index ld, index p) {
                 for (index c = j; c < j + STEP && c < r; c++) A[c * ld + r] = A[r * ld + c];
 }
 
-template <class T> static void pairs(const Pairs<T> &of, index first, index last) {
+template <class T> static void pairs(const SymmetricKronecker<T> &args, index first, index last) {
     index i = 0, j = 0;
     for (index row = 0; row < last; row++) {
-        if (row >= first) pair_row(of, i, j, of.out + row * of.ld);
-        if (++i == of.d) i = ++j;
+        if (row >= first) kronecker_row(args, i, j, args.out + row * args.ld);
+        if (++i == args.d) i = ++j;
     }
 }
 

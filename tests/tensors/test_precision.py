@@ -1,4 +1,4 @@
-"""Precision: what surrounds a call does not reach its results, and float32 can be worked in float64 inside."""
+"""Precision: global torch settings do not affect results, and float32 arguments can be evaluated in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tolerance import assert_close, condition
 D = 60
 
 
-@functools.cache  # made outside of any surroundings
+@functools.cache  # computed without autocast or reduced precision
 def data(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     A = Maker(dtype, seed=1).normal(D, 2 * D)
     return Maker(dtype, (300,), seed=2).normal(D), Maker(dtype, seed=3).normal(D), A @ A.mT / D
@@ -40,10 +40,10 @@ def results(precision: str | None = None) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("surrounding", ["autocast", "medium"])
-def test_surroundings_have_no_effect(surrounding: str) -> None:
-    expected = results()  # also makes the data
-    if surrounding == "autocast":
+@pytest.mark.parametrize("setting", ["autocast", "medium"])
+def test_settings_have_no_effect(setting: str) -> None:
+    expected = results()  # this call also computes the data
+    if setting == "autocast":
         with torch.autocast("cpu", dtype=torch.bfloat16):
             actual = results()
             assert torch.is_autocast_enabled("cpu")
@@ -60,8 +60,8 @@ def test_surroundings_have_no_effect(surrounding: str) -> None:
         assert torch.equal(value, expected[name]), name
 
 
-def test_float32_worked_in_float64_is_right_to_the_last_digit() -> None:
-    """At κ = 1e6, where float32 arithmetic keeps one digit."""
+def test_float32_evaluated_in_float64_is_accurate_to_the_last_digit() -> None:
+    """At κ = 1e6, where float32 arithmetic has one correct digit."""
     scale = torch.logspace(0, -3, D)
     x, mean, _ = data(torch.float32)
     Q = torch.linalg.qr(Maker(seed=5).normal(D, D))[0]
@@ -87,17 +87,17 @@ def test_dtype_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", structures())
-def test_every_structure_in_float32_is_worked_in_float64(name: str) -> None:
-    """Blocks, matrix, Hessian, information and natural gradient: those of the same numbers in float64, rounded once."""
+def test_every_structure_in_float32_is_evaluated_in_float64(name: str) -> None:
+    """Blocks, matrix, Hessian, information and natural gradient equal those of the same values in float64, rounded once."""
     x, mean = Maker(torch.float32, (5,), seed=2).normal(4), Maker(torch.float32, seed=3).normal(4)
     for structure in structures()[name].samples(4, Maker(torch.float32, seed=1)):
         exact = mvnjac.Gaussian(mean.double(), structure.map(Tensor.double))
         rounded = mvnjac.Gaussian(mean, structure, precision="float64")
-        J, wanted = rounded.jacobian(x), exact.jacobian(x.double())
+        J, expected = rounded.jacobian(x), exact.jacobian(x.double())
         for block in ("x", "mean", *structure.parameters):
             assert J[block].dtype is torch.float32
-            assert_close(J[block], wanted[block], 1, what=block)
-        assert_close(J.matrix(), wanted.matrix(), 1, what="matrix")
+            assert_close(J[block], expected[block], 1, what=block)
+        assert_close(J.matrix(), expected.matrix(), 1, what="matrix")
         assert_close(rounded.hessian(x).matrix(), exact.hessian(x.double()).matrix(), 1, what="hessian")
         information = exact.fisher_information().matrix()
         assert_close(rounded.fisher_information().matrix(), information, 1, what="fisher")
@@ -107,7 +107,7 @@ def test_every_structure_in_float32_is_worked_in_float64(name: str) -> None:
 
 
 def test_extreme_units() -> None:
-    """Variances of 1e200 and 1e-200 side by side: what differs is the units of the results, not their digits."""
+    """With variances of 1e200 and 1e-200 in one matrix the results change only by the units."""
     make = Maker(seed=1)
     sigma, mean, x = make.definite(3), make.normal(3), Maker(batch=(5,), seed=2).normal(3)
     units = torch.tensor([1e100, 1e-100, 1.0], dtype=torch.float64)
@@ -121,8 +121,8 @@ def test_extreme_units() -> None:
 
 
 @pytest.mark.parametrize("size", [1e200, 1e-200])
-def test_numbers_whose_derivatives_are_none_are_never_plausible(size: float) -> None:
-    """A derivative beyond float64 is inf or nan; what is finite is right."""
+def test_overflowing_derivatives_are_not_finite(size: float) -> None:
+    """A derivative that exceeds the range of float64 is inf or nan; every finite value is correct."""
     make = Maker(seed=1)
     sigma, x = make.definite(3), Maker(batch=(5,), seed=2).normal(3)
     mean = torch.zeros(3, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Many Gaussians at once: K factors are shared by n rows on a grid, and by nothing else; a covariance for every row is a batch."""
+"""Batches of Gaussians: on a grid, K factors are shared by n rows; or every row has a covariance."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def rows(*batch: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["Dense", "LowRank"])
-def test_grid_is_the_densities_one_by_one(kind: str) -> None:
-    """x (n, 1, d) against K densities: blocks (n, K, …), totals by the weights of a mixture (n, K), each density's own."""
+def test_a_grid_equals_the_densities_one_by_one(kind: str) -> None:
+    """x (n, 1, d) and K densities: blocks (n, K, …), and for the mixture weights (n, K) the totals of each density."""
     mean, covariance = densities(kind, (K,))
     x, w = rows(N, 1), Maker(batch=(N, K), seed=3).positive()
     J = mvnjac.jacobian(x, mean, covariance)
     total, gram = J.sum(w), J.gram(w)
     for k in range(K):
-        own = covariance.at([value[k] for value in covariance.parameters.values()])
-        alone = mvnjac.jacobian(x[:, 0], mean[k], own)
+        single = covariance.at([value[k] for value in covariance.parameters.values()])
+        alone = mvnjac.jacobian(x[:, 0], mean[k], single)
         torch.testing.assert_close(J.log_prob[:, k], alone.log_prob)
         torch.testing.assert_close(J.matrix()[:, k], alone.matrix())
         torch.testing.assert_close(gram[k], alone.gram(w[:, k]))
@@ -53,7 +53,7 @@ def operations(kind: str, n: int, k: int) -> int:
 
 @pytest.mark.parametrize("kind", ["Dense", "LowRank"])
 def test_grid_shares_its_factors(kind: str) -> None:
-    """The products cost n·K·d² (d·k for a factor model): a second n rows cost as much as the first, and no factor is made again."""
+    """The products cost n·K·d² (d·k for a factor model); twice the rows cost twice as much, without a second factorisation."""
     once, twice = operations(kind, N, K), operations(kind, 2 * N, K)
     width = D if kind == "Dense" else RANK
     assert twice - once <= 2.5 * 2 * 3 * N * K * D * width
@@ -61,8 +61,8 @@ def test_grid_shares_its_factors(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Dense", "LowRank"])
-def test_grid_holds_no_matrix_a_row(kind: str) -> None:
-    """No array is larger than n×K×d; n×K×d×d would be thirty times that."""
+def test_grid_stores_no_matrix_per_row(kind: str) -> None:
+    """No array exceeds n×K×d entries; n×K×d×d would be thirty times larger."""
     mean, covariance = densities(kind, (K,))
     x = rows(4 * N, 1)
 
@@ -75,13 +75,13 @@ def test_grid_holds_no_matrix_a_row(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["Dense", "LowRank"])
 def test_a_covariance_for_every_row(kind: str) -> None:
-    """x (B, d) with B covariances: one row each, nothing summed."""
+    """x (B, d) with B covariances: one row each, without sums over rows."""
     mean, covariance = densities(kind, (5,))
     x = rows(5)
     J = mvnjac.jacobian(x, mean, covariance)
     for b in range(5):
-        own = covariance.at([value[b] for value in covariance.parameters.values()])
-        alone = mvnjac.jacobian(x[b], mean[b], own)
+        single = covariance.at([value[b] for value in covariance.parameters.values()])
+        alone = mvnjac.jacobian(x[b], mean[b], single)
         torch.testing.assert_close(J.matrix()[b], alone.matrix())
         for name, value in alone.sum().items():
             torch.testing.assert_close(J.sum()[name][b], value)

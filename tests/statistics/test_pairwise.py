@@ -1,4 +1,4 @@
-"""Sums of pieces do not depend on who adds them; sums of squares without the columns are those of the columns."""
+"""Merged sums do not depend on the order of merging; sums of squares without forming columns equal those of the columns."""
 
 from __future__ import annotations
 
@@ -28,48 +28,48 @@ def test_the_order_of_arrival_does_not_matter(n: int, seed: int) -> None:
     random.Random(seed).shuffle(order)
     totals = []
     for numbers in (range(n), order):
-        tree = PairwiseReduction[NamedSums]()
+        reduction = PairwiseReduction[NamedSums]()
         for i in numbers:
-            tree.add(i, NamedSums({"sum": values[i]}))
-        totals.append(tree.total()["sum"])
+            reduction.add(i, NamedSums({"sum": values[i]}))
+        totals.append(reduction.total()["sum"])
     assert torch.equal(*totals)
     assert abs(float(totals[0]) - math.fsum(values.tolist())) <= math.log2(2 * n) * 2.3e-16 * float(values.sum())
 
 
-def test_few_pieces_are_held() -> None:
-    tree = PairwiseReduction[NamedSums]()
+def test_few_partial_sums_are_stored() -> None:
+    reduction = PairwiseReduction[NamedSums]()
     for i in range(1000):
-        tree.add(i, NamedSums({"sum": number(1)}))
-        assert len(tree) <= 10
-    assert float(tree.total()["sum"]) == 1000
+        reduction.add(i, NamedSums({"sum": number(1)}))
+        assert len(reduction) <= 10
+    assert float(reduction.total()["sum"]) == 1000
     assert PairwiseReduction[NamedSums]().total() is None
 
 
 def test_moments_far_from_zero_from_many_origins() -> None:
-    """A common offset costs no digits, though each piece has an origin of its own."""
+    """A common offset does not cause rounding errors, although each piece has a different origin."""
     base = torch.randint(-999, 999, (5000, 3), generator=torch.Generator().manual_seed(0)).double() / 8
-    tree = PairwiseReduction[Moments]()
+    reduction = PairwiseReduction[Moments]()
     for i, part in enumerate((base + 1e12).split(37)):
-        tree.add(i, Moments.of(part))
-    torch.testing.assert_close(tree.total().covariance(), Moments.of(base).covariance(), rtol=1e-13, atol=1e-10)
+        reduction.add(i, Moments.of(part))
+    torch.testing.assert_close(reduction.total().covariance(), Moments.of(base).covariance(), rtol=1e-13, atol=1e-10)
 
 
-def test_gathered_patterns() -> None:
-    """Of rows with gaps, in pieces or at once: the same sample, to rounding."""
+def test_merged_patterns() -> None:
+    """Rows with missing entries give the same statistics in pieces or at once, up to rounding."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(900, 3, generator=generator).double() + 5
     x[torch.rand(900, 3, generator=generator) < 0.3] = torch.nan
-    whole, tree = Accumulator(3), PairwiseReduction[Accumulator]()
+    whole, reduction = Accumulator(3), PairwiseReduction[Accumulator]()
     whole.add(x)
     for i, part in enumerate(x.split(7)):
         piece = Accumulator(3)
         piece.add(part)
-        tree.add(i, piece)
-    mine, theirs = (gathering.sample(str, "x") for gathering in (tree.total(), whole))
-    assert mine.count == theirs.count
-    assert float(mine.multiplicity.sum()) == pytest.approx(float(theirs.multiplicity.sum()))
-    torch.testing.assert_close(mine.origin, theirs.origin, rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(mine.covariance, theirs.covariance, rtol=1e-12, atol=1e-13)
+        reduction.add(i, piece)
+    merged, at_once = (accumulator.sample(str, "x") for accumulator in (reduction.total(), whole))
+    assert merged.count == at_once.count
+    assert float(merged.multiplicity.sum()) == pytest.approx(float(at_once.multiplicity.sum()))
+    torch.testing.assert_close(merged.origin, at_once.origin, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(merged.covariance, at_once.covariance, rtol=1e-12, atol=1e-13)
 
 
 def test_sums_as_bytes() -> None:
@@ -86,29 +86,29 @@ def test_sums_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 5, 400])
-def test_gathered_rows_as_bytes(rows: int) -> None:
-    """Rows, moments, rows with gaps, and some of them: what is made from them afterwards is the same bit by bit."""
+def test_accumulators_as_bytes(rows: int) -> None:
+    """Accumulators of rows, moments, incomplete rows and subsamples give identical results after a round trip."""
     generator = torch.Generator().manual_seed(3)
-    x = torch.empty(3, rows).double().mT  # column after column, as tables are read
+    x = torch.empty(3, rows).double().mT  # column-major, as tables are read
     x.copy_(torch.randn(rows, 3, generator=generator) + 7)
     gaps = x.masked_fill(torch.rand(rows, 3, generator=generator) < 0.3, torch.nan)
     gaps[0] = x[0]
     for rows_given in (x, gaps):
-        gathering, survey = Accumulator(3), PilotSample(3, 2000)
-        for gathered in (gathering, survey):
-            gathered.add(rows_given)
-            gathered.add(rows_given[:1])
-        for sums, more in ((gathering, ()), (survey, (None,))):
+        accumulator, pilot = Accumulator(3), PilotSample(3, 2000)
+        for sums in (accumulator, pilot):
+            sums.add(rows_given)
+            sums.add(rows_given[:1])
+        for sums, more in ((accumulator, ()), (pilot, (None,))):
             again = unpacked(packed(sums))
             assert packed(again) == packed(sums)
-            mine, theirs = (piece.merge(sums).sample(str, "x", *more) for piece in (again, sums))
-            torch.testing.assert_close(mine.rows, theirs.rows, rtol=0, atol=0, equal_nan=True)
-            assert torch.equal(mine.origin, theirs.origin)
-            assert torch.equal(mine.weights, theirs.weights)
+            actual, expected = (piece.merge(sums).sample(str, "x", *more) for piece in (again, sums))
+            torch.testing.assert_close(actual.rows, expected.rows, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(actual.origin, expected.origin)
+            assert torch.equal(actual.weights, expected.weights)
 
 
-def test_the_layout_is_part_of_the_bytes() -> None:
-    """Rows are added in another order where they lie in memory in another."""
+def test_the_memory_order_is_serialised() -> None:
+    """The memory order determines the order of summation and so the rounding of later sums."""
     by_columns = torch.randn(3, 50).double().mT
     for t in (by_columns, by_columns.contiguous()):
         again = unpacked(packed(NamedSums({"rows": t})))["rows"]
@@ -131,8 +131,8 @@ def test_sums_of_squares(name: str) -> None:
     assert_close(found, (M * M).sum(0), 40.0, what=name)
 
 
-def test_squares_that_cancel_are_squared_themselves() -> None:
-    """Variables of two values: by the variances every score is 0, not what is left of two large sums."""
+def test_sums_of_squares_with_cancellation() -> None:
+    """For two-valued variables the scores of the variances are exactly 0, not the difference of two large sums."""
     x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]).double().repeat(50, 1)
     J = mvnjac.jacobian(x, torch.zeros(2).double(), torch.eye(2).double())
     (part,) = J.selection("covariance_matrix", "unique").parts

@@ -1,4 +1,4 @@
-"""Many Gaussians, each with its own Σ, through the library's doors: one kernel, one look, and what plain torch would say."""
+"""Public calls for a batch of Gaussians, one Σ each: one kernel, one synchronisation, and the results of plain torch."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import mvnjac
-from mvnjac.fused import dense
+from mvnjac.fused import batched, dense
 from mvnjac.kernels import cuda, triton_batched
 from tests.kernels.test_kernel_references import definite, normal
 from tests.support.tolerance import assert_close, condition
-from tests.tensors.test_synchronisation import LOOK, waits
+from tests.tensors.test_synchronisation import READ_VALUE, synchronisations
 
 DTYPES = [torch.float64, torch.float32]
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each call of the kernel was for the gradients by Σ, too."""
-    seen: list[bool] = []
+    """For each call of the kernel, whether gradients with respect to Σ were requested."""
+    gradients: list[bool] = []
     kernel = triton_batched.small_gaussians
 
-    def noted(*given: Tensor, gradient: bool, symmetry: float | None) -> object:
-        seen.append(gradient)
+    def recorded(*given: Tensor, gradient: bool, symmetry: float | None) -> object:
+        gradients.append(gradient)
         return kernel(*given, gradient=gradient, symmetry=symmetry)
 
-    monkeypatch.setattr(triton_batched, "small_gaussians", noted)
-    return seen
+    monkeypatch.setattr(triton_batched, "small_gaussians", recorded)
+    return gradients
+
+
+@pytest.fixture
+def _ignored_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the kernels although the recorder of synchronisations is a mode of torch."""
+    for module in (dense, batched):
+        monkeypatch.setattr(module, "watched", lambda: False)
+    monkeypatch.setattr(sys.modules["mvnjac.score.jacobian"], "intercepted", lambda: False)
 
 
 def data(n: int, d: int, device: torch.device, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +79,7 @@ def test_values(
 
 
 def test_any_strides(device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of wider matrices, transposed, one for all rows."""
+    """Rows of wider matrices, a mean shared by all rows, and a transposed Σ."""
     x, mean, covariance = data(6, 3, device)
     given = torch.cat([mean, x], 1)[:, 3:], mean[0].expand(6, 3), covariance.mT
     found = everything(*given)
@@ -93,13 +101,13 @@ def test_any_strides(device: torch.device, calls: list[bool], monkeypatch: pytes
     ],
     ids=["one mean", "one Σ", "one x", "no rows", "a structure", "a graph", "a parameter"],
 )
-def test_what_goes_the_general_way(given: Callable, device: torch.device, calls: list[bool]) -> None:
+def test_cases_of_the_general_path(given: Callable, device: torch.device, calls: list[bool]) -> None:
     everything(*given(*data(4, 2, device)))
     assert not calls
 
 
-def test_tensors_that_are_not_numbers_do_without(device: torch.device) -> None:
-    """A kernel would be given an address, and there is none."""
+def test_tensors_without_values_do_not_use_the_kernel(device: torch.device) -> None:
+    """Fake and meta tensors have no address to pass to a kernel."""
     given = data(4, 2, device)
     assert cuda.available(*given)
     with FakeTensorMode() as mode:
@@ -108,12 +116,12 @@ def test_tensors_that_are_not_numbers_do_without(device: torch.device) -> None:
     assert not cuda.available(given[0].to("meta"))
 
 
-def test_larger_ones_go_the_general_way(device: torch.device, calls: list[bool]) -> None:
+def test_larger_matrices_use_the_general_path(device: torch.device, calls: list[bool]) -> None:
     everything(*data(2, cuda.SMALL + 1, device))
     assert not calls
 
 
-def test_transforms_do_without(device: torch.device, calls: list[bool]) -> None:
+def test_transforms_do_not_use_the_kernel(device: torch.device, calls: list[bool]) -> None:
     x, mean, covariance = data(4, 2, device)
     torch.func.vmap(mvnjac.log_prob)(x[None], mean[None], covariance[None])
     torch.func.jvp(lambda m: mvnjac.log_prob(x, m, covariance), (mean,), (mean,))
@@ -125,9 +133,9 @@ def test_transforms_do_without(device: torch.device, calls: list[bool]) -> None:
 @pytest.mark.parametrize(
     "what", ["x", "x at infinity", "mean", "sigma", "its upper half", "asymmetric", "indefinite", "zero", "shape", "dtype"]
 )
-def test_errors_are_those_of_the_general_way(what: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_those_of_the_general_path(what: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     x, mean, covariance = data(7, 3, device)
-    spoil: dict[str, Callable[[], object]] = {
+    make_invalid: dict[str, Callable[[], object]] = {
         "x": lambda: x[4, 2].fill_(torch.nan),
         "x at infinity": lambda: x[4, 2].fill_(torch.inf),
         "mean": lambda: mean[6, 0].fill_(-torch.inf),
@@ -143,7 +151,7 @@ def test_errors_are_those_of_the_general_way(what: str, device: torch.device, mo
     elif what == "dtype":
         given = x.float(), mean, covariance
     else:
-        spoil[what]()
+        make_invalid[what]()
     for call in (mvnjac.jacobian, mvnjac.log_prob):
 
         def message(call: Callable = call) -> str:
@@ -155,8 +163,8 @@ def test_errors_are_those_of_the_general_way(what: str, device: torch.device, mo
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_a_little_asymmetry_is_rounding(scale: float, device: torch.device, calls: list[bool]) -> None:
-    """Relative to the variables' scales."""
+def test_asymmetry_within_rounding_is_allowed(scale: float, device: torch.device, calls: list[bool]) -> None:
+    """The tolerance is relative to the scales of the variables."""
     x, mean, covariance = data(5, 3, device)
     covariance *= scale
     covariance[..., 0, 1] *= 1 + 1e-13
@@ -167,8 +175,8 @@ def test_a_little_asymmetry_is_rounding(scale: float, device: torch.device, call
         mvnjac.log_prob(x, mean, covariance)
 
 
-def test_what_overflows_is_no_error(device: torch.device) -> None:
-    """The density of a number far away is 0, and its logarithm −∞: what is given is finite."""
+def test_overflow_is_no_error(device: torch.device) -> None:
+    """For finite arguments far from the mean the density underflows to 0 and its logarithm is −∞."""
     x, mean, covariance = data(3, 2, device)
     x[1] = 1e200
     assert mvnjac.log_prob(x, mean, covariance).isinf().tolist() == [False, True, False]
@@ -179,42 +187,39 @@ def both(x: Tensor, mean: Tensor, covariance: Tensor, check: bool = True) -> tup
     return J.log_prob, J.sum()
 
 
+@pytest.mark.usefixtures("_ignored_modes")
 @pytest.mark.parametrize("call", [mvnjac.log_prob, both])
-def test_one_look(call: Callable, device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recorder is a mode of torch, in which the kernels would not serve if they knew."""
+def test_one_synchronisation(call: Callable, device: torch.device, calls: list[bool]) -> None:
     given = data(5, 3, device)
-    monkeypatch.setattr(dense, "watched", lambda: False)
-    assert waits(lambda: call(*given)) == [LOOK]
-    assert waits(lambda: call(*given, check=False)) == []
+    assert synchronisations(lambda: call(*given)) == [READ_VALUE]
+    assert synchronisations(lambda: call(*given, check=False)) == []
     assert len(calls) == 2
 
 
-def test_a_natural_gradient_does_not_ask_for_others(
-    device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dense, "watched", lambda: False)
+@pytest.mark.usefixtures("_ignored_modes")
+def test_a_natural_gradient_needs_no_other_gradients(device: torch.device, calls: list[bool]) -> None:
     mvnjac.natural_gradient(*data(5, 3, device))
     assert not calls
 
 
-def test_asked_again_it_does_not_look_again(device: torch.device, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_ignored_modes")
+def test_a_repeated_call_does_not_synchronise(device: torch.device, calls: list[bool]) -> None:
     J = mvnjac.jacobian(*data(5, 3, device))
     first = J.sum()["covariance_matrix"]
     expected = first.clone()
     first.zero_()
-    monkeypatch.setattr(dense, "watched", lambda: False)
     again: list[Tensor] = []
-    assert waits(lambda: again.append(J.sum()["covariance_matrix"])) == []
+    assert synchronisations(lambda: again.append(J.sum()["covariance_matrix"])) == []
     assert torch.equal(again[0], expected)
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_unchecked_errors_are_data(dtype: torch.dtype, device: torch.device, calls: list[bool]) -> None:
+def test_without_checks_errors_give_nan(dtype: torch.dtype, device: torch.device, calls: list[bool]) -> None:
     x, mean, covariance = data(6, 3, device, dtype)
     expected = everything(x, mean, covariance)
     covariance[2, 1, 1] = -1
-    covariance[4, 0, 2] += 1  # not looked at: the lower triangle counts
+    covariance[4, 0, 2] += 1  # not checked: only the lower triangle is read
     found = everything(x, mean, covariance, check=False)
     sound = torch.arange(6, device=device) != 2
     for name, value in found.items():
@@ -226,7 +231,7 @@ def test_unchecked_errors_are_data(dtype: torch.dtype, device: torch.device, cal
 
 
 @pytest.mark.parametrize("what", [0, 1, 2])
-def test_changes_in_place_are_refused(what: int, device: torch.device) -> None:
+def test_changes_in_place_raise_an_error(what: int, device: torch.device) -> None:
     given = data(5, 3, device)
     J = mvnjac.jacobian(*given)
     given[what].mul_(2)
@@ -235,7 +240,9 @@ def test_changes_in_place_are_refused(what: int, device: torch.device) -> None:
             call()
 
 
-def test_says_so(device: torch.device, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_and_show_config(
+    device: torch.device, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     J = mvnjac.jacobian(*data(5, 3, device))
     assert "Triton kernel: each Gaussian factorised in registers" in J.explain()
     general = mvnjac.jacobian(*data(5, cuda.SMALL + 1, device)).explain()
@@ -248,9 +255,9 @@ def test_says_so(device: torch.device, capsys: pytest.CaptureFixture[str], monke
 @pytest.mark.parametrize(
     ("before", "setting", "why"),
     [("", "0", "switched off (MVNJAC_TRITON=0)"), ("import sys; sys.modules['triton'] = None", "1", "triton is not installed")],
-    ids=["not wanted", "not installed"],
+    ids=["disabled", "not installed"],
 )
-def test_plain_torch_serves_without(before: str, setting: str, why: str) -> None:
+def test_plain_torch_is_used_without_triton(before: str, setting: str, why: str) -> None:
     code = f"""
 {before}
 import sys, torch, mvnjac
@@ -263,4 +270,4 @@ mvnjac.show_config()
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MVNJAC_TRITON": setting, "MVNJAC_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert f"Triton kernels (CUDA): none: {why}; plain torch serves" in done.stdout
+    assert f"Triton kernels (CUDA): none: {why}; plain torch is used" in done.stdout

@@ -1,4 +1,4 @@
-"""Rows that stand for all observations: every weighted sum of a quadratic form over them is that over the observations."""
+"""Sufficient statistics: weighted sums of quadratic forms over the pseudo-observations equal those over the observations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 def sums(x: Tensor, weights: Tensor) -> dict[tuple[bool, ...], tuple[Tensor, Tensor, Tensor]]:
-    """Σ w, Σ w x and Σ w x xᵀ of what is observed, by pattern."""
-    observed, found = ~x.isnan(), {}
+    """Σ w, Σ w x and Σ w x xᵀ of the observed entries, by pattern."""
+    observed, result = ~x.isnan(), {}
     for pattern in observed.unique(dim=0):
         if not pattern.any():
             continue
         rows = (observed == pattern).all(-1)
-        some, w = x[rows][:, pattern], weights[rows]
-        found[tuple(pattern.tolist())] = w.sum(), w @ some, (some * w.unsqueeze(-1)).mT @ some
-    return found
+        values, w = x[rows][:, pattern], weights[rows]
+        result[tuple(pattern.tolist())] = w.sum(), w @ values, (values * w.unsqueeze(-1)).mT @ values
+    return result
 
 
 def data(n: int, d: int, share: float) -> Tensor:
@@ -33,25 +33,25 @@ def data(n: int, d: int, share: float) -> Tensor:
 @pytest.mark.parametrize("n", [5, 400])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("batch", [3, 1000])
-def test_sums_are_kept(n: int, share: float, weighted: bool, batch: int) -> None:
+def test_sums_are_those_of_the_observations(n: int, share: float, weighted: bool, batch: int) -> None:
     x = data(n, 4, share)
     weights = Maker(seed=1).positive(n) if weighted else None
     found = (
         SufficientStatistics.of(x, weights, str) if weighted else SufficientStatistics.of_batches(x.split(batch), str, "file")
     )
     assert found is not None
-    every = torch.ones(n).double() if weights is None else weights
+    w = torch.ones(n).double() if weights is None else weights
     centred = torch.nan_to_num(x, nan=torch.nan) - found.origin
-    expected, actual = sums(centred, every), sums(found.rows, found.weights)
+    expected, actual = sums(centred, w), sums(found.rows, found.weights)
     assert expected.keys() == actual.keys() == {tuple(row) for row in found.observed.tolist()}
     for pattern, parts in expected.items():
-        for mine, theirs in zip(actual[pattern], parts, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-10)
+        for value, part in zip(actual[pattern], parts, strict=True):
+            torch.testing.assert_close(value, part, rtol=1e-11, atol=1e-10)
     multiplicity = {tuple(o): w for o, w in zip(found.observed.tolist(), found.multiplicity.tolist(), strict=True)}
     assert multiplicity == pytest.approx({pattern: float(parts[0]) for pattern, parts in expected.items()})
     assert found.count == int((~x.isnan()).any(-1).sum())
     assert found.complete == (share == 0)
-    torch.testing.assert_close(found.variances, _variances(centred, every))
+    torch.testing.assert_close(found.variances, _variances(centred, w))
     if n > 100 and not weighted:
         assert len(found.rows) <= 2 * 4 * len(found.observed)
 
@@ -61,14 +61,14 @@ def _variances(x: Tensor, weights: Tensor) -> Tensor:
     return (weights * x.nan_to_num() ** 2).sum(0) / weights.sum(0)
 
 
-def test_the_origin_is_the_mean_of_what_is_observed() -> None:
+def test_the_origin_is_the_mean_of_the_observed_entries() -> None:
     x = data(300, 3, 0.3)
     found = SufficientStatistics.of(x + 1e6, None, str)
     assert found is not None
     torch.testing.assert_close(found.origin - 1e6, x.nanmean(0), rtol=0, atol=1e-9)
 
 
-def test_the_covariance_is_as_it_was_summed() -> None:
+def test_the_covariance_is_that_of_the_moments() -> None:
     x = data(200, 4, 0)
     found, moments = SufficientStatistics.of(x, None, str), Moments.of(x)
     assert found is not None
@@ -78,7 +78,7 @@ def test_the_covariance_is_as_it_was_summed() -> None:
     torch.testing.assert_close(same.covariance, found.covariance)
 
 
-def test_the_start_with_gaps_has_the_right_variances_and_no_negative_direction() -> None:
+def test_the_covariance_with_missing_entries_is_semidefinite_with_the_observed_variances() -> None:
     found = SufficientStatistics.of(data(6, 8, 0.4), None, str)
     assert found is not None
     assert float(torch.linalg.eigvalsh(found.covariance).min()) > -1e-12
@@ -96,7 +96,7 @@ def test_constant_and_unobserved_columns() -> None:
     assert found.part(slice(3, 4)).count == 0
 
 
-def test_a_part_is_the_sample_of_these_variables() -> None:
+def test_a_part_equals_the_statistics_of_these_variables() -> None:
     x = data(400, 5, 0.2)
     found = SufficientStatistics.of(x, None, str)
     alone = SufficientStatistics.of(x[:, 1:3], None, str)
@@ -108,6 +108,6 @@ def test_a_part_is_the_sample_of_these_variables() -> None:
     assert part.count == alone.count
 
 
-def test_no_rows_are_no_sample() -> None:
+def test_no_observed_entries_give_none() -> None:
     assert SufficientStatistics.of_batches(iter([]), str, "file") is None
     assert SufficientStatistics.of_batches([torch.full((2, 2), torch.nan).double()], str, "file") is None
