@@ -199,7 +199,7 @@ REFUSED = {
     "bandwidth": (X, "banded-precision:4", errors.ArgumentError, "bandwidth 4 is not below the number of variables, 4"),
     "one variable": (X[:, :1], "compound-symmetric", errors.NotIdentifiedError, "one variable says nothing"),
     "unknown": (X, "low-rnk:2", errors.UnknownNameError, "Did you mean 'low-rank'"),
-    "no rank": (X, "low-rank", errors.ArgumentError, "asked for as low-rank:RANK"),
+    "no rank": (X, "low-rank", errors.ArgumentError, "pass low-rank:RANK"),
     "no number": (X, "low-rank:two", errors.ArgumentError, "positive whole number"),
     "no sides": (X, "kronecker:4", errors.ArgumentError, "as in kronecker:3x4"),
     "no option": (X, "dense:3", errors.ArgumentError, "takes no option"),

@@ -17,7 +17,7 @@ import mvnjac
 from mvnjac import errors
 from mvnjac.covariance.structured.factor_analysis import Scoring, residual_solve
 from mvnjac.estimation import incomplete_factors
-from mvnjac.estimation.quasi_newton import ascend
+from mvnjac.estimation.quasi_newton import maximise
 from mvnjac.information.functions import fisher_of
 from mvnjac.statistics.sufficient import SufficientStatistics
 from tests.covariance import missing
@@ -277,9 +277,7 @@ def test_the_information_of_incomplete_rows_is_that_of_the_patterns() -> None:
 
 def test_em_never_lowers_the_likelihood() -> None:
     _, found, _, W, v = incomplete()
-    values = [
-        incomplete_factors.totals(found, *incomplete_factors.improved(found, W, v, LOWER, steps))[0] for steps in range(8)
-    ]
+    values = [incomplete_factors.totals(found, *incomplete_factors.iterate(found, W, v, LOWER, steps))[0] for steps in range(8)]
     assert all(after > before for before, after in itertools.pairwise(values))
 
 
@@ -340,10 +338,10 @@ def test_the_score_leads_where_rounding_hides_the_likelihood() -> None:
 
 
 class Stuck:
-    """A log-likelihood that no step raises, with a score of this size everywhere; it is its own point."""
+    """A log-likelihood that no step increases, with a constant score; the objective is its own point."""
 
     lower = torch.full((1,), -torch.inf, dtype=torch.float64)
-    held = torch.zeros(1, dtype=torch.bool)
+    active = torch.zeros(1, dtype=torch.bool)
 
     def __init__(self, left: float, uncertain: float, theta: float = 0.0) -> None:
         self.score_ratio, self._uncertain = left, uncertain
@@ -351,16 +349,16 @@ class Stuck:
         self.score = torch.tensor([left], dtype=torch.float64)
         self.value = -abs(theta)
 
-    def at(self, theta: Tensor) -> Stuck:
+    def evaluate(self, theta: Tensor) -> Stuck:
         return Stuck(self.score_ratio, self._uncertain, float(theta))
 
-    def natural(self, gradient: Tensor) -> Tensor:
+    def natural_gradient(self, gradient: Tensor) -> Tensor:
         return gradient
 
-    def largest_logarithm(self, change: Tensor) -> float:
+    def largest_log_change(self, change: Tensor) -> float:
         return 0.0
 
-    def rounding(self, value: float) -> float:
+    def rounding_error(self, value: float) -> float:
         return self._uncertain
 
 
@@ -370,9 +368,9 @@ class Stuck:
 )
 def test_a_search_that_rounding_has_stopped_has_converged(left: float, uncertain: float, converged: bool) -> None:
     """To 1e-6, or to 1e-5 where the gain of a Newton step, half the square, is below what is known of the log-likelihood."""
-    ascent = ascend(cast(Any, Stuck(left, uncertain)), 10, lambda *_: None)
-    assert ascent.exhausted
-    assert ascent.converged is converged
+    result = maximise(cast(Any, Stuck(left, uncertain)), 10, lambda *_: None)
+    assert result.line_search_failed
+    assert result.converged is converged
 
 
 def test_advice_fits_the_structure() -> None:

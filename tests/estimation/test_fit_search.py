@@ -222,7 +222,7 @@ def test_a_regression() -> None:
 def test_parameters_that_the_data_cannot_tell_apart() -> None:
     theta = {name: torch.zeros((), dtype=torch.float64) for name in ("first", "second")}
     redundant = mvnjac.Parametric(lambda t: torch.exp(t["first"] + t["second"]) * torch.eye(4).double(), theta)
-    with pytest.raises(errors.NotIdentifiedError, match=r"^fit: the data do not tell .* along first, second; "):
+    with pytest.raises(errors.NotIdentifiedError, match=r"^fit: the data do not identify .* along first, second; "):
         mvnjac.fit(sample(30, 4), redundant)
 
 
