@@ -59,7 +59,7 @@ def settings(case: oracle.Case) -> dict[str, dict]:
             named, arguments = f"{kernel} prewhite {prewhite}", {"kind": "hac", "kernel": kernel, "prewhite": prewhite}
             found[f"kernHAC {named}"] = arguments | {"bandwidth": "Andrews"}
             found[f"kernHAC 2.5 {named}"] = arguments | {"bandwidth": 2.5, "adjust": True}
-            if KERNELS[kernel].lags is not None:
+            if KERNELS[kernel].lag_exponent is not None:
                 found[f"kernHAC Newey-West {named}"] = arguments | {"bandwidth": "Newey-West"}
     return found
 

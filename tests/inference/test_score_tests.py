@@ -105,5 +105,5 @@ def test_a_weighted_process_by_its_definition() -> None:
     with pytest.raises(NotIdentifiedError, match="with the weights= of the fit"):
         inference.score_process(J)
     for information in ("expected", "observed"):
-        with pytest.raises(ArgumentError, match="take information='opg'"):
+        with pytest.raises(ArgumentError, match="pass information='opg'"):
             inference.score_process(J, weights=weights, information=information)

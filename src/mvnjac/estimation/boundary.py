@@ -12,8 +12,7 @@ from mvnjac.gaussian import Gaussian
 
 
 def columns_at_bound(gaussian: Gaussian, scaled: Covariance, lower: float) -> list[str]:
-    """The columns of the parameters at their lower bound; `scaled` is the covariance with all variables scaled to variance
-    1."""
+    """The columns of the parameters at their lower bound; `scaled` is the covariance of variables with variance 1."""
     return [
         column
         for name in scaled.bounded

@@ -30,8 +30,7 @@ class Conditioning:
         covariance: κ(Σ). correlation: κ of the correlation matrix.
         eigenvalues: of the correlation matrix, descending.
         digits64, digits32: correct decimal digits of the scores in float64 and float32, given κ of the correlation matrix.
-        combination: the largest terms, (variable, weight), of the standardised combination of variables with the smallest
-            variance.
+        combination: the largest terms, (variable, weight), of the combination of standardised variables with least variance.
     """
 
     covariance: float
@@ -103,11 +102,15 @@ def _certainly_well_conditioned(correlation: Tensor) -> bool:
 
 
 def correlation_matrix(covariance: Tensor) -> Tensor:
-    """(k, k) scaled to the diagonal 1 (−1 where it is negative); rows and columns with a zero on the diagonal are left as they
-    are."""
+    """(k, k) scaled to the diagonal 1 (−1 where it is negative), with zeros left as they are."""
     scale = covariance.diagonal().abs().sqrt()
     scale = torch.where(scale > 0, scale, 1)
     return covariance / torch.outer(scale, scale)
+
+
+def smallest_eigenvalue(covariance: Tensor) -> float:
+    """The smallest eigenvalue of the correlation matrix; 1 for an empty matrix."""
+    return float(torch.linalg.eigvalsh(correlation_matrix(covariance))[0]) if len(covariance) else 1.0
 
 
 def _ratio(ascending: Tensor) -> float:

@@ -29,11 +29,9 @@ class FactorLikelihood(Likelihood):
         self.lower[-sample.d :] = math.log(lower)
 
     def evaluate(self, theta: Tensor) -> FactorPoint:
-        """The log-likelihood at θ."""
         return FactorPoint(self, theta, self.gaussian(theta))
 
     def totals(self, gaussian: Gaussian) -> tuple[float, dict[str, Tensor]]:
-        """The log-likelihood, and its gradients with respect to the parameters."""
         if self.sample.held() is not self.sample:
             return super().totals(gaussian)
         return incomplete_factors.totals(self.sample, gaussian.mean, *gaussian.covariance.parameters.values())
@@ -53,8 +51,7 @@ class FactorPoint(LikelihoodPoint):
 
     @cached_property
     def score_ratio(self) -> float:
-        """√(sᵀ I⁻¹ s) over the inactive elements, I the information of the observed patterns, by conjugate gradients; NaN if
-        these do not converge."""
+        """√(sᵀ I⁻¹ s) over the inactive elements, I the information of the patterns; NaN if the iteration does not converge."""
         sample, inactive = self._likelihood.sample, ~self.active
         W, v = self.structure.parameters.values()
 

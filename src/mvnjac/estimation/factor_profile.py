@@ -3,8 +3,7 @@
 With θ_1 ≥ θ_2 ≥ … the eigenvalues of S* = diag(v)^-½ S diag(v)^-½ and u_j the eigenvectors, the optimal loadings given v are
 the columns √v ∘ u_j √(θ_j − 1) for those j ≤ k with θ_j > 1, K of them. With these loadings
 
-    −2 ℓ / n = d log 2π + Σ_i log v_i + Σ_{j ∈ K} (log θ_j + 1) + Σ_{j ∉ K} θ_j
-    −2/n ∂ℓ/∂log v_i = Σ_{j ∉ K} (1 − θ_j) u_ij²
+    −2 ℓ / n = d log 2π + Σ_i log v_i + Σ_{j ∈ K} (log θ_j + 1) + Σ_{j ∉ K} θ_j −2/n ∂ℓ/∂log v_i = Σ_{j ∉ K} (1 − θ_j) u_ij²
 
 The profile likelihood does not depend on rotations of the factors. With fewer rows than variables the further θ_j are 0.
 
@@ -41,15 +40,12 @@ class FactorProfile:
         self.spread = 1 / float(lower.min())
 
     def evaluate(self, theta: Tensor) -> ProfilePoint:
-        """The log-likelihood at θ."""
         return ProfilePoint(self, theta)
 
     def largest_log_change(self, change: Tensor) -> float:
-        """The largest absolute entry of a change of θ."""
         return float(change.abs().max())
 
     def rounding_error(self, value: float) -> float:
-        """The uncertainty, from rounding, of a log-likelihood of this value."""
         return rounding_error(self.sample, value)
 
 
@@ -70,7 +66,6 @@ class ProfilePoint:
 
     @functools.cached_property
     def structure(self) -> LowRank:
-        """Σ at θ."""
         loadings = self._root.new_zeros(len(self._root), self._profile.k)
         loadings[:, : len(self._values)] = self._root.unsqueeze(-1) * self._U * (self._values - 1).sqrt()
         return LowRank(loadings, self.theta.exp())

@@ -1,5 +1,4 @@
-"""The maximum of a factor model's likelihood: searches from several starting values, with a lower bound on the unique
-variances.
+"""The maximum of a factor model's likelihood: searches from several starting values, with bounded unique variances.
 
 With complete rows the search is over the unique variances alone (`factor_profile.py`). With missing entries it is over the
 mean, the loadings and the unique variances; it starts at the maxima that the pairwise correlations have, improved by EM steps.
@@ -51,8 +50,7 @@ def search(
 def _search_incomplete(
     sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, max_iterations: int, progress: _BestSoFar
 ) -> SearchResult:
-    """If the sample holds only a subsample of its table, that gives the starting value; each step is then a pass over the
-    table."""
+    """If the sample holds a subsample of its table, that gives the starting value, and each step passes over the table."""
     held = sample.held()
     starts = [given.parameters] if given is not None else _starts(held, k, lower, max_iterations)
     likelihoods = [_after_em(held, **start, lower=lower) for start in starts]
@@ -99,8 +97,7 @@ def _pairwise_products(sample: SufficientStatistics) -> Tensor:
 
 
 def _highest(results: list[SearchResult]) -> SearchResult:
-    """The first converged search among those that are highest up to rounding; one that has not converged only if it is clearly
-    higher than all that have."""
+    """The first converged search among the highest up to rounding; an unconverged one only if it is clearly higher."""
     top = max(result.point.value for result in results)
     near = [result for result in results if result.point.value >= top - max(_SAME_MAXIMUM, result.rounding_error)]
     return next((result for result in near if result.converged), near[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -28,10 +28,10 @@ _MAX_DENSE_SIZE = 500
 
 
 class Likelihood:
-    """The log-likelihood of θ (p,): the concatenated unique elements of the parameters, logarithms where these are positive.
+    """An `Objective` of θ (p,): the concatenated unique elements of the parameters, logarithms where these are positive.
 
-    With complete rows the mean is not part of θ: its estimate is the sample mean for every Σ. Nor is it where the structure's
-    parameters determine it.
+    With complete rows the mean is not part of θ: its estimate is the sample mean for every Σ. Nor is it if the structure
+    determines it.
 
     Attributes:
         names: the parameters.
@@ -52,11 +52,6 @@ class Likelihood:
         self.lower = torch.full_like(self.start, -torch.inf)
 
     def evaluate(self, theta: Tensor) -> LikelihoodPoint:
-        """The log-likelihood at θ.
-
-        Raises:
-            NotPositiveDefiniteError, NotFiniteError: θ gives no density.
-        """
         return LikelihoodPoint(self, theta, self.gaussian(theta))
 
     def gaussian(self, theta: Tensor) -> Gaussian:
@@ -72,7 +67,6 @@ class Likelihood:
         return self.sample.totals(gaussian, self.names)
 
     def rounding_error(self, value: float) -> float:
-        """The uncertainty, from rounding, of a log-likelihood of this value."""
         return rounding_error(self.sample, value)
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:
@@ -85,7 +79,6 @@ class Likelihood:
         return torch.cat([part.exp() if is_log else torch.ones_like(part) for part, is_log in parts])
 
     def largest_log_change(self, change: Tensor) -> float:
-        """The largest absolute entry of a change of θ among the entries that are logarithms."""
         parts = zip(self.split(change).values(), self._is_log, strict=True)
         return max((float(part.abs().max()) for part, is_log in parts if is_log), default=0.0)
 
@@ -125,24 +118,19 @@ class LikelihoodPoint:
 
     @property
     def structure(self) -> Covariance:
-        """Σ at θ."""
         return self.gaussian.covariance
 
     def score_of(self, name: str) -> Tensor:
-        """The part of the score that belongs to one parameter."""
         return self._likelihood.split(self.score)[name]
 
     def natural_gradient(self, gradient: Tensor) -> Tensor:
         """Approximately (n F)⁻¹ times a gradient with respect to θ, F the information of the average observation.
 
-        For structures with missing entries, where products over the patterns are expensive, F is that of a complete
-        observation.
+        For structures with missing entries, whose products are expensive, F is that of a complete observation.
         """
-        precondition = self._likelihood.precondition_by_complete
-        solve = self._solve_preconditioned if precondition else self._solver(self._complete_information)
         b = gradient / self._log_jacobian
         try:
-            change = solve(b)
+            change = self._solve(self._complete_information, b)
         except UnsolvedError:  # any ascent direction serves
             change = self._likelihood.units(self.gaussian).square() * b
         return change / self._log_jacobian / self._likelihood.sample.total
@@ -154,23 +142,20 @@ class LikelihoodPoint:
         By the Cauchy–Schwarz inequality it bounds every total score, in units of the square root of its information, with
         respect to any parameter of any parametrisation.
         """
-        precondition = self._likelihood.precondition_by_complete
-        solve = self._solve_preconditioned if precondition else self._solver(self._pattern_information)
         s = self.score / self._log_jacobian
         try:
-            return abs(float(s @ solve(s)) / self._likelihood.sample.total) ** 0.5
+            return abs(float(s @ self._solve(self._pattern_information, s)) / self._likelihood.sample.total) ** 0.5
         except UnsolvedError:
             return math.nan
 
-    def _solve_preconditioned(self, b: Tensor) -> Tensor:
-        product, preconditioner = self._pattern_information.matvec, self._complete_information.solve
-        return conjugate_gradients("fit", product, b, preconditioner, CG_TOLERANCE)
-
-    def _solver(self, information: FisherInformation) -> Callable[[Tensor], Tensor]:
+    def _solve(self, information: FisherInformation, b: Tensor) -> Tensor:
+        if self._likelihood.precondition_by_complete:
+            product, preconditioner = self._pattern_information.matvec, self._complete_information.solve
+            return conjugate_gradients("fit", product, b, preconditioner, CG_TOLERANCE)
         if information.shape[-1] <= _MAX_DENSE_SIZE or information.closed:
-            return information.solve
+            return information.solve(b)
         units = self._likelihood.units(self.gaussian)
-        return lambda b: conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, CG_TOLERANCE)
+        return conjugate_gradients("fit", information.matvec, b, lambda r: units * units * r, CG_TOLERANCE)
 
     @cached_property
     def _pattern_information(self) -> FisherInformation:

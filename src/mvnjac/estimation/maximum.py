@@ -110,8 +110,8 @@ def _fit_blocks(
     gaussian = Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing)
     for i, each in enumerate(fits):
         for name in each.covariance.bounded:
-            there = [column in each.boundary for column in each.gaussian.columns(name)]
-            gaussian.boundary = [*gaussian.boundary, *itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), there)]
+            at_bound = [column in each.boundary for column in each.gaussian.columns(name)]
+            gaussian.boundary = [*gaussian.boundary, *itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), at_bound)]
     return Fit(
         gaussian,
         sum(each.log_likelihood for each in fits),
@@ -125,8 +125,7 @@ def _fit_blocks(
 
 
 def _likelihood(sample: SufficientStatistics, structure: Covariance) -> Likelihood:
-    """The objective; with missing entries an unrestricted Σ is parametrised by its Cholesky factor and improved by EM steps
-    first."""
+    """The objective; with missing entries an unrestricted Σ takes EM steps first, and then its Cholesky factor."""
     mean = torch.zeros_like(sample.origin)
     if sample.complete or not isinstance(structure, Dense):
         return Likelihood(sample, mean, structure)

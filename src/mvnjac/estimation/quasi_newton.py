@@ -180,8 +180,7 @@ class _History:
 def _full_step(objective: Objective, start: Point, direction: Tensor) -> Point | None:
     """Near a maximum, the point after a full step if it at least halves the score ratio; else None.
 
-    Where the information is nearly singular, rounding dominates differences of log-likelihoods long before it dominates the
-    score.
+    Where the information is nearly singular, differences of log-likelihoods lose all digits long before the score does.
     """
     theta = start.theta + direction
     if start.score_ratio > _NEAR_MAXIMUM or bool((theta < objective.lower).any()):

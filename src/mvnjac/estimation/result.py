@@ -91,13 +91,12 @@ class Fit:
 
     @property
     def bic(self) -> float:
-        """The Bayesian information criterion, p log n − 2 log-likelihood, with n the sum of weights (Schwarz 1978); smaller is
+        """The Bayesian information criterion, p log n − 2 log-likelihood, n the sum of weights (Schwarz 1978); less is
         better."""
         return self.n_parameters * math.log(self._sample.total) - 2 * self.log_likelihood
 
     def likelihood_ratio_test(self, other: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
-        """Test two nested fits to the same rows by `inference.likelihood_ratio_test`; that with fewer parameters is the
-        restricted one."""
+        """`inference.likelihood_ratio_test` of two nested fits; that with fewer parameters is the restricted one."""
         one, two = sorted((self, other), key=lambda fit: fit.n_parameters)
         return likelihood_ratio_test(one, two, nested=nested)
 
@@ -118,8 +117,7 @@ class Fit:
 
         Args:
             wrt: names of parameters of the structure or of any dense parametrisation ("covariance_matrix",
-                "correlation_matrix", …), whose standard errors follow by the delta method; None: the mean and the structure's
-                own parameters.
+                "correlation_matrix", …), by the delta method; None: the mean and the structure's parameters.
 
         Returns:
             For each parameter name, a tensor of the parameter's shape.

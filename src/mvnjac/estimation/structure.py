@@ -59,10 +59,6 @@ def choices() -> dict[str, type[Covariance]]:
     return {kebab(name): cls for name, cls in structures().items() if _has_start(cls)}
 
 
-def _abbreviations() -> dict[str, type[Covariance]]:
-    return {cls.short: cls for cls in structures().values() if cls.short is not None}
-
-
 def manual() -> list[str]:
     """The names of these structures with their options, such as "low-rank:RANK"."""
     return [name if cls.option is None else f"{name}:{cls.option}" for name, cls in sorted(choices().items())]
@@ -79,7 +75,8 @@ def choose(structure: str | type[Covariance] | Covariance) -> Choice:
         return Choice(type(structure), instance=structure)
     if isinstance(structure, str):
         name, colon, option = structure.partition(":")
-        cls = (_abbreviations() | choices()).get(name.lower().replace("_", "-"))
+        abbreviations = {cls.short: cls for cls in structures().values() if cls.short is not None}
+        cls = (abbreviations | choices()).get(name.lower().replace("_", "-"))
         if cls is None:
             without_start = {kebab(other): other for other in structures()}.get(name.lower().replace("_", "-"))
             if without_start is not None:

@@ -13,9 +13,9 @@ import mvnjac
 from mvnjac import inference
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference.hac import long_run_sum
-from mvnjac.inference.multiplier_law import MultiplierLaw, holm
-from mvnjac.inference.own_clocks import own_clocks
-from mvnjac.inference.pooled import moving_sums
+from mvnjac.inference.information_clocks import information_clocks
+from mvnjac.inference.pooled_covariance import moving_sums
+from mvnjac.inference.simulated_distribution import SimulatedDistribution, holm
 from tests.support import breaks
 
 TESTS = ("sup_lm", "double_max", "nyblom_hansen")
@@ -129,7 +129,7 @@ def test_complete_rows_have_the_limiting_law_whatever_is_said_of_gaps() -> None:
     estimate = mvnjac.fit(x).gaussian
     process = inference.score_process(estimate.jacobian(x))
     same = inference.score_process(mvnjac.jacobian(x, estimate.mean, estimate.covariance, missing="marginalise"))
-    assert process.law == same.law == "the limiting law"
+    assert process.law == same.law == "the limiting distribution"
     assert process.clocks is None
     torch.testing.assert_close(same.process, process.process, rtol=1e-10, atol=1e-10)
 
@@ -145,7 +145,7 @@ def test_the_covariance_of_the_process_is_that_of_the_information() -> None:
     C = n / 2 * (before + after)
     group = process.clocks.group(list(range(9)))
     for at in (20, 40, 55):
-        rows = int(group.up_to[at])
+        rows = int(group.row_counts[at])
         up_to = min(rows, n // 2) * before + max(rows - n // 2, 0) * after
         expected = up_to - up_to @ np.linalg.solve(C, up_to)
         scale = np.sqrt(np.maximum(np.diag(expected), 1e-9 * np.diag(C)))
@@ -241,7 +241,7 @@ def test_the_same_seed_gives_the_same_p_values() -> None:
 
 def test_a_law_from_values_with_an_exponential_tail() -> None:
     values = torch.from_numpy(-np.log((np.arange(999) + 0.5) / 999))
-    law = MultiplierLaw(values)
+    law = SimulatedDistribution(values)
     for p in (0.5, 0.1, 0.05, 0.02):
         assert law.p_value(-math.log(p)) == pytest.approx(p, abs=2e-3)
         assert law.critical_value(p) == pytest.approx(-math.log(p), rel=0.03)
@@ -272,11 +272,11 @@ def test_what_cannot_be_asked() -> None:
     process = inference.score_process(J)
     with pytest.raises(NotIdentifiedError, match="too few rows with information"):
         process.select("mean[2]").sup_lm((0.5, 0.5001))
-    assert inference.score_process(J, clocks="rows").law == "the limiting law"
+    assert inference.score_process(J, clocks="rows").law == "the limiting distribution"
     scores = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     scores = torch.cat([scores, scores[:, :1]], -1)
     with pytest.raises(SingularError, match="singular"):
-        own_clocks(scores, torch.zeros(50, dtype=torch.long)).nyblom_hansen([0, 1, 2])
+        information_clocks(scores, torch.zeros(50, dtype=torch.long)).nyblom_hansen([0, 1, 2])
 
 
 if __name__ == "__main__":  # the table in docs/inference.md

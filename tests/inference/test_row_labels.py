@@ -229,7 +229,7 @@ def test_rows_in_order_may_be_text_of_any_form_and_repeat(J: mvnjac.Jacobian) ->
     assert order(J, [f"{i:02d}/01/2020" for i in range(1, N + 1)]) == list(range(N))
     panel = [i % 12 for i in range(N)]  # two series, one below the other
     assert order(J, panel)[:4] == [0, 12, 1, 13]
-    with pytest.raises(ArgumentError, match=r"order_by has 0 in 2 rows, and the rows are not in order"):
+    with pytest.raises(ArgumentError, match=r"order_by has 0 in 2 rows, and the rows are not in ascending order"):
         inference.covariance_of_estimates(J, "hac", order_by=panel)
     days = inference.covariance_of_estimates(J, "hac", order_by=sorted(panel)).covariance
     torch.testing.assert_close(days, inference.covariance_of_estimates(J, "hac").covariance)
