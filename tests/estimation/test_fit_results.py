@@ -284,7 +284,7 @@ def test_what_is_still_refused() -> None:
     J = estimate.gaussian.jacobian(X)
     with pytest.raises(errors.UnknownNameError, match="There is no parameter 'sigma'"):
         estimate.standard_errors("sigma")
-    with pytest.raises(errors.ArgumentError, match="x is no parameter"):
+    with pytest.raises(errors.ArgumentError, match="x, which is not a parameter"):
         inference.covariance_of_estimates(J, wrt=["x", "mean"])
     with pytest.raises(errors.ArgumentError, match="belong to 2 parametrisations"):
         inference.covariance_of_estimates(mvnjac.fit(X).gaussian.jacobian(X), wrt=["scale", "precision_matrix"])
