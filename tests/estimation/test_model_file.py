@@ -1,4 +1,4 @@
-"""A model in a file: the same density again, whatever the structure; damaged files are refused."""
+"""Model files: every structure is restored exactly; damaged files raise errors."""
 
 from __future__ import annotations
 

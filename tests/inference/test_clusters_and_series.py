@@ -1,4 +1,4 @@
-"""Few clusters, t quantiles, covariances that are indefinite, kernels of a long-run covariance; beside what R says in the oracles."""
+"""Few clusters, t quantiles, indefinite covariances, and long-run kernels, in addition to the comparisons with R."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def estimates(J: mvnjac.Jacobian, kind: str = "clustered", **arguments: Any) -> 
 
 @pytest.mark.parametrize(("groups", "warns"), [(4, True), (5, True), (6, False)])
 def test_no_more_clusters_than_parameters(groups: int, warns: bool) -> None:
-    """5 parameters; the sums of the clusters' scores sum to 0, so that the rank is groups − 1."""
+    """5 parameters; the cluster totals of the scores sum to 0, so the rank is groups − 1."""
     J, labels = jacobian(), [i % groups for i in range(N)]
     if warns:
         with pytest.warns(FewClustersWarning, match=f"there are {groups} clusters for 5 parameters") as seen:

@@ -1,4 +1,4 @@
-"""Inference: covariances of estimates, the delta method, score tests, influence, structural change; by their definitions."""
+"""Covariances of estimates, the delta method, score tests, influence and structural change, against their definitions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_definition() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mean_of_normal_rows(kind: str) -> None:
-    """All kinds but the outer product give S/n for the mean at the maximum, S with divisor n."""
+    """For the mean all kinds but the outer product give S/n, S with divisor n."""
     x = rows()
     J = fitted(x)
     S = torch.cov(x.mT, correction=0)
@@ -106,7 +106,7 @@ def test_correlations_by_parametrisation_and_by_the_delta_method(kind: str) -> N
 
 
 def test_missing_entries() -> None:
-    """A column that is complete, alone: rows with gaps elsewhere count for it as they are."""
+    """For a complete column, missing entries in other columns do not matter."""
     x = rows()
     x[::3, 0] = torch.nan
     J = fitted(x, missing="marginalise")
@@ -124,7 +124,7 @@ def test_missing_entries() -> None:
 
 
 def test_weights_of_rows_that_occurred_twice() -> None:
-    """In A a weight is a count; in the squares it is squared: so of the informations repeated rows are the same."""
+    """Weights are counts in the informations, where they equal repeated rows, and are squared in the sums of squares."""
     x = rows(60)
     weights = torch.tensor([2.0, 1.0]).double().repeat(30)
     twice = torch.cat([x, x[::2]])
@@ -181,7 +181,7 @@ def test_rotations_of_factors_have_no_standard_errors() -> None:
     loadings = torch.tensor([name.startswith("cov_factor") for name in V.columns])
     assert bool(V.standard_errors[loadings].isnan().all())
     assert bool((V.standard_errors[~loadings] > 0).all())
-    implied = inference.delta_method(V, lambda theta: theta["covariance_matrix"][0, 1])  # what no rotation changes
+    implied = inference.delta_method(V, lambda theta: theta["covariance_matrix"][0, 1])  # invariant to rotations
     assert 0 < float(implied.standard_errors) < 10
 
 
@@ -263,7 +263,7 @@ def test_shapes_that_are_no_sample_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore::mvnjac.errors.NotAtEstimateWarning")
 @pytest.mark.parametrize("cls", structures().values(), ids=structures())
 def test_every_structure(cls: type[mvnjac.Covariance]) -> None:
-    """The sandwich by its definition, of parameters that may be redundant; and each row's change by it."""
+    """The sandwich of possibly redundant parameters, and the influence of each row, by their definitions."""
     for structure in cls.samples(4, Maker(seed=1)):
         mean = Maker(seed=3).normal(4)
         x = Maker(batch=(80,), seed=2).normal(4)
@@ -300,7 +300,7 @@ def test_regression_coefficients_are_those_of_white() -> None:
     e, inverse = y - X @ beta, torch.linalg.inv(X.mT @ X)
     close(implied.values, beta)
     close(implied.covariance, inverse @ (X.mT * e.square()) @ X @ inverse)
-    again = inference.delta_method(implied, lambda theta: theta["mean"][0])  # of the parameters, whatever the estimates are
+    again = inference.delta_method(implied, lambda theta: theta["mean"][0])  # a function of the parameters, not of the columns
     close(again.covariance[0, 0], V.covariance[0, 0])
 
 
@@ -340,7 +340,7 @@ def test_a_structure_is_a_constraint() -> None:
 
 
 def test_a_score_test_holds_its_level() -> None:
-    """Of rows that are not normal: the robust form does, the plain one does not."""
+    """For rows that are not normal the robust form has the right size, and the plain one does not."""
     rejected = np.zeros(2)
     for seed in range(200):
         generator = torch.Generator().manual_seed(seed)
@@ -374,7 +374,7 @@ def test_no_score_test_away_from_the_restricted_estimate() -> None:
 
 
 def test_information_matrix_of_one_variable_by_its_moments() -> None:
-    """n R² of 1 on the scores and the three indicators, of which that of the mean is a score."""
+    """n R² of a regression of 1 on the scores and the three indicators; that of the mean is a score."""
     x = rows(200, 1)
     test = inference.information_matrix_test(fitted(x))
     r = (x[:, 0] - x[:, 0].mean()).numpy()
@@ -401,7 +401,7 @@ def test_information_matrix_is_the_same_in_every_parametrisation() -> None:
 
 
 def test_influence_is_what_leaving_out_does() -> None:
-    """To first order in 1/n: of the mean −r/n, and leaving it out −r/(n − 1)."""
+    """To first order in 1/n: −r/n for the mean, where leaving the row out gives −r/(n − 1)."""
     x = rows(2000)
     found = inference.influence(fitted(x))
     close(found.changes[:, :3], -(x - x.mean(0)) / len(x))

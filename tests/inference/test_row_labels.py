@@ -1,4 +1,4 @@
-"""Labels of rows, for clusters and for an order: missing, mixed, in any container, and text that does not sort in time."""
+"""Labels of rows for clusters and sorting: missing, mixed, in any container, and text that does not sort chronologically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mvnjac.tables.chronology import sorts_in_time
 from mvnjac.tables.sorting import Ordered
 
 N = 24
-#: rows that lack a label below
+#: rows without a label in the tests below
 GAPS = (3, 7, 8)
 GROUPS = [i // 4 for i in range(N)]
 DAYS = [datetime.datetime(2020, 1, 1) + datetime.timedelta(days=i // 4) for i in range(N)]
@@ -118,7 +118,7 @@ def test_ways_in_the_columns_of_tables(J: mvnjac.Jacobian) -> None:
     other = [i % 6 for i in range(N)]
     expected = clustered(J, [GROUPS, other]).covariance
     frame = pd.DataFrame([GROUPS, other]).T
-    frame.columns = ["g", "g"]  # pandas allows it
+    frame.columns = ["g", "g"]  # pandas allows equal names
     for ways in (frame, pa.table({"g": GROUPS, "h": other}), np.stack([GROUPS, other], 1), torch.tensor([GROUPS, other]).mT):
         torch.testing.assert_close(clustered(J, ways).covariance, expected)
     with pytest.raises(ArgumentError, match=r"clusters\['h'\] has no value in 3 of 24"):
