@@ -138,7 +138,7 @@ def test_score_test_within_elements_is_refused() -> None:
     J = mvnjac.fit(_x(40, 3, 0, "none given", "contiguous"), "diagonal").gaussian.jacobian(
         _x(40, 3, 0, "none given", "contiguous")
     )
-    with pytest.raises(ArgumentError, match=r"wrt has 'covariance_matrix\[2,0\]'; it names whole parameters"):
+    with pytest.raises(ArgumentError, match=r"wrt has 'covariance_matrix\[2,0\]'; expected names of whole parameters"):
         mvnjac.inference.score_test(J, zero="covariance_matrix[2,0]", wrt="covariance_matrix[2,0]")
 
 

@@ -151,7 +151,7 @@ def table(tmp_path: Path) -> Path:
         (["-c", "a,b,c,d", "--structure", "low-rank"], 2, "--structure: .* low-rank:RANK"),
         (["-c", "a,b,c,d", "--structure", "low-rank:x"], 2, "--structure: .* positive whole number"),
         (["-c", "a,b,c,d", "--structure", "kronecker:4"], 2, "--structure: .* as in kronecker:3x4"),
-        (["-c", "a,b,c,d", "--structure", "block-diagonal"], 2, "BlockDiagonal has no start of its own; pass an instance"),
+        (["-c", "a,b,c,d", "--structure", "block-diagonal"], 2, "BlockDiagonal has no default start; pass an instance"),
         (["-c", "a,b,c,d", "--structure", "lowrank:1"], 2, "Did you mean 'low-rank'"),
         (["-c", "a,b,c,d", "--structure", "kronecker:2x3"], 1, "2 × 3 are 6 variables"),
         (["-c", "a,b,c,d,e", "--structure", "toeplitz", "--max-iterations", "1"], 1, "NOT converged, stopped after 1 iterations"),

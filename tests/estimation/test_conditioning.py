@@ -1,4 +1,4 @@
-"""Warnings about ill-conditioned correlation matrices, and how a sample is recognised."""
+"""Warnings about ill-conditioned correlation matrices, and fingerprints of samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cli.test_cli import run
 
 
 def dependent(noise: float, n: int = 500) -> torch.Tensor:
-    """Columns a, b, c and d = a + b + noise, in units of their own."""
+    """Columns a, b, c and d = a + b + noise, each in different units."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, 4))
     x[:, 3] = x[:, 0] + x[:, 1] + noise * x[:, 3]
@@ -38,7 +38,7 @@ def said(x: torch.Tensor, structure: str = "dense") -> list[str]:
 @pytest.mark.parametrize("structure", ["dense", "cholesky", "precision", "banded-precision:3"])
 @pytest.mark.parametrize(("noise", "warns"), [(1.0, False), (1e-4, False), (2e-5, True), (1e-6, True)])
 def test_a_fit_warns_of_few_digits(structure: str, noise: float, warns: bool) -> None:
-    """numpy's κ of the correlation matrix is the oracle: below 4.5e9 nothing is said, above it κ, the digits and the variables."""
+    """Against numpy's κ of the correlation matrix: above 4.5e9 a warning names κ, the digits and the variables."""
     x = dependent(noise)
     singular = np.linalg.svd(((x - x.mean(0)) / x.std(0)).numpy(), compute_uv=False)
     kappa = float(singular[0] / singular[-1]) ** 2
@@ -48,7 +48,7 @@ def test_a_fit_warns_of_few_digits(structure: str, noise: float, warns: bool) ->
     for message in found:
         assert float(re.search(r"κ = (\S+) leaves", message)[1]) == pytest.approx(kappa, rel=0.1)
         assert f"about {-math.log10(2.2e-16 * kappa):.0f} of 16 digits" in message
-        assert re.search(r"'[abd]', '[abd]', '[abd]' are nearly linearly dependent: leave one of them out", message)
+        assert re.search(r"'[abd]', '[abd]', '[abd]' are nearly linearly dependent: leave one out", message)
         assert "'c'" not in message
 
 

@@ -1,4 +1,4 @@
-"""fit: closed forms, arguments, what is refused and how."""
+"""fit: closed forms, arguments, and error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x.mean(0), centred.mT @ centred / len(x)
 
 
-#: what stands behind the colon, where something must
+#: options of the structures that need one
 OPTIONS = {"RANK": "1", "ROWSxCOLUMNS": "2x3", "BANDWIDTH": "1", "ORDER": "1"}
 EVERY = [name if cls.option is None else f"{name}:{OPTIONS[cls.option]}" for name, cls in choices().items()]
 DENSE_FAMILY = ["dense", "cholesky", "log-cholesky", "precision", "precision-cholesky", "inverse-cholesky", "scale-correlation"]
@@ -84,7 +84,7 @@ def test_instances_and_classes_say_the_same() -> None:
 
 
 def test_float32_rows_are_worked_in_float64() -> None:
-    """The estimate of the numbers as they were given, not of rounded ones."""
+    """The arithmetic is float64 for float32 input."""
     x = sample(60, 4).float()
     estimate = mvnjac.fit(x)
     assert estimate.mean.dtype == estimate.covariance.dtype == torch.float64
@@ -102,7 +102,7 @@ def test_a_common_offset_costs_no_digits() -> None:
 
 @pytest.mark.parametrize("structure", ["dense", "diagonal", "low-rank:1", "toeplitz"])
 def test_weights_count_rows(structure: str) -> None:
-    """A weight of 2 is a row twice, and 0 none."""
+    """A row with weight 2 counts twice, and one with weight 0 does not count."""
     x = sample(40, 5)
     weights = torch.ones(40).double()
     weights[3], weights[7], weights[11] = 2, 0, 3
@@ -116,11 +116,11 @@ def test_weights_count_rows(structure: str) -> None:
 
 
 def test_a_million_rows_cost_no_more_than_their_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search never sees more than 2d rows, and finds the same."""
+    """The search uses at most 2d rows, and gives the same estimate."""
     x = sample(5000, 6)
     seen = []
-    own, profile = mvnjac.Gaussian.jacobian, factor_profile.spectrum
-    monkeypatch.setattr(mvnjac.Gaussian, "jacobian", lambda self, x: seen.append(len(x)) or own(self, x))
+    jacobian, profile = mvnjac.Gaussian.jacobian, factor_profile.spectrum
+    monkeypatch.setattr(mvnjac.Gaussian, "jacobian", lambda self, x: seen.append(len(x)) or jacobian(self, x))
     monkeypatch.setattr(factor_profile, "spectrum", lambda rows, *more: seen.append(len(rows)) or profile(rows, *more))
     for structure in ("low-rank:2", "toeplitz"):
         seen.clear()
@@ -142,7 +142,7 @@ def test_what_a_fit_says_of_itself() -> None:
     mvnjac.fit(x, "low-rank:1", progress=lambda *call: calls.append(call))
     assert [call[:2] for call in calls] == [("fitting", i) for i in range(len(calls))]
     values = [value for _, _, value in calls]
-    assert all(after >= before - 1e-13 * abs(before) for before, after in itertools.pairwise(values))  # but for rounding
+    assert all(after >= before - 1e-13 * abs(before) for before, after in itertools.pairwise(values))  # up to rounding
     assert values[-1] == pytest.approx(estimate.log_likelihood, rel=1e-12)
 
 
@@ -156,7 +156,7 @@ def test_stopping_early_is_said() -> None:
 
 
 def test_standard_errors() -> None:
-    """The textbook's: of the mean, of σᵢⱼ, of variances; of factors none."""
+    """The textbook formulas for the mean, σᵢⱼ and variances; factor loadings have none."""
     x = sample(60, 4)
     estimate = mvnjac.fit(x)
     S = estimate.covariance.dense()
@@ -199,7 +199,7 @@ REFUSED = {
     "bandwidth": (X, "banded-precision:4", errors.ArgumentError, "bandwidth 4 is not below the number of variables, 4"),
     "one variable": (X[:, :1], "compound-symmetric", errors.NotIdentifiedError, "single variable is not identified"),
     "unknown": (X, "low-rnk:2", errors.UnknownNameError, "Did you mean 'low-rank'"),
-    "no rank": (X, "low-rank", errors.ArgumentError, "asked for as low-rank:RANK"),
+    "no rank": (X, "low-rank", errors.ArgumentError, "pass low-rank:RANK"),
     "no number": (X, "low-rank:two", errors.ArgumentError, "positive whole number"),
     "no sides": (X, "kronecker:4", errors.ArgumentError, "as in kronecker:3x4"),
     "no option": (X, "dense:3", errors.ArgumentError, "takes no option"),
@@ -246,7 +246,7 @@ def test_names_are_checked() -> None:
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("structure", EVERY)
 def test_units_do_not_matter(structure: str, gaps: bool) -> None:
-    """As long as the squares of the numbers are numbers: even where the squares of the variances are none."""
+    """Scales at which the squares of the data, but not the squares of the variances, are representable."""
     x = sample(40, 6, k=1) / torch.logspace(-2, 2, 6, dtype=torch.float64)
     missing = None
     if gaps:
@@ -265,7 +265,7 @@ def test_isotropic_needs_no_more_than_one_variable_that_varies() -> None:
 
 
 def test_every_structure_can_be_fitted() -> None:
-    """By a name, or from an instance."""
+    """Every structure can be fitted by name, or from an instance."""
     known = {cls.__name__ for cls in choices().values()}
     assert set(structures()) - known == {"Parametric", "BlockDiagonal"}
 

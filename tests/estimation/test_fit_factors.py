@@ -1,4 +1,4 @@
-"""Fits of factor models: one maximum whatever the units and the order of columns; Heywood cases; where rounding ends a search."""
+"""Fits of factor models: invariance to units and the order of columns; Heywood cases; searches that end at rounding error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import mvnjac
 from mvnjac import errors
 from mvnjac.covariance.structured.factor_analysis import Scoring, residual_solve
 from mvnjac.estimation import incomplete_factors
-from mvnjac.estimation.quasi_newton import ascend
+from mvnjac.estimation.quasi_newton import maximise
 from mvnjac.information.functions import fisher_of
 from mvnjac.statistics.sufficient import SufficientStatistics
 from tests.covariance import missing
@@ -25,7 +25,7 @@ from tests.support.fitting import REQUIRED, assert_maximum, ratio, sample, with_
 
 LOWER = 0.005
 DESIGNS = [(60, 40, 4), (100, 200, 5), (200, 250, 8), (500, 100, 10)]
-#: the whole study, and the tenth of it that costs least
+#: the whole study, and its cheapest tenth
 STUDY = [(*DESIGNS[seed % 4], seed, gaps) for seed in range(100) for gaps in (False, True)]
 TENTH = [(*design, seed, gaps) for seed in range(5) for design in DESIGNS[:2] for gaps in (False, True)]
 
@@ -46,7 +46,7 @@ def draw(d: int, n: int, k: int, seed: int, gaps: bool) -> tuple[Tensor, Tensor,
 
 
 def log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
-    """Σ log p by torch's own distribution, pattern by pattern."""
+    """Σ log p by torch's distribution, pattern by pattern."""
     total = 0.0
     for pattern in (~x.isnan()).unique(dim=0):
         rows = x[((~x.isnan()) == pattern).all(-1)][:, pattern]
@@ -78,7 +78,7 @@ def assert_one_maximum(d: int, n: int, k: int, seed: int, gaps: bool) -> None:
 
 
 def assert_stationary(x: Tensor, estimate: mvnjac.Fit, held: Tensor) -> None:
-    """By autograd through the definition: no change of W or of a free log v raises the likelihood; what is held would fall on."""
+    """By autograd through the definition: the gradient by W and free log v is 0, and at the bound it points outwards."""
     S, n = torch.cov(x.mT, correction=0), len(x)
     W, log_v = (t.detach().requires_grad_() for t in (estimate.covariance.parameters["cov_factor"],
                 estimate.covariance.parameters["cov_diag"].log()))  # fmt: skip
@@ -113,7 +113,7 @@ def three(seed: int) -> Tensor:
 
 def closed_form(x: Tensor) -> tuple[float, list[float]]:
     """The supremum of the log-likelihood of one factor of three variables over positive unique variances, and the squared loadings λ²
-    of standardised variables that the correlations ask for."""
+    of standardised variables implied by the correlations."""
     n, S = len(x), torch.cov(x.mT, correction=0)
     scale = S.diagonal().sqrt()
     R = (S / torch.outer(scale, scale)).tolist()
@@ -149,14 +149,14 @@ def numerical(x: Tensor, lower: float) -> float:
 
 
 def assert_heywood(seed: int) -> bool:
-    """At a bound next to 0 the closed form; at the usual bound what scipy finds. Whether there was a Heywood case."""
+    """Compare with the closed form at a bound near 0, and with scipy at the usual bound; return whether it is a Heywood case."""
     x = three(seed)
     limit, squared = closed_form(x)
     near = mvnjac.fit(x, "low-rank:1", lower=1e-8)
     assert near.converged, near.message
     scores, v = near.gaussian.jacobian(x).sum()["cov_diag"], near.covariance.parameters["cov_diag"]
     beyond = float((scores * v)[[name in near.boundary for name in ("cov_diag[0]", "cov_diag[1]", "cov_diag[2]")]].sum())
-    assert near.log_likelihood - beyond == pytest.approx(limit, rel=0, abs=1e-6)  # what the bound itself costs, to first order
+    assert near.log_likelihood - beyond == pytest.approx(limit, rel=0, abs=1e-6)  # the effect of the bound, to first order
     proper = all(0 < square < 1 - 1e-8 for square in squared)
     assert bool(near.boundary) == (not proper)
     estimate = mvnjac.fit(x, "low-rank:1")
@@ -190,7 +190,7 @@ def heywood() -> tuple[Tensor, mvnjac.Fit]:
 
 
 def test_standard_errors_are_conditional_on_the_bound() -> None:
-    """By the information of what is left: the full matrix by autograd, and its pseudo-inverse over the free parameters."""
+    """By the pseudo-inverse, over the free parameters, of the full information by autograd."""
     x, estimate = heywood()
     assert estimate.boundary == ["cov_diag[c]", "cov_diag[g]"]
     W, v = estimate.covariance.parameters.values()
@@ -258,10 +258,11 @@ def incomplete() -> tuple[Tensor, SufficientStatistics, Tensor, Tensor, Tensor]:
 def test_the_score_of_incomplete_rows_is_that_of_the_definition() -> None:
     x, found, *theta = incomplete()
     value, totals = incomplete_factors.totals(found, *theta)
-    own = [t.clone().requires_grad_() for t in theta]
-    expected = missing.log_density(x - found.origin, own[0], own[1] @ own[1].mT + torch.diag(own[2])).sum()
+    leaves = [t.clone().requires_grad_() for t in theta]
+    mean, W, v = leaves
+    expected = missing.log_density(x - found.origin, mean, W @ W.mT + torch.diag(v)).sum()
     assert value == pytest.approx(float(expected.detach()), rel=1e-12)
-    for total, gradient in zip(totals.values(), torch.autograd.grad(expected, own), strict=True):
+    for total, gradient in zip(totals.values(), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(total, gradient)
 
 
@@ -277,15 +278,13 @@ def test_the_information_of_incomplete_rows_is_that_of_the_patterns() -> None:
 
 def test_em_never_lowers_the_likelihood() -> None:
     _, found, _, W, v = incomplete()
-    values = [
-        incomplete_factors.totals(found, *incomplete_factors.improved(found, W, v, LOWER, steps))[0] for steps in range(8)
-    ]
+    values = [incomplete_factors.totals(found, *incomplete_factors.iterate(found, W, v, LOWER, steps))[0] for steps in range(8)]
     assert all(after > before for before, after in itertools.pairwise(values))
 
 
 @pytest.mark.parametrize("held", [[], [1, 4]])
 def test_the_metric_solves_with_the_information(held: list[int]) -> None:
-    """On what no rotation changes, and with the held variances fixed."""
+    """On directions that are orthogonal to rotations, with the variances at the bound fixed."""
     *_, W, v = incomplete()
     F = mvnjac.fisher_information(torch.zeros(12).double(), mvnjac.LowRank(W, v), wrt=["cov_factor", "cov_diag"])
     b = F.matvec(torch.cat([W.flip(0).reshape(-1), v.flip(0)]))
@@ -319,8 +318,8 @@ def test_one_start_is_enough_where_it_is_given() -> None:
 
 
 def test_the_score_leads_where_rounding_hides_the_likelihood() -> None:
-    """Series that were integrated twice: the information is nearly singular, and the log-likelihood is known to 1e-8 or so, which is
-    more than a step gains long before the score is 0."""
+    """Series that were integrated twice: the information is nearly singular, and the rounding error of the log-likelihood, about 1e-8,
+    exceeds the gain of a step long before the score is 0."""
     for seed in (0, 1, 6, 17):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(40, 40, generator=generator, dtype=torch.float64).cumsum(1).cumsum(1)
@@ -340,10 +339,10 @@ def test_the_score_leads_where_rounding_hides_the_likelihood() -> None:
 
 
 class Stuck:
-    """A log-likelihood that no step raises, with a score of this size everywhere; it is its own point."""
+    """A log-likelihood that no step increases, with a constant score: objective and point in one."""
 
     lower = torch.full((1,), -torch.inf, dtype=torch.float64)
-    held = torch.zeros(1, dtype=torch.bool)
+    active = torch.zeros(1, dtype=torch.bool)
 
     def __init__(self, left: float, uncertain: float, theta: float = 0.0) -> None:
         self.score_ratio, self._uncertain = left, uncertain
@@ -351,16 +350,16 @@ class Stuck:
         self.score = torch.tensor([left], dtype=torch.float64)
         self.value = -abs(theta)
 
-    def at(self, theta: Tensor) -> Stuck:
+    def evaluate(self, theta: Tensor) -> Stuck:
         return Stuck(self.score_ratio, self._uncertain, float(theta))
 
-    def natural(self, gradient: Tensor) -> Tensor:
+    def natural_gradient(self, gradient: Tensor) -> Tensor:
         return gradient
 
-    def largest_logarithm(self, change: Tensor) -> float:
+    def largest_log_change(self, change: Tensor) -> float:
         return 0.0
 
-    def rounding(self, value: float) -> float:
+    def rounding_error(self, value: float) -> float:
         return self._uncertain
 
 
@@ -369,14 +368,14 @@ class Stuck:
     [(9e-7, 0, True), (5e-6, 1.3e-11, True), (5e-6, 1.2e-11, False), (1.1e-5, 1e-10, False)],
 )
 def test_a_search_that_rounding_has_stopped_has_converged(left: float, uncertain: float, converged: bool) -> None:
-    """To 1e-6, or to 1e-5 where the gain of a Newton step, half the square, is below what is known of the log-likelihood."""
-    ascent = ascend(cast(Any, Stuck(left, uncertain)), 10, lambda *_: None)
-    assert ascent.exhausted
-    assert ascent.converged is converged
+    """To 1e-6, or to 1e-5 if the gain of a Newton step, half the square, is below the rounding error of the log-likelihood."""
+    result = maximise(cast(Any, Stuck(left, uncertain)), 10, lambda *_: None)
+    assert result.line_search_failed
+    assert result.converged is converged
 
 
 def test_advice_fits_the_structure() -> None:
-    """Rows that an autoregression predicts without error: nothing is said of factors."""
+    """Rows that an autoregression predicts without error: the message does not mention factors."""
     series = torch.ones(10, 1).double() * torch.arange(1.0, 11).unsqueeze(-1)
     with pytest.raises(errors.NotPositiveDefiniteError) as caught:
         mvnjac.fit((series - series.mean()).repeat(1, 6), "ar:1")
@@ -388,7 +387,7 @@ def test_advice_fits_the_structure() -> None:
 
 @pytest.mark.parametrize("kind", ["expected", "observed", "sandwich", "opg"])
 def test_covariances_of_estimates_at_a_bound(kind: str) -> None:
-    """What stands at a bound has no standard error, and the others' are conditional on it: those of the model in which it is known.
+    """Parameters at a bound have no standard error; those of the others are conditional on them, as if they were known.
 
     The reference is a factor model as a function of all parameters but that one.
     """

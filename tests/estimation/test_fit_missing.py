@@ -1,4 +1,4 @@
-"""fit with missing entries: EM's step against the textbook's, maxima, and data that leave something undetermined."""
+"""fit with missing entries: the EM step against its textbook form, maxima, and data that do not identify the parameters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CEMENT_MEANS = torch.tensor([6.655, 49.965, 11.769, 27.047, 95.423], dtype=torch
 
 
 def textbook_step(x: Tensor, mean: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """EM as it is written: conditional means in the place of what is missing, and their conditional covariances."""
+    """The textbook EM step: conditional means in place of missing entries, and their conditional covariances."""
     filled, extra = x.clone(), torch.zeros_like(sigma)
     for i, row in enumerate(x):
         m, o = row.isnan(), ~row.isnan()
@@ -69,7 +69,7 @@ def test_little_and_rubin() -> None:
     torch.testing.assert_close(estimate.mean, CEMENT_MEANS, atol=6e-4, rtol=0)
     assert_maximum(estimate, CEMENT)
     mean, sigma = textbook_step(CEMENT, estimate.mean, estimate.covariance.dense())
-    torch.testing.assert_close(mean, estimate.mean, rtol=1e-7, atol=0)  # EM stands still there
+    torch.testing.assert_close(mean, estimate.mean, rtol=1e-7, atol=0)  # a fixed point of EM
     torch.testing.assert_close(sigma, estimate.covariance.dense(), rtol=1e-6, atol=0)
 
 
@@ -83,7 +83,7 @@ STRUCTURES = [
 def test_maxima(structure: str) -> None:
     x = with_gaps(sample(120, 7), 0.15)
     estimate = mvnjac.fit(x, structure, missing="marginalise")
-    assert estimate.rows == 119  # the last one says nothing
+    assert estimate.rows == 119  # the last row has no observed entry
     assert_maximum(estimate, x)
 
 
@@ -132,7 +132,7 @@ def test_a_functions_mean_with_gaps() -> None:
 
 
 def test_standard_errors_are_from_the_observed_information() -> None:
-    """By differences of the textbook's scores."""
+    """By finite differences of the textbook scores."""
     x = with_gaps(sample(100, 3), 0.2) / torch.logspace(-2, 2, 3, dtype=torch.float64)
     estimate = mvnjac.fit(x, missing="marginalise")
     mean, sigma = estimate.mean, estimate.covariance.dense()
@@ -214,18 +214,18 @@ def currencies() -> tuple[Tensor, list[str]]:
 
 
 def test_currencies_that_come_and_go() -> None:
-    """34 currencies, variances over orders of magnitude, and two pegged to the euro; the others are refused by name."""
+    """34 currencies with variances over orders of magnitude, two of them pegged to the euro; errors name those without a fit."""
     x, names = currencies()
-    kept = [name for name in names if name != "EEK"]
+    remaining = [name for name in names if name != "EEK"]
     with pytest.raises(errors.NotPositiveDefiniteError, match="'EEK' is constant wherever observed"):
         mvnjac.fit(x, missing="marginalise", names=names)
     with pytest.raises(errors.NotIdentifiedError, match=r"never observed in the same row.*'TR[LY]' and|'ROL' and") as caught:
-        mvnjac.fit(x[:, [names.index(name) for name in kept]], missing="marginalise", names=kept)
-    assert "more pairs" in str(caught.value)
+        mvnjac.fit(x[:, [names.index(name) for name in remaining]], missing="marginalise", names=remaining)
+    assert "pairs more" in str(caught.value)
     gone = {"EEK", "CYP", "MTL", "ROL", "SIT", "SKK", "TRL"}
-    kept = [name for name in names if name not in gone]
-    some = x[:, [names.index(name) for name in kept]]
+    remaining = [name for name in names if name not in gone]
+    some = x[:, [names.index(name) for name in remaining]]
     for structure in ("dense", "low-rank:3"):
-        estimate = mvnjac.fit(some, structure, missing="marginalise", names=kept)
+        estimate = mvnjac.fit(some, structure, missing="marginalise", names=remaining)
         assert estimate.converged
         assert ratio(estimate, some) < REQUIRED

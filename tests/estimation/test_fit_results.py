@@ -1,4 +1,4 @@
-"""What a fit says beyond its estimate: criteria, likelihood-ratio tests, standard errors by the elements of Σ and of one factor."""
+"""Results of fits: information criteria, likelihood-ratio tests, standard errors of the elements of Σ and of one factor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mvnjac.inference import likelihood_ratio_test
 from tests.oracles import lavaan, one_factor
 
 LAVAAN = one_factor.frozen()
-#: lavaan's search ends there
+#: the accuracy of lavaan's search
 TOLERANCE = 2e-5
 NAMED = [
     "isotropic",
@@ -46,8 +46,8 @@ NAMED = [
 def factor_rows(n: int = 300, d: int = 6, k: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(d)
     loadings = torch.randn(d, k, generator=generator, dtype=torch.float64)
-    common, own = (torch.randn(n, size, generator=generator, dtype=torch.float64) for size in (k, d))
-    return 1.5 + common @ loadings.mT + own
+    common, specific = (torch.randn(n, size, generator=generator, dtype=torch.float64) for size in (k, d))
+    return 1.5 + common @ loadings.mT + specific
 
 
 X = factor_rows()
@@ -172,7 +172,7 @@ def test_what_is_frozen_is_what_lavaan_says() -> None:
 
 
 def log_likelihood(theta: Tensor, x: Tensor) -> Tensor:
-    """Of one factor and rows with missing entries, row by row, by torch's own density. θ: mean, loadings, unique variances."""
+    """For one factor and rows with missing entries, by torch's density row by row. θ: mean, loadings, unique variances."""
     mean, loading, unique = theta.split(x.shape[1])
     sigma, total = torch.outer(loading, loading) + torch.diag(unique), theta.new_zeros(())
     for row in x:
@@ -207,7 +207,7 @@ def delta(estimate: Fit, function: Callable[[Tensor], Tensor]) -> Tensor:
     covariance = estimate.covariance
     given = list(covariance.parameters.values())
     kinds = [covariance.coordinates_of(name, 6) for name in covariance.parameters]
-    packed = [kind.pack(value) for kind, value in zip(kinds, given, strict=True)]  # a symmetric matrix has its elements once
+    packed = [kind.pack(value) for kind, value in zip(kinds, given, strict=True)]  # the unique elements of symmetric matrices
 
     def sigma(*values: Tensor) -> Tensor:
         moved = [kind.unpack(v - v.detach()) + t for kind, v, t in zip(kinds, values, given, strict=True)]
@@ -284,7 +284,7 @@ def test_what_is_still_refused() -> None:
     J = estimate.gaussian.jacobian(X)
     with pytest.raises(errors.UnknownNameError, match="There is no parameter 'sigma'"):
         estimate.standard_errors("sigma")
-    with pytest.raises(errors.ArgumentError, match="x is no parameter"):
+    with pytest.raises(errors.ArgumentError, match="x, which is not a parameter"):
         inference.covariance_of_estimates(J, wrt=["x", "mean"])
     with pytest.raises(errors.ArgumentError, match="belong to 2 parametrisations"):
         inference.covariance_of_estimates(mvnjac.fit(X).gaussian.jacobian(X), wrt=["scale", "precision_matrix"])
@@ -398,7 +398,7 @@ def test_a_boundary_has_no_p_value_but_against_a_dense_covariance() -> None:
 
 
 def test_fits_of_other_data_are_refused() -> None:
-    own, weights = mvnjac.fit(X, "diagonal", names=list("abcdef")), torch.ones(300, dtype=torch.float64)
+    fit, weights = mvnjac.fit(X, "diagonal", names=list("abcdef")), torch.ones(300, dtype=torch.float64)
     moved = X.clone()
     moved[7, 3] += 1e-4
     gaps = X.clone()
@@ -414,10 +414,10 @@ def test_fits_of_other_data_are_refused() -> None:
     }
     for says, other in others.items():
         with pytest.raises(errors.ArgumentError, match=says):
-            likelihood_ratio_test(own, other)
-    assert likelihood_ratio_test(own, mvnjac.fit(X[torch.randperm(300)])).p_value < 1e-6  # the order of rows means nothing
+            likelihood_ratio_test(fit, other)
+    assert likelihood_ratio_test(fit, mvnjac.fit(X[torch.randperm(300)])).p_value < 1e-6  # the order of rows does not matter
     with pytest.raises(errors.ArgumentError, match="general is a Gaussian; pass a Fit"):
-        likelihood_ratio_test(own, own.gaussian)
+        likelihood_ratio_test(fit, fit.gaussian)
 
 
 def test_fits_that_are_no_maximum_are_refused() -> None:
@@ -431,7 +431,7 @@ def test_fits_that_are_no_maximum_are_refused() -> None:
 
 
 def test_ratios_with_missing_entries_and_weights() -> None:
-    """A weight of 2 is a row twice."""
+    """A row with weight 2 counts twice."""
     x = X[:80].masked_fill(torch.rand(80, 6, generator=torch.Generator().manual_seed(2)) < 0.1, torch.nan)
     weights = torch.ones(80, dtype=torch.float64)
     weights[:20] = 2

@@ -1,4 +1,4 @@
-"""fit where a search is needed: factor models against R's factanal, the other structures, a user's own."""
+"""fit by iterative search: factor models against R's factanal, the other structures, and user-defined ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def objective(covariance: Tensor, S: Tensor) -> float:
 
 
 def agrees_with_factanal(x: Tensor, k: int, solution: factanal.Solution, lower: float = 1e-5) -> None:
-    """As near as R's optimiser comes, and never below; with the same bound for the uniquenesses."""
+    """As close as R's optimiser gets, and never below, with the same bound on the uniquenesses."""
     estimate = mvnjac.fit(x, f"low-rank:{k}", names=factanal.NAMES[: x.shape[1]], lower=lower)
     assert ratio(estimate, x) < REQUIRED
     S = torch.cov(x.mT, correction=0)
@@ -40,7 +40,7 @@ def agrees_with_factanal(x: Tensor, k: int, solution: factanal.Solution, lower: 
     W, v = estimate.covariance.parameters.values()
     np.testing.assert_allclose(v / S.diagonal(), solution.uniquenesses, atol=2e-4)
     standardised = W / S.diagonal().sqrt().unsqueeze(-1)
-    order = (standardised**2).sum(0).argsort(descending=True)  # R's
+    order = (standardised**2).sum(0).argsort(descending=True)  # the order of R
     np.testing.assert_allclose(standardised[:, order], np.array(solution.loadings), atol=2e-3)
 
 
@@ -65,7 +65,7 @@ def test_factor_models_are_maxima(k: int) -> None:
 
 
 def test_the_rotation_is_fixed() -> None:
-    """WᵀD⁻¹W is diagonal and descending, the sums of correlations are positive; from any start."""
+    """WᵀD⁻¹W is diagonal and descending, the sums of correlations are positive, from any starting values."""
     x = sample(400, 9, k=3, seed=2)
     a = mvnjac.fit(x, "low-rank:3").covariance
     W, v = a.parameters.values()
@@ -91,7 +91,7 @@ def test_large_factor_models() -> None:
 
 @pytest.mark.parametrize("k", [7, 9])
 def test_heywood_cases_are_solutions_at_the_bound(k: int) -> None:
-    """R's factanal ends at its lower bound for uniquenesses there."""
+    """R's factanal also ends at its lower bound for uniquenesses."""
     x = returns()
     estimate = mvnjac.fit(x, f"low-rank:{k}", names=factanal.NAMES)
     assert {"cov_diag[USD]", "cov_diag[HKD]"} <= set(estimate.boundary)
@@ -112,7 +112,7 @@ def test_a_duplicated_variable_is_at_the_bound() -> None:
 
 
 def test_a_linear_combination_is_at_the_bound() -> None:
-    """One factor leaves all of them a variance of their own; two do not."""
+    """With one factor all unique variances are positive; with two they are not."""
     x = sample(150, 5, k=1)
     x = torch.cat([x, (x[:, :2] / x[:, :2].std(0)).sum(1, keepdim=True)], 1)
     for k in (1, 2):
@@ -172,7 +172,7 @@ def test_blocks_are_fitted_one_by_one() -> None:
     assert estimate.log_likelihood == pytest.approx(sum(each.log_likelihood for each in alone))
     assert estimate.converged
     assert ratio(estimate, x) < REQUIRED
-    for name in ("cov_factor", "cov_diag"):  # of one factor the loadings have them
+    for name in ("cov_factor", "cov_diag"):  # with one factor the loadings have standard errors
         torch.testing.assert_close(
             estimate.standard_errors()[f"blocks[0].{name}"], alone[0].standard_errors()[name], rtol=1e-5, atol=0
         )
@@ -222,7 +222,7 @@ def test_a_regression() -> None:
 def test_parameters_that_the_data_cannot_tell_apart() -> None:
     theta = {name: torch.zeros((), dtype=torch.float64) for name in ("first", "second")}
     redundant = mvnjac.Parametric(lambda t: torch.exp(t["first"] + t["second"]) * torch.eye(4).double(), theta)
-    with pytest.raises(errors.NotIdentifiedError, match=r"^fit: the data do not tell .* along first, second; "):
+    with pytest.raises(errors.NotIdentifiedError, match=r"^fit: the data do not identify .* along first, second; "):
         mvnjac.fit(sample(30, 4), redundant)
 
 

@@ -1,4 +1,4 @@
-"""The corrected recipe: the circulating examples are wrong in the way the page says, and ours are right."""
+"""The recipe page: common examples have the described errors, and the corrected ones agree with finite differences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from examples import recipe
 
 
 def exact(position: str) -> torch.Tensor:
-    """(n, k) derivatives of the definition by differences in 50 digits: not our code, not torch's."""
+    """(n, k) derivatives of the definition by finite differences with 50 digits, independent of this package and torch."""
     mpmath.mp.dps = 50
     h = mpmath.mpf(10) ** -15
 

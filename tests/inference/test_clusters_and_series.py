@@ -1,4 +1,4 @@
-"""Few clusters, t quantiles, covariances that are indefinite, kernels of a long-run covariance; beside what R says in the oracles."""
+"""Few clusters, t quantiles, indefinite covariances, and long-run kernels, in addition to the comparisons with R."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy import stats
 import mvnjac
 from mvnjac import inference
 from mvnjac.errors import ArgumentError, FewClustersWarning, NotIdentifiedError, NotPositiveSemidefiniteWarning
-from mvnjac.inference.hac import _by_convolution, long_run_sum
+from mvnjac.inference.hac import _long_run_sum_by_fft, long_run_sum
 from mvnjac.inference.kernel_weights import KERNELS
 from mvnjac.statistics.tail_probabilities import quantile, two_sided_p_value
 
@@ -35,7 +35,7 @@ def estimates(J: mvnjac.Jacobian, kind: str = "clustered", **arguments: Any) -> 
 
 @pytest.mark.parametrize(("groups", "warns"), [(4, True), (5, True), (6, False)])
 def test_no_more_clusters_than_parameters(groups: int, warns: bool) -> None:
-    """5 parameters; the sums of the clusters' scores sum to 0, so that the rank is groups − 1."""
+    """5 parameters; the cluster totals of the scores sum to 0, so the rank is groups − 1."""
     J, labels = jacobian(), [i % groups for i in range(N)]
     if warns:
         with pytest.warns(FewClustersWarning, match=f"there are {groups} clusters for 5 parameters") as seen:
@@ -192,7 +192,7 @@ def test_many_lags_by_fourier_transforms() -> None:
     units = direct.diagonal().sqrt()
     for ours in (
         long_run_sum(series, weights),
-        _by_convolution(series, weights),
+        _long_run_sum_by_fft(series, weights),
         long_run_sum(series, torch.cat([weights, weights])),
     ):
         torch.testing.assert_close(ours / torch.outer(units, units), direct / torch.outer(units, units), rtol=0, atol=1e-13)
@@ -209,13 +209,13 @@ def test_a_truncated_kernel_may_be_indefinite() -> None:
     ("arguments", "words"),
     [
         ({"kernel": "parzen"}, "kernel is 'parzen'; expected one of 'Bartlett', 'Parzen'"),
-        ({"kernel": "Parzen", "lag": 3}, "lag is Newey and West's"),
-        ({"bandwidth": 2.0, "lag": 3}, "lag is Newey and West's"),
+        ({"kernel": "Parzen", "lag": 3}, "lag is for the Bartlett kernel"),
+        ({"bandwidth": 2.0, "lag": 3}, "lag is for the Bartlett kernel"),
         ({"bandwidth": 0}, "bandwidth is 0"),
         ({"bandwidth": math.nan}, "bandwidth is nan"),
         ({"bandwidth": True}, "bandwidth is True"),
         ({"bandwidth": "andrews"}, "bandwidth is 'andrews'"),
-        ({"kernel": "Truncated", "bandwidth": "Newey-West"}, "no bandwidth of Newey and West's for the kernel 'Truncated'"),
+        ({"kernel": "Truncated", "bandwidth": "Newey-West"}, "Newey and West is not defined for the kernel 'Truncated'"),
     ],
 )
 def test_kernels_that_mean_nothing(arguments: dict[str, Any], words: str) -> None:
@@ -226,5 +226,5 @@ def test_kernels_that_mean_nothing(arguments: dict[str, Any], words: str) -> Non
 def test_no_bandwidth_of_a_constant_score() -> None:
     x = torch.tensor([1.0, -1.0] * 60, dtype=torch.float64).unsqueeze(-1)  # the score of the variance is 0 in every row
     J = mvnjac.fit(x).gaussian.jacobian(x)
-    with pytest.raises(NotIdentifiedError, match="say bandwidth="):
+    with pytest.raises(NotIdentifiedError, match="pass a number as bandwidth="):
         estimates(J, "hac", kernel="Parzen", prewhite=False)

@@ -12,11 +12,11 @@ from mvnjac.inference.kernel_weights import KERNELS
 from tests.oracles import inference as oracle
 
 CASES = oracle.frozen()
-pytestmark = [  # some of R's settings are such
+pytestmark = [  # some settings of R give these
     pytest.mark.filterwarnings("ignore::mvnjac.errors.FewClustersWarning"),
     pytest.mark.filterwarnings("ignore::mvnjac.errors.NotPositiveSemidefiniteWarning"),
 ]
-#: 1e-8 is promised; of complete rows 1e-13 is measured, with missing entries (where lavaan itself loses digits) 1e-10
+#: documented: 1e-8; measured: 1e-13 for complete rows, 1e-10 with missing entries (where lavaan loses digits)
 TOLERANCE = 1e-9
 NAMES = ["lavaan expected", "lavaan observed", "lavaan opg", "lavaan sandwich"]
 
@@ -31,7 +31,7 @@ def jacobian_of(case: oracle.Case, at: str = "") -> mvnjac.Jacobian:
 
 
 def settings(case: oracle.Case) -> dict[str, dict]:
-    """What R's results are called, and the arguments that mean the same."""
+    """The names of R's results, and the equivalent arguments."""
     one, two = case.clusters
     found: dict[str, dict] = {name: {"kind": name.removeprefix("lavaan ")} for name in NAMES}
     found |= {
@@ -59,7 +59,7 @@ def settings(case: oracle.Case) -> dict[str, dict]:
             named, arguments = f"{kernel} prewhite {prewhite}", {"kind": "hac", "kernel": kernel, "prewhite": prewhite}
             found[f"kernHAC {named}"] = arguments | {"bandwidth": "Andrews"}
             found[f"kernHAC 2.5 {named}"] = arguments | {"bandwidth": 2.5, "adjust": True}
-            if KERNELS[kernel].lags is not None:
+            if KERNELS[kernel].lag_exponent is not None:
                 found[f"kernHAC Newey-West {named}"] = arguments | {"bandwidth": "Newey-West"}
     return found
 
@@ -76,7 +76,7 @@ def covariances_agree(case: oracle.Case) -> None:
         variances = np.diag(case.results[name])
         units = np.sqrt(
             np.where(variances > 0, variances, np.diag(case.results["sandwich"]))
-        )  # an indefinite one has negative ones
+        )  # an indefinite covariance has negative variances
         error = np.abs(ours.covariance.numpy() - case.results[name]) / np.outer(units, units)
         assert error.max() < TOLERANCE, (name, error.max())
         errors = np.sqrt(np.where(variances > 0, variances, np.nan))
@@ -84,7 +84,7 @@ def covariances_agree(case: oracle.Case) -> None:
 
 
 def processes(case: oracle.Case) -> dict[str, inference.ScoreProcess]:
-    """With the rows as the clock, as `gefp` has it: of complete rows that is the default."""
+    """With clocks="rows", as in `gefp`; for complete rows that is the default."""
     J, columns = jacobian_of(case), case.columns()
     clocks = "rows" if case_has_gaps(case) else "auto"
     return {

@@ -19,7 +19,7 @@ from tests.cli.test_cli import run
 @pytest.mark.parametrize("structure", ["diagonal", "low-rank:2", "ar:1"])
 @pytest.mark.parametrize("kind", ["expected", "sandwich"])
 def test_elements_of_the_covariance_have_errors(tmp_path: Path, capsys, structure: str, gaps: bool, kind: str) -> None:
-    """As `covariance_of_estimates` has them."""
+    """The standard errors of `covariance_of_estimates`."""
     generator = np.random.default_rng(3)
     x = generator.normal(size=(200, 2)) @ generator.normal(size=(2, 6)) + generator.normal(size=(200, 6))
     if gaps:

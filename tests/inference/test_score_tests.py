@@ -1,4 +1,4 @@
-"""Score tests: expected changes with their sign, and statistics that are bounded; score processes of weighted fits."""
+"""Score tests: signed expected changes and bounded statistics; score processes of weighted fits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def diagonal(x: torch.Tensor) -> mvnjac.Jacobian:
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_expected_change_of_a_covariance_is_the_covariance(sign: float) -> None:
-    """Of a diagonal Σ one Newton step with the expected information reaches the sample's covariance: σ_ii σ_jj (P S P)_ij."""
+    """For a diagonal Σ one Newton step with the expected information reaches the sample's covariance: σ_ii σ_jj (P S P)_ij."""
     x = rows(200, 3) * torch.tensor([1.0, sign, 1.0], dtype=torch.float64)
     pairs = ["covariance_matrix[1,0]", "covariance_matrix[2,0]", "covariance_matrix[2,1]"]
     S = torch.cov(x.mT, correction=0)
@@ -40,7 +40,7 @@ def test_the_expected_change_of_a_covariance_is_the_covariance(sign: float) -> N
 
 
 def test_the_expected_change_of_an_equality_is_first_minus_second() -> None:
-    """Of two means with equal, known weights: the step from their common value is ± half of the difference each."""
+    """For two means with equal, known weights: the step from their common value is ± half of the difference each."""
     x = rows(150, 2) + torch.tensor([0.5, 0.0], dtype=torch.float64)
     common = x.mean().expand(2)
     scatter = ((x - common).square().mean()).expand(2)
@@ -70,7 +70,7 @@ def test_a_bounded_statistic_says_when_it_can_never_reject() -> None:
 
 
 def test_extreme_rows_reach_the_bound() -> None:
-    """Rows whose products are all alike: the robust statistic is n r²-like, n at most, where the other has no bound."""
+    """Rows with equal products: the robust statistic is at most n, while the other has no bound."""
     x = torch.tensor([[1.0, 1.0], [-1.0, -1.0]] * 20, dtype=torch.float64) + 1e-6 * rows(40, 2)
     robust, plain = inference.score_test(diagonal(x), robust=True), inference.score_test(diagonal(x))
     assert 39.9 < robust.statistic <= robust.bound == 40
@@ -105,5 +105,5 @@ def test_a_weighted_process_by_its_definition() -> None:
     with pytest.raises(NotIdentifiedError, match="with the weights= of the fit"):
         inference.score_process(J)
     for information in ("expected", "observed"):
-        with pytest.raises(ArgumentError, match="take information='opg'"):
+        with pytest.raises(ArgumentError, match="pass information='opg'"):
             inference.score_process(J, weights=weights, information=information)

@@ -1,3 +1,6 @@
-"""Maximum likelihood: `fit`, its result, likelihood-ratio tests, and files of models.
+"""Maximum-likelihood estimation: `fit` and its result, likelihood-ratio tests, and model files.
 
-It may use `gaussian` and what is below it. Interface: `fit`, `result.Fit`, `model_file.load`, `maximum.fit_sample`."""
+The package may use `gaussian` and the layers below it. Interface for other packages: `fit.fit`, `result.Fit`,
+`maximum.fit_sample`, `structure` (`choose`, `Choice`, `choices`, `manual`, `kebab`), `model_file`, `conditioning`,
+`boundary.free_columns` and `likelihood_ratio`. Reading order: fit, maximum, likelihood (or factor_search), quasi_newton.
+"""

@@ -1,4 +1,4 @@
-"""The condition of a covariance: how many digits survive, and which variables are nearly dependent."""
+"""The condition number of a covariance: how many digits it leaves, and which variables are nearly linearly dependent."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import IllConditionedWarning, warn
 from mvnjac.gaussian import Gaussian
 
-#: as many variables of the combination that varies least are named
+#: the number of variables that are named, of the combination with the smallest variance
 _NAMED = 4
-#: a warning is given where fewer decimal digits of float64 are left: κ eps > 1e-6
+#: a warning is given where fewer decimal digits of float64 remain: κ eps > 1e-6
 DIGITS = 6
-#: the covariance of a structure that is no dense one is formed for this check up to so many variables
-_FORMED = 500
+#: up to this many variables the check forms Σ where the structure is not a dense parametrisation
+_MAX_FORMED = 500
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The condition of Σ, and what it does to digits.
+    """The condition numbers of Σ and of its correlation matrix.
 
     Attributes:
-        covariance: κ(Σ) as it stands; correlation: κ of the correlation matrix.
+        covariance: κ(Σ). correlation: κ of the correlation matrix.
         eigenvalues: of the correlation matrix, descending.
-        digits64, digits32: decimal digits of the scores that a κ of the correlation matrix leaves.
-        combination: the standardised combination of variables that varies least, its largest terms: (variable, weight).
+        digits64, digits32: correct decimal digits of the scores in float64 and float32, given κ of the correlation matrix.
+        combination: the largest terms, (variable, weight), of the combination of standardised variables with least variance.
     """
 
     covariance: float
@@ -42,12 +42,13 @@ class Conditioning:
 
 
 def conditioning(sigma: Float[Tensor, "d d"], names: Sequence[str]) -> Conditioning:
-    """κ by eigenvalues; in each variable's own units it bounds the loss of a Cholesky factorisation, which sees no units.
+    """The condition numbers by eigenvalues. κ of the correlation matrix bounds the error of a Cholesky factorisation, which
+    does not depend on the units of the variables.
 
     Source: van der Sluis 1969, *Condition numbers and equilibration of matrices*; Higham 2002, *Accuracy and Stability of
     Numerical Algorithms*, ch. 10.
     """
-    values, vectors = torch.linalg.eigh(_correlation(sigma))
+    values, vectors = torch.linalg.eigh(correlation_matrix(sigma))
     weights = vectors[:, 0]
     leading = weights.abs().argsort(descending=True)[:_NAMED].tolist()
     sign = 1.0 if float(weights[leading[0]]) > 0 else -1.0
@@ -63,19 +64,19 @@ def conditioning(sigma: Float[Tensor, "d d"], names: Sequence[str]) -> Condition
 
 
 def warn_if_ill_conditioned(function: str, gaussian: Gaussian, name_of: Callable[[int], str]) -> None:
-    """Give an IllConditionedWarning where the correlation matrix leaves fewer than `DIGITS` digits of float64.
+    """Give an IllConditionedWarning if the correlation matrix leaves fewer than `DIGITS` digits of float64.
 
-    Of a dense Σ always; of any other structure, whose Σ nothing else forms, up to 500 variables.
+    The check covers dense parametrisations, and other structures up to 500 variables, since it forms Σ.
 
     Args:
-        function: the name a message begins with; name_of: how variable i is called.
+        function: the name with which the message begins. name_of: the name of variable i.
     """
     d = gaussian.model.d
-    if not isinstance(gaussian.covariance, DenseParametrisation) and d > _FORMED:
+    if not isinstance(gaussian.covariance, DenseParametrisation) and d > _MAX_FORMED:
         return
     sigma = gaussian.model.parameter("covariance_matrix").detach().double()
-    correlation = _correlation(sigma)
-    if _surely_well_conditioned(correlation):
+    correlation = correlation_matrix(sigma)
+    if _certainly_well_conditioned(correlation):
         return
     found = conditioning(sigma, [name_of(i) for i in range(d)])
     if found.digits64 >= DIGITS:
@@ -84,15 +85,15 @@ def warn_if_ill_conditioned(function: str, gaussian: Gaussian, name_of: Callable
     terms = ", ".join(name for name, weight in found.combination if abs(weight) >= 0.1 * largest)
     kappa = f"{found.correlation:.2g}" if math.isfinite(found.correlation) else "above 1e16"
     warn(
-        f"{function}: the correlation matrix is ill-conditioned: κ = {kappa} leaves about {found.digits64:.0f} of 16 digits of the "
-        f"scores, the standard errors and the log-likelihood. {terms} are nearly linearly dependent: leave one of them out, or "
-        "replace them by combinations (differences, sums) that vary by themselves.",
+        f"{function}: the correlation matrix is ill-conditioned: κ = {kappa} leaves about {found.digits64:.0f} of 16 digits of "
+        f"the scores, the standard errors and the log-likelihood. {terms} are nearly linearly dependent: leave one out, "
+        "or replace them by combinations, such as differences, that are not.",
         IllConditionedWarning,
     )
 
 
-def _surely_well_conditioned(correlation: Tensor) -> bool:
-    """Whether d · tr R⁻¹ ≥ κ is small enough: one Cholesky factorisation, instead of eigenvalues."""
+def _certainly_well_conditioned(correlation: Tensor) -> bool:
+    """Whether the bound d · tr R⁻¹ ≥ κ leaves enough digits: one Cholesky factorisation instead of eigenvalues."""
     L, info = torch.linalg.cholesky_ex(correlation)
     if int(info):
         return False
@@ -100,9 +101,16 @@ def _surely_well_conditioned(correlation: Tensor) -> bool:
     return _digits(torch.float64, len(L) * float(inverse.square().sum())) >= DIGITS
 
 
-def _correlation(sigma: Tensor) -> Tensor:
-    scale = sigma.diagonal().sqrt()
-    return sigma / torch.outer(scale, scale)
+def correlation_matrix(covariance: Tensor) -> Tensor:
+    """(k, k) scaled to the diagonal 1 (−1 where it is negative), with zeros left as they are."""
+    scale = covariance.diagonal().abs().sqrt()
+    scale = torch.where(scale > 0, scale, 1)
+    return covariance / torch.outer(scale, scale)
+
+
+def smallest_eigenvalue(covariance: Tensor) -> float:
+    """The smallest eigenvalue of the correlation matrix; 1 for an empty matrix."""
+    return float(torch.linalg.eigvalsh(correlation_matrix(covariance))[0]) if len(covariance) else 1.0
 
 
 def _ratio(ascending: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The likelihood of a factor model at rows with missing entries, as an objective of the search: in a metric free of rotations."""
+"""The log-likelihood of a factor model for rows with missing entries, with an information metric that is free of rotations."""
 
 from __future__ import annotations
 
@@ -12,38 +12,36 @@ from mvnjac.covariance.structured.factor_analysis import Scoring
 from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.errors import UnsolvedError
 from mvnjac.estimation import incomplete_factors
-from mvnjac.estimation.likelihood import TOLERANCE, Likelihood, Point
+from mvnjac.estimation.likelihood import CG_TOLERANCE, Likelihood, LikelihoodPoint
 from mvnjac.gaussian import Gaussian
 from mvnjac.linalg.solvers import conjugate_gradients
 from mvnjac.statistics.sufficient import SufficientStatistics
 
 
 class FactorLikelihood(Likelihood):
-    """θ: the mean, the loadings and the logarithms of the unique variances, which have a bound.
+    """θ: the mean, the loadings and the logarithms of the unique variances, which have a lower bound.
 
-    Of rows that stand for more of them (`StandIn`) value and score are those of all, by passes over the table.
+    If the sample holds only a subsample of its table, value and score still cover all rows, by passes over the table.
     """
 
     def __init__(self, sample: SufficientStatistics, mean: Tensor, W: Tensor, v: Tensor, lower: float) -> None:
         super().__init__(sample, mean, LowRank(W, v))
         self.lower[-sample.d :] = math.log(lower)
 
-    def at(self, theta: Tensor) -> FactorPoint:
-        """The likelihood there."""
+    def evaluate(self, theta: Tensor) -> FactorPoint:
         return FactorPoint(self, theta, self.gaussian(theta))
 
     def totals(self, gaussian: Gaussian) -> tuple[float, dict[str, Tensor]]:
-        """The log-likelihood, and its gradients by the parameters."""
         if self.sample.held() is not self.sample:
             return super().totals(gaussian)
         return incomplete_factors.totals(self.sample, gaussian.mean, *gaussian.covariance.parameters.values())
 
 
-class FactorPoint(Point):
-    """The log-likelihood at one θ. Informations leave out what a rotation of the factors changes."""
+class FactorPoint(LikelihoodPoint):
+    """The log-likelihood at one θ. Its informations leave out the rotations of the factors, which do not change Σ."""
 
-    def natural(self, gradient: Tensor) -> Tensor:
-        """The inverse of the information of complete rows, of what is not held, times a gradient: closed form."""
+    def natural_gradient(self, gradient: Tensor) -> Tensor:
+        """The inverse information of complete rows, over the inactive elements, times a gradient: closed form."""
         parts, sample = self._likelihood.split(gradient), self._likelihood.sample
         W, _ = self.structure.parameters.values()
         _, factor = self.gaussian.model.prepared()
@@ -53,19 +51,19 @@ class FactorPoint(Point):
 
     @cached_property
     def score_ratio(self) -> float:
-        """√(sᵀ I⁻¹ s) of what is not held, I the information of the patterns: by iteration; NaN where that does not end."""
-        sample, free = self._likelihood.sample, ~self.held
+        """√(sᵀ I⁻¹ s) over the inactive elements, I the information of the patterns; NaN if the iteration does not converge."""
+        sample, inactive = self._likelihood.sample, ~self.active
         W, v = self.structure.parameters.values()
 
         def product(change: Tensor) -> Tensor:
-            named = self._likelihood.split(change * free)
-            named["cov_factor"] = named["cov_factor"].reshape(W.shape)
-            image = incomplete_factors.information(sample, W, v, named)
-            return torch.cat([part.reshape(-1) for part in image.values()]) * free
+            by_name = self._likelihood.split(change * inactive)
+            by_name["cov_factor"] = by_name["cov_factor"].reshape(W.shape)
+            image = incomplete_factors.information(sample, W, v, by_name)
+            return torch.cat([part.reshape(-1) for part in image.values()]) * inactive
 
-        score = self.score * free
+        score = self.score * inactive
         try:
-            solution = conjugate_gradients("fit", product, score, self.natural, TOLERANCE)
+            solution = conjugate_gradients("fit", product, score, self.natural_gradient, CG_TOLERANCE)
         except UnsolvedError:
             return math.nan
         return abs(float(score @ solution)) ** 0.5
@@ -73,4 +71,4 @@ class FactorPoint(Point):
     @cached_property
     def _scoring(self) -> Scoring:
         W, v = self.structure.parameters.values()
-        return Scoring(W, v, self._likelihood.split(self.held)["cov_diag"])
+        return Scoring(W, v, self._likelihood.split(self.active)["cov_diag"])

@@ -1,7 +1,7 @@
-"""The search for the maximum of a factor model's likelihood: from several starts, within the bound of the unique variances.
+"""The maximum of a factor model's likelihood: searches from several starting values, with bounded unique variances.
 
-Of complete rows the search is over the unique variances alone (`factor_profile.py`). Where entries are missing it is over the mean, the
-loadings and the unique variances, from EM's steps, which begin at the maxima that the pairwise correlations have.
+With complete rows the search is over the unique variances alone (`factor_profile.py`). With missing entries it is over the
+mean, the loadings and the unique variances; it starts at the maxima that the pairwise correlations have, improved by EM steps.
 """
 
 from __future__ import annotations
@@ -17,98 +17,99 @@ from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.estimation import incomplete_factors
 from mvnjac.estimation.factor_likelihood import FactorLikelihood
 from mvnjac.estimation.factor_profile import FactorProfile
-from mvnjac.estimation.quasi_newton import Ascent, Point, ascend
+from mvnjac.estimation.quasi_newton import Point, SearchResult, maximise
 from mvnjac.statistics.sufficient import SufficientStatistics
 
-#: how often EM brings a start nearer
+#: the number of EM steps from each starting value
 _EM_STEPS = 20
-#: maxima of the pairwise correlations that the search with missing entries begins from
-_FOLLOWED = 3
-#: log-likelihoods that are nearer than this are those of one maximum
-_SAME = 1e-4
+#: the most maxima of the pairwise correlations that become starting values with missing entries
+_MAX_STARTS = 3
+#: log-likelihoods that differ by less than this belong to the same maximum
+_SAME_MAXIMUM = 1e-4
 #: (number of the point, point, the largest log-likelihood so far) → None
-Watch = Callable[[int, Point, float], None]
+Callback = Callable[[int, Point, float], None]
 
 
-def search(sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, most: int, watch: Watch) -> Ascent:
-    """The highest maximum that the starts lead to.
+def search(
+    sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, max_iterations: int, callback: Callback
+) -> SearchResult:
+    """The highest maximum reached from all starting values.
 
     Args:
-        sample: of variables with the variance 1.
-        given: the only start; None: several, which the data say.
-        k: the number of factors; lower: the least unique variance; most: iterations from each start.
+        sample: with all variables scaled to variance 1.
+        given: the only starting value; None: several, computed from the data.
+        k: the number of factors. lower: the lower bound of the unique variances. max_iterations: for each starting value.
     """
-    watched = _Best(watch)
+    progress = _BestSoFar(callback)
     if not sample.complete:
-        return _with_gaps(sample, given, k, lower, most, watched)
-    profiles = _profiles(sample, _rows(sample), given, k, lower)
-    return _highest([ascend(profile, most, watched) for profile in profiles])
+        return _search_incomplete(sample, given, k, lower, max_iterations, progress)
+    profiles = _profiles(sample, _gram_rows(sample), given, k, lower)
+    return _highest([maximise(profile, max_iterations, progress) for profile in profiles])
 
 
-def _with_gaps(sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, most: int, watched: _Best) -> Ascent:
-    """Of rows that stand for more of them (`StandIn`), the start alone is from these rows: a step is a pass over all."""
+def _search_incomplete(
+    sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, max_iterations: int, progress: _BestSoFar
+) -> SearchResult:
+    """If the sample holds a subsample of its table, that gives the starting value, and each step passes over the table."""
     held = sample.held()
-    starts = [given.parameters] if given is not None else _starts(held, k, lower, most)
-    likelihoods = [_likelihood(held, **start, lower=lower) for start in starts]
+    starts = [given.parameters] if given is not None else _starts(held, k, lower, max_iterations)
+    likelihoods = [_after_em(held, **start, lower=lower) for start in starts]
     if held is sample:
-        return _highest([ascend(likelihood, most, watched) for likelihood in likelihoods])
-    best = _highest([ascend(likelihood, most, lambda *_: None) for likelihood in likelihoods]).point.gaussian
+        return _highest([maximise(likelihood, max_iterations, progress) for likelihood in likelihoods])
+    best = _highest([maximise(likelihood, max_iterations, lambda *_: None) for likelihood in likelihoods]).point.gaussian
     W, v = best.covariance.parameters.values()
-    return ascend(FactorLikelihood(sample, best.mean, W, v, lower), most, watched)
+    return maximise(FactorLikelihood(sample, best.mean, W, v, lower), max_iterations, progress)
 
 
-def _likelihood(sample: SufficientStatistics, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:
-    start = incomplete_factors.improved(sample, cov_factor, cov_diag.clamp(min=lower), lower, _EM_STEPS)
+def _after_em(sample: SufficientStatistics, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:
+    start = incomplete_factors.iterate(sample, cov_factor, cov_diag.clamp(min=lower), lower, _EM_STEPS)
     return FactorLikelihood(sample, *start, lower)
 
 
-def _starts(sample: SufficientStatistics, k: int, lower: float, most: int) -> list[dict[str, Tensor]]:
-    """The parameters at the highest maxima of the profile of the pairwise correlations, as if they were those of complete rows."""
-    ends = [ascend(profile, most, lambda *_: None) for profile in _profiles(sample, _rows(sample), None, k, lower)]
-    ends.sort(key=lambda end: -end.point.value)
-    distinct = ends[:1] + [b for a, b in itertools.pairwise(ends) if a.point.value - b.point.value > _SAME]
-    return [end.point.structure.parameters for end in distinct[:_FOLLOWED]]
+def _starts(sample: SufficientStatistics, k: int, lower: float, max_iterations: int) -> list[dict[str, Tensor]]:
+    """The parameters at the highest maxima of the profile likelihood of the pairwise correlations."""
+    profiles = _profiles(sample, _gram_rows(sample), None, k, lower)
+    found = [maximise(profile, max_iterations, lambda *_: None) for profile in profiles]
+    found.sort(key=lambda result: -result.point.value)
+    distinct = found[:1] + [b for a, b in itertools.pairwise(found) if a.point.value - b.point.value > _SAME_MAXIMUM]
+    return [result.point.structure.parameters for result in distinct[:_MAX_STARTS]]
 
 
 def _profiles(sample: SufficientStatistics, rows: Tensor, given: LowRank | None, k: int, lower: float) -> list[FactorProfile]:
-    chosen = factor_analysis.starts(sample, rows, k, lower) if given is None else [given.parameters["cov_diag"]]
-    least = rows.new_full((sample.d,), lower)
-    return [FactorProfile(sample, rows, k, start, least) for start in chosen]
+    starts = factor_analysis.starts(sample, rows, k, lower) if given is None else [given.parameters["cov_diag"]]
+    return [FactorProfile(sample, rows, k, start, rows.new_full((sample.d,), lower)) for start in starts]
 
 
-def _rows(sample: SufficientStatistics) -> Tensor:
-    """(m, d) rows whose Gram matrix is the correlations, over the observations that have both variables; m ≤ d."""
+def _gram_rows(sample: SufficientStatistics) -> Tensor:
+    """(m, d), m ≤ d, with the correlations, pairwise where entries are missing, as Gram matrix."""
     if len(sample.rows) <= sample.d:
         return sample.scaled_rows
-    S = sample.covariance
-    if not sample.complete:
-        S = _pairwise(sample)
-    values, vectors = torch.linalg.eigh(S)
+    values, vectors = torch.linalg.eigh(sample.covariance if sample.complete else _pairwise_products(sample))
     rows = values.clamp(min=0).sqrt().unsqueeze(-1) * vectors.mT
     return rows / rows.square().sum(0).sqrt()
 
 
-def _pairwise(sample: SufficientStatistics) -> Tensor:
+def _pairwise_products(sample: SufficientStatistics) -> Tensor:
     """(d, d) the average product over the observations that have both variables; 0 where there are none."""
     rows = sample.rows.nan_to_num()
     products = rows.mT @ (sample.weights.unsqueeze(-1) * rows)
     return torch.where(sample.pair_counts > 0, products / sample.pair_counts.clamp(min=1e-300), 0)
 
 
-def _highest(ascents: list[Ascent]) -> Ascent:
-    """The first of those that are highest but for rounding; one that has not converged only where it is clearly higher."""
-    top = max(ascent.point.value for ascent in ascents)
-    near = [ascent for ascent in ascents if ascent.point.value >= top - max(_SAME, ascent.rounding)]
-    return next((ascent for ascent in near if ascent.converged), near[0])
+def _highest(results: list[SearchResult]) -> SearchResult:
+    """The first converged search among the highest up to rounding; an unconverged one only if it is clearly higher."""
+    top = max(result.point.value for result in results)
+    near = [result for result in results if result.point.value >= top - max(_SAME_MAXIMUM, result.rounding_error)]
+    return next((result for result in near if result.converged), near[0])
 
 
-class _Best:
-    """Counts the points of all searches, and keeps the largest log-likelihood."""
+class _BestSoFar:
+    """Numbers the points of all searches, and reports each with the largest log-likelihood so far."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch, self._count, self._best = watch, 0, -torch.inf
+    def __init__(self, callback: Callback) -> None:
+        self._callback, self._count, self._best = callback, 0, -torch.inf
 
     def __call__(self, iteration: int, point: Point) -> None:
         self._best = max(self._best, point.value)
-        self._watch(self._count, point, self._best)
+        self._callback(self._count, point, self._best)
         self._count += 1

@@ -1,4 +1,4 @@
-"""The likelihood-ratio test of one fit against a more general one of the same rows."""
+"""The likelihood-ratio test of two nested models fitted to the same rows."""
 
 from __future__ import annotations
 
@@ -16,63 +16,45 @@ from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 
 _NAME = "likelihood_ratio_test"
-#: a general fit whose log-likelihood is lower than the restricted one's by more than this, relative to it, is no maximum
+#: the relative difference by which rounding may put the general fit's log-likelihood below the restricted one's
 _ROUNDING = 1e-9
 
 
 @runtime_checkable
-class Maximum(Protocol):
-    """What the test needs of a `Fit`."""
+class FittedModel(Protocol):
+    """The part of `Fit` that the test uses."""
 
     @property
-    def gaussian(self) -> Gaussian:
-        """The estimate."""
-
+    def gaussian(self) -> Gaussian: ...
     @property
-    def log_likelihood(self) -> float:
-        """At the estimate."""
-
+    def log_likelihood(self) -> float: ...
     @property
-    def rows(self) -> int:
-        """Of positive weight."""
-
+    def rows(self) -> int: ...
     @property
-    def converged(self) -> bool:
-        """Whether it is a maximum."""
-
+    def converged(self) -> bool: ...
     @property
-    def message(self) -> str:
-        """The same in words."""
-
-    def fingerprint(self) -> Fingerprint:
-        """Identifies the observations it was estimated from."""
-
+    def message(self) -> str: ...
     @property
-    def covariance(self) -> Covariance:
-        """The structure of Σ."""
-
+    def covariance(self) -> Covariance: ...
     @property
-    def n_parameters(self) -> int:
-        """Free parameters."""
-
+    def n_parameters(self) -> int: ...
     @property
-    def names(self) -> list[str] | None:
-        """Of the variables."""
-
+    def names(self) -> list[str] | None: ...
     @property
-    def boundary(self) -> Sequence[str]:
-        """The columns of what is at a bound."""
+    def boundary(self) -> Sequence[str]: ...
+
+    def fingerprint(self) -> Fingerprint: ...
 
 
 @dataclass(frozen=True)
 class LikelihoodRatioTest:
-    """A test of a restricted model within a more general one: small p-values speak against the restriction.
+    """A test of a restricted model within a more general one: small p-values are evidence against the restriction.
 
     Attributes:
         statistic: twice the difference of the log-likelihoods.
         df: the difference of the numbers of free parameters.
-        p_value: of χ² with df degrees of freedom; NaN where the statistic does not have that distribution.
-        note: why there is no p-value, or what it relies on; "" where there is nothing to say.
+        p_value: by χ² with df degrees of freedom; NaN if the statistic does not have that distribution.
+        note: the reason for a missing p-value, or an assumption that the p-value relies on; else "".
     """
 
     statistic: float
@@ -87,27 +69,29 @@ class LikelihoodRatioTest:
         )
 
 
-def likelihood_ratio_test(restricted: Maximum, general: Maximum, *, nested: bool = False) -> LikelihoodRatioTest:
-    """2 (ℓ_general − ℓ_restricted), which is χ² with as many degrees of freedom as there are restrictions, if these hold.
+def likelihood_ratio_test(restricted: FittedModel, general: FittedModel, *, nested: bool = False) -> LikelihoodRatioTest:
+    """Test a restricted model against a more general one by the likelihood ratio.
 
-    The structures must be nested. It is known of the structures of this package: every structure is a restriction of a dense Σ;
-    `Isotropic` of all others; `Diagonal` of `BandedPrecision`, `LowRank` and `BlockDiagonal`; `CompoundSymmetric` and `Autoregressive`
-    of `Toeplitz`; `Autoregressive` of `BandedPrecision`; and lower orders, bandwidths and numbers of factors of higher ones.
+    The statistic 2 (ℓ_general − ℓ_restricted) is asymptotically χ² under the restrictions, with as many degrees of freedom as
+    there are restrictions. The structures must be nested. These cases are recognised: every structure is a restriction of a
+    dense Σ; `Isotropic` of all others; `Diagonal` of `BandedPrecision`, `LowRank` and `BlockDiagonal`; `CompoundSymmetric` and
+    `Autoregressive` of `Toeplitz`; `Autoregressive` of `BandedPrecision`; and lower orders, bandwidths and numbers of factors
+    of higher ones.
 
-    There is no p-value for numbers of factors against each other (independent variables have 0): under the smaller number the
-    further loadings are not identified. Nor is there one where either fit lies at a boundary of its parameters, unless the
-    general one is a dense Σ, which has none; a `note` then says what the p-value relies on.
+    There is no p-value for a test of the number of factors (0 for independent variables), since the additional loadings are not
+    identified under the restriction. Nor is there one if either fit has parameters at a bound, unless the general model is a
+    dense Σ, which has no bounds; `note` then states the assumption.
 
     Args:
-        restricted, general: fits of the same rows with the same weights.
-        nested: the caller knows that the models are nested, which of a `Parametric` nothing else can tell.
+        restricted, general: fits to the same rows with the same weights.
+        nested: True asserts that the models are nested, which cannot be recognised for a `Parametric`.
 
     Returns:
         A `LikelihoodRatioTest`.
 
     Raises:
-        ArgumentError: fits of other rows, variables or weights; models that are not nested; a fit that has not converged; a general
-            fit that is a lower maximum than the restricted one.
+        ArgumentError: the fits differ in rows, variables or weights; the models are not nested; a fit has not converged; or the
+            log-likelihood of the general fit is below that of the restricted one.
 
     Source: Wilks 1938, *The large-sample distribution of the likelihood ratio*.
 
@@ -123,60 +107,60 @@ def likelihood_ratio_test(restricted: Maximum, general: Maximum, *, nested: bool
     if not (nested or _nested(restricted, general)) or df <= 0:
         raise ArgumentError(
             f"{_NAME}: {restricted.covariance!r} ({restricted.n_parameters} parameters) is not known to be a restriction of "
-            f"{general.covariance!r} ({general.n_parameters} parameters): compare them by aic or bic, or test each against "
+            f"{general.covariance!r} ({general.n_parameters} parameters); compare them by aic or bic, or test each against "
             "fit(x, 'dense')." + ("" if nested or df <= 0 else " If you know that the models are nested, pass nested=True.")
         )
     statistic = 2 * (general.log_likelihood - restricted.log_likelihood)
     if statistic < -_ROUNDING * (1 + abs(general.log_likelihood)):
         raise ArgumentError(
-            f"{_NAME}: the log-likelihood of the general fit, {general.log_likelihood:.10g}, is below that of the restricted one, "
-            f"{restricted.log_likelihood:.10g}: it is a lower maximum. Fit it again, from an instance near the restricted estimate."
+            f"{_NAME}: the log-likelihood of the general fit, {general.log_likelihood:.10g}, is below that of the restricted "
+            f"one, {restricted.log_likelihood:.10g}: it is a lower maximum. Fit it again, starting near the restricted one."
         )
     statistic = max(statistic, 0.0)
     valid, note = _validity(restricted, general)
     return LikelihoodRatioTest(statistic, df, chi_squared_p_value(statistic, df) if valid else math.nan, note)
 
 
-def _require_comparable(restricted: Maximum, general: Maximum) -> None:
+def _require_comparable(restricted: FittedModel, general: FittedModel) -> None:
     for fit, name in ((restricted, "restricted"), (general, "general")):
-        if not isinstance(fit, Maximum):
+        if not isinstance(fit, FittedModel):
             raise ArgumentError(f"{_NAME}: {name} is a {type(fit).__name__}; pass a Fit, as mvnjac.fit returns it.")
         if not fit.converged:
             raise ArgumentError(
-                f"{_NAME}: the {name} fit has not converged, so that its log-likelihood is no maximum: {fit.message}"
+                f"{_NAME}: the {name} fit has not converged, so its log-likelihood is not a maximum: {fit.message}"
             )
     names = [fit.names for fit in (restricted, general)]
     if None not in names and names[0] != names[1]:
-        raise ArgumentError(f"{_NAME}: the fits are of different variables: {names[0]} and {names[1]}.")
+        raise ArgumentError(f"{_NAME}: the fits are of different variables: {names[0]} and {names[1]}; fit both to the same.")
     one, two = (fit.fingerprint() for fit in (restricted, general))
     if not one.matches(two):
-        sizes = [f"{fit.rows} rows (weights {print_.weight:g}) of {print_.variables} variables"
-                 for fit, print_ in ((restricted, one), (general, two))]  # fmt: skip
+        sizes = [f"{fit.rows} rows (weights {data.weight:g}) of {data.variables} variables"
+                 for fit, data in ((restricted, one), (general, two))]  # fmt: skip
         raise ArgumentError(
             f"{_NAME}: the fits are not of the same data: {sizes[0]}, and {sizes[1]}"
             f"{'' if sizes[0] != sizes[1] else ' with other values'}. Fit both to the same rows, with the same weights."
         )
 
 
-def _nested(restricted: Maximum, general: Maximum) -> bool:
+def _nested(restricted: FittedModel, general: FittedModel) -> bool:
     one, two = restricted.gaussian.model, general.gaussian.model
-    own = restricted.covariance.mean
-    if two.arguments.mean_follows or (one.arguments.mean_follows and own is not None and own.ndim > 1):
-        return False  # a mean that is a function of parameters contains no free one, and a free one none that varies by rows
+    mean = restricted.covariance.mean
+    if two.arguments.mean_follows or (one.arguments.mean_follows and mean is not None and mean.ndim > 1):
+        return False  # a parametric mean does not contain a free one, and a free mean does not contain one that varies by row
     return contains(general.covariance, restricted.covariance)
 
 
-def _validity(restricted: Maximum, general: Maximum) -> tuple[bool, str]:
-    """Whether the statistic is χ² under the restriction, and what is to be said about it."""
+def _validity(restricted: FittedModel, general: FittedModel) -> tuple[bool, str]:
+    """Whether the statistic is χ² under the restriction, and the note."""
     if more_factors(general.covariance, restricted.covariance):
         return False, (
-            "There is no p-value: under the smaller number of factors the further loadings are not identified, and the statistic is "
-            "not χ². Compare aic or bic, or test each number of factors against fit(x, 'dense')."
+            "There is no p-value: with the smaller number of factors the additional loadings are not identified, so the "
+            "statistic is not χ². Compare aic or bic, or test each number of factors against fit(x, 'dense')."
         )
     at = [*restricted.boundary, *general.boundary]
     if not at:
         return True, ""
     named = ", ".join(at[:5]) + (", …" if len(at) > 5 else "")
     if isinstance(general.covariance, DenseParametrisation):
-        return True, f"The p-value relies on {named}, estimated at a boundary, not being there in truth."
+        return True, f"The p-value assumes that the true value of {named}, estimated at a boundary, is not at that boundary."
     return False, f"There is no p-value: {named} is at a boundary of the parameters, where the statistic is not χ²."

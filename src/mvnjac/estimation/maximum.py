@@ -1,4 +1,4 @@
-"""From a sample to the maximum of the likelihood of a structure: in closed form, or by a search."""
+"""The maximum of the likelihood of a structure for a sample: in closed form, or by an iterative search."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from mvnjac.covariance.parametrisations.log_cholesky import LogCholesky
 from mvnjac.covariance.structured.block_diagonal import BlockDiagonal
 from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError, UnsolvedError, warn
+from mvnjac.estimation import em
+from mvnjac.estimation.boundary import columns_at_bound
 from mvnjac.estimation.conditioning import warn_if_ill_conditioned
-from mvnjac.estimation.em import improved
 from mvnjac.estimation.factor_search import search
 from mvnjac.estimation.likelihood import Likelihood
-from mvnjac.estimation.quasi_newton import ENOUGH, Ascent, Point, ascend
+from mvnjac.estimation.quasi_newton import ACCEPTED, Point, SearchResult, maximise
 from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import Choice
 from mvnjac.gaussian import Gaussian
@@ -30,7 +31,7 @@ from mvnjac.statistics.sufficient import SufficientStatistics
 #: (phase, iteration, log-likelihood) → None
 Progress = Callable[[str, int, float], None]
 
-#: how often EM brings a start nearer
+#: the number of EM steps before the search
 _EM_STEPS = 10
 
 
@@ -43,7 +44,7 @@ def fit_sample(
     progress: Progress | None = None,
     lower: float = LOWER,
 ) -> Fit:
-    """`fit` to a sample that may have come in batches."""
+    """`fit`, for a sample that may have been collected in batches."""
     refuse_unobserved(sample)
     refuse_extreme(sample)
     if isinstance(choice.instance, BlockDiagonal):
@@ -52,29 +53,30 @@ def fit_sample(
     start.require_maximum(sample)
     closed_form = start.closed_form and sample.complete
     units = start.units_of(sample)
-    rescaled = None if closed_form else start.rescaled(1 / units)  # a search sees variables of variance 1
+    rescaled = None if closed_form else start.rescaled(1 / units)  # the search uses variables scaled to variance 1
     if rescaled is None:
         units = torch.ones_like(units)
-    sample_there = sample if rescaled is None else sample.in_units(units)
+    scaled_sample = sample if rescaled is None else sample.in_units(units)
     shift = -float(sample.pair_counts.diagonal() @ units.log())
 
-    def watch(iteration: int, point: Point, value: float | None = None) -> None:
-        point.structure.require_interior(sample_there, point.scores)
+    def callback(iteration: int, point: Point, value: float | None = None) -> None:
+        point.structure.require_interior(scaled_sample, point.score_of)
         if progress is not None:
             progress("fitting", iteration, (point.value if value is None else value) + shift)
 
     try:
         if isinstance(rescaled, LowRank):
             given = None if choice.instance is None else rescaled
-            ascent = search(sample_there, given, rescaled.rank, lower, max_iterations, watch)
+            result = search(scaled_sample, given, rescaled.rank, lower, max_iterations, callback)
         else:
-            ascent = ascend(_likelihood(sample_there, rescaled or start), 0 if closed_form else max_iterations, watch)
+            likelihood = _likelihood(scaled_sample, rescaled or start)
+            result = maximise(likelihood, 0 if closed_form else max_iterations, callback)
     except UnsolvedError:
         raise
     except SingularError as error:
-        raise NotIdentifiedError(f"{sample.name}: the data do not tell the parameters apart: {error}") from error
-    point = ascent.point
-    converged, message = _verdict(sample_there, ascent, closed_form)
+        raise NotIdentifiedError(f"{sample.name}: the data do not identify the parameters: {error}") from error
+    point = result.point
+    converged, message = _convergence(scaled_sample, result, closed_form)
     if not converged:
         warn(f"{sample.name}: {message}", NotConvergedWarning)
     structure = _converted(point.gaussian, type(start))
@@ -83,11 +85,11 @@ def fit_sample(
     if mean is not None:
         structure = _converted(Gaussian(mean, structure), choice.cls)
     gaussian = Gaussian(mean, structure, names=names, missing=missing)
-    gaussian.boundary = _boundary(gaussian, point.structure, lower)
+    gaussian.boundary = columns_at_bound(gaussian, point.structure, lower)
     if gaussian.boundary:
         message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(gaussian.boundary)}"
     warn_if_ill_conditioned(sample.name, gaussian, sample.name_of)
-    return Fit(gaussian, point.value + shift, sample.count, ascent.iterations, converged, point.score_ratio, message, sample)
+    return Fit(gaussian, point.value + shift, sample.count, result.iterations, converged, point.score_ratio, message, sample)
 
 
 def _fit_blocks(
@@ -99,7 +101,7 @@ def _fit_blocks(
     progress: Progress | None,
     lower: float,
 ) -> Fit:
-    """Block by block: the likelihood is a product over them."""
+    """Each block is fitted separately, since the likelihood is a product over the blocks."""
     fits = []
     for i, (block, at) in enumerate(zip(start.blocks, start.slices(sample.d), strict=True)):
         part = dataclasses.replace(sample.part(at), name=f"{sample.name}: blocks[{i}]")
@@ -108,8 +110,8 @@ def _fit_blocks(
     gaussian = Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing)
     for i, each in enumerate(fits):
         for name in each.covariance.bounded:
-            there = [column in each.boundary for column in each.gaussian.columns(name)]
-            gaussian.boundary = [*gaussian.boundary, *itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), there)]
+            at_bound = [column in each.boundary for column in each.gaussian.columns(name)]
+            gaussian.boundary = [*gaussian.boundary, *itertools.compress(gaussian.columns(f"blocks[{i}].{name}"), at_bound)]
     return Fit(
         gaussian,
         sum(each.log_likelihood for each in fits),
@@ -122,46 +124,37 @@ def _fit_blocks(
     )
 
 
-def _boundary(gaussian: Gaussian, found: Covariance, lower: float) -> list[str]:
-    """The columns of what stands at its bound; `found` is of variables with the variance 1."""
-    return [
-        column
-        for name in found.bounded
-        for column, value in zip(gaussian.columns(name), found.parameters[name].tolist(), strict=True)
-        if value <= lower * (1 + 1e-12)
-    ]
-
-
 def _likelihood(sample: SufficientStatistics, structure: Covariance) -> Likelihood:
-    """With its start; where entries are missing, an unrestricted Σ is searched by its Cholesky factor, from some steps of EM on."""
+    """The objective; with missing entries an unrestricted Σ takes EM steps first, and then its Cholesky factor."""
     mean = torch.zeros_like(sample.origin)
     if sample.complete or not isinstance(structure, Dense):
         return Likelihood(sample, mean, structure)
-    mean, covariance_matrix = improved(sample, structure.parameters["covariance_matrix"], _EM_STEPS)
+    mean, covariance_matrix = em.iterate(sample, structure.parameters["covariance_matrix"], _EM_STEPS)
     log_scale_tril = Gaussian(mean, covariance_matrix).parameter("log_scale_tril")
     return Likelihood(sample, mean, LogCholesky(log_scale_tril))
 
 
 def _converted(gaussian: Gaussian, cls: type[Covariance]) -> Covariance:
-    """The same Σ as a structure of another class of the dense family."""
+    """The same Σ as another class of dense parametrisation."""
     if isinstance(gaussian.covariance, cls):
         return gaussian.covariance
     return cls(**{name: gaussian.parameter(name) for name in cls.fields})
 
 
-def _verdict(sample: SufficientStatistics, ascent: Ascent, closed_form: bool) -> tuple[bool, str]:
-    ratio, structure = ascent.point.score_ratio, ascent.point.structure
-    size = f"no total score is above {ratio:.1e} of the square root of its information"
+def _convergence(sample: SufficientStatistics, result: SearchResult, closed_form: bool) -> tuple[bool, str]:
+    """Whether the search reached a maximum, and the same in words."""
+    ratio, structure = result.point.score_ratio, result.point.structure
+    size = f"every total score is at most {ratio:.1e} times the square root of its information"
     if closed_form:
         return True, f"the maximum in closed form; {size}"
-    if ascent.converged:
-        hidden = ", less than the rounding of the log-likelihood shows" if ratio > ENOUGH else ""
-        return True, f"converged after {ascent.iterations} iterations: {size}{hidden}"
+    if result.converged:
+        rounding = ", which the rounding error of the log-likelihood hides" if ratio > ACCEPTED else ""
+        return True, f"converged after {result.iterations} iterations: {size}{rounding}"
     near = structure.near_edge(sample)
-    edge = f" {', '.join(near)} is near 0: there may be no maximum. {structure.advice}" if near else ""
+    edge = f" {', '.join(near)} is near 0, so there may be no maximum. {structure.advice}" if near else ""
     if math.isnan(ratio):
         left = "the total scores could not be compared with their information, which is nearly singular"
     else:
-        left = f"total scores of up to {ratio:.1e} of the square root of their information are left"
-    raise_it = "" if ascent.exhausted else "Raise max_iterations, or s"
-    return False, f"NOT converged, {ascent.stopped}: {left}.{edge} {raise_it or 'S'}tart from an instance nearby."
+        left = f"total scores of up to {ratio:.1e} times the square root of their information remain"
+    advice = "Start" if result.line_search_failed else "Raise max_iterations, or start"
+    return False, f"NOT converged, {result.reason}: {left}.{edge} {advice} from an instance near the maximum."

@@ -1,4 +1,4 @@
-"""A mean and a covariance in one file: safetensors, with the structure, the names and what is known of the fit as metadata."""
+"""Model files: a mean and a covariance in safetensors, with the structure, the names and facts about the fit as metadata."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mvnjac.statistics.fingerprint import Fingerprint
 
 SUFFIX = ".safetensors"
 _MEAN = "mean"
-#: the fingerprint of the rows whose likelihood a model maximises, in its metadata
+#: the metadata key of the fingerprint of the rows that a model was fitted to
 ESTIMATED_FROM = "estimated_from"
 
 
 def load(path: str | Path) -> Gaussian:
-    """The mean and the covariance that `Fit.save` or `mvnjac fit` has written, with the variables' names.
+    """Load a model that `Fit.save` or `mvnjac fit` wrote: the mean, the covariance and the names of the variables.
 
     Args:
         path: the file.
@@ -36,8 +36,8 @@ def load(path: str | Path) -> Gaussian:
         A `Gaussian`, on the CPU.
 
     Raises:
-        TableError: there is no such file, or it is damaged, or it is no model of mvnjac.
-        NotPositiveDefiniteError: its numbers are no density.
+        TableError: the file does not exist, is damaged, or is not a model of mvnjac.
+        NotPositiveDefiniteError: its covariance is not positive definite.
 
     Example:
         >>> import os, tempfile, torch, mvnjac
@@ -50,22 +50,22 @@ def load(path: str | Path) -> Gaussian:
 
 
 def check_suffix(path: Path | None) -> None:
-    """A model has one suffix, so that nobody takes it for a table."""
-    if path is None:  # older typer lets a required option pass
+    """Raise unless the path has the suffix of model files, which distinguishes them from tables."""
+    if path is None:  # older versions of typer do not enforce a required option
         raise UsageError(f"-o: name the file for the model, with the suffix {SUFFIX}.")
     if path.suffix != SUFFIX:
         raise UsageError(f"{path}: a model is a {SUFFIX} file; name it so.")
 
 
 def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
-    """The file is complete or absent."""
+    """Write a model file; after an error there is none, or the previous one."""
     from mvnjac.tables.output import replacing
 
     covariance, model = gaussian.covariance, gaussian.model
     tensors = {_MEAN: gaussian.mean, **covariance.parameters}
     metadata = {
         "mvnjac": __version__,
-        "structure": json.dumps(_form(covariance)),
+        "structure": json.dumps(_description(covariance)),
         "names": json.dumps(model.arguments.naming.argument),
         "missing": model.arguments.missing or "",
         "boundary": json.dumps(gaussian.boundary),
@@ -74,36 +74,37 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     with replacing(path) as temporary:
         try:
             save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary, metadata)
-        except SafetensorError as error:  # its own class, also where a folder does not exist
+        except SafetensorError as error:  # also raised where the folder does not exist
             raise TableError(f"{path}: cannot be written ({error}).") from error
 
 
 def read(path: Path) -> Gaussian:
-    """What `write` has written; its numbers are looked at."""
+    """Read and check what `write` has written."""
     if not path.exists():
         raise TableError(f"{path}: no such file.")
     try:
-        with torch.device("cpu"), safe_open(path, framework="pt") as file:  # older safetensors take torch's default device
-            metadata, held = file.metadata() or {}, file.keys()
-            tensors = {name: file.get_tensor(name) for name in held}
+        # without the device, older versions of safetensors would use torch's default device
+        with torch.device("cpu"), safe_open(path, framework="pt") as file:
+            metadata, keys = file.metadata() or {}, file.keys()
+            tensors = {name: file.get_tensor(name) for name in keys}
     except (SafetensorError, OSError) as error:
         raise TableError(f"{path}: cannot be read ({error}). Is it complete, and a model that `mvnjac fit` wrote?") from error
     try:
-        mean, form = tensors.pop(_MEAN), json.loads(metadata["structure"])
+        mean, description = tensors.pop(_MEAN), json.loads(metadata["structure"])
         names, missing = json.loads(metadata["names"]), metadata["missing"] or None
-        gaussian = Gaussian(mean, _structure(form, tensors), names=names, missing=missing)
+        gaussian = Gaussian(mean, _structure(description, tensors), names=names, missing=missing)
         gaussian.boundary = json.loads(metadata.get("boundary", "[]"))
     except (KeyError, TypeError, ValueError) as error:
         raise TableError(
-            f"{path}: is no model of this mvnjac ({type(error).__name__}: {error}); it was written by mvnjac "
-            f"{metadata.get('mvnjac', '(unknown)')}, this is {__version__}, and it holds {', '.join(sorted(tensors)) or 'nothing'}."
+            f"{path}: is not a model that mvnjac {__version__} can read ({type(error).__name__}: {error}); it was written by "
+            f"mvnjac {metadata.get('mvnjac', '(unknown)')}, with the tensors {', '.join(sorted(tensors)) or '(none)'}."
         ) from error
     gaussian.model.validate_parameters()
     return gaussian
 
 
 def estimated_from(path: Path) -> Fingerprint | None:
-    """The fingerprint of the rows whose likelihood the model of this file maximises; None where the file does not say so."""
+    """The fingerprint of the rows that the model was fitted to; None if the file has none, or the fit has not converged."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("converged") != "true" or ESTIMATED_FROM not in metadata:
@@ -111,21 +112,21 @@ def estimated_from(path: Path) -> Fingerprint | None:
     return Fingerprint.from_json(metadata[ESTIMATED_FROM])
 
 
-def _form(covariance: Covariance) -> Any:
-    """What besides its parameters makes a structure: its class; of blocks those of all of them, and their sizes."""
+def _description(covariance: Covariance) -> Any:
+    """What identifies a structure, apart from its parameters: its class; for blocks, the class of each and the sizes."""
     if isinstance(covariance, Parametric):
-        raise ArgumentError("save: a Parametric is a function, which no file holds; save its parameters by torch.save.")
+        raise ArgumentError("save: a Parametric is a function, which cannot be saved; save its parameters by torch.save.")
     if isinstance(covariance, BlockDiagonal):
-        return {"blocks": [_form(block) for block in covariance.blocks], "sizes": covariance.sizes}
+        return {"blocks": [_description(block) for block in covariance.blocks], "sizes": covariance.sizes}
     return type(covariance).__name__
 
 
-def _structure(form: Any, tensors: dict[str, Tensor]) -> Covariance:
-    if isinstance(form, str):
-        return structures()[form](**tensors)
+def _structure(description: Any, tensors: dict[str, Tensor]) -> Covariance:
+    if isinstance(description, str):
+        return structures()[description](**tensors)
     blocks = []
-    for i, inner in enumerate(form["blocks"]):
+    for i, block in enumerate(description["blocks"]):
         prefix = f"blocks[{i}]."
-        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        blocks.append(_structure(inner, own))
-    return BlockDiagonal(blocks, form["sizes"])
+        block_tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        blocks.append(_structure(block, block_tensors))
+    return BlockDiagonal(blocks, description["sizes"])

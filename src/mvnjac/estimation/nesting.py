@@ -1,4 +1,4 @@
-"""Which structure is a restriction of which other, and where the likelihood ratio is not χ² although it is."""
+"""Nested covariance structures, and nested structures whose likelihood ratio is not χ²."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def contains(general: Covariance, restricted: Covariance) -> bool:
 
 
 def more_factors(general: Covariance, restricted: Covariance) -> bool:
-    """Whether the restriction is one of the number of factors: then the loadings of the further factors are not identified under
-    it, and the likelihood ratio is not χ² (Drton 2009, *Likelihood ratio tests and singularities*)."""
+    """Whether the general structure has more factors: then the additional loadings are not identified under the restriction,
+    and the likelihood ratio is not χ² (Drton 2009, *Likelihood ratio tests and singularities*)."""
     if isinstance(general, BlockDiagonal):
         others = restricted.blocks if isinstance(restricted, BlockDiagonal) else [restricted] * len(general.blocks)
-        return any(more_factors(own, other) for own, other in zip(general.blocks, others, strict=True))
+        return any(more_factors(block, other) for block, other in zip(general.blocks, others, strict=True))
     return isinstance(general, LowRank) and _factors(restricted) < general.rank
 
 
 def _factors(covariance: Covariance) -> int:
-    """The number of factors of a factor model: 0 where the variables are independent."""
+    """The number of factors; 0 for independent variables."""
     return covariance.rank if isinstance(covariance, LowRank) else 0
 
 
@@ -79,11 +79,11 @@ def _blocks(general: Covariance, restricted: Covariance) -> bool:
         return all(contains(block, restricted) for block in general.blocks)
     if not isinstance(restricted, BlockDiagonal) or restricted.sizes != general.sizes:
         return False
-    return all(contains(own, other) for own, other in zip(general.blocks, restricted.blocks, strict=True))
+    return all(contains(block, other) for block, other in zip(general.blocks, restricted.blocks, strict=True))
 
 
 def _order(covariance: Covariance) -> int:
-    """The lags of an autoregression, or the bandwidth of a precision."""
+    """The order of an autoregression, or the bandwidth of a precision."""
     assert isinstance(covariance, Autoregressive | BandedPrecision)
     return covariance.order if isinstance(covariance, Autoregressive) else covariance.bandwidth
 

@@ -1,12 +1,12 @@
-"""Uphill to the maximum of a likelihood: L-BFGS in the metric of the Fisher information, within lower bounds.
+"""Maximisation of a log-likelihood by L-BFGS, preconditioned with the Fisher information, within lower bounds.
 
-The first step is the natural gradient (Fisher's scoring); from the scores met on the way, L-BFGS (Nocedal 1980, *Updating
-quasi-Newton matrices with limited storage*) then learns in what the observed information differs from the expected one. So steps
-do not depend on the variables' units, and convergence is faster than linear without a Hessian.
+The first step is the natural gradient (Fisher scoring). Later steps add the L-BFGS correction (Nocedal 1980, *Updating
+quasi-Newton matrices with limited storage*), which learns how the observed information differs from the expected one. So the
+steps do not depend on the units of the variables, and convergence is superlinear without a Hessian.
 
-Bounds are kept by projection (Bertsekas 1982, *Projected Newton methods for optimization problems with simple constraints*): elements
-at their bound whose score points outwards are held there, the others move in their own metric, and a step that would cross a bound
-ends at it.
+Bounds are handled by projection (Bertsekas 1982, *Projected Newton methods for optimization problems with simple constraints*):
+elements that are at their bound, with a score that points outwards, are fixed there (the active set); the metric is that of the
+others; and a step that would cross a bound is projected onto it.
 """
 
 from __future__ import annotations
@@ -23,198 +23,201 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.errors import NotFiniteError, NotPositiveDefiniteError
 from mvnjac.gaussian import Gaussian
 
-#: the search ends when every total score is below this, in units of the square root of its information
-GOAL = 1e-8
-#: what is called a maximum where the search ends before the goal
-ENOUGH = 1e-6
-#: the same where rounding of the log-likelihood hides what is left
-_HIDDEN = 1e-5
-#: nearer than this to a maximum a step is judged by the score, which rounding leaves many more digits than the log-likelihood
-_NEAR = 1e-3
-#: no logarithm moves further in one step: no variance by more than e² at a time
-_LONGEST = 2.0
-#: steps that are remembered
-_MEMORY = 30
+#: the search ends when the score ratio √(sᵀ I⁻¹ s) is at most this
+TOLERANCE = 1e-8
+#: a search that ends earlier has converged if its score ratio is at most this
+ACCEPTED = 1e-6
+#: the same where the rounding error of the log-likelihood prevents further progress
+_ACCEPTED_AT_ROUNDING = 1e-5
+#: below this score ratio a full step is judged by the score, which keeps many more digits than the log-likelihood
+_NEAR_MAXIMUM = 1e-3
+#: the largest change of a logarithm in one step: a variance changes by at most a factor e²
+_MAX_LOG_CHANGE = 2.0
+#: the number of past steps in the L-BFGS correction
+_HISTORY_SIZE = 30
 
 
 class Point(Protocol):
-    """A log-likelihood at one θ.
+    """The log-likelihood at one θ.
 
     Attributes:
-        theta: (p,); value: the log-likelihood; score: (p,) its derivatives by θ.
-        held: (p,) which elements stand at their lower bound with a score that points outwards.
+        theta: (p,). value: the log-likelihood. score: (p,) its gradient with respect to θ.
+        active: (p,) which elements are at their lower bound with a score that points outwards.
     """
 
     theta: Tensor
     value: float
     score: Tensor
-    held: Tensor
+    active: Tensor
 
     @property
     def structure(self) -> Covariance:
-        """Σ."""
+        """Σ at θ."""
 
     @property
     def gaussian(self) -> Gaussian:
-        """The density."""
+        """The density at θ."""
 
-    def scores(self, name: str) -> Tensor:
-        """The part of the score that is by one parameter."""
+    def score_of(self, name: str) -> Tensor:
+        """The part of the score that belongs to one parameter."""
 
-    def natural(self, gradient: Tensor) -> Tensor:
-        """About the inverse total information, of what is not held, times a gradient that is 0 where θ is held."""
+    def natural_gradient(self, gradient: Tensor) -> Tensor:
+        """An approximate inverse of the total information, over the inactive elements, times a gradient (0 where active)."""
 
     @property
     def score_ratio(self) -> float:
-        """√(sᵀ I⁻¹ s) of the elements that are not held."""
+        """√(sᵀ I⁻¹ s) over the inactive elements."""
 
 
 class Objective(Protocol):
     """A log-likelihood as a function of θ.
 
     Attributes:
-        start: (p,) where a search begins; lower: (p,) the bounds, −inf where there are none.
+        start: (p,) the starting point. lower: (p,) the lower bounds, −inf where there are none.
     """
 
     start: Tensor
     lower: Tensor
 
-    def at(self, theta: Tensor) -> Point:
-        """The likelihood there; NotPositiveDefiniteError or NotFiniteError where θ is no density."""
+    def evaluate(self, theta: Tensor) -> Point:
+        """The log-likelihood at θ; raises NotPositiveDefiniteError or NotFiniteError where θ gives no density."""
 
-    def largest_logarithm(self, change: Tensor) -> float:
-        """The largest entry, in absolute value, of a change of θ, among those that are logarithms."""
+    def largest_log_change(self, change: Tensor) -> float:
+        """The largest absolute entry of a change of θ among the entries that are logarithms."""
 
-    def rounding(self, value: float) -> float:
-        """By how much a log-likelihood of about this value is uncertain."""
+    def rounding_error(self, value: float) -> float:
+        """The uncertainty, from rounding, of a log-likelihood of this value."""
 
 
 @dataclass
-class Ascent:
-    """Where a search ended: at which point, after how many steps, and why (None: at the goal).
+class SearchResult:
+    """The end of a search.
 
-    rounding: by how much the log-likelihood there is uncertain; exhausted: no further step raised it.
+    Attributes:
+        point: the last point. iterations: the number of steps.
+        reason: why the search ended before `TOLERANCE` was reached; None if it was reached.
+        rounding_error: the uncertainty of the log-likelihood. line_search_failed: no step increased the log-likelihood further.
     """
 
     point: Point
     iterations: int
-    stopped: str | None
-    rounding: float
-    exhausted: bool = False
+    reason: str | None
+    rounding_error: float
+    line_search_failed: bool = False
 
     @property
     def converged(self) -> bool:
-        return self.point.score_ratio <= ENOUGH or self.hidden
+        return self.point.score_ratio <= ACCEPTED or self.limited_by_rounding
 
     @property
-    def hidden(self) -> bool:
-        """Whether the search was stopped by rounding: a Newton step would gain ½ sᵀI⁻¹s, less than the log-likelihood shows."""
+    def limited_by_rounding(self) -> bool:
+        """Whether the gain of a Newton step, ½ sᵀI⁻¹s, is below the rounding error of the log-likelihood."""
         ratio = self.point.score_ratio
-        return self.exhausted and ratio <= _HIDDEN and 0.5 * ratio * ratio <= self.rounding
+        return self.line_search_failed and ratio <= _ACCEPTED_AT_ROUNDING and 0.5 * ratio * ratio <= self.rounding_error
 
 
-def ascend(objective: Objective, most: int, watch: Callable[[int, Point], None]) -> Ascent:
-    """From the objective's own start to a maximum nearby; `watch` sees every point on the way, and may raise."""
-    point = objective.at(torch.maximum(objective.start, objective.lower))
-    memory = _Memory(point.held)
-    for iteration in range(most):
-        watch(iteration, point)
-        if not torch.equal(memory.held, point.held):
-            memory = _Memory(point.held)  # what was learned is of other elements
-        direction = memory.direction(point)
-        if float(_free(point) @ direction) <= (10 * GOAL) ** 2 and point.score_ratio <= GOAL:
-            return Ascent(point, iteration, None, objective.rounding(point.value))
-        following = _halving(objective, point, direction) or _step(objective, point, direction)
-        if following is None and memory.changes:
-            memory = _Memory(point.held)
-            direction = memory.direction(point)
-            following = _halving(objective, point, direction) or _step(objective, point, direction)
+def maximise(objective: Objective, max_iterations: int, callback: Callable[[int, Point], None]) -> SearchResult:
+    """A local maximum from the objective's start; `callback` is called with every point, and may raise to stop the search."""
+    point = objective.evaluate(torch.maximum(objective.start, objective.lower))
+    history = _History(point.active)
+    for iteration in range(max_iterations):
+        callback(iteration, point)
+        if not torch.equal(history.active, point.active):
+            history = _History(point.active)  # the stored steps have another active set
+        direction = history.direction(point)
+        if float(_inactive_score(point) @ direction) <= (10 * TOLERANCE) ** 2 and point.score_ratio <= TOLERANCE:
+            return SearchResult(point, iteration, None, objective.rounding_error(point.value))
+        following = _full_step(objective, point, direction) or _line_search(objective, point, direction)
+        if following is None and history.steps:
+            history = _History(point.active)
+            direction = history.direction(point)
+            following = _full_step(objective, point, direction) or _line_search(objective, point, direction)
         if following is None:
-            stopped = "no step along the natural gradient raises the likelihood"
-            return Ascent(point, iteration, stopped, objective.rounding(point.value), exhausted=True)
-        memory.add(point, following)
+            reason = "no step along the natural gradient increases the likelihood"
+            return SearchResult(point, iteration, reason, objective.rounding_error(point.value), line_search_failed=True)
+        history.add(point, following)
         point = following
-    watch(most, point)
-    early = None if point.score_ratio <= GOAL else f"stopped after {most} iterations"
-    return Ascent(point, most, early, objective.rounding(point.value))
+    callback(max_iterations, point)
+    early = None if point.score_ratio <= TOLERANCE else f"stopped after {max_iterations} iterations"
+    return SearchResult(point, max_iterations, early, objective.rounding_error(point.value))
 
 
-def held_at(theta: Tensor, lower: Tensor, score: Tensor) -> Tensor:
-    """(p,) the elements at their bound that would cross it uphill."""
+def active_bounds(theta: Tensor, lower: Tensor, score: Tensor) -> Tensor:
+    """(p,) the elements at their lower bound whose score points outwards."""
     return (theta <= lower) & (score <= 0)
 
 
-def _free(point: Point) -> Tensor:
-    """(p,) the score, 0 where θ is held."""
-    return point.score.masked_fill(point.held, 0)
+def _inactive_score(point: Point) -> Tensor:
+    """(p,) the score, 0 where θ is fixed at a bound."""
+    return point.score.masked_fill(point.active, 0)
 
 
 @dataclass
-class _Memory:
-    """Changes of θ and of minus the score, the latest last, all with the same elements held."""
+class _History:
+    """The latest steps, as (change of θ, decrease of the score), all with the same active set; the most recent is last."""
 
-    held: Tensor
-    changes: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    active: Tensor
+    steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, before: Point, after: Point) -> None:
-        change, fall = after.theta - before.theta, (before.score - after.score).masked_fill(self.held, 0)
-        if float(change @ fall) > 0:
-            self.changes = [*self.changes[1 - _MEMORY :], (change, fall)]
+        change, decrease = after.theta - before.theta, (before.score - after.score).masked_fill(self.active, 0)
+        if float(change @ decrease) > 0:
+            self.steps = [*self.steps[1 - _HISTORY_SIZE :], (change, decrease)]
 
     def direction(self, point: Point) -> Tensor:
-        """The two-loop recursion about the natural gradient."""
-        gradient, shares = _free(point), []
-        for change, fall in reversed(self.changes):
-            share = (change @ gradient) / (change @ fall)
-            shares.append(share)
-            gradient = gradient - share * fall
-        direction = point.natural(gradient)
-        for (change, fall), share in zip(self.changes, reversed(shares), strict=True):
-            direction = direction + change * (share - (fall @ direction) / (change @ fall))
+        """The L-BFGS two-loop recursion, with the natural gradient in place of a scaled identity."""
+        gradient, coefficients = _inactive_score(point), []
+        for change, decrease in reversed(self.steps):
+            coefficient = (change @ gradient) / (change @ decrease)
+            coefficients.append(coefficient)
+            gradient = gradient - coefficient * decrease
+        direction = point.natural_gradient(gradient)
+        for (change, decrease), coefficient in zip(self.steps, reversed(coefficients), strict=True):
+            direction = direction + change * (coefficient - (decrease @ direction) / (change @ decrease))
         return direction
 
 
-def _halving(objective: Objective, start: Point, direction: Tensor) -> Point | None:
-    """Near a maximum: the point at the end of the whole step, if no more than half of the score is left there.
+def _full_step(objective: Objective, start: Point, direction: Tensor) -> Point | None:
+    """Near a maximum, the point after a full step if it at least halves the score ratio; else None.
 
-    Where the information is nearly singular, differences of log-likelihoods drown in rounding long before the score does.
+    Where the information is nearly singular, differences of log-likelihoods lose all digits long before the score does.
     """
     theta = start.theta + direction
-    if start.score_ratio > _NEAR or bool((theta < objective.lower).any()):
+    if start.score_ratio > _NEAR_MAXIMUM or bool((theta < objective.lower).any()):
         return None
     try:
-        point = objective.at(theta)
+        point = objective.evaluate(theta)
     except (NotPositiveDefiniteError, NotFiniteError):
         return None
     return point if point.score_ratio <= 0.5 * start.score_ratio else None
 
 
-def _step(objective: Objective, start: Point, direction: Tensor) -> Point | None:
-    """A point uphill at which the slope is clearly less steep (Wolfe's conditions), by bisection; None where there is none. Where
-    the way bends at a bound, a clear rise is enough.
+def _line_search(objective: Objective, start: Point, direction: Tensor) -> Point | None:
+    """A point that satisfies the weak Wolfe conditions, by bisection; None if there is none.
 
-    A fall of the likelihood within its rounding is none: near the maximum only the slope can be seen.
+    Where the step is projected onto a bound, sufficient increase alone is required. A decrease of the log-likelihood by less
+    than its rounding error is accepted: near the maximum only the slope can be resolved.
     """
-    longest = objective.largest_logarithm(direction)
-    if longest > _LONGEST:
-        direction = direction * (_LONGEST / longest)
-    slope = float(_free(start) @ direction)
+    longest = objective.largest_log_change(direction)
+    if longest > _MAX_LOG_CHANGE:
+        direction = direction * (_MAX_LOG_CHANGE / longest)
+    slope = float(_inactive_score(start) @ direction)
     if not slope > 0:
         return None
-    rounding = objective.rounding(start.value)
+    rounding_error = objective.rounding_error(start.value)
     step, low, high = 1.0, 0.0, math.inf
     for _ in range(60):
-        straight = start.theta + step * direction
-        theta = torch.maximum(straight, objective.lower)
+        unprojected = start.theta + step * direction
+        theta = torch.maximum(unprojected, objective.lower)
         try:
-            point = objective.at(theta)
+            point = objective.evaluate(theta)
         except (NotPositiveDefiniteError, NotFiniteError):
             high = step
         else:
-            rise = float(_free(start) @ (theta - start.theta))
-            if not point.value >= start.value + 1e-4 * rise - rounding:
+            rise = float(_inactive_score(start) @ (theta - start.theta))
+            if not point.value >= start.value + 1e-4 * rise - rounding_error:
                 high = step
-            elif torch.equal(theta, straight) and float(point.score @ direction) > 0.9 * slope:
+            elif torch.equal(theta, unprojected) and float(point.score @ direction) > 0.9 * slope:
                 low = step
             else:
                 return point

@@ -1,4 +1,4 @@
-"""What a fit is: the estimate, and how it was found."""
+"""The result of `fit`: the estimate and how it was obtained."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Size, Tensor
 from mvnjac.covariance.base import Covariance
 from mvnjac.errors import counted
 from mvnjac.estimation import model_file
+from mvnjac.estimation.boundary import free_columns
 from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest, likelihood_ratio_test
 from mvnjac.gaussian import Gaussian
 from mvnjac.information.functions import hessian_of
@@ -28,19 +29,19 @@ from mvnjac.statistics.sufficient import SufficientStatistics
 
 @dataclass(frozen=True)
 class Fit:
-    """A mean and a covariance estimated by maximum likelihood. Made by `fit`.
+    """A mean and a covariance estimated by maximum likelihood; returned by `fit`.
 
     Attributes:
-        gaussian: the estimate, ready for many calls, float64.
+        gaussian: the estimated distribution, float64.
         log_likelihood: Σ w log p over the rows, at the estimate.
-        rows: how many rows there were (of positive weight).
-        iterations: of the search; 0 where the maximum is closed form.
-        converged: whether this is a maximum: `score_ratio` is below 1e-6, or below 1e-5 where rounding of the log-likelihood hides
-            what is left.
-        score_ratio: √(sᵀ I⁻¹ s) with s the total score and I the total information of what is not at a bound: no total score is
-            larger, in units of the square root of its information, by any parameter of any parametrisation. The search goes on until
-            it is below 1e-8.
-        message: the same in words.
+        rows: the number of rows with positive weight.
+        iterations: of the search; 0 if the maximum has a closed form.
+        converged: whether the estimate is a maximum: `score_ratio` is at most 1e-6, or 1e-5 if the rounding error of the
+            log-likelihood prevents further progress.
+        score_ratio: √(sᵀ I⁻¹ s), with s the total score and I the total information of the parameters that are not at a bound.
+            It bounds the total score with respect to any parameter of any parametrisation, in units of the square root of its
+            information. The search continues until it is at most 1e-8.
+        message: `converged` and `score_ratio` in words.
     """
 
     gaussian: Gaussian
@@ -54,7 +55,7 @@ class Fit:
 
     @property
     def boundary(self) -> list[str]:
-        """The columns of parameters that stand at a bound of the search, such as "cov_diag[USD]"; [] where there are none."""
+        """The columns of the parameters at their lower bound, such as "cov_diag[USD]"; [] if there are none."""
         return self.gaussian.boundary
 
     @property
@@ -64,65 +65,66 @@ class Fit:
 
     @property
     def covariance(self) -> Covariance:
-        """Σ, of the structure that was asked for."""
+        """Σ, in the requested structure."""
         return self.gaussian.covariance
 
     @property
     def names(self) -> list[str] | None:
-        """The variables' names."""
+        """The names of the variables."""
         return self.gaussian.names
 
     @property
     def n_parameters(self) -> int:
-        """How many parameters were estimated: those of the mean and the free ones of the covariance.
+        """The number of estimated parameters: those of the mean and the free ones of the covariance.
 
-        Of `LowRank` d k + d − k (k − 1)/2, because rotations of the factors leave Σ as it is; of `Kronecker` one less than the unique
-        elements of both matrices, because a scale may move from one to the other. Parameters that the estimate has at a boundary
-        count like all others: they were free to leave it.
+        For `LowRank` it is d k + d − k (k − 1)/2, because rotations of the factors do not change Σ; for `Kronecker` one less
+        than the number of unique elements of both matrices, because only the product of their scales is identified. Parameters
+        at a bound count.
         """
         model, covariance = self.gaussian.model, self.covariance
         return (0 if model.arguments.mean_follows else model.d) + covariance.free_parameters(model.d)
 
     @property
     def aic(self) -> float:
-        """Akaike's information criterion, 2 p − 2 log-likelihood, p = `n_parameters` (Akaike 1974); smaller is better."""
+        """Akaike's information criterion, 2 p − 2 log-likelihood, with p = `n_parameters` (Akaike 1974); smaller is better."""
         return 2 * self.n_parameters - 2 * self.log_likelihood
 
     @property
     def bic(self) -> float:
-        """The Bayesian information criterion, p log n − 2 log-likelihood, n the sum of the weights (Schwarz 1978); smaller is
+        """The Bayesian information criterion, p log n − 2 log-likelihood, n the sum of weights (Schwarz 1978); less is
         better."""
         return self.n_parameters * math.log(self._sample.total) - 2 * self.log_likelihood
 
     def likelihood_ratio_test(self, other: Fit, *, nested: bool = False) -> LikelihoodRatioTest:
-        """This fit against another of the same rows, of which one is a restriction of the other: `inference.likelihood_ratio_test`,
-        the fit with fewer parameters being the restricted one."""
+        """`inference.likelihood_ratio_test` of two nested fits; that with fewer parameters is the restricted one."""
         one, two = sorted((self, other), key=lambda fit: fit.n_parameters)
         return likelihood_ratio_test(one, two, nested=nested)
 
     def fingerprint(self) -> Fingerprint:
-        """A few numbers that identify the observations, up to rounding and the order of the rows."""
+        """A few numbers that identify the observations, up to rounding and the order of rows."""
         return Fingerprint.of(self._sample)
 
     def standard_errors(self, wrt: str | Sequence[str] | None = None) -> dict[str, Tensor]:
-        """The standard errors of the estimates, in the parameters' own shapes: from the inverse of the expected information; where
-        entries are missing, of the observed one, minus the Hessian (Kenward & Molenberghs 1998, *Likelihood based frequentist
-        inference when data are missing at random*).
+        """The standard errors of the estimates, by parameter.
 
-        Of a symmetric parameter both entries have that of the one element; what cannot vary has 0. Parameters that are known up
-        to a convention only (cov_factor of several factors, row_covariance and column_covariance) have none, and are left out. What
-        stands at a bound has NaN, and the others' errors are those given that it stands there.
+        They follow from the inverse of the expected information; with missing entries, of the observed information, which is
+        minus the Hessian (Kenward & Molenberghs 1998, *Likelihood based frequentist inference when data are missing at
+        random*).
+
+        The two symmetric entries of a symmetric parameter have the same standard error; fixed entries have 0. Parameters that
+        are identified by a convention only (cov_factor with several factors, row_covariance and column_covariance) are left
+        out. Parameters at a bound have NaN, and the standard errors of the others are conditional on these values.
 
         Args:
-            wrt: names of parameters, of the structure or of any dense parametrisation ("covariance_matrix", "correlation_matrix",
-                …), whose standard errors follow by the delta method; None: the mean and the structure's own.
+            wrt: names of parameters of the structure or of any dense parametrisation ("covariance_matrix",
+                "correlation_matrix", …), by the delta method; None: the mean and the structure's parameters.
 
         Returns:
-            One tensor a parameter, by name.
+            For each parameter name, a tensor of the parameter's shape.
 
         Raises:
-            UnknownNameError: no parameter of that name.
-            MemoryLimitError: the information has no closed inverse and its matrix cannot fit.
+            UnknownNameError: there is no parameter of that name.
+            MemoryLimitError: the inverse information has no closed form, and the matrix does not fit into memory.
 
         Example:
             >>> import torch, mvnjac
@@ -145,7 +147,7 @@ class Fit:
         return result
 
     def _information(self) -> tuple[Operator, float]:
-        """An operator and the factor that makes it the information of all rows."""
+        """An operator, and the factor that turns it into the information of all rows."""
         self._sample.require_rows("standard errors")
         if self._sample.complete:
             return self.gaussian.fisher_information(), self._sample.total
@@ -153,15 +155,15 @@ class Fit:
         return hessian_of(self.gaussian.model, rows, None, self._sample.weights, True), -1.0
 
     def _conditional(self, information: Operator) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """b → A⁻¹ b without the parameters at a bound, and its diagonal, NaN for these."""
-        bound = [column in self.boundary for column in information.columns()]
-        free = ~torch.tensor(bound, dtype=torch.bool, device=information.device)
+        """b → A⁻¹ b over the parameters that are not at a bound, and its diagonal, NaN for the others."""
+        free = free_columns(information.columns(), self.boundary, information.device)
+        assert free is not None
         solve = conditional_solver(information.matrix(), free, information.redundant)
-        unit = torch.eye(len(bound), dtype=information.dtype, device=information.device)
+        unit = torch.eye(len(free), dtype=information.dtype, device=information.device)
         return solve, torch.where(free, solve(unit).diagonal(), torch.nan)
 
     def _errors_of(self, wrt: Sequence[str], information: Operator, factor: float) -> dict[str, Tensor]:
-        """By the delta method."""
+        """The standard errors by the delta method."""
         model, result = self.gaussian.model, {}
         solve = self._conditional(information)[0] if self.boundary else information.solve
         for name in wrt:
@@ -173,17 +175,20 @@ class Fit:
         return result
 
     def shaped(self, event: Size) -> Fit:
-        """The same estimate, the mean being a matrix."""
-        given = self.gaussian.model.arguments
-        names = given.naming.argument
-        gaussian = Gaussian(self.mean.reshape(event), self.covariance, names=names, missing=given.missing)
+        """The same estimate with the mean as a matrix."""
+        model = self.gaussian.model
+        gaussian = Gaussian(
+            self.mean.reshape(event), self.covariance, names=model.arguments.naming.argument, missing=model.arguments.missing
+        )
         return dataclasses.replace(self, gaussian=gaussian)
 
     def save(self, path: str | Path) -> None:
-        """Write the estimate as a model: a .safetensors file, complete or absent, that `mvnjac.load` and `mvnjac score --model` read.
+        """Write the estimate to a .safetensors file, which `mvnjac.load` and `mvnjac score --model` read.
+
+        The file is written atomically: after an error there is none, or the previous one.
 
         Raises:
-            ArgumentError: a `Parametric`, which is a function.
+            ArgumentError: the covariance is a `Parametric`, which is defined by a function.
             TableError: the file cannot be written.
         """
         about = {

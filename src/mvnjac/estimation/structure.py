@@ -1,4 +1,4 @@
-"""Which structure is meant: a name with an option ("low-rank:5"), a class, or an instance whose parameters are the start."""
+"""The `structure` argument of `fit`: a name with an option ("low-rank:5"), a class, or an instance with starting values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mvnjac.statistics.sufficient import SufficientStatistics
 
 @dataclass(frozen=True)
 class Choice:
-    """A structure to estimate: of which class, with which option, or from which instance on."""
+    """A structure to estimate: its class, and its option or an instance with starting values."""
 
     cls: type[Covariance]
     option: str | None = None
@@ -27,13 +27,13 @@ class Choice:
 
     @property
     def matrix_shape(self) -> tuple[int, int] | None:
-        """(m, q) where the variables form a matrix."""
+        """(m, q) if the variables form a matrix."""
         if self.instance is not None:
             return self.instance.matrix_shape
         return sides(self.option) if self.cls is Kronecker else None
 
     def start(self, sample: SufficientStatistics) -> Covariance:
-        """Where the search starts, float64; of the dense family Σ itself is what is estimated."""
+        """The starting values, float64; for every dense parametrisation Σ itself is estimated."""
         searched = Dense if issubclass(self.cls, DenseParametrisation) else self.cls
         if self.instance is None or searched.closed_form:
             return searched.start(sample, self.option)
@@ -55,58 +55,51 @@ def kebab(name: str) -> str:
 
 
 def choices() -> dict[str, type[Covariance]]:
-    """The structures that a fit knows a start for, by the names they are asked for by."""
-    return {kebab(name): cls for name, cls in structures().items() if _startable(cls)}
-
-
-def _short() -> dict[str, type[Covariance]]:
-    return {cls.short: cls for cls in structures().values() if cls.short is not None}
+    """The structures that supply starting values, by name."""
+    return {kebab(name): cls for name, cls in structures().items() if _has_start(cls)}
 
 
 def manual() -> list[str]:
-    """The same as they are written, with their options."""
+    """The names of these structures with their options, such as "low-rank:RANK"."""
     return [name if cls.option is None else f"{name}:{cls.option}" for name, cls in sorted(choices().items())]
 
 
 def choose(structure: str | type[Covariance] | Covariance) -> Choice:
-    """What the argument means.
+    """The structure that the argument specifies.
 
     Raises:
-        UnknownNameError: no structure of that name.
-        ArgumentError: an option that the structure does not have, or lacks; what is no structure at all.
+        UnknownNameError: there is no structure of that name.
+        ArgumentError: an option that the structure does not have, a missing option, or an argument of another type.
     """
     if isinstance(structure, Covariance):
         return Choice(type(structure), instance=structure)
     if isinstance(structure, str):
         name, colon, option = structure.partition(":")
-        cls = (_short() | choices()).get(name.lower().replace("_", "-"))
+        abbreviations = {cls.short: cls for cls in structures().values() if cls.short is not None}
+        cls = (abbreviations | choices()).get(name.lower().replace("_", "-"))
         if cls is None:
-            by_instance = {kebab(other): other for other in structures()}.get(name.lower().replace("_", "-"))
-            if by_instance is not None:
-                raise ArgumentError(
-                    f"fit: {by_instance} has no start of its own; pass an instance: its parameters are the start."
-                )
+            without_start = {kebab(other): other for other in structures()}.get(name.lower().replace("_", "-"))
+            if without_start is not None:
+                raise _no_start(without_start)
             close = difflib.get_close_matches(name, choices(), 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise UnknownNameError(f"fit: there is no structure {name!r} to fit.{hint} There are: {', '.join(manual())}.")
-        return _checked(cls, option if colon else None)
+            raise UnknownNameError(f"fit: there is no structure {name!r} to fit.{hint} Expected one of: {', '.join(manual())}.")
+        return _with_option(cls, option if colon else None)
     if isinstance(structure, type) and issubclass(structure, Covariance):
-        return _checked(structure, None)
+        return _with_option(structure, None)
     raise ArgumentError(
-        f"fit: structure is a {type(structure).__name__}; pass a name such as 'low-rank:5', a class or an instance."
+        f"fit: structure is a {type(structure).__name__}; pass a name such as 'low-rank:5', a Covariance class or an instance."
     )
 
 
-def _checked(cls: type[Covariance], option: str | None) -> Choice:
+def _with_option(cls: type[Covariance], option: str | None) -> Choice:
     name = kebab(cls.__name__)
-    if not _startable(cls):
-        raise ArgumentError(
-            f"fit: {cls.__name__} does not say where a fit starts; pass an instance of it: its parameters are the start."
-        )
+    if not _has_start(cls):
+        raise _no_start(cls.__name__)
     if cls.option is None and option is not None:
-        raise ArgumentError(f"fit: the structure {name} takes no option, got {name}:{option}.")
+        raise ArgumentError(f"fit: the structure {name} takes no option, but got {name}:{option}; pass {name!r}.")
     if cls.option is not None and option is None:
-        raise ArgumentError(f"fit: the structure {name} is asked for as {name}:{cls.option}; or pass an instance.")
+        raise ArgumentError(f"fit: the structure {name} needs an option: pass {name}:{cls.option}, or an instance.")
     if cls is Kronecker:
         sides(option)
     elif option is not None:
@@ -114,6 +107,10 @@ def _checked(cls: type[Covariance], option: str | None) -> Choice:
     return Choice(cls, option)
 
 
-def _startable(cls: type[Covariance]) -> bool:
-    own = inspect.getattr_static(cls, "start") is not inspect.getattr_static(Estimable, "start")
-    return own or issubclass(cls, DenseParametrisation)
+def _no_start(name: str) -> ArgumentError:
+    return ArgumentError(f"fit: {name} has no default start; pass an instance, whose parameters are the starting values.")
+
+
+def _has_start(cls: type[Covariance]) -> bool:
+    overrides_start = inspect.getattr_static(cls, "start") is not inspect.getattr_static(Estimable, "start")
+    return overrides_start or issubclass(cls, DenseParametrisation)

@@ -1,6 +1,8 @@
-"""What is known of estimates: their covariances, tests, the influence of rows, structural change.
+"""Statistical inference on estimates: covariances and standard errors, tests, influential rows, structural change.
 
-The public names are loaded when first used.
+The package may use `estimation` and the layers below it. Interface for other packages: the public names below, which are loaded
+when first used; `estimating_functions.EstimatingFunctions`, on which the others are built; `score_totals.ScoreSums`; and
+`standard_errors.KINDS`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest as LikelihoodRatioTest
     from mvnjac.estimation.likelihood_ratio import likelihood_ratio_test as likelihood_ratio_test
-    from mvnjac.inference.cumulated_scores import score_process as score_process
+    from mvnjac.inference.cumulative_scores import score_process as score_process
     from mvnjac.inference.delta import delta_method as delta_method
     from mvnjac.inference.estimate_covariances import Estimates as Estimates
     from mvnjac.inference.estimate_covariances import covariance_of_estimates as covariance_of_estimates
@@ -38,7 +40,7 @@ _HOMES = {
     "LikelihoodRatioTest": "estimation.likelihood_ratio",
     "influence": "inference.influential_rows",
     "Influence": "inference.influential_rows",
-    "score_process": "inference.cumulated_scores",
+    "score_process": "inference.cumulative_scores",
     "ScoreProcess": "inference.structural_change",
     "BreakTest": "inference.structural_change",
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mvnjac.errors import ArgumentError, ShapeError, counted
 from mvnjac.inference.estimate_covariances import Estimates
-from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions
+from mvnjac.inference.estimating_functions import MEMORY_ADVICE, EstimatingFunctions
 from mvnjac.model.elements import gradients, leaves
 from mvnjac.model.model import Model
 from mvnjac.tensors.allocation import guarded
@@ -20,7 +20,7 @@ _NAME = "delta_method"
 
 
 class Parameters(Mapping[str, Tensor]):
-    """The parameters at which a function is asked for: the model's own, and those of any dense parametrisation, by name."""
+    """The parameters by name: those of the model, and those of any dense parametrisation."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -38,25 +38,26 @@ class Parameters(Mapping[str, Tensor]):
         return len(self._model.arguments.parameter_names())
 
 
-@guarded("delta_method", FEWER)
+@guarded(_NAME, MEMORY_ADVICE)
 def delta_method(estimates: Estimates, function: Function, names: Sequence[str] | None = None) -> Estimates:
-    """The values of a smooth function of the parameters, with their covariance G V Gᵀ, G its derivatives at the estimates.
+    """The values of a smooth function of the parameters, with their covariance by the delta method.
 
-    G comes by reverse-mode autodiff; V is never formed, so that a portfolio of 1000 assets costs one solution with the
-    information. V is that of the whole model, whichever columns, or functions, `estimates` has.
+    The covariance is G V Gᵀ, with G the derivatives at the estimates by reverse-mode automatic differentiation, and V the
+    covariance of all estimated parameters of the model. V is not formed, so a function of the mean and covariance of 1000
+    variables costs one solution with the information.
 
     Args:
-        estimates: of `covariance_of_estimates`: which kind of covariance.
+        estimates: a result of `covariance_of_estimates`, which determines V; its columns do not matter.
         function: takes a mapping of parameters by name, theta["mean"], theta["covariance_matrix"], theta["correlation_matrix"],
-            …: the model's own parameters, or of any dense parametrisation. Returns a tensor of any shape, or a dictionary
-            of them; by plain differentiable torch operations.
-        names: of the values, in row-major order; by default "[i,j]", or the dictionary's keys.
+            …: the parameters of the model, or of any dense parametrisation. It returns a tensor of any shape, or a dictionary
+            of tensors, computed by differentiable torch operations.
+        names: the names of the values, in row-major order; by default "[i,j]", or the keys of the dictionary.
 
     Returns:
-        `Estimates`: one a value.
+        `Estimates` with one row for each value.
 
     Raises:
-        ArgumentError: what is returned does not depend differentiably on the parameters.
+        ArgumentError: the returned values do not depend differentiably on the parameters.
 
     Source: van der Vaart 1998, *Asymptotic Statistics*, ch. 3.
 
@@ -71,42 +72,47 @@ def delta_method(estimates: Estimates, function: Function, names: Sequence[str] 
                   estimate  standard_error        z   p_value
         variance    1.0625        0.751301  1.41421  0.157299
     """
-    estimating = estimates._estimating
-    _require_own(estimating)
+    estfun = estimates._estfun
+    _require_model_parameters(estfun)
     with torch.enable_grad():
-        changes, model = leaves(estimating.model, estimating.names)
+        changes, model = leaves(estfun.model, estfun.names)
         labels, values = _evaluated(function(Parameters(model)), names)
-        G = _gradients(values, changes, labels)
+        if not values.requires_grad:
+            raise ArgumentError(
+                f"{_NAME}: {labels[0]} does not depend on the estimated parameters; compute it by differentiable torch "
+                "operations."
+            )
+        G = gradients(values, changes)
     return Estimates(
         f"delta method; {estimates.kind}",
         tuple(labels),
         values.detach(),
-        estimates._propagate(G),
+        estimates._estimator(G),
         estimates.rows,
-        estimates._propagate,
-        estimating,
+        estimates._estimator,
+        estfun,
         torch.ones(len(labels), dtype=torch.bool, device=values.device),
         estimates.df,
     )
 
 
-def _require_own(estimating: EstimatingFunctions) -> None:
-    model = estimating.model
-    other = [name for name in estimating.names if name not in {"mean", *model.covariance.fields}]
+def _require_model_parameters(estfun: EstimatingFunctions) -> None:
+    model = estfun.model
+    other = [name for name in estfun.names if name not in {"mean", *model.covariance.fields}]
     if other:
         raise ArgumentError(
-            f"{_NAME}: the estimates are by {other[0]}; pass the covariance by the model's own parameters "
-            f"({', '.join(model.arguments.default_names())}): the function may take any parametrisation of them."
+            f"{_NAME}: the estimates are of {other[0]}; pass the covariance of the model's own parameters "
+            f"({', '.join(model.arguments.default_names())}); the function may use any parametrisation."
         )
 
 
 def _evaluated(result: object, names: Sequence[str] | None) -> tuple[list[str], Tensor]:
-    """The labels and (k,) values of what a function returned."""
+    """The labels and (k,) values of the result of the function."""
     parts: dict[str, Tensor] = {}
     for key, part in result.items() if isinstance(result, Mapping) else [("", result)]:
         if not isinstance(part, Tensor) or not part.numel():
             raise ArgumentError(
-                f"{_NAME}: the function returned {type(part).__name__} {key}; expected a tensor, or a dict of them."
+                f"{_NAME}: the function returned {type(part).__name__} {key}; expected a tensor, or a dictionary of tensors."
             )
         parts[str(key)] = part
     labels = [
@@ -116,15 +122,8 @@ def _evaluated(result: object, names: Sequence[str] | None) -> tuple[list[str], 
     ]
     if names is not None:
         if len(names) != len(labels):
-            raise ShapeError(f"{_NAME}: {counted(len(names), 'name')} for {counted(len(labels), 'value')}.")
+            raise ShapeError(
+                f"{_NAME}: {counted(len(names), 'name')} for {counted(len(labels), 'value')}; pass one name for each."
+            )
         labels = [str(name) for name in names]
     return [label or "value" for label in labels], torch.cat([part.reshape(-1).double() for part in parts.values()])
-
-
-def _gradients(values: Tensor, changes: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
-    """(k, p)."""
-    if not values.requires_grad:
-        raise ArgumentError(
-            f"{_NAME}: {labels[0]} does not depend on the estimated parameters by differentiable operations of torch."
-        )
-    return gradients(values, changes)

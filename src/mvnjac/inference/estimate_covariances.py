@@ -1,9 +1,9 @@
-"""The covariance of the estimates, by whatever is believed of the rows: that the model is right, that they are independent, or less."""
+"""The covariance of the estimates, for a correct model, independent rows or clusters, or a time series."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -13,33 +13,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, counted
-from mvnjac.inference.at_estimate import warn_unless_at_estimate
-from mvnjac.inference.clusters import clustered_sum, fewest_clusters, fixed_root, groupings
-from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
+from mvnjac.inference import sandwich
+from mvnjac.inference.clusters import fewest_clusters, groupings
+from mvnjac.inference.estimating_functions import INFORMATIONS, MEMORY_ADVICE, RESULT_ARRAYS, EstimatingFunctions, require
+from mvnjac.inference.first_order_condition import warn_unless_at_estimate
 from mvnjac.inference.hac import LongRunScores
-from mvnjac.inference.indefinite import warn_if_indefinite
-from mvnjac.inference.named_table import NamedTable, place
+from mvnjac.inference.result_table import ResultTable, position
 from mvnjac.information.functions import Wrt
 from mvnjac.model.elements import derived, elements
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.tail_probabilities import quantile, two_sided_p_value
 from mvnjac.tensors.allocation import guarded
 
-KINDS = ("expected", "observed", "opg", "sandwich", "clustered", "hac")
-#: gradients (k, p) of k functions of the estimates → their covariance (k, k)
-Propagate = Callable[[Tensor], Tensor]
+KINDS = (*INFORMATIONS, "sandwich", "clustered", "hac")
 _NAME = "covariance_of_estimates"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimates(NamedTable):
-    """Estimates with their covariance. Made by `covariance_of_estimates` and `delta_method`.
+class Estimates(ResultTable):
+    """Estimates with their covariance; returned by `covariance_of_estimates` and `delta_method`.
 
     Attributes:
-        kind: how the covariance was computed, in words.
-        columns: the k names; values: (k,) the estimates; covariance: (k, k).
-        rows: how many observations there were.
-        df: the degrees of freedom of Student's t, by which p-values and intervals are; None: by the normal distribution.
+        kind: a description of how the covariance was computed.
+        columns: the k names. values: (k,) the estimates. covariance: (k, k).
+        rows: the number of observations.
+        df: the degrees of freedom of Student's t for p-values and intervals; None: the normal distribution.
     """
 
     kind: str
@@ -47,25 +45,25 @@ class Estimates(NamedTable):
     values: Float[Tensor, "k"]
     covariance: Float[Tensor, "k k"]
     rows: int
-    _propagate: Propagate = field(repr=False)
-    _estimating: EstimatingFunctions = field(repr=False)
+    _estimator: sandwich.Estimator = field(repr=False)
+    _estfun: EstimatingFunctions = field(repr=False)
     _identified: Tensor = field(repr=False)
     df: float | None = None
 
     @property
     def standard_errors(self) -> Float[Tensor, "k"]:
-        """The roots of the diagonal; NaN for parameters that are known up to a convention only (cov_factor)."""
+        """The square roots of the diagonal; NaN for parameters that are identified by a convention only (cov_factor)."""
         variances = self.covariance.diagonal()
         return torch.where(self._identified, variances, torch.nan).sqrt()
 
     @property
     def z(self) -> Float[Tensor, "k"]:
-        """Estimate over standard error."""
+        """The estimates divided by their standard errors."""
         return self.values / self.standard_errors
 
     @property
     def p_values(self) -> Float[Tensor, "k"]:
-        """Of the hypothesis that the parameter is 0, two-sided, by the normal distribution, or by t with `df` degrees of freedom."""
+        """Two-sided p-values for the hypothesis that a parameter is 0, by the normal distribution, or t if `df` is given."""
         if self.df is not None:
             found = [two_sided_p_value(t, self.df) for t in self.z.tolist()]
             return torch.tensor(found, dtype=torch.float64, device=self.values.device)
@@ -78,7 +76,7 @@ class Estimates(NamedTable):
         return self.covariance / torch.outer(scale, scale)
 
     def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
-        """Lower and upper bounds that contain each parameter with this probability, by the normal or t distribution."""
+        """Lower and upper bounds of confidence intervals of this level for each parameter, by the normal or t distribution."""
         if not 0 < level < 1:
             raise ArgumentError(f"interval: level is {level!r}; expected a probability between 0 and 1.")
         normal = NormalDist().inv_cdf(0.5 + 0.5 * level)
@@ -86,8 +84,8 @@ class Estimates(NamedTable):
         return self.values - width, self.values + width
 
     def standard_error(self, name: str) -> float:
-        """The standard error of one of them."""
-        return float(self.standard_errors[place("standard_error", self.columns, name)])
+        """The standard error of one estimate, by its column name."""
+        return float(self.standard_errors[position("standard_error", self.columns, name)])
 
     def covariance_frame(self) -> Any:
         """The covariance as a pandas.DataFrame with named rows and columns (needs pandas)."""
@@ -125,7 +123,7 @@ class Estimates(NamedTable):
         }
 
 
-@guarded(_NAME, FEWER)
+@guarded(_NAME, MEMORY_ADVICE)
 def covariance_of_estimates(
     J: Jacobian,
     kind: str = "sandwich",
@@ -145,55 +143,57 @@ def covariance_of_estimates(
     prewhite: int = True,
     order_by: Iterable[Any] | None = None,
 ) -> Estimates:
-    """The covariance of estimates by maximum likelihood, from the scores at the estimate.
+    """The covariance of maximum-likelihood estimates, from the scores at the estimate.
 
-    With the scores sᵢ, A an information of all rows (the bread's inverse) and n rows of p parameters:
+    With the scores sᵢ of n rows, p parameters, and A the information of all rows (the inverse of the bread):
 
-    | kind | covariance | right where |
+    | kind | covariance | valid if |
     |---|---|---|
-    | "expected" | (n F)⁻¹ | the model is right |
-    | "observed" | (−H)⁻¹ | the model is right, or entries are missing at random |
-    | "opg" | (Σ sᵢ sᵢᵀ)⁻¹; R: vcovOPG | the model is right |
+    | "expected" | (n F)⁻¹ | the model is correct |
+    | "observed" | (−H)⁻¹ | the model is correct; also with entries missing at random |
+    | "opg" | (Σ sᵢ sᵢᵀ)⁻¹; R: vcovOPG | the model is correct |
     | "sandwich" | A⁻¹ (Σ sᵢ sᵢᵀ) A⁻¹; R: sandwich, HC0 | the rows are independent |
     | "clustered" | A⁻¹ (Σ_g s_g s_gᵀ) A⁻¹, s_g the sum over a cluster; R: vcovCL | the clusters are independent |
-    | "hac" | A⁻¹ (Σ w_|i−j| sᵢ sⱼᵀ) A⁻¹; R: NeweyWest | the rows are a weakly dependent series |
+    | "hac" | A⁻¹ (Σ w_|i−j| sᵢ sⱼᵀ) A⁻¹; R: NeweyWest | the rows are a weakly dependent time series |
 
-    A parameter's variance depends on what else was estimated: always the whole model is meant, whichever columns are asked for.
+    The variance of an estimate depends on the other estimated parameters, so the information is always that of the whole model.
 
     Args:
         J: the Jacobian at the estimate, of n rows: `fit(x).gaussian.jacobian(x)`.
-        wrt: the columns of the result, by default all parameters as given; or those of any other dense parametrisation. Of a
-            structure that is no dense parametrisation these ("covariance_matrix", "correlation_matrix[1,0]", …) are functions of
-            its own parameters: their covariance is G V Gᵀ, G their derivatives (the delta method). What leaves Σ as it is, such as
-            rotations of factors, plays no part in it.
+        wrt: the columns of the result, by default all parameters of J's parametrisation; or those of another dense
+            parametrisation. For a structure that is not a dense parametrisation, "covariance_matrix",
+            "correlation_matrix[1,0]", … are functions of the structure's parameters, and their covariance is G V Gᵀ, G the
+            derivatives (the delta method). Changes that leave Σ unchanged, such as rotations of factors, do not enter.
         known: parameters that were not estimated, such as "mean".
-        weights: (n,) one a row; rows count as w·sᵢ, in the squares too (R's estfun of a weighted model).
-        adjust: multiply by n/(n − p) (R: adjust = TRUE; HC1 is the sandwich with it), of clusters by (n − 1)/(n − p) (type = "HC1").
-        bread: the information in A: "observed" or "expected".
+        weights: (n,) the scores are multiplied by these weights, also in sums of squares (R's estfun of a weighted model).
+        adjust: multiply by n/(n − p) (R: adjust = TRUE; with it the sandwich is HC1), for clusters by (n − 1)/(n − p) (type =
+            "HC1").
+        bread: the information A: "observed" or "expected".
         clusters: one label a row; or several such sequences, or a data frame of them, for clustering in several ways.
         cluster_adjust: multiply by G/(G − 1), G the number of clusters (R: cadjust).
-        fix: of clusters in several ways, where the covariance need not be positive semidefinite: the negative eigenvalues of that of
-            all parameters are set to 0 (R: fix = TRUE), which takes all p×p of it.
-        use_t: p-values and intervals of clusters by Student's t with G − 1 degrees of freedom, of several ways by the smallest G.
-        lag: of Bartlett's weights 1 − l/(lag + 1); None: the integer part of Newey & West's automatic bandwidth (R: bwNeweyWest).
-        kernel: "Bartlett", "Parzen", "Quadratic Spectral", "Truncated" or "Tukey-Hanning" (R: kernHAC); the last two need not give a
-            positive semidefinite covariance.
-        bandwidth: in rows: the weight of a lag l is the kernel's at l/bandwidth (R: bw). A number, "Andrews" (R: bwAndrews; an AR(1) of
-            each score; default of all kernels but Bartlett's) or "Newey-West" (R: bwNeweyWest).
-        prewhite: the order of a vector autoregression that whitens the scores first (True: 1; False: none).
-        order_by: what the rows are sorted by, for "hac"; None: they are in order.
+        fix: set negative eigenvalues of the covariance of all parameters to 0 (R: fix = TRUE); for clusters in several ways,
+            whose covariance need not be positive semidefinite. This forms the p×p covariance.
+        use_t: p-values and intervals for clusters by Student's t with G − 1 degrees of freedom; G is the smallest of several.
+        lag: the largest lag with Bartlett weights 1 − l/(lag + 1); None: the integer part of Newey & West's automatic bandwidth
+            (R: bwNeweyWest).
+        kernel: "Bartlett", "Parzen", "Quadratic Spectral", "Truncated" or "Tukey-Hanning" (R: kernHAC); the last two need not
+            give a positive semidefinite covariance.
+        bandwidth: in rows: the weight of lag l is the kernel at l/bandwidth (R: bw). A number, "Andrews" (R: bwAndrews, with an
+            AR(1) for each score; the default for all kernels but Bartlett's) or "Newey-West" (R: bwNeweyWest).
+        prewhite: the order of a vector autoregression that prewhitens the scores (True: 1; False: none).
+        order_by: labels by which the rows are sorted in time, for "hac"; None: the rows are in order.
 
     Returns:
-        `Estimates`: names, values, covariance, standard errors; prints as a table.
+        `Estimates` with names, values, covariance and standard errors; it prints as a table.
 
     Raises:
         SingularError: the information is singular.
-        NotIdentifiedError: too few rows for `prewhite` or `adjust`.
-        ArgumentError, UnknownNameError, ShapeError: arguments that mean nothing here.
+        NotIdentifiedError: there are too few rows for `prewhite`.
+        ArgumentError, UnknownNameError, ShapeError: arguments are invalid, or have no meaning for this kind.
 
     Warns:
         NotAtEstimateWarning: a Newton step from J's parameters would move one of them by more than 0.1 of its standard error.
-        FewClustersWarning: as many clusters as parameters, or fewer: the covariance is singular.
+        FewClustersWarning: there are no more clusters than parameters, so the covariance is singular.
         NotPositiveSemidefiniteWarning: the covariance has a negative eigenvalue; standard errors of negative variances are NaN.
 
     Source: Huber 1967; White 1982, *Maximum likelihood estimation of misspecified models*; Andrews 1991; Zeileis 2006,
@@ -214,125 +214,42 @@ def covariance_of_estimates(
     require(_NAME, "bread", bread, ("observed", "expected"))
     parts = J.selection(wrt, "unique").parts if isinstance(J, Jacobian) else []
     functions = derived(J.model, [part.name for part in parts]) if parts else False
-    estimating = EstimatingFunctions(_NAME, J, None if functions else wrt, weights, known)
-    warn_unless_at_estimate(estimating)
-    if adjust and estimating.rows <= estimating.size:
+    estfun = EstimatingFunctions(_NAME, J, None if functions else wrt, weights, known)
+    warn_unless_at_estimate(estfun)
+    if adjust and estfun.rows <= estfun.size:
         raise ArgumentError(
-            f"{_NAME}: adjust needs more rows than parameters, but n = {estimating.rows}, p = {estimating.size}."
+            f"{_NAME}: adjust needs more rows than parameters, but n = {estfun.rows} and p = {estfun.size}; pass adjust=False."
         )
     if (fix or use_t) and kind != "clustered":
         raise ArgumentError(f"{_NAME}: {'fix' if fix else 'use_t'} has no meaning for {kind!r}; it is for kind='clustered'.")
     df = None
-    k, p = len(estimating.places), estimating.size
-    held = {"sandwich": k, "clustered": 2 * (p if fix else k), "hac": 7 * p}.get(kind, 0)  # numbers a row
-    estimating.require_memory(estimating.rows * held + PROPAGATED * (p if fix else k) * p, kind != "hac")
-    if kind in ("expected", "observed", "opg"):
-        words, propagate = _inverse(estimating, kind, adjust)
+    k, p = len(estfun.positions), estfun.size
+    formed = p if fix else k
+    numbers_per_row = {"sandwich": k, "clustered": 2 * formed, "hac": 7 * p}.get(kind, 0)
+    estfun.require_memory(estfun.rows * numbers_per_row + RESULT_ARRAYS * formed * p, kind != "hac")
+    if kind in INFORMATIONS:
+        words, estimator = sandwich.inverse_information(estfun, kind, adjust)
     elif kind == "sandwich":
-        words, propagate = _sandwich(estimating, bread, adjust)
+        words, estimator = sandwich.sandwich(estfun, bread, adjust)
     elif kind == "clustered":
-        ways = groupings(_NAME, clusters, estimating.rows)
-        fewest = fewest_clusters(_NAME, ways, estimating.size)
-        words, propagate = _clustered(estimating, bread, adjust, ways, cluster_adjust, fix)
+        ways = groupings(_NAME, clusters, estfun.rows)
+        fewest = fewest_clusters(_NAME, ways, p)
+        words, estimator = sandwich.clustered(estfun, bread, adjust, ways, cluster_adjust, fix)
         df = fewest - 1.0 if use_t else None
         words += f"; t({fewest - 1})" if use_t else ""
     else:
-        long_run = LongRunScores(estimating, lag, int(prewhite), order_by, kernel, bandwidth)
-        words, propagate = _hac(estimating, bread, adjust, long_run)
-    if functions:
-        return _of_elements(words, propagate, estimating, wrt, df)
-    covariance = propagate(estimating.unit_rows(estimating.places))
-    if kind in ("clustered", "hac"):
-        warn_if_indefinite(_NAME, covariance, words)
-    return Estimates(
-        words,
-        tuple(estimating.asked),
-        estimating.values[estimating.places],
-        covariance,
-        estimating.rows,
-        propagate,
-        estimating,
-        estimating.identified()[estimating.places],
-        df,
-    )
-
-
-def _of_elements(words: str, propagate: Propagate, estimating: EstimatingFunctions, wrt: Wrt, df: float | None) -> Estimates:
-    """By the delta method: elements of parametrisations that the structure does not have are functions of its own parameters."""
-    selection, model = estimating.jacobian.selection(wrt, "unique"), estimating.model
-    values, gradients = elements(model, estimating.names, selection.parts)
-    known = [part.name not in model.covariance.unidentified for part in selection.parts for _ in range(part.size)]
-    return Estimates(
-        f"delta method; {words}",
-        tuple(selection.columns()),
-        values,
-        propagate(gradients),
-        estimating.rows,
-        propagate,
-        estimating,
-        torch.tensor(known, dtype=torch.bool, device=values.device),
-        df,
-    )
-
-
-def _inverse(estimating: EstimatingFunctions, kind: str, adjust: bool) -> tuple[str, Propagate]:
-    if adjust and kind != "opg":
-        raise ArgumentError(f"{_NAME}: adjust has no meaning for {kind!r}.")
-    scale = _small_sample(estimating) if adjust else 1.0
-    words = "outer product of gradients" if kind == "opg" else f"{kind} information"
-    return words + _adjusted(adjust), lambda C: _symmetric(scale * C @ estimating.solve(kind, C).mT)
-
-
-def _sandwich(estimating: EstimatingFunctions, bread: str, adjust: bool) -> tuple[str, Propagate]:
-    scale = _small_sample(estimating) if adjust else 1.0
-
-    def propagate(C: Tensor) -> Tensor:
-        series = estimating.products(estimating.solve(bread, C))
-        return _symmetric(scale * series.mT @ series)
-
-    return f"sandwich (HC{int(adjust)}), bread: {bread}", propagate
-
-
-def _clustered(
-    estimating: EstimatingFunctions,
-    bread: str,
-    adjust: bool,
-    ways: Sequence[Sequence[Any]],
-    cluster_adjust: bool,
-    fix: bool,
-) -> tuple[str, Propagate]:
-    n = estimating.rows
-    scale = (n - 1) / (n - estimating.size) if adjust else 1.0
-
-    def propagate(C: Tensor) -> Tensor:
-        series = estimating.products(estimating.solve(bread, C))
-        return _symmetric(scale * clustered_sum(_NAME, series, ways, cluster_adjust))
-
-    counts = [len(set(way)) for way in ways]
-    total = " and ".join([*map(str, counts[:-1]), counted(counts[-1], "cluster")])
-    words = f"clustered ({total}, HC{int(adjust)}{', fixed' if fix else ''}), bread: {bread}"
-    return words, _fixed(propagate, estimating) if fix else propagate
-
-
-def _fixed(propagate: Propagate, estimating: EstimatingFunctions) -> Propagate:
-    """By the covariance of all parameters without its negative eigenvalues."""
-    root = fixed_root(propagate(estimating.unit_rows(range(estimating.size))))
-    return lambda C: _symmetric(C @ root @ (C @ root).mT)
-
-
-def _hac(estimating: EstimatingFunctions, bread: str, adjust: bool, long_run: LongRunScores) -> tuple[str, Propagate]:
-    scale = _small_sample(estimating) if adjust else 1.0
-    words = f"HAC ({long_run.words}{', adjusted' if adjust else ''}), bread: {bread}"
-    return words, lambda C: _symmetric(scale * long_run.covariance_of_sum(estimating.solve(bread, C)))
-
-
-def _small_sample(estimating: EstimatingFunctions) -> float:
-    return estimating.rows / (estimating.rows - estimating.size)
-
-
-def _adjusted(adjust: bool) -> str:
-    return ", n/(n − p)" if adjust else ""
-
-
-def _symmetric(A: Tensor) -> Tensor:
-    return 0.5 * (A + A.mT)
+        long_run = LongRunScores(estfun, lag, int(prewhite), order_by, kernel, bandwidth)
+        words, estimator = sandwich.hac(estfun, bread, adjust, long_run)
+    if functions:  # elements of parametrisations other than the structure's: the delta method
+        selection, unidentified = estfun.jacobian.selection(wrt, "unique"), estfun.model.covariance.unidentified
+        columns, words = selection.columns(), f"delta method; {words}"
+        values, gradients = elements(estfun.model, estfun.names, selection.parts)
+        flags = [part.name not in unidentified for part in selection.parts for _ in range(part.size)]
+        identified = torch.tensor(flags, dtype=torch.bool, device=values.device)
+    else:
+        columns, values = estfun.requested, estfun.values[estfun.positions]
+        gradients, identified = estfun.unit_rows(estfun.positions), estfun.identified()[estfun.positions]
+    covariance = estimator(gradients)
+    if kind in ("clustered", "hac") and not functions:
+        sandwich.warn_if_indefinite(_NAME, covariance, words)
+    return Estimates(words, tuple(columns), values, covariance, estfun.rows, estimator, estfun, identified, df)

@@ -1,4 +1,4 @@
-"""Influence: how far the estimates would move if a row were not there."""
+"""The influence of rows: the change of the estimates if a row is left out."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.errors import counted
-from mvnjac.inference.at_estimate import warn_unless_at_estimate
-from mvnjac.inference.estimating_functions import FEWER, PROPAGATED, EstimatingFunctions, require
-from mvnjac.inference.labels import row_labels
-from mvnjac.inference.named_table import NamedTable
+from mvnjac.inference.estimating_functions import (
+    INFORMATIONS,
+    MEMORY_ADVICE,
+    RESULT_ARRAYS,
+    EstimatingFunctions,
+    chunks,
+    require,
+)
+from mvnjac.inference.first_order_condition import warn_unless_at_estimate
+from mvnjac.inference.result_table import ResultTable
+from mvnjac.inference.row_labels import row_labels
 from mvnjac.information.functions import Wrt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.tensors.allocation import guarded
 
 _NAME = "influence"
-_CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Influence(NamedTable):
-    """What each row does to the estimates. Made by `influence`.
+class Influence(ResultTable):
+    """The influence of each row on the estimates; returned by `influence`.
 
     Attributes:
-        columns: the k names; labels: (n,) those of the rows.
-        changes: (n, k) about how much each estimate would change without the row.
-        distances: (n,) the length of the change of all estimated parameters, squared, in the units of their covariance.
+        columns: the k names. labels: (n,) the labels of the rows.
+        changes: (n, k) the approximate change of each estimate if the row is left out.
+        distances: (n,) the squared norm of the change of all estimated parameters, in the metric of their inverse covariance.
         standard_errors: (k,) from the same information.
     """
 
@@ -41,7 +47,7 @@ class Influence(NamedTable):
     standard_errors: Float[Tensor, "k"]
 
     def top(self, count: int = 10) -> Influence:
-        """The most influential rows, the largest distance first."""
+        """The most influential rows, in descending order of distance."""
         rows = self.distances.argsort(descending=True)[:count]
         labels = tuple(self.labels[i] for i in rows.tolist())
         return Influence(self.columns, labels, self.changes[rows], self.distances[rows], self.standard_errors)
@@ -71,7 +77,7 @@ class Influence(NamedTable):
         }
 
 
-@guarded(_NAME, FEWER)
+@guarded(_NAME, MEMORY_ADVICE)
 def influence(
     J: Jacobian,
     *,
@@ -81,21 +87,26 @@ def influence(
     information: str = "observed",
     weights: Float[Tensor, "n"] | None = None,
 ) -> Influence:
-    """The change of the estimates if a row is left out, by one Newton step: −I⁻¹ sᵢ; and its length sᵢᵀ I⁻¹ sᵢ.
+    """The influence of each row: the change of the estimates, by one Newton step, if the row is left out.
 
-    That is the empirical influence function over −n; its length a generalised Cook distance (Cook 1986, *Assessment of
-    local influence*; Pek & MacCallum 2011): 1 is a move of all estimates by one standard error in some direction.
+    The change is −I⁻¹ sᵢ, and its size sᵢᵀ I⁻¹ sᵢ. The change is −1/n times the empirical influence function. The size is a
+    generalised Cook distance (Cook 1986, *Assessment of local influence*; Pek & MacCallum 2011): 1 is a change by one standard
+    error in some direction of the parameter space.
 
     Args:
         J: the Jacobian at the estimate, of n rows.
-        wrt: the columns of `changes`; the distance is that of all parameters, and the same in each parametrisation.
+        wrt: the columns of `changes`; distances are those of all parameters, and the same in each parametrisation.
         known: parameters that were not estimated.
-        labels: (n,) what the rows are called: dates.
-        information: "observed", "expected" (of a dense parametrisation in closed form: nothing p×p) or "opg".
-        weights: (n,) one a row.
+        labels: (n,) labels of the rows, such as dates.
+        information: "observed", "expected" (closed form for dense parametrisations, without a p×p matrix) or "opg".
+        weights: (n,) weights of the rows.
 
     Returns:
-        An `Influence`: `.top(10)`, `.changes`, `.distances`; prints as a table.
+        An `Influence` with `.top(10)`, `.changes` and `.distances`; it prints as a table.
+
+    Raises:
+        SingularError: the information is singular.
+        ArgumentError, UnknownNameError, ShapeError: arguments are invalid.
 
     Warns:
         NotAtEstimateWarning: as in `covariance_of_estimates`.
@@ -107,27 +118,21 @@ def influence(
         >>> inference.influence(mvnjac.fit(x).gaussian.jacobian(x), labels=["Mon", "Tue", "Wed", "Thu"]).top(1).labels
         ('Wed',)
     """
-    require(_NAME, "information", information, ("observed", "expected", "opg"))
-    estimating = EstimatingFunctions(_NAME, J, wrt, weights, known)
-    warn_unless_at_estimate(estimating)
-    k = len(estimating.places)
-    estimating.require_memory(2 * estimating.rows * k + PROPAGATED * k * estimating.size)
-    directions = estimating.unit_rows(estimating.places)
-    inverse = estimating.solve(information, directions)
-    changes = -estimating.products(inverse)
+    require(_NAME, "information", information, INFORMATIONS)
+    estfun = EstimatingFunctions(_NAME, J, wrt, weights, known)
+    warn_unless_at_estimate(estfun)
+    k = len(estfun.positions)
+    estfun.require_memory(2 * estfun.rows * k + RESULT_ARRAYS * k * estfun.size)
+    directions = estfun.unit_rows(estfun.positions)
+    inverse = estfun.solve(information, directions)
+    changes = -estfun.products(inverse)
     variances = (inverse * directions).sum(-1)
+    scores = (estfun.scores(rows) for rows in chunks(estfun.rows, estfun.size))
+    distances = torch.cat([(part * estfun.solve(information, part)).sum(-1) for part in scores])
     return Influence(
-        tuple(estimating.asked),
-        tuple(row_labels(_NAME, "labels", labels, estimating.rows)),
+        tuple(estfun.requested),
+        tuple(row_labels(_NAME, "labels", labels, estfun.rows)),
         changes,
-        _distances(estimating, information),
+        distances,
         torch.where(variances > 0, variances, torch.nan).sqrt(),
     )
-
-
-def _distances(estimating: EstimatingFunctions, information: str) -> Tensor:
-    step, parts = max(1, _CHUNK_BYTES // (8 * estimating.size)), []
-    for first in range(0, estimating.rows, step):
-        scores = estimating.scores(slice(first, first + step))
-        parts.append((scores * estimating.solve(information, scores)).sum(-1))
-    return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""White's information-matrix test: where the model is right, the scores' outer product and the Hessian cancel."""
+"""White's information-matrix test: for a correct model, the expected outer product of scores is minus the expected Hessian."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import NotIdentifiedError
-from mvnjac.inference.at_estimate import warn_unless_at_estimate
-from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
+from mvnjac.inference.estimating_functions import MEMORY_ADVICE, EstimatingFunctions, chunks, require
+from mvnjac.inference.first_order_condition import warn_unless_at_estimate
 from mvnjac.information.functions import Wrt, hessian_of
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 from mvnjac.tensors.allocation import guarded
 
 _NAME = "information_matrix_test"
-_CHUNK_BYTES = 64 * 2**20
-#: singular values below this, the columns having length 1, are 0
+#: singular values below this are 0, for columns of length 1
 _DEPENDENT = 1e-9
 
 
 @dataclass(frozen=True)
 class InformationMatrixTest:
-    """A test of the whole model: small p-values say that rows are not normal, or not alike.
+    """A test of the whole model: small p-values are evidence that rows are not normal, or not identically distributed.
 
     Attributes:
-        statistic, df, p_value: χ² with df degrees of freedom if the model is right.
+        statistic, df, p_value: χ² with df degrees of freedom if the model is correct.
         rows: n.
     """
 
@@ -36,23 +35,27 @@ class InformationMatrixTest:
     rows: int
 
 
-@guarded(_NAME, FEWER)
+@guarded(_NAME, MEMORY_ADVICE)
 def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = None, known: Wrt = None) -> InformationMatrixTest:
-    """n minus the squared residuals of a regression of 1 on the indicators vech(sᵢ sᵢᵀ + Hᵢ) and the scores sᵢ.
+    """White's information-matrix test, in the outer-product form of Chesher 1983 and Lancaster 1984.
 
-    The form of Chesher 1983 and Lancaster 1984 (*The covariance matrix of the information matrix test*). For a normal distribution the
-    indicators are third and fourth moments: the test sees skewness, kurtosis, and variances that follow the levels. Those
-    that are combinations of scores (of mean with mean) are not counted. In small samples it rejects far too often: the statistic
-    is compared with χ² whose degrees of freedom should be few beside n (Orme 1990); take `elements="diagonal"` then.
+    The statistic is n minus the sum of squared residuals of a regression of 1 on the indicators vech(sᵢ sᵢᵀ + Hᵢ) and the
+    scores sᵢ (Lancaster 1984, *The covariance matrix of the information matrix test*). For a normal distribution the indicators
+    are third and fourth moments, so the test detects skewness, kurtosis, and variances that depend on the levels. Indicators
+    that are linear combinations of scores (those of two means) do not count. In small samples the test rejects far too often:
+    the degrees of freedom should be few compared with n (Orme 1990); use `elements="diagonal"` then.
 
     Args:
-        J: the Jacobian at the estimate by maximum likelihood, of n rows.
-        elements: "all" p(p + 1)/2 indicators, or the p of the "diagonal".
-        wrt: the parametrisation: it is complete whichever columns are named, and the test is the same in each for all elements.
+        J: the Jacobian at the maximum-likelihood estimate, of n rows.
+        elements: "all" p(p + 1)/2 indicators, or the p indicators of the "diagonal".
+        wrt: any columns of the parametrisation, which is always complete; with all elements the test is the same in each.
         known: parameters that were not estimated.
 
+    Returns:
+        An `InformationMatrixTest`.
+
     Raises:
-        NotIdentifiedError: no more rows than indicators and scores.
+        NotIdentifiedError: there are no more rows than indicators and scores.
 
     Warns:
         NotAtEstimateWarning: as in `covariance_of_estimates`.
@@ -67,38 +70,37 @@ def information_matrix_test(J: Jacobian, *, elements: str = "all", wrt: Wrt = No
         True
     """
     require(_NAME, "elements", elements, ("all", "diagonal"))
-    estimating = EstimatingFunctions(_NAME, J, wrt, None, known)
-    p, n = estimating.size, estimating.rows
+    estfun = EstimatingFunctions(_NAME, J, wrt, None, known)
+    p, n = estfun.size, estfun.rows
     count = p * (p + 1) // 2 if elements == "all" else p
     if n <= count + p:
         raise NotIdentifiedError(
-            f"{_NAME}: there are {count} indicators and {p} scores, but {n} rows; take elements='diagonal', or fewer parameters."
+            f"{_NAME}: there are {count} indicators and {p} scores, but {n} rows; pass elements='diagonal', or take fewer "
+            "parameters."
         )
-    warn_unless_at_estimate(estimating)
-    estimating.require_memory(5 * n * (count + p), False)
-    scores = estimating.scores()
-    indicators = _indicators(estimating, scores, elements)
-    explained, rank = _explained(torch.cat([indicators, scores], -1))
-    df = rank - _explained(scores)[1]
+    warn_unless_at_estimate(estfun)
+    estfun.require_memory(5 * n * (count + p), False)
+    scores = estfun.scores()
+    indicators = _indicators(estfun, scores, elements)
+    explained, rank = _explained_sum_of_squares(torch.cat([indicators, scores], -1))
+    df = rank - _explained_sum_of_squares(scores)[1]
     return InformationMatrixTest(explained, df, chi_squared_p_value(explained, df), n)
 
 
-def _indicators(estimating: EstimatingFunctions, scores: Tensor, elements: str) -> Tensor:
+def _indicators(estfun: EstimatingFunctions, scores: Tensor, elements: str) -> Tensor:
     """(n, q) the lower triangle, or the diagonal, of sᵢ sᵢᵀ + Hᵢ."""
-    p, parts = estimating.size, []
-    step = max(1, _CHUNK_BYTES // (8 * p * p))
+    p, parts = estfun.size, []
     diagonal = torch.arange(p, dtype=torch.long, device=scores.device).expand(2, p)
     i, j = torch.tril_indices(p, p, device=scores.device) if elements == "all" else diagonal
-    for at in range(0, estimating.rows, step):
-        second = hessian_of(estimating.model, estimating.x[at : at + step], estimating.names, None, False).matrix()
-        some = scores[at : at + step]
-        both = some.unsqueeze(-1) * some.unsqueeze(-2) + second
-        parts.append(both[:, i, j])
+    for rows in chunks(estfun.rows, p * p):
+        hessian = hessian_of(estfun.model, estfun.x[rows], estfun.names, None, False).matrix()
+        outer = scores[rows].unsqueeze(-1) * scores[rows].unsqueeze(-2)
+        parts.append((outer + hessian)[:, i, j])
     return torch.cat(parts)
 
 
-def _explained(Z: Tensor) -> tuple[float, int]:
-    """1ᵀ Z (ZᵀZ)⁺ Zᵀ 1, and the rank of Z."""
+def _explained_sum_of_squares(Z: Tensor) -> tuple[float, int]:
+    """1ᵀ Z (ZᵀZ)⁺ Zᵀ 1, of the regression of 1 on Z, and the rank of Z."""
     length = Z.norm(dim=0)
     U, values, _ = torch.linalg.svd(Z[:, length > 0] / length[length > 0], full_matrices=False)
     U = U[:, values > _DEPENDENT * values[0]]

@@ -1,4 +1,4 @@
-"""Kernels of a long-run covariance: how much the scores of rows that lie apart count, and how far apart that goes.
+"""Kernels and automatic bandwidths for long-run covariances.
 
 Names and formulas are those of R's `sandwich` (`kweights`, `bwAndrews`, `bwNeweyWest`; Zeileis 2004).
 """
@@ -17,21 +17,19 @@ from mvnjac.errors import NotIdentifiedError
 
 @dataclass(frozen=True)
 class Kernel:
-    """A weight for each distance in units of the bandwidth.
+    """A kernel: weights as a function of the lag in units of the bandwidth.
 
     Attributes:
         weights: x ≥ 0 → weights, 1 at 0.
-        order: q, for which (1 − weight)/x^q has a limit at 0 that is neither 0 nor infinite (0: none).
-        constant: c of the bandwidth c (α n)^(1/(2q + 1)) that is best by Andrews 1991, table I.
-        lags: r of Newey and West's number of lags, which grows like n^r; None where they give none.
-        semidefinite: whether the covariance is always positive semidefinite.
+        order: the characteristic exponent q: (1 − weight)/x^q has a limit at 0 that is neither 0 nor infinite.
+        constant: c in the optimal bandwidth c (α n)^(1/(2q + 1)) of Andrews 1991, table I.
+        lag_exponent: r, where Newey and West's number of lags is of order n^r; None if they give none.
     """
 
     weights: Callable[[Tensor], Tensor]
     order: int
     constant: float
-    lags: float | None
-    semidefinite: bool
+    lag_exponent: float | None
 
 
 def _parzen(x: Tensor) -> Tensor:
@@ -40,7 +38,7 @@ def _parzen(x: Tensor) -> Tensor:
 
 
 def _quadratic_spectral(x: Tensor) -> Tensor:
-    """3/y² (sin y/y − cos y) with y = 6πx/5; near 0, where that cancels, its series."""
+    """3/y² (sin y/y − cos y) with y = 6πx/5; its series near 0, where the difference cancels."""
     y = 1.2 * math.pi * x
     y2 = y.square()
     near = 1 - y2 / 10 + y2**2 / 280 - y2**3 / 15120 + y2**4 / 1330560
@@ -49,59 +47,60 @@ def _quadratic_spectral(x: Tensor) -> Tensor:
 
 
 KERNELS: dict[str, Kernel] = {
-    "Bartlett": Kernel(lambda x: (1 - x).clamp(min=0), 1, 1.1447, 2 / 9, True),
-    "Parzen": Kernel(_parzen, 2, 2.6614, 4 / 25, True),
-    "Quadratic Spectral": Kernel(_quadratic_spectral, 2, 1.3221, 2 / 25, True),
-    "Truncated": Kernel(lambda x: (x <= 1).to(x), 2, 0.6611, None, False),
-    "Tukey-Hanning": Kernel(lambda x: torch.where(x <= 1, 0.5 * (1 + (math.pi * x).cos()), 0.0), 2, 1.7462, None, False),
+    "Bartlett": Kernel(lambda x: (1 - x).clamp(min=0), 1, 1.1447, 2 / 9),
+    "Parzen": Kernel(_parzen, 2, 2.6614, 4 / 25),
+    "Quadratic Spectral": Kernel(_quadratic_spectral, 2, 1.3221, 2 / 25),
+    "Truncated": Kernel(lambda x: (x <= 1).to(x), 2, 0.6611, None),
+    "Tukey-Hanning": Kernel(lambda x: torch.where(x <= 1, 0.5 * (1 + (math.pi * x).cos()), 0.0), 2, 1.7462, None),
 }
 
 
 def newey_west_bandwidth(series: Tensor, n: int, prewhite: int, kernel: str = "Bartlett") -> float:
     """The bandwidth of Newey & West 1994, *Automatic lag selection in covariance matrix estimation* (R: `bwNeweyWest`).
 
-    c ((s_q/s₀)²)^(1/(2q + 1)) n^(1/(2q + 1)) with s₀ = Σ γⱼ and s_q = Σ |j|^q γⱼ over lags up to ⌊4 (n/100)^r⌋ (3 where prewhitened), γ
-    the autocovariances of the sum of all scores. For Bartlett's kernel its integer part is the lag.
+    It is c ((s_q/s₀)²)^(1/(2q + 1)) n^(1/(2q + 1)), with s₀ = Σ γⱼ and s_q = Σ |j|^q γⱼ over lags up to ⌊4 (n/100)^r⌋ (3
+    instead of 4 with prewhitening), and γ the autocovariances of the sum of all scores. Its integer part is the lag of the
+    Bartlett kernel.
 
     Args:
-        series: (n − prewhite,) the sum over the columns. n: rows before prewhitening.
+        series: (n − prewhite,) the sum over the columns. n: the number of rows before prewhitening.
     """
-    chosen = KERNELS[kernel]
-    assert chosen.lags is not None
-    most = math.floor((3 if prewhite else 4) * (n / 100) ** chosen.lags)
+    properties = KERNELS[kernel]
+    assert properties.lag_exponent is not None
+    most = math.floor((3 if prewhite else 4) * (n / 100) ** properties.lag_exponent)
     m = len(series)
     covariances = torch.stack([(series[: m - j] * series[j:]).sum() / m for j in range(min(most, m - 1) + 1)])
     lags = torch.arange(len(covariances), dtype=series.dtype, device=series.device)
     s0 = covariances[0] + 2 * covariances[1:].sum()
-    sq = 2 * (lags**chosen.order * covariances)[1:].sum()
-    rate = 1 / (2 * chosen.order + 1)
-    return float(chosen.constant * ((sq / s0) ** 2) ** rate * n**rate)
+    sq = 2 * (lags**properties.order * covariances)[1:].sum()
+    rate = 1 / (2 * properties.order + 1)
+    return float(properties.constant * ((sq / s0) ** 2) ** rate * n**rate)
 
 
 def andrews_bandwidth(function: str, series: Tensor, kernel: str) -> float:
-    """The bandwidth of Andrews 1991, *Heteroskedasticity and autocorrelation consistent covariance matrix estimation*, if each score
-    were an autoregression of order 1 (R: `bwAndrews`, `approx = "AR(1)"`, all scores counting alike).
+    """The bandwidth of Andrews 1991, *Heteroskedasticity and autocorrelation consistent covariance matrix estimation*, with an
+    AR(1) approximation of each score and equal weights (R: `bwAndrews`, `approx = "AR(1)"`).
 
     Args:
         series: (m, p) the scores, prewhitened or not.
 
     Raises:
-        NotIdentifiedError: fewer than 3 rows, or a score that is the same in all rows.
+        NotIdentifiedError: there are fewer than 3 rows, or a score is the same in all rows.
     """
-    chosen = KERNELS[kernel]
+    properties = KERNELS[kernel]
     before, after = series[:-1], series[1:]
     before, after = before - before.mean(0), after - after.mean(0)
     squares = before.square().sum(0)
     if len(series) < 3 or not bool((squares > 0).all()):
         raise NotIdentifiedError(
-            f"{function}: there is no autoregression of {len(series)} rows of scores, one of which is constant: say bandwidth=, "
-            "as a number."
+            f"{function}: the automatic bandwidth needs 3 rows or more and scores that vary, but there are {len(series)} rows, "
+            "or a score is constant; pass a number as bandwidth=."
         )
     rho = (before * after).sum(0) / squares
     sigma4 = (after - rho * before).square().mean(0).square()
     total = (sigma4 / (1 - rho) ** 4).sum()
-    if chosen.order == 1:
+    if properties.order == 1:
         alpha = (4 * rho**2 * sigma4 / ((1 - rho) ** 6 * (1 + rho) ** 2)).sum() / total
     else:
         alpha = (4 * rho**2 * sigma4 / (1 - rho) ** 8).sum() / total
-    return float(chosen.constant * (len(series) * alpha) ** (1 / (2 * chosen.order + 1)))
+    return float(properties.constant * (len(series) * alpha) ** (1 / (2 * properties.order + 1)))

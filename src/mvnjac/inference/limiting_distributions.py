@@ -1,6 +1,6 @@
-"""Distributions of functionals of k independent Brownian bridges B, the limits of cumulated scores.
+"""Distributions of functionals of k independent Brownian bridges B, the limits of cumulative scores.
 
-Each is computed from its exact law: no table, no simulation, any number of components.
+All are computed from the exact distribution, for any number of components, without tables or simulation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mvnjac.errors import ArgumentError
 
 Table = NDArray[np.float64]
 Path = NDArray[np.complexfloating]
-#: polynomials and nodes: more change nothing in the first 12 digits
+#: the numbers of polynomials and quadrature nodes: more do not change the first 12 digits
 _POLYNOMIALS, _NODES = 50, 200
-#: below this a supremum's p-value is that of the tail's expansion: a difference from 1 would have no digits left
+#: below this the p-value of a supremum is from an expansion of the tail, since 1 minus a probability would lose all digits
 _TAIL = 1e-9
-#: a χ_k variable is within so much of √k but for 1e-11
+#: a χ_k variable is within this distance of √k except with probability 1e-11
 _WIDTH = 4.7
 
 
@@ -28,7 +28,7 @@ def double_max_p_value(statistic: float, k: int) -> float:
     """P(max over components and time of |B| > x) = 1 − (1 − 2 Σⱼ (−1)ʲ⁻¹ exp(−2 j² x²))ᵏ (Kolmogorov 1933)."""
     if statistic <= 0:
         return 1.0
-    if statistic < 0.5:  # the same by Jacobi's identity, which converges there
+    if statistic < 0.5:  # the same series by Jacobi's identity, which converges faster here
         terms = [math.exp(-((2 * j - 1) ** 2) * math.pi**2 / (8 * statistic**2)) for j in range(1, 20)]
         return 1 - (math.sqrt(2 * math.pi) / statistic * sum(terms)) ** k
     one = 2 * sum((-1) ** (j - 1) * math.exp(-2 * j * j * statistic**2) for j in range(1, 60))
@@ -36,10 +36,10 @@ def double_max_p_value(statistic: float, k: int) -> float:
 
 
 def mean_square_p_value(statistic: float, k: int) -> float:
-    """P(∫ |B|² dt > x), by inverting the moment generating function (r / sin r)^(k/2), r = √(2t) (Nyblom 1989).
+    """P(∫ |B|² dt > x), by inversion of the moment generating function (r / sin r)^(k/2), r = √(2t) (Nyblom 1989).
 
-    ∫|B|² has the law of Σⱼ χ²_k / (jπ)², whose cumulants are K(t) = −(k/2) log(sin r / r). P = (1/2πi) ∫ exp(K(t) − tx) dt / t along a
-    path to the right of 0: from the saddle point into both directions at 45° in the plane of r, where exp(−tx) decays.
+    ∫|B|² is distributed as Σⱼ χ²_k / (jπ)², with cumulant generating function K(t) = −(k/2) log(sin r / r). The contour of
+    P = (1/2πi) ∫ exp(K(t) − tx) dt / t passes through the saddle point, at 45° in the plane of r, where exp(−tx) decays.
     """
     if statistic <= 0:
         return 1.0
@@ -54,13 +54,13 @@ def mean_square_p_value(statistic: float, k: int) -> float:
 
 
 def _log_integrand(r: Path, x: float, k: int) -> Path:
-    """K(t) − tx; sin r = ½i e^(−ir) (1 − e^(2ir)), whose logarithm is followed continuously above the real axis."""
+    """K(t) − tx, with the continuous logarithm of sin r = ½i e^(−ir) (1 − e^(2ir)) above the real axis."""
     log_sine = math.log(0.5) + 0.5j * math.pi - 1j * r + np.log1p(-np.exp(2j * r))
     return 0.5 * k * (np.log(r) - log_sine) - 0.5 * r * r * x
 
 
 def _saddle_point(x: float, k: int) -> float:
-    """r in (0, π) where K′ = x; 0 where x is below the mean."""
+    """r in (0, π) with K′ = x; 0 if x is below the mean."""
     low, high = 1e-3, math.pi
     if 0.5 * k * (1 / low**2 - 1 / (low * math.tan(low))) > x:
         return 0.0
@@ -71,15 +71,14 @@ def _saddle_point(x: float, k: int) -> float:
 
 
 def supremum_p_value(statistic: float, k: int, trim: tuple[float, float]) -> float:
-    """P(sup over π₁ ≤ t ≤ π₂ of |B|²/(t(1 − t)) > x), the law of Andrews' supremum of Lagrange multiplier statistics.
+    """P(sup over π₁ ≤ t ≤ π₂ of |B|²/(t(1 − t)) > x), for Andrews' supremum of Lagrange multiplier statistics.
 
-    |B|²/(t(1 − t)) is, in the time log(t/(1 − t)), the square of a stationary k-dimensional Ornstein–Uhlenbeck process. That it
-    stays below x for a time T is Σⱼ cⱼ² exp(−µⱼ T), with the eigenvalues of its generator, killed at √x: these are found in
-    polynomials (Galerkin). Andrews 1993, *Tests for parameter instability and structural change with unknown change point*,
-    tabulated some quantiles by simulation; Hansen 1997 approximated the p-values by regression on such
-    a table; R's strucchange has his.
-
-    In the far tail the expansion of DeLong 1981, *Crossing probabilities for a square root boundary by a Bessel process*.
+    In the time log(t/(1 − t)), |B|²/(t(1 − t)) is the squared norm of a stationary k-dimensional Ornstein–Uhlenbeck process.
+    The probability that it stays below x for a time T is Σⱼ cⱼ² exp(−µⱼ T), with the eigenvalues µⱼ of the generator with
+    absorption at √x, computed by the Galerkin method with polynomials. Andrews 1993, *Tests for parameter instability and
+    structural change with unknown change point*, tabulated quantiles by simulation; Hansen 1997 approximated the p-values by
+    regression on such a table, and R's strucchange uses his approximation. The far tail is the expansion of DeLong 1981,
+    *Crossing probabilities for a square root boundary by a Bessel process*.
     """
     first, last = trim
     if not 0 < first < last < 1:
@@ -88,7 +87,7 @@ def supremum_p_value(statistic: float, k: int, trim: tuple[float, float]) -> flo
         return 1.0
     duration = math.log(last * (1 - first) / (first * (1 - last)))
     tail = _crossing_tail(statistic, k, duration)
-    return tail if tail < _TAIL and statistic > k else min(max(1 - _stays_below(statistic, k, duration), 0.0), 1.0)
+    return tail if tail < _TAIL and statistic > k else min(max(1 - _probability_below(statistic, k, duration), 0.0), 1.0)
 
 
 def _crossing_tail(x: float, k: int, duration: float) -> float:
@@ -96,18 +95,18 @@ def _crossing_tail(x: float, k: int, duration: float) -> float:
     return math.exp(log_density) * (duration * (1 - k / x) + 2 / x) if x > k else 1.0
 
 
-def _stays_below(x: float, k: int, duration: float) -> float:
-    """The probability that |X|² stays below x, where dX = −X/2 dt + dW, X stationary."""
+def _probability_below(x: float, k: int, duration: float) -> float:
+    """The probability that |X|² stays below x, for the stationary solution of dX = −X/2 dt + dW."""
     at, weights, values, derivatives = _polynomials()
     end = math.sqrt(x)
-    first = max(math.sqrt(k) - _WIDTH, 0.0)  # there is next to nothing below, nor does the process return from there late
+    first = max(math.sqrt(k) - _WIDTH, 0.0)  # the probability of smaller values is negligible
     length = end - first
     if length <= 0:
         return 0.0
     r = first + length * at
     log_density = (k - 1) * np.log(r) - 0.5 * r**2 - (0.5 * k - 1) * math.log(2) - math.lgamma(k / 2)
     root = np.sqrt(length * weights * np.exp(log_density))[:, None]
-    Q, R = np.linalg.qr(root * values)  # an orthonormal basis under the stationary law, without a Gram matrix
+    Q, R = np.linalg.qr(root * values)  # an orthonormal basis under the stationary distribution, without a Gram matrix
     energy = np.linalg.solve(R.T, (root * derivatives / length).T).T
     rates, vectors = np.linalg.eigh(0.5 * energy.T @ energy)
     start = (Q.T @ root[:, 0]) @ vectors
@@ -116,7 +115,7 @@ def _stays_below(x: float, k: int, duration: float) -> float:
 
 @functools.cache
 def _polynomials() -> tuple[Table, Table, Table, Table]:
-    """Nodes and weights on [0, 1], and there the polynomials that vanish at 1, with their slopes: (1 − t) Tₘ(2t − 1)."""
+    """Nodes and weights on [0, 1], and the polynomials (1 − t) Tₘ(2t − 1), which vanish at 1, with their derivatives."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     t = 0.5 * (nodes + 1)
     chebyshev = np.polynomial.chebyshev
@@ -126,10 +125,14 @@ def _polynomials() -> tuple[Table, Table, Table, Table]:
     return t, 0.5 * weights, left * values, 2 * left * slopes - values
 
 
+def require_level(function: str, level: float) -> None:
+    if not 0 < level < 1:
+        raise ArgumentError(f"{function}: level is {level!r}; expected a probability between 0 and 1.")
+
+
 def critical_value(p_value: Callable[[float], float], level: float) -> float:
     """The statistic whose p-value is `level`, by bisection."""
-    if not 0 < level < 1:
-        raise ArgumentError(f"critical_value: level is {level!r}; expected a probability between 0 and 1.")
+    require_level("critical_value", level)
     low, high = 0.0, 1.0
     while p_value(high) > level:
         low, high = high, 2 * high

@@ -1,5 +1,4 @@
-"""Score tests (Rao; Lagrange multiplier tests): would the likelihood rise if constraints were lifted? They need the restricted
-estimate only."""
+"""Score tests (Rao tests, Lagrange multiplier tests) of constraints, which need the restricted estimate only."""
 
 from __future__ import annotations
 
@@ -13,33 +12,35 @@ from torch import Tensor
 
 from mvnjac.covariance import dense_parameters
 from mvnjac.errors import ArgumentError, NeverRejectsWarning, NotIdentifiedError, SingularError, warn
-from mvnjac.inference.estimating_functions import FEWER, EstimatingFunctions, require
-from mvnjac.inference.named_table import NamedTable, place
-from mvnjac.inference.tangents import tangents
+from mvnjac.estimation.conditioning import smallest_eigenvalue
+from mvnjac.inference.delta import Parameters
+from mvnjac.inference.estimating_functions import INFORMATIONS, MEMORY_ADVICE, EstimatingFunctions, require
+from mvnjac.inference.result_table import ResultTable, position
 from mvnjac.information.functions import Wrt
+from mvnjac.model.elements import gradients, leaves
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 from mvnjac.tensors.allocation import guarded
 
 _NAME = "score_test"
-#: the restricted estimate satisfies its constraints, and is a maximum among them, to so much of a standard error
-_ENOUGH = 1e-3
-#: a test that cannot reject at this level is no test
+#: the tolerance, in standard errors, for the constraints and for the first-order condition within them
+_TOLERANCE = 1e-3
+#: a warning is given if a test can never reject at this level
 _LEVEL = 0.05
-#: an eigenvalue of a correlation matrix below this, times its size, is 0
+#: a correlation matrix is singular if its smallest eigenvalue is at most this, times its size
 _SINGULAR = 1e-14
 
 
 @dataclass(frozen=True, repr=False)
-class ScoreTest(NamedTable):
-    """A score test of constraints. Made by `score_test`.
+class ScoreTest(ResultTable):
+    """A score test of constraints; returned by `score_test`.
 
     Attributes:
-        statistic, df, p_value: of all constraints that are lifted together.
-        constraints: what each says; statistics, p_values: of lifting each alone (one degree of freedom), the others kept.
-        expected_changes: by how much what is 0 by each constraint would change, about, if it alone were lifted: the parameter itself
-            (R: lavaan's `modindices`, epc), or of two that are equal the first minus the second. One Newton step, sign included.
-        bound: the largest value that the statistic can have, whatever the data: the number of rows where it is robust or by "opg".
+        statistic, df, p_value: the joint test of the lifted constraints.
+        constraints: the k constraints in words. statistics, p_values: for each alone (df = 1), with the others imposed.
+        expected_changes: the approximate change, by one signed Newton step, of the constrained quantity if that constraint
+            alone is lifted: of the parameter (R: lavaan's `modindices`, epc), or of the difference of two equal parameters.
+        bound: the largest possible value of the statistic: the number of rows if it is robust or by "opg", else infinity.
     """
 
     statistic: float
@@ -61,7 +62,7 @@ class ScoreTest(NamedTable):
         return {"statistic": self.statistics, "p_value": self.p_values, "expected_change": self.expected_changes}
 
 
-@guarded(_NAME, FEWER)
+@guarded(_NAME, MEMORY_ADVICE)
 def score_test(
     J: Jacobian,
     *,
@@ -73,34 +74,37 @@ def score_test(
     lift: Iterable[str] | None = None,
     weights: Tensor | None = None,
 ) -> ScoreTest:
-    """Tests constraints by the score at the estimate that satisfies them.
+    """Test constraints by the score at the restricted estimate.
 
-    sᵀ I⁻¹ s with s the total score and I the information by the parameters of the unrestricted model: χ² with as many degrees of
-    freedom as there are constraints, if they hold. One constraint alone is tested with the others kept (R: lavaan's `lavTestScore`).
+    The statistic is sᵀ I⁻¹ s, with s the total score and I the information with respect to the parameters of the unrestricted
+    model. Under the constraints it is asymptotically χ² with as many degrees of freedom as there are constraints. Each
+    constraint is also tested alone, with the others imposed (R: lavaan's `lavTestScore`).
 
     Args:
-        J: the Jacobian at the restricted estimate by maximum likelihood.
-        zero: elements that are 0 by the constraints, such as "covariance_matrix[MSFT,AAPL]".
-        equal: groups of elements that are equal to each other: [("mean[AAPL]", "mean[MSFT]")].
-        wrt: the parameters of the unrestricted model, by default the complete parametrisation that the constraints are about. With
-            neither `zero` nor `equal` J's structure is the constraint, and it is tested within these, by default ("mean",
-            "covariance_matrix"): of a fitted `Diagonal`, that nothing is correlated.
+        J: the Jacobian at the restricted maximum-likelihood estimate, of n rows.
+        zero: elements that the constraints set to 0, such as "covariance_matrix[MSFT,AAPL]".
+        equal: groups of elements that the constraints set equal: [("mean[AAPL]", "mean[MSFT]")].
+        wrt: the parameters of the unrestricted model, by default the complete parametrisation of the constrained elements. With
+            neither `zero` nor `equal` the constraint is J's structure, which is tested within these parameters, by default
+            ("mean", "covariance_matrix"): for a fitted `Diagonal`, the hypothesis of no correlation.
         information: "expected", "observed" or "opg".
-        robust: sᵀ I⁻¹Rᵀ (R I⁻¹ JᵀJ I⁻¹ Rᵀ)⁻¹ R I⁻¹ s, R the constraints: right for independent rows that are not normal. It is at most
-            n, and so is the statistic by "opg": with many constraints and few rows they can never reject.
-        lift: the constraints that are tested together, as they are called in the result ("mean[AAPL] = mean[MSFT]"), the others
-            kept; None: all.
-        weights: (n,) one a row.
+        robust: use sᵀ I⁻¹Rᵀ (R I⁻¹ JᵀJ I⁻¹ Rᵀ)⁻¹ R I⁻¹ s, R the constraints, which is valid for independent rows that are not
+            normal. It is at most n, as is the statistic by "opg": with many constraints and few rows these can never reject.
+        lift: the constraints that are tested jointly, as named in the result ("mean[AAPL] = mean[MSFT]"), with the others
+            imposed; None: all constraints.
+        weights: (n,) weights of the rows.
 
     Returns:
         A `ScoreTest`.
 
     Raises:
-        NotIdentifiedError: J is not at an estimate under these constraints: they do not hold there, or the score along them is not 0;
-            no fewer constraints than rows where the statistic is robust.
+        NotIdentifiedError: J is not at a restricted estimate (the constraints do not hold, or the score within them is not 0);
+            or the statistic is robust or by "opg", with at least as many constraints as rows.
+        SingularError: an information or the covariance of the scores is singular.
+        ArgumentError, UnknownNameError: invalid arguments, or constraints that are not independent.
 
     Warns:
-        NeverRejectsWarning: n itself would not be significant at 5%.
+        NeverRejectsWarning: the largest possible statistic, n, is not significant at 5%.
 
     Source: Rao 1948; Boos 1992, *On generalized score tests*.
 
@@ -114,20 +118,20 @@ def score_test(
                                     statistic  p_value  expected_change
         covariance_matrix[1,0] = 0  0.0571429  0.81107            -0.25
     """
-    require(_NAME, "information", information, ("expected", "observed", "opg"))
+    require(_NAME, "information", information, INFORMATIONS)
     zero, equal = [zero] if isinstance(zero, str) else list(zero), [list(group) for group in equal]
     short = [group for group in equal if len(group) < 2]
     if short:
-        raise ArgumentError(f"{_NAME}: equal has the group {short[0]!r}; expected two elements or more.")
+        raise ArgumentError(f"{_NAME}: equal has the group {short[0]!r}; expected groups of two elements or more.")
     names = [*zero, *(name for group in equal for name in group)]
-    estimating = EstimatingFunctions(_NAME, J, None, weights, names=_unrestricted(J, names, wrt))
-    words, R = _constraints(estimating, zero, equal)
+    estfun = EstimatingFunctions(_NAME, J, None, weights, names=_unrestricted(J, names, wrt))
+    words, R = _constraints(estfun, zero, equal)
     if not words:
-        words, R = _structure(estimating)
-    problem = _Problem(estimating, information, robust)
+        words, R = _structure(estfun)
+    problem = _Problem(estfun, information, robust)
     problem.require_restricted(R, words)
-    lifted = list(range(len(R))) if lift is None else [place(_NAME, words, name) for name in lift]
-    bound = _bound(estimating, robust or information == "opg", len(lifted))
+    lifted = list(range(len(R))) if lift is None else [position(_NAME, words, name) for name in lift]
+    bound = _bound(estfun, robust or information == "opg", len(lifted))
     statistic, _ = problem.lifted(R, lifted)
     each = [problem.lifted(R, [i]) for i in range(len(R))] if names else []
     return ScoreTest(
@@ -142,134 +146,132 @@ def score_test(
     )
 
 
-def _bound(estimating: EstimatingFunctions, bounded: bool, df: int) -> float:
-    """The largest value of a statistic 1ᵀU (UᵀU)⁻¹ Uᵀ1, U (n, df): it projects n ones. A warning where that is too little."""
+def _bound(estfun: EstimatingFunctions, bounded: bool, df: int) -> float:
+    """The largest value of 1ᵀU (UᵀU)⁻¹ Uᵀ1, U (n, df), a projection of n ones; with a warning if it is not significant."""
     if not bounded:
         return math.inf
-    rows = estimating.rows if estimating.weights is None else int((estimating.weights != 0).sum())
+    rows = estfun.rows if estfun.weights is None else int((estfun.weights != 0).sum())
     if df >= rows:
         raise NotIdentifiedError(
-            f"{_NAME}: {df} constraints are tested by the scores of {rows} rows, of which the covariance is then singular, or the "
-            f"statistic {rows} whatever the data: take robust=False and information='expected', or lift fewer constraints."
+            f"{_NAME}: {df} constraints are tested by the scores of {rows} rows, so the covariance of the scores is singular, "
+            f"or the statistic is always {rows}; pass robust=False and information='expected', or lift fewer constraints."
         )
     smallest = chi_squared_p_value(float(rows), df)
     if smallest > _LEVEL:
         warn(
-            f"{_NAME}: the statistic can be at most the number of rows, {rows}, where χ² with {df} degrees of freedom has "
-            f"p = {smallest:.3g}: the test can never reject at {_LEVEL:.0%}. Take robust=False and information='expected', or lift "
-            "fewer constraints.",
+            f"{_NAME}: the statistic is at most the number of rows, {rows}, where χ² with {df} degrees of freedom has p = "
+            f"{smallest:.3g}, so the test can never reject at {_LEVEL:.0%}. Pass robust=False and information='expected', or "
+            "lift fewer constraints.",
             NeverRejectsWarning,
         )
     return float(rows)
 
 
 def _unrestricted(J: Jacobian, names: Sequence[str], wrt: Wrt) -> list[str]:
+    """The parameters of the unrestricted model."""
     if wrt is not None:
-        whole = [wrt] if isinstance(wrt, str) else list(wrt)
-        elements = [part.labels[0] for part in J.selection(whole, "unique").parts if part.index is not None]
+        parameters = [wrt] if isinstance(wrt, str) else list(wrt)
+        elements = [part.labels[0] for part in J.selection(parameters, "unique").parts if part.index is not None]
         if elements:
             raise ArgumentError(
-                f"{_NAME}: wrt has {elements[0]!r}; it names whole parameters here, those of the unrestricted model."
+                f"{_NAME}: wrt has {elements[0]!r}; expected names of whole parameters of the unrestricted model."
             )
-        return whole
-    own = ["mean", "covariance_matrix"]
-    parameters = (
-        [part.name for part in J.selection(dict.fromkeys(names), "unique").parts if part.name != "mean"] if names else []
-    )
-    for name in parameters:
-        if name not in dense_parameters():
-            return J.model.arguments.default_names()
-        own = ["mean", *dense_parameters()[name].fields]
-    return own
+        return parameters
+    constrained = [part.name for part in J.selection(dict.fromkeys(names), "unique").parts] if names else []
+    constrained = [name for name in constrained if name != "mean"] or ["covariance_matrix"]
+    if not set(constrained) <= set(dense_parameters()):
+        return J.model.arguments.default_names()
+    return ["mean", *dense_parameters()[constrained[-1]].fields]
 
 
-def _constraints(
-    estimating: EstimatingFunctions, zero: Sequence[str], equal: Sequence[Sequence[str]]
-) -> tuple[list[str], Tensor]:
-    """What each says, and (m, p) R with R θ = 0."""
+def _constraints(estfun: EstimatingFunctions, zero: Sequence[str], equal: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
+    """The constraints in words, and (m, p) R with R θ = 0."""
     words = [f"{name} = 0" for name in zero]
-    rows = [estimating.unit_rows(estimating.places_of([name]))[0] for name in zero]
+    rows = [estfun.unit_rows(estfun.positions_of([name]))[0] for name in zero]
     for group in equal:
-        places = estimating.unit_rows([estimating.places_of([name])[0] for name in group])
+        members = estfun.unit_rows([estfun.positions_of([name])[0] for name in group])
         words += [f"{group[0]} = {name}" for name in group[1:]]
-        rows += [places[0] - other for other in places[1:]]
-    return words, torch.stack(rows) if rows else estimating.unit_rows([])
+        rows += [members[0] - other for other in members[1:]]
+    return words, torch.stack(rows) if rows else estfun.unit_rows([])
 
 
-def _structure(estimating: EstimatingFunctions) -> tuple[list[str], Tensor]:
-    """The directions that the model's own parameters do not reach."""
-    K = tangents(estimating)
-    scale = estimating.information("expected").diagonal().sqrt()
+def _structure(estfun: EstimatingFunctions) -> tuple[list[str], Tensor]:
+    """The restriction to J's structure: R is orthogonal to the derivatives with respect to the structure's parameters."""
+    K = _structure_derivatives(estfun)
+    scale = estfun.information("expected").diagonal().sqrt()
     if not bool((scale > 0).all()):
-        name = estimating.columns[int((~(scale > 0)).nonzero()[0])]
+        name = estfun.columns[int((~(scale > 0)).nonzero()[0])]
         raise SingularError(
-            f"{_NAME}: there is no information on {name}: nothing that is about it is observed; leave it out by wrt=."
+            f"{_NAME}: there is no information about {name}, since no observed entry depends on it; leave it out by wrt=."
         )
     U, values, _ = torch.linalg.svd(scale.unsqueeze(-1) * K, full_matrices=True)
     rank = int((values > 1e-10 * values[0]).sum())
-    if rank == estimating.size:
-        raise ArgumentError(f"{_NAME}: {estimating.model.covariance!r} is no restriction; name constraints by zero= or equal=.")
-    return [repr(estimating.model.covariance)], (U[:, rank:] * scale.unsqueeze(-1)).mT
+    if rank == estfun.size:
+        raise ArgumentError(f"{_NAME}: {estfun.model.covariance!r} is not a restriction; name constraints by zero= or equal=.")
+    return [repr(estfun.model.covariance)], (U[:, rank:] * scale.unsqueeze(-1)).mT
+
+
+def _structure_derivatives(estfun: EstimatingFunctions) -> Tensor:
+    """(p, q) the derivatives of the p columns with respect to the q parameters of J's structure."""
+    model = estfun.model
+    with torch.enable_grad():
+        changes, moved = leaves(model, model.arguments.default_names())
+        theta = Parameters(moved)
+        values = [(name, theta[name].reshape(-1) if name == "mean" else theta[name]) for name in estfun.names]
+        return gradients(torch.cat([model.arguments.coordinates(name).pack(value) for name, value in values]), changes)
 
 
 class _Problem:
-    """The total score and the informations, in units in which the information has the diagonal 1."""
+    """The total score and the information, scaled so that the information has the diagonal 1."""
 
-    def __init__(self, estimating: EstimatingFunctions, information: str, robust: bool) -> None:
-        A = estimating.information(information)
+    def __init__(self, estfun: EstimatingFunctions, information: str, robust: bool) -> None:
+        A = estfun.information(information)
         self.scale = A.diagonal().abs().sqrt()
         self.A = A / torch.outer(self.scale, self.scale)
-        self.B = estimating.gram() / torch.outer(self.scale, self.scale) if robust else self.A
-        self.score, self.values = estimating.total() / self.scale, estimating.values * self.scale
+        self.B = estfun.gram() / torch.outer(self.scale, self.scale) if robust else self.A
+        self.score, self.values = estfun.total() / self.scale, estfun.values * self.scale
 
     def lifted(self, R: Tensor, lifted: Sequence[int]) -> tuple[float, Tensor]:
-        """The statistic of lifting some of the constraints, in the directions that the others leave; and the Newton step of what
-        they say is 0."""
+        """The statistic for lifting some of the constraints, the others imposed, and the Newton step of these quantities."""
         R = R / self.scale
-        kept = [i for i in range(len(R)) if i not in lifted]
-        N, r = _null_space(R[kept]), R[list(lifted)]
+        imposed = [i for i in range(len(R)) if i not in lifted]
+        N, r = _null_space(R[imposed]), R[list(lifted)]
         A, B, score, r = N.mT @ self.A @ N, N.mT @ self.B @ N, N.mT @ self.score, r @ N
         if float(torch.linalg.eigvalsh(A)[0]) <= len(A) * torch.finfo(A.dtype).eps * float(A.diagonal().max()):
             raise SingularError(
-                f"{_NAME}: the information of the unrestricted model is singular there; lift fewer constraints."
+                f"{_NAME}: the information of the unrestricted model is singular at the estimate; lift fewer constraints."
             )
-        reached, step = torch.linalg.solve(A, r.mT).mT, torch.linalg.solve(A, score)
-        multiplier = r @ step
-        middle = reached @ B @ reached.mT
-        units = middle.diagonal().sqrt()
-        if not bool((units > 0).all()) or _smallest(middle / torch.outer(units, units)) <= _SINGULAR * len(middle):
+        rA, step = torch.linalg.solve(A, r.mT).mT, r @ torch.linalg.solve(A, score)
+        covariance = rA @ B @ rA.mT
+        if not bool((covariance.diagonal() > 0).all()) or smallest_eigenvalue(covariance) <= _SINGULAR * len(covariance):
             raise SingularError(
-                f"{_NAME}: the covariance of the scores along the constraints is singular: too few rows differ in them; lift fewer "
-                "constraints, or take robust=False."
+                f"{_NAME}: the covariance of the scores along the constraints is singular, since too few rows differ in them; "
+                "lift fewer constraints, or pass robust=False."
             )
-        return float(multiplier @ torch.linalg.solve(middle, multiplier)), multiplier
+        return float(step @ torch.linalg.solve(covariance, step)), step
 
     def require_restricted(self, R: Tensor, words: Sequence[str]) -> None:
-        """The values satisfy the constraints, and no direction within them leads uphill."""
+        """Require that the values satisfy the constraints, and that the score within the constraints is 0."""
         R = R / self.scale
         off = (R @ self.values).abs() / R.norm(dim=-1) if len(words) == len(R) else R.new_zeros(1)
-        if bool(off.max() > _ENOUGH):
+        if bool(off.max() > _TOLERANCE):
             raise NotIdentifiedError(
-                f"{_NAME}: {words[int(off.argmax())]} does not hold at J, by {float(off.max()):.3g} of a standard error: take the "
-                "Jacobian at the restricted estimate."
+                f"{_NAME}: {words[int(off.argmax())]} does not hold at J, by {float(off.max()):.3g} of a standard error; pass "
+                "the Jacobian at the restricted estimate."
             )
         N = _null_space(R)
         score = N.mT @ self.score
         left = float(score @ torch.linalg.solve(N.mT @ self.A @ N, score)) if N.shape[1] else 0.0
-        if not left < _ENOUGH**2 * max(N.shape[1], 1):
+        if not left < _TOLERANCE**2 * max(N.shape[1], 1):
             raise NotIdentifiedError(
                 f"{_NAME}: J is not at the maximum of the likelihood under the constraints: the score within them is "
-                f"{max(left, 0.0) ** 0.5:.3g} of the root of its information. "
-                "Name all constraints that the estimate satisfies; lift= says which of them are tested."
+                f"{max(left, 0.0) ** 0.5:.3g} times the square root of its information. Name all constraints that the estimate "
+                "satisfies; lift= selects those that are tested."
             )
 
 
-def _smallest(A: Tensor) -> float:
-    return float(torch.linalg.eigvalsh(A)[0]) if len(A) else 1.0
-
-
 def _null_space(R: Tensor) -> Tensor:
-    """(p, p − m) an orthonormal basis of the directions that R (m, p) does not see."""
+    """(p, p − m) an orthonormal basis of the null space of R (m, p)."""
     if not len(R):
         return torch.eye(R.shape[1], dtype=R.dtype, device=R.device)
     unit = R / R.norm(dim=-1, keepdim=True)

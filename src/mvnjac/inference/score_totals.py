@@ -1,7 +1,7 @@
-"""What a table of scores needs of some rows: their sums, which are merged (`statistics/pairwise.py`), and what follows from them.
+"""Sums over batches of rows, which are merged (`statistics/pairwise.py`), and the results that follow from them.
 
-Of complete rows and the dense family these are n, s and S of the whitened residuals (`whitening/sums.py`): value, totals by every dense
-parametrisation and both informations follow from them. Otherwise the log-likelihood and the totals themselves are added.
+For complete rows and dense parametrisations the sums are n, s and S of the whitened residuals (`whitening/sums.py`), which
+determine the log-likelihood, the total scores and both informations. Otherwise log-likelihoods and total scores are added.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from mvnjac.tensors import memory
 from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.sums import WhitenedMoments
 
-#: p×p matrices of products held at once: of a batch, of a unit, and of units that wait to be added up
+#: p×p matrices in memory at once: of a batch, of a unit of work, and of units that wait to be merged
 _GRAMS = 6
 
 
 class ScoreSums:
-    """The sums of rows that have been looked at, against one density.
+    """Sums over validated rows, for one density.
 
-    wrt: the columns; squares: of each column, too; gram: JᵀJ, too; errors: what standard errors of these kinds need, too.
+    Args:
+        wrt: the columns. squares: add their sums of squares. gram: add JᵀJ. errors: add the sums for these standard errors.
     """
 
     def __init__(
@@ -51,10 +52,8 @@ class ScoreSums:
         self._empty = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d))
         if gram:
             p = len(self.columns)
-            where = self._model.mean.device
-            memory.require_work(
-                "gram", (p, p), torch.float64, where, _GRAMS, 0, "choose fewer columns by --wrt or fewer variables."
-            )
+            advice = "choose fewer columns by --wrt or fewer variables."
+            memory.require_work("gram", (p, p), torch.float64, self._model.mean.device, _GRAMS, 0, advice)
         self._errors = StandardErrors(gaussian, self.columns, errors) if errors else None
 
     @cached_property
@@ -78,34 +77,34 @@ class ScoreSums:
         return dense and names <= {"mean", *dense_parameters()}
 
     def derivatives(self, x: Tensor) -> GeneralEvaluation:
-        """Of rows x (n, d) that have been looked at."""
+        """The derivatives at validated rows x (n, d)."""
         return GeneralEvaluation.at_validated(self._model, x)
 
     def of(self, derivatives: GeneralEvaluation) -> SumTuple:
         """The sums over some rows."""
         parts, squares = self._selection.parts, None
         main: WhitenedMoments | NamedSums
-        if self._everyday is not None and len(derivatives.rows.x):
-            known = self._squares and WhitenedRows.knows(parts)
-            main, squares = self._everyday.sums(derivatives.rows.x, parts if known else ())
+        if self._fused_rows is not None and len(derivatives.rows.x):
+            with_squares = self._squares and WhitenedRows.knows(parts)
+            main, squares = self._fused_rows.sums(derivatives.rows.x, parts if with_squares else ())
         else:
-            main = self._main(derivatives)
-        found = dict[str, Tensor]()
+            main = self._main_sums(derivatives)
+        further = dict[str, Tensor]()
         if self._squares:
-            found["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares
+            further["squares"] = sums_of_squares(derivatives, parts) if squares is None else squares
         if self._gram:
-            found["gram"] = derivatives.gram(self._selection)
-        return SumTuple([main, NamedSums(found), self._for_errors(derivatives)])
+            further["gram"] = derivatives.gram(self._selection)
+        return SumTuple([main, NamedSums(further), self._error_sums(derivatives)])
 
     @cached_property
-    def _everyday(self) -> WhitenedRows | None:
-        """The short way, where it goes."""
+    def _fused_rows(self) -> WhitenedRows | None:
+        """The fused computation of whitened moments and squares, where it is applicable."""
         mean, factor = self._model.prepared()
         if not self._whitened or not isinstance(factor, DenseFactor) or mean.dtype != torch.float64:
             return None
         return WhitenedRows(mean, factor) if factor.whitens_forward else None
 
-    def _main(self, derivatives: GeneralEvaluation) -> WhitenedMoments | NamedSums:
+    def _main_sums(self, derivatives: GeneralEvaluation) -> WhitenedMoments | NamedSums:
         if self._whitened:
             return WhitenedMoments.of([(derivatives.rows, None)], self._model.batch)
         likelihood = self._model.log_prob(derivatives.rows).sum()
@@ -114,23 +113,23 @@ class ScoreSums:
         numbers = {"rows": number(derivatives.rows.batch[0]), "likelihood": likelihood}
         return NamedSums(numbers | {str(i): total for i, total in enumerate(totals)})
 
-    def _for_errors(self, derivatives: GeneralEvaluation) -> SumTuple:
+    def _error_sums(self, derivatives: GeneralEvaluation) -> SumTuple:
         if self._errors is None:
             return SumTuple([])
-        return self._errors.sums(derivatives, informations=not self._whitened)  # these have what they need already
+        return self._errors.sums(derivatives, informations=not self._whitened)  # the whitened moments determine these
 
     def _packed(self, totals: Sequence[Tensor]) -> Tensor:
-        """(p,) of full gradients, one a part."""
+        """(p,) the partial derivatives with respect to the columns, from the full gradient of each part."""
         packed = []
         for part, total in zip(self._selection.parts, totals, strict=True):
-            own = part.coordinates.pack_gradient(total)
-            packed.append(own if part.index is None else own[..., part.index_tensor(own.device)])
+            elements = part.coordinates.pack_gradient(total)
+            packed.append(elements if part.index is None else elements[..., part.index_tensor(elements.device)])
         return torch.cat(packed)
 
-    # --- what follows ------------------------------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------------------------
 
     def rows(self, sums: SumTuple | None) -> int:
-        """How many there were."""
+        """The number of rows."""
         if sums is None:
             return 0
         main = sums.parts[0]
@@ -147,13 +146,13 @@ class ScoreSums:
         return -0.5 * (float(main.second.diagonal().sum()) + float(main.count) * constant)
 
     def scores(self, sums: SumTuple | None) -> Tensor:
-        """(p,) the totals."""
+        """(p,) the total scores."""
         if sums is None:
             return torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
         return self._packed(self.gradients(sums))
 
     def gradients(self, sums: SumTuple) -> list[Tensor]:
-        """The full gradient of Σ log p by the parameter of each part of the columns."""
+        """The full gradient of Σ log p with respect to the parameter of each part of the columns."""
         main, names = sums.parts[0], [part.name for part in self._selection.parts]
         if not isinstance(main, WhitenedMoments):
             return [main[str(i)] for i in range(len(names))]
@@ -165,11 +164,9 @@ class ScoreSums:
 
     def deviations(self, sums: SumTuple | None) -> Tensor:
         """(p,) √(JᵀJ)ₖₖ."""
-        return (
-            torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
-            if sums is None
-            else sums.parts[1]["squares"].sqrt()
-        )
+        if sums is None:
+            return torch.zeros(len(self.columns), dtype=torch.float64, device="cpu")
+        return sums.parts[1]["squares"].sqrt()
 
     def gram(self, sums: SumTuple | None) -> Tensor:
         """(p, p) JᵀJ."""
@@ -177,7 +174,7 @@ class ScoreSums:
         return torch.zeros(p, p, dtype=torch.float64, device="cpu") if sums is None else sums.parts[1]["gram"]
 
     def standard_errors(self, sums: SumTuple | None) -> dict[str, list[float]]:
-        """Of each kind that was asked for, one a column."""
+        """For each requested kind, one standard error per column."""
         if self._errors is None:
             return {}
         informations, meats = (None, None) if sums is None else sums.parts[2].parts

@@ -1,7 +1,7 @@
-"""Standard errors of estimated parameters: square roots of the diagonal of an inverse information, of the whole model.
+"""Standard errors of estimates from sums over batches of rows: square roots of the diagonal of an inverse information.
 
-A parameter's standard error says how much it varies when all others are estimated, too: so that the information is always that
-of the mean and a complete parametrisation, whichever columns are asked for.
+The standard error of an estimate depends on the other estimated parameters, so the information is always that of the mean and a
+complete parametrisation, for any selection of columns.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import SingularError
+from mvnjac.estimation.boundary import free_columns
 from mvnjac.gaussian import Gaussian
 from mvnjac.information.functions import fisher_of, hessian_from, hessian_of
 from mvnjac.information.operators import Hessian
@@ -31,39 +32,39 @@ from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.whitening.sums import WhitenedMoments
 
 Solve = Callable[[Tensor], Tensor]
-#: the informations and covariances of scores that errors can be taken from, of rows that come batch by batch
+#: the kinds of standard errors
 KINDS = ("expected", "observed", "sandwich")
-#: the most parameters for which an information without a closed inverse is inverted here
+#: the most parameters for which an information without a closed-form inverse is inverted
 MOST_INVERTED = 4000
 
 
 @dataclass(frozen=True)
 class Functions:
-    """Columns that are functions of the parameters: their names, and (k, p) their derivatives by the parameters."""
+    """Columns that are functions of the parameters: their names, and (k, p) their derivatives."""
 
     columns: list[str]
     gradients: Tensor
 
 
 class StandardErrors:
-    """Of rows that come batch by batch: sums are kept, no row is.
+    """Standard errors from sums over batches of rows; the rows themselves are not stored.
 
-    kinds: those of `KINDS` that are wanted; what the others need is not formed.
+    kinds: the requested ones of `KINDS`; sums that only others need are not formed.
     """
 
     def __init__(self, gaussian: Gaussian, columns: Sequence[str], kinds: Sequence[str]) -> None:
         self._model, self._columns, self.kinds = gaussian.model, list(columns), tuple(kinds)
         dense = isinstance(self._model.covariance, DenseParametrisation)
-        kind = _Incomplete if self._model.arguments.missing else _Dense if dense else _Structured
+        information = _Incomplete if self._model.arguments.missing else _Dense if dense else _Structured
         complete, functions = complete_parametrisations(self._model, self._columns), self._functions(gaussian)
         if functions is not None:
             complete = [self._model.arguments.default_names()]
-        self._parts = [kind(self._model, names, self.kinds, gaussian.boundary, functions) for names in complete]
+        self._parts = [information(self._model, names, self.kinds, gaussian.boundary, functions) for names in complete]
 
     def _functions(self, gaussian: Gaussian) -> Functions | None:
-        """The columns that are functions of a structure's own parameters, unless there are too many of them."""
-        own = tuple(f"{name}[" for name in self._model.covariance.fields)
-        others = [name for name in self._columns if not name.startswith(("mean[", *own)) and name not in own]
+        """The columns that are functions of the structure's parameters; None if there are none, or too many."""
+        prefixes = ("mean[", *(f"{name}[" for name in self._model.covariance.fields))
+        others = [name for name in self._columns if not name.startswith(prefixes)]
         if isinstance(self._model.covariance, DenseParametrisation) or not 0 < len(others) <= MOST_INVERTED:
             return None
         selection = gaussian.jacobian(self._model.mean.new_zeros(0, self._model.d)).selection(others, "unique")
@@ -71,59 +72,57 @@ class StandardErrors:
         return Functions(others, gradients.to(self._model.working))
 
     def sums(self, derivatives: GeneralEvaluation, informations: bool = True) -> SumTuple:
-        """What the errors need of some rows; that of all rows is merged.
+        """The sums over a batch of rows, which are then merged.
 
-        informations: whether the sums that the informations follow from are among them; of complete rows all parametrisations need
-            the same.
+        informations: whether to include their sums; with complete rows these are the same in all parametrisations.
         """
         needed = [] if not informations else self._parts if self._model.arguments.missing else self._parts[:1]
         meats = [part.meat(derivatives) for part in self._parts] if "sandwich" in self.kinds else []
         return SumTuple([SumTuple([part.sums(derivatives) for part in needed]), SumTuple(meats)])
 
     def errors(self, kind: str, informations: SumTuple | None, meats: SumTuple | None) -> list[float]:
-        """One a column, by the kind of `KINDS`; NaN where there are no rows, or no such number.
+        """The standard error of each column; NaN if there are no rows, or the variance is not available or negative.
 
-        Minus the Hessian is an information at a maximum; elsewhere it can be indefinite. Beyond `MOST_INVERTED` parameters no
-        information without a closed inverse is inverted.
+        Minus the Hessian is positive semidefinite at a maximum, but can be indefinite elsewhere. With more than `MOST_INVERTED`
+        parameters only informations with a closed-form inverse are inverted.
         """
         variances: dict[str, float] = {}
-        of_parts = (
-            []
-            if informations is None
-            else informations.parts
-            if self._model.arguments.missing
-            else [*informations.parts] * len(self._parts)
+        sums = (
+            [] if informations is None else [*informations.parts] * (1 if self._model.arguments.missing else len(self._parts))
         )
-        of_meats = meats.parts if kind == "sandwich" and meats is not None else [None] * len(of_parts)
-        for part, own, meat in zip(self._parts, of_parts, of_meats, strict=informations is not None):
+        meat_sums = meats.parts if kind == "sandwich" and meats is not None else [None] * len(sums)
+        for part, information_sums, meat in zip(self._parts, sums, meat_sums, strict=informations is not None):
             try:
-                found = part.variances(kind, own, meat)
+                found = part.variances(kind, information_sums, meat)
             except SingularError:
                 continue
             if found is not None:
                 variances |= dict(zip(part.columns, found.tolist(), strict=True))
-        left_out = tuple(f"{name}[" for name in self._model.covariance.unidentified)  # what is known up to a convention only
-        known = {name: v for name, v in variances.items() if v >= 0 and not name.startswith(left_out)}
-        return [math.sqrt(known[name]) if name in known else math.nan for name in self._columns]
+        unidentified = tuple(f"{name}[" for name in self._model.covariance.unidentified)
+        valid = {name: v for name, v in variances.items() if v >= 0 and not name.startswith(unidentified)}
+        return [math.sqrt(valid[name]) if name in valid else math.nan for name in self._columns]
 
 
 def complete_parametrisations(model: Model, columns: Sequence[str]) -> list[list[str]]:
-    """The complete parametrisations that the columns belong to. A structure that is no dense parametrisation has its own
-    only: as elements of an unrestricted Σ its estimates are not."""
-    known = sorted(model.arguments.parameter_names(), key=len, reverse=True)
-    asked = dict.fromkeys(next(name for name in known if column.startswith(name)) for column in columns)
+    """The complete parametrisations that the columns belong to.
+
+    A structure that is not a dense parametrisation has only its own: its estimates are not those of an unrestricted Σ.
+    """
+    names = sorted(model.arguments.parameter_names(), key=len, reverse=True)
+    requested = dict.fromkeys(next(name for name in names if column.startswith(name)) for column in columns)
     if not isinstance(model.covariance, DenseParametrisation):
-        own = {"mean", *model.covariance.fields}
-        return [model.arguments.default_names()] if own & set(asked) else []
-    owners = dict.fromkeys(dense_parameters()[name] for name in asked if name != "mean")
-    if not owners:
+        return [model.arguments.default_names()] if {"mean", *model.covariance.fields} & set(requested) else []
+    classes = dict.fromkeys(dense_parameters()[name] for name in requested if name != "mean")
+    if not classes:
         return [model.arguments.default_names()]
-    return [[*([] if owner.canonical else ["mean"]), *owner.fields] for owner in owners]
+    return [[*([] if cls.canonical else ["mean"]), *cls.fields] for cls in classes]
 
 
 class _Information(ABC):
-    """The informations by the parameters of one parametrisation, from sums over rows. Of parameters at a bound there are no errors;
-    those of the others are conditional on them."""
+    """The informations of one parametrisation, from sums over rows.
+
+    Parameters at a bound have no standard errors; those of the others are conditional on them.
+    """
 
     def __init__(
         self,
@@ -134,28 +133,27 @@ class _Information(ABC):
         functions: Functions | None = None,
     ) -> None:
         self._model, self._names, self._kinds, self._functions = model, list(names), kinds, functions
-        self._once = fisher_of(model, names)
-        self._size = self._once.shape[-1]
-        own = self._once.columns()
-        self.columns = [*own, *([] if functions is None else functions.columns)]
-        bound = [column in boundary for column in own]
-        self._free = ~torch.tensor(bound, dtype=torch.bool, device=self._once.device) if any(bound) else None
+        self._fisher = fisher_of(model, names)
+        self._size = self._fisher.shape[-1]
+        columns = self._fisher.columns()
+        self.columns = [*columns, *([] if functions is None else functions.columns)]
+        self._free = free_columns(columns, boundary, self._fisher.device)
 
-    def _solver(self, A: Callable[[], Tensor], otherwise: Solve) -> Solve:
-        """b → A⁻¹ b: conditional on what stands at a bound, or, where nothing does, otherwise."""
-        return otherwise if self._free is None else conditional_solver(A(), self._free, self._once.redundant)
+    def _solver(self, A: Callable[[], Tensor], unconditional: Solve) -> Solve:
+        """b → A⁻¹ b, conditional on the parameters at a bound if there are any."""
+        return unconditional if self._free is None else conditional_solver(A(), self._free, self._fisher.redundant)
 
     def _variances(self, solve: Solve, meat: Tensor | None = None, diagonal: Callable[[], Tensor] | None = None) -> Tensor:
-        """The diagonal of A⁻¹, or with a meat B of A⁻¹ B A⁻¹, of the parameters and after them of the functions (the delta method).
+        """The diagonal of A⁻¹, or with a meat B that of A⁻¹ B A⁻¹: the parameters, then the functions (by the delta method).
 
-        diagonal: that of A⁻¹, where it is known without solving.
+        diagonal: that of A⁻¹, if it is available without solving.
         """
         if meat is not None:
             variances = solve(solve(meat).mT).diagonal()
         elif diagonal is not None and self._free is None:
             variances = diagonal()
         else:
-            unit = torch.eye(self._size, dtype=self._model.working, device=self._once.device)
+            unit = torch.eye(self._size, dtype=self._model.working, device=self._fisher.device)
             variances = solve(unit).diagonal()
         if self._free is not None:
             variances = torch.where(self._free, variances, torch.nan)
@@ -165,60 +163,58 @@ class _Information(ABC):
         solved = solve(G)
         return torch.cat([variances, (solved * (G if meat is None else solved @ meat)).sum(-1)])
 
-    def _of_hessian(self, hessian: Hessian, meat: Tensor | None) -> Tensor:
-        """With −H as A."""
+    def _variances_by_hessian(self, hessian: Hessian, meat: Tensor | None) -> Tensor:
+        """The variances with A = −H."""
         solve = self._solver(lambda: -hessian.matrix(), lambda b: -hessian.solve(b))
         return self._variances(solve, meat, lambda: -hessian.inverse_diagonal())
 
     @abstractmethod
     def sums(self, derivatives: GeneralEvaluation) -> Any:
-        """What is needed of some rows."""
+        """The sums over a batch of rows."""
 
     @abstractmethod
     def expected(self, sums: Any) -> Tensor | None:
-        """The diagonal of the inverse expected information; None where there is none."""
+        """The diagonal of the inverse expected information; None if it is not available."""
 
     @abstractmethod
     def observed(self, sums: Any, meat: Tensor | None = None) -> Tensor | None:
-        """The diagonal of the inverse observed information A, or with a meat B of A⁻¹ B A⁻¹; None where there is none."""
+        """The diagonal of the inverse observed information A, or with a meat B that of A⁻¹ B A⁻¹; None if not available."""
 
     def meat(self, derivatives: GeneralEvaluation) -> NamedSums:
-        """Σ s sᵀ of some rows' scores."""
+        """Σ s sᵀ, s the score of a row."""
         if self._size > MOST_INVERTED:
             return NamedSums({})
-        return NamedSums({"meat": derivatives.gram(self._once.selection)})
+        return NamedSums({"meat": derivatives.gram(self._fisher.selection)})
 
     def variances(self, kind: str, sums: Any, meat: NamedSums | None) -> Tensor | None:
-        """The variance of each estimate, by the kind of `KINDS`."""
+        """The variance of each estimate, for a kind of `KINDS`; NaN for a sandwich if the observed variance is negative."""
         if kind == "expected":
             return self.expected(sums)
         observed = self.observed(sums)
         if kind == "observed" or observed is None or meat is None:
             return observed if kind == "observed" else None
         robust = self.observed(sums, meat["meat"])
-        return (
-            None if robust is None else torch.where(observed >= 0, robust, torch.nan)
-        )  # away from a maximum there is no such thing
+        return None if robust is None else torch.where(observed >= 0, robust, torch.nan)
 
 
 class _Dense(_Information):
-    """Of complete rows, by a dense parametrisation: n, s and S of the whitened residuals."""
+    """Complete rows and a dense parametrisation: the sums are n, s and S of the whitened residuals."""
 
     def sums(self, derivatives: GeneralEvaluation) -> WhitenedMoments:
         return WhitenedMoments.of([(derivatives.rows, None)], self._model.batch)
 
     def expected(self, sums: WhitenedMoments) -> Tensor | None:
-        solve = self._solver(self._once.matrix, self._once.solve)
-        return self._variances(solve, diagonal=self._once.inverse_diagonal) / sums.count
+        solve = self._solver(self._fisher.matrix, self._fisher.solve)
+        return self._variances(solve, diagonal=self._fisher.inverse_diagonal) / sums.count
 
     def observed(self, sums: WhitenedMoments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        return self._of_hessian(hessian_from(self._model, self._names, sums), meat)
+        return self._variances_by_hessian(hessian_from(self._model, self._names, sums), meat)
 
 
 class _Structured(_Information):
-    """Of complete rows, by a structure's own parameters: mean and scatter, and rows that stand for all of that scatter."""
+    """Complete rows and the parameters of a structure: the sums are mean and scatter, which pseudo-observations represent."""
 
     def sums(self, derivatives: GeneralEvaluation) -> Moments:
         return Moments.of(derivatives.rows.x)
@@ -226,19 +222,19 @@ class _Structured(_Information):
     def expected(self, sums: Moments) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
-        solve = self._solver(self._once.matrix, self._once.solve)
-        return self._variances(solve, diagonal=self._once.inverse_diagonal) / sums.count
+        solve = self._solver(self._fisher.matrix, self._fisher.solve)
+        return self._variances(solve, diagonal=self._fisher.inverse_diagonal) / sums.count
 
     def observed(self, sums: Moments, meat: Tensor | None = None) -> Tensor | None:
         if self._size > MOST_INVERTED:
             return None
         sample = SufficientStatistics.of_moments(sums, self._model.arguments.naming)
         hessian = hessian_of(self._model, sample.origin + sample.rows, self._names, sample.weights, True)
-        return self._of_hessian(hessian, meat)
+        return self._variances_by_hessian(hessian, meat)
 
 
 class _Incomplete(_Information):
-    """Of rows with missing entries: the informations themselves, those that are wanted."""
+    """Rows with missing entries: the sums are the requested information matrices."""
 
     def sums(self, derivatives: GeneralEvaluation) -> NamedSums:
         if self._size > MOST_INVERTED:
@@ -259,8 +255,8 @@ class _Incomplete(_Information):
         return self._inverted(sums["observed"], meat)
 
     def _inverted(self, A: Tensor, meat: Tensor | None) -> Tensor:
-        return self._variances(self._solver(lambda: A, lambda b: self._solution(A, b)), meat)
+        def solve(b: Tensor) -> Tensor:
+            scale = self._fisher.matrix().diagonal().sqrt()
+            return dense_solution("information", A, b, self._fisher.redundant, scale)
 
-    def _solution(self, A: Tensor, b: Tensor) -> Tensor:
-        scale = self._once.matrix().diagonal().sqrt()
-        return dense_solution("information", A, b, self._once.redundant, scale)
+        return self._variances(self._solver(lambda: A, solve), meat)

@@ -1,14 +1,15 @@
-"""Structural change: are the parameters the same all the time? Cumulated scores, and the tests on them.
+"""Tests of structural change, based on cumulative scores.
 
-At the estimate the scores sum to 0. Cumulated in time, each in the units of all scores' covariance, they wander like k independent
-Brownian bridges if the parameters do not change, and further away if they do (Nyblom 1989; Hansen 1992; Zeileis & Hornik 2007,
-*Generalized M-fluctuation tests for parameter instability*; Merkle & Zeileis 2013 for structural equation models).
+At the estimate the scores sum to 0. If the parameters are constant over time, the cumulative scores, decorrelated by their
+covariance, are asymptotically k independent Brownian bridges; structural change moves them further from 0 (Nyblom 1989; Hansen
+1992; Zeileis & Hornik 2007, *Generalized M-fluctuation tests for parameter instability*; Merkle & Zeileis 2013 for structural
+equation models).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,16 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError, counted
+from mvnjac.errors import ArgumentError, NotIdentifiedError, counted
 from mvnjac.inference import limiting_distributions
 from mvnjac.inference.estimating_functions import require
-from mvnjac.inference.multiplier_law import holm
-from mvnjac.inference.named_table import NamedTable, place
-from mvnjac.inference.own_clocks import Found, OwnClocks
+from mvnjac.inference.information_clocks import BreakEstimate, InformationClocks
+from mvnjac.inference.process_statistics import inverse_root
+from mvnjac.inference.result_table import ResultTable, position
+from mvnjac.inference.simulated_distribution import holm
 
-_NAME = "score_process"
 TESTS = ("double_max", "nyblom_hansen", "sup_lm")
-LIMIT = "the limiting law"
+LIMIT = "the limiting distribution"
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class BreakTest:
 
     Attributes:
         test: "double_max", "nyblom_hansen" or "sup_lm".
-        statistic, p_value: under constancy; small is evidence of change. NaN where there is too little information to test.
+        statistic, p_value: of the hypothesis of constant parameters; NaN if there is too little information for a test.
         components: k, the number of columns.
-        row, date: the last row before the break, if there is one: where the process is furthest away (of Nyblom–Hansen's
-            statistic, an average, where the process's square is largest); −1 and None where nothing was tested.
-        column: whose process it is there ("double_max"); else None.
-        first, last: the dates of the first and the last row after which a break was looked for.
-        law: what the p-value is from, in words.
-        uncorrected: the p-value before Holm's correction; None where there is none.
+        row, date: the estimate of the last row before the break: where the process is furthest from 0 (for "nyblom_hansen",
+            whose statistic is an average, where its squared norm is largest); −1 and None if there is no test.
+        column: the column of the largest deviation ("double_max"); else None.
+        first, last: the dates of the first and the last row after which a break was considered.
+        law: the distribution that the p-value is from, in words.
+        uncorrected: the p-value before Holm's correction; None without correction.
     """
 
     test: str
@@ -58,19 +59,19 @@ class BreakTest:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ScoreProcess(NamedTable):
-    """Cumulated scores. Made by `score_process`.
+class ScoreProcess(ResultTable):
+    """Cumulative scores; returned by `score_process`.
 
     Attributes:
         columns: the k names.
-        process: (n + 1, k), in the order of time: 0 before the first row, 0 after the last.
-        dates: (n,) the labels of the rows, in that order; row_numbers: (n,) which rows of J they are.
-        variables: by variable, the columns that it stands in.
-        law: what p-values are from, in words.
-        alone: whether a test of some columns takes these as the only ones that were estimated; tests by variable and by column
-            then have Holm's correction.
-        clocks: what p-values are from where columns have information at different times; places: where the columns are there.
-        correlation: (k, k) of the scores of the columns where the process is not decorrelated but clocks are equal.
+        process: (n + 1, k) in the order of time: 0 before the first row, 0 after the last.
+        dates: (n,) the labels of the rows, in that order. row_numbers: (n,) their numbers in J.
+        variables: for each variable, the columns that are about it.
+        law: the distribution that p-values are from, in words.
+        alone: whether tests of some columns treat these as the only estimated ones; tests by variable and by column then have
+            Holm's correction.
+        clocks: the tests if columns have information at different times; else None. places: the positions of the columns there.
+        correlation: (k, k) of the scores, if the process is not decorrelated but all clocks are equal; else None.
     """
 
     columns: tuple[str, ...]
@@ -80,48 +81,52 @@ class ScoreProcess(NamedTable):
     variables: dict[str, tuple[str, ...]] = field(repr=False)
     law: str = LIMIT
     alone: bool = False
-    clocks: OwnClocks | None = field(default=None, repr=False)
+    clocks: InformationClocks | None = field(default=None, repr=False)
     places: tuple[int, ...] = field(default=(), repr=False)
     correlation: Tensor | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
-        """n."""
+        """The number of rows, n."""
         return len(self.dates)
 
     def double_max(self) -> BreakTest:
-        """The largest cumulated score over time and parameters: it says which, and when.
+        """The largest absolute cumulative score over time and columns, which indicates the column and the date of a change.
 
         R's strucchange: `sctest(process, functional = maxBB)`.
         """
         if self.clocks is not None:
-            return self._found("double_max", self.clocks.double_max(list(self.places)))
+            return self._break_test("double_max", self.clocks.double_max(list(self.places)))
         distance = self.process.abs()
         at = int(distance.amax(-1).argmax())
         statistic, k = float(distance.max()), self.process.shape[1]
-        column = self.columns[int(distance[at].argmax())]
+        column = int(distance[at].argmax())
         return self._test("double_max", statistic, limiting_distributions.double_max_p_value(statistic, k), at, column)
 
     def nyblom_hansen(self) -> BreakTest:
-        """The average over time of the squared length: against parameters that drift.
+        """The average over time of the squared norm, for alternatives in which parameters drift.
 
-        R's strucchange: `sctest(process, functional = meanL2BB)`, whose p-values are interpolated in a simulated table.
+        R's strucchange: `sctest(process, functional = meanL2BB)`, with p-values interpolated in a simulated table.
         """
         if self.clocks is not None:
-            return self._found("nyblom_hansen", self.clocks.nyblom_hansen(list(self.places)))
+            return self._break_test("nyblom_hansen", self.clocks.nyblom_hansen(list(self.places)))
         squares = self._bridges()[1:].square().sum(-1)
         statistic = float(squares.mean())
         p_value = limiting_distributions.mean_square_p_value(statistic, self.process.shape[1])
         return self._test("nyblom_hansen", statistic, p_value, 1 + int(squares.argmax()))
 
     def sup_lm(self, trim: float | tuple[float, float] = 0.15) -> BreakTest:
-        """The largest Lagrange multiplier statistic of a single break, over the dates between these fractions of the rows.
+        """The largest Lagrange multiplier statistic of a single break, over the dates between two fractions of the rows.
 
-        R's strucchange: `sctest(process, functional = supLM(trim))`, whose p-values are Hansen's (1997) approximation. Source:
-        Andrews 1993, *Tests for parameter instability and structural change with unknown change point*.
+        R's strucchange: `sctest(process, functional = supLM(trim))`, with Hansen's (1997) approximation of p-values.
 
         Args:
-            trim: the fraction left out at both ends; or (from, to).
+            trim: the fraction that is left out at both ends; or (from, to).
+
+        Raises:
+            NotIdentifiedError: there is no date between the fractions.
+
+        Source: Andrews 1993, *Tests for parameter instability and structural change with unknown change point*.
         """
         first, last = trim if isinstance(trim, tuple) else (trim, 1 - trim)
         if not 0 < first < last < 1:
@@ -129,11 +134,13 @@ class ScoreProcess(NamedTable):
                 f"sup_lm: trim is {trim!r}; expected a fraction between 0 and 0.5, or (from, to) between 0 and 1."
             )
         if self.clocks is not None:
-            return self._found("sup_lm", self.clocks.sup_lm(list(self.places), (first, last)))
+            return self._break_test("sup_lm", self.clocks.sup_lm(list(self.places), (first, last)))
         statistics = self.lm_statistics()
         low, high = max(int(first * self.rows), 1), min(int(last * self.rows), self.rows - 1)
         if low > high:
-            raise NotIdentifiedError(f"sup_lm: no row lies between the fractions {first} and {last} of {self.rows} rows.")
+            raise NotIdentifiedError(
+                f"sup_lm: no row lies between the fractions {first} and {last} of {self.rows} rows; choose a wider trim."
+            )
         inside = statistics[low : high + 1]
         at, statistic = low + int(inside.argmax()), float(inside.max())
         p_value = limiting_distributions.supremum_p_value(statistic, self.process.shape[1], (first, last))
@@ -142,20 +149,27 @@ class ScoreProcess(NamedTable):
     def lm_statistics(self, trim: float = 0.15) -> Float[Tensor, "m"]:
         """(n + 1,) the Lagrange multiplier statistic of a break after each row, |B|²/(t(1 − t)); NaN at both ends.
 
-        Where columns have information at different times it is known at some dates, NaN elsewhere; a column takes part in it from the
-        fraction `trim` of its information to 1 − trim. Of fewer than k columns it is turned into the quantile of χ²_k of the same
-        probability.
+        If columns have information at different times, the statistic is computed at some dates, and is NaN at the others. A
+        column enters between the fractions `trim` and 1 − trim of its information; with fewer than k columns the statistic is
+        converted to the χ²_k quantile with the same probability.
         """
         if self.clocks is not None:
-            return self._at_dates(self.clocks, trim)
+            statistics = torch.full((self.rows + 1,), torch.nan, dtype=self.process.dtype, device=self.process.device)
+            at, values = self.clocks.lm_statistics(list(self.places), (trim, 1 - trim))
+            statistics[at] = values
+            return statistics
         t = torch.arange(self.rows + 1, dtype=self.process.dtype, device=self.process.device) / self.rows
         statistics = self._bridges().square().sum(-1) / (t * (1 - t))
         statistics[0], statistics[-1] = torch.nan, torch.nan
         return statistics
 
     def critical_value(self, level: float = 0.05, test: str = "double_max", trim: float = 0.15) -> float:
-        """The line that a statistic crosses with this probability under constancy: the largest cumulated score (`double_max`), or
-        the Lagrange multiplier statistics ("sup_lm") between the fractions `trim` and 1 − trim of the rows.
+        """The critical value of a test at this level.
+
+        Args:
+            level: the probability of rejection if parameters are constant.
+            test: "double_max", for the largest absolute cumulative score; or "sup_lm", for the Lagrange multiplier statistics.
+            trim: for "sup_lm", the fraction of the rows that is left out at both ends.
         """
         require("critical_value", "test", test, ("double_max", "sup_lm"))
         k = self.process.shape[1]
@@ -168,76 +182,62 @@ class ScoreProcess(NamedTable):
         )
 
     def select(self, columns: str | Sequence[str]) -> ScoreProcess:
-        """The process of some columns: whether these parameters changed, the others being whatever they are."""
+        """The process of some columns, for tests of these parameters that allow the others to change."""
         names = [columns] if isinstance(columns, str) else list(columns)
-        chosen = [place("select", self.columns, name) for name in names]
-        wanted = set(names)
-        variables = {name: tuple(c for c in own if c in wanted) for name, own in self.variables.items()}
-        kept = {name: own for name, own in variables.items() if own}
-        places = tuple(self.places[i] for i in chosen) if self.places else ()
-        correlation = None if self.correlation is None else self.correlation[chosen][:, chosen]
-        process = self.process[:, chosen]
-        return replace(self, columns=tuple(names), process=process, variables=kept, places=places, correlation=correlation)
+        at = [position("select", self.columns, name) for name in names]
+        selected = set(names)
+        by_variable = {name: tuple(c for c in columns if c in selected) for name, columns in self.variables.items()}
+        variables = {name: columns for name, columns in by_variable.items() if columns}
+        places = tuple(self.places[i] for i in at) if self.places else ()
+        correlation = None if self.correlation is None else self.correlation[at][:, at]
+        process = self.process[:, at]
+        return replace(self, columns=tuple(names), process=process, variables=variables, places=places, correlation=correlation)
 
     def by_variable(self, test: str = "sup_lm") -> dict[str, BreakTest]:
-        """A test for each variable, of all columns that it stands in."""
-        return self._each(test, self.variables)
+        """A test for each variable, of all columns that are about it."""
+        return self._test_groups(test, self.variables)
 
     def by_column(self, test: str = "sup_lm") -> dict[str, BreakTest]:
         """A test for each column alone."""
-        return self._each(test, {name: (name,) for name in self.columns})
+        return self._test_groups(test, {name: (name,) for name in self.columns})
 
-    def _each(self, test: str, groups: dict[str, tuple[str, ...]]) -> dict[str, BreakTest]:
+    def _test_groups(self, test: str, groups: dict[str, tuple[str, ...]]) -> dict[str, BreakTest]:
         require("score_process", "test", test, TESTS)
-        run: Callable[[ScoreProcess], BreakTest] = getattr(ScoreProcess, test)
-        found = [self._tried(test, run, self.select(columns)) for columns in groups.values()]
+        tests = [self._test_or_nan(test, self.select(columns)) for columns in groups.values()]
         if self.alone:
-            corrected = holm([one.p_value for one in found])
-            law = f"{self.law}; Holm's correction over {len(found)} tests"
-            found = [replace(o, p_value=p, uncorrected=o.p_value, law=law) for o, p in zip(found, corrected, strict=True)]
-        return dict(zip(groups, found, strict=True))
+            corrected = holm([one.p_value for one in tests])
+            law = f"{self.law}; Holm's correction over {len(tests)} tests"
+            tests = [replace(t, p_value=p, uncorrected=t.p_value, law=law) for t, p in zip(tests, corrected, strict=True)]
+        return dict(zip(groups, tests, strict=True))
 
-    def _tried(self, test: str, run: Callable[[ScoreProcess], BreakTest], process: ScoreProcess) -> BreakTest:
-        """The test, or NaN where a group has too few rows with information."""
+    def _test_or_nan(self, test: str, process: ScoreProcess) -> BreakTest:
+        """The test, or NaN if the columns have too few rows with information."""
         try:
-            return run(process)
+            result: BreakTest = getattr(process, test)()
+            return result
         except NotIdentifiedError as error:
             if self.clocks is None:
                 raise
             return BreakTest(test, math.nan, math.nan, len(process.columns), -1, None, law=str(error))
 
     def _bridges(self) -> Tensor:
-        """(n + 1, k) independent under constancy."""
+        """(n + 1, k) asymptotically independent Brownian bridges if parameters are constant."""
         return self.process if self.correlation is None else self.process @ inverse_root(self.correlation)
 
     def _test(
-        self,
-        test: str,
-        statistic: float,
-        p_value: float,
-        at: int,
-        column: str | None = None,
-        span: tuple[int, int] | None = None,
+        self, test: str, statistic: float, p_value: float, at: int, column: int = 0, span: tuple[int, int] | None = None
     ) -> BreakTest:
         first, last = span or (1, max(self.rows - 1, 1))
-        found = Found(statistic, p_value, max(at, 1), 0 if column is None else self.columns.index(column), first, last)
-        return self._found(test, found)
+        return self._break_test(test, BreakEstimate(statistic, p_value, max(at, 1), column, first, last))
 
-    def _found(self, test: str, found: Found) -> BreakTest:
-        row, column = found.at - 1, self.columns[found.column] if test == "double_max" else None
+    def _break_test(self, test: str, found: BreakEstimate) -> BreakTest:
+        row, column = found.row_count - 1, self.columns[found.column] if test == "double_max" else None
         k, first, last = self.process.shape[1], self.dates[found.first - 1], self.dates[found.last - 1]
         number, date = self.row_numbers[row], self.dates[row]
         return BreakTest(test, found.statistic, found.p_value, k, number, date, column, first, last, self.law)
 
-    def _at_dates(self, clocks: OwnClocks, trim: float) -> Tensor:
-        """(n + 1,) Lagrange multiplier statistics, NaN where they are not evaluated."""
-        statistics = torch.full((self.rows + 1,), torch.nan, dtype=self.process.dtype, device=self.process.device)
-        at, values = clocks.lm_statistics(list(self.places), (trim, 1 - trim))
-        statistics[at] = values
-        return statistics
-
     def to_xarray(self) -> Any:
-        """The process as an xarray.DataArray over "row" and "parameter", without the 0 it starts from (needs xarray)."""
+        """The process as an xarray.DataArray over "row" and "parameter", without its initial 0 (needs xarray)."""
         import xarray as xr
 
         coords = {"row": list(self.dates), "parameter": list(self.columns)}
@@ -245,7 +245,7 @@ class ScoreProcess(NamedTable):
 
     def _title(self) -> str:
         size = f"{counted(len(self.columns), 'parameter')} over {counted(self.rows, 'row')}"
-        return f"cumulated scores of {size} (p-values: {self.law}); the largest of each:"
+        return f"cumulative scores of {size} (p-values: {self.law}); the largest of each:"
 
     def _labels(self) -> Sequence[str]:
         return self.columns
@@ -255,21 +255,7 @@ class ScoreProcess(NamedTable):
         rows = [max(int(i) - 1, 0) for i in distance.argmax(0)]
         largest = distance.amax(0)
         if self.clocks is not None:
-            p_values = [self.clocks.double_max([place]).p_value for place in self.places]
+            p_values = [self.clocks.double_max([column]).p_value for column in self.places]
         else:
             p_values = [limiting_distributions.double_max_p_value(float(x), 1) for x in largest]
         return {"largest": largest, "p_value": p_values, "date": [self.dates[i] for i in rows]}
-
-
-def inverse_root(V: Tensor) -> Tensor:
-    """V^(−½), symmetric."""
-    scale = V.diagonal().abs().sqrt()
-    correlation = V / torch.outer(scale, scale)
-    smallest = float(torch.linalg.eigvalsh(correlation)[0])
-    if not smallest > len(V) * torch.finfo(V.dtype).eps:
-        raise SingularError(
-            f"{_NAME}: the covariance of the scores is singular: the smallest eigenvalue, each in its own units, is {smallest:.3g}; "
-            "there must be more rows than parameters, and no direction in which the density does not change: select other parameters."
-        )
-    values, Q = torch.linalg.eigh(V)
-    return Q @ (Q.mT * values.rsqrt().unsqueeze(-1))

@@ -1,4 +1,4 @@
-"""Labels of rows, for clusters and for an order: missing, mixed, in any container, and text that does not sort in time."""
+"""Labels of rows for clusters and sorting: missing, mixed, in any container, and text that does not sort chronologically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mvnjac.tables.chronology import sorts_in_time
 from mvnjac.tables.sorting import Ordered
 
 N = 24
-#: rows that lack a label below
+#: rows without a label in the tests below
 GAPS = (3, 7, 8)
 GROUPS = [i // 4 for i in range(N)]
 DAYS = [datetime.datetime(2020, 1, 1) + datetime.timedelta(days=i // 4) for i in range(N)]
@@ -118,7 +118,7 @@ def test_ways_in_the_columns_of_tables(J: mvnjac.Jacobian) -> None:
     other = [i % 6 for i in range(N)]
     expected = clustered(J, [GROUPS, other]).covariance
     frame = pd.DataFrame([GROUPS, other]).T
-    frame.columns = ["g", "g"]  # pandas allows it
+    frame.columns = ["g", "g"]  # pandas allows equal names
     for ways in (frame, pa.table({"g": GROUPS, "h": other}), np.stack([GROUPS, other], 1), torch.tensor([GROUPS, other]).mT):
         torch.testing.assert_close(clustered(J, ways).covariance, expected)
     with pytest.raises(ArgumentError, match=r"clusters\['h'\] has no value in 3 of 24"):
@@ -229,7 +229,7 @@ def test_rows_in_order_may_be_text_of_any_form_and_repeat(J: mvnjac.Jacobian) ->
     assert order(J, [f"{i:02d}/01/2020" for i in range(1, N + 1)]) == list(range(N))
     panel = [i % 12 for i in range(N)]  # two series, one below the other
     assert order(J, panel)[:4] == [0, 12, 1, 13]
-    with pytest.raises(ArgumentError, match=r"order_by has 0 in 2 rows, and the rows are not in order"):
+    with pytest.raises(ArgumentError, match=r"order_by has 0 in 2 rows, and the rows are not in ascending order"):
         inference.covariance_of_estimates(J, "hac", order_by=panel)
     days = inference.covariance_of_estimates(J, "hac", order_by=sorted(panel)).covariance
     torch.testing.assert_close(days, inference.covariance_of_estimates(J, "hac").covariance)

@@ -1,4 +1,4 @@
-"""Structural change where variables are not observed all the time: sizes, power, dates, and the covariance that is used."""
+"""Structural change with variables observed at different times: size, power, dates, and the covariance of the process."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import mvnjac
 from mvnjac import inference
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError
 from mvnjac.inference.hac import long_run_sum
-from mvnjac.inference.multiplier_law import MultiplierLaw, holm
-from mvnjac.inference.own_clocks import own_clocks
-from mvnjac.inference.pooled import moving_sums
+from mvnjac.inference.information_clocks import information_clocks
+from mvnjac.inference.pooled_covariance import moving_sums
+from mvnjac.inference.simulated_distribution import SimulatedDistribution, holm
 from tests.support import breaks
 
 TESTS = ("sup_lm", "double_max", "nyblom_hansen")
-#: at 5 % the rank of a statistic among so many simulated ones decides as exactly as among 999
+#: with this number a rank test has the exact level 5 %, as with 999
 MULTIPLIERS = 219
 
 
 def rejections(design: str, runs: range, n: int = 2000, lag: int = 0) -> dict[str, float]:
-    """The share of p-values of 5 % and below, by test: of everything, of each variable's group and of each column."""
+    """The share of p-values ≤ 5 %, by test: of all columns, of each variable, and of each column."""
     found: dict[str, int] = {}
     for first in range(runs.start, runs.stop, 50):
         x, mean, covariance = breaks.draws(design, min(50, runs.stop - first), n, first)
         for i in range(len(x)):
             J = mvnjac.jacobian(x[i], mean[i], covariance[i], missing="marginalise")
             process = inference.score_process(J, lag=lag, multipliers=MULTIPLIERS, seed=10**6 + first + i)
-            groups = {"all": process.columns} | {f"variable {name}": own for name, own in process.variables.items()}
+            groups = {"all": process.columns} | {f"variable {name}": columns for name, columns in process.variables.items()}
             for name, columns in (groups | {column: (column,) for column in process.columns}).items():
                 some = process.select(columns)
                 for kind in TESTS:
@@ -59,7 +59,7 @@ def test_the_size_in_a_tenth_of_the_runs(design: str, runs: int) -> None:
 
 
 def jacobian(x: torch.Tensor) -> mvnjac.Jacobian:
-    """At the estimate."""
+    """The Jacobian at the estimate."""
     mask = ~x.isnan()
     mean, covariance = breaks.estimates(torch.where(mask, x, 0.0).unsqueeze(0), mask)
     return mvnjac.jacobian(x, mean[0], covariance[0], missing="marginalise")
@@ -91,7 +91,7 @@ def test_a_break_of_a_late_starter_is_found_and_dated_where_it_is_observed() -> 
 def test_no_break_is_dated_where_nothing_is_observed(seed: int) -> None:
     x = late_starter(300, seed, 200)
     x[80:, 1] = torch.nan
-    x[60:80, 1] = x[60:80, 0] + 0.1  # a short life, with a change in it
+    x[60:80, 1] = x[60:80, 0] + 0.1  # observed for a short time, with a change
     x[:60, 1] = x[:60, 0] + 0.1 * torch.randn(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = x[:, :2]
     process = inference.score_process(jacobian(x))
@@ -107,20 +107,20 @@ def test_with_equal_clocks_the_statistics_are_those_of_the_limiting_law() -> Non
     x = torch.randn(400, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64) @ breaks.MIXING
     x[250:, 0] += 0.4
     J = jacobian(x)
-    usual, own = inference.score_process(J), inference.score_process(J, clocks="information")
-    statistics, expected = own.lm_statistics(), usual.lm_statistics()
+    usual, by_information = inference.score_process(J), inference.score_process(J, clocks="information")
+    statistics, expected = by_information.lm_statistics(), usual.lm_statistics()
     at = ~statistics.isnan()
     assert at.sum() > 40
     torch.testing.assert_close(statistics[at], expected[at], rtol=1e-8, atol=1e-8)
-    assert abs(own.sup_lm().row - usual.sup_lm().row) <= 3
-    assert own.sup_lm().p_value == pytest.approx(usual.sup_lm().p_value, abs=0.02)
-    assert own.nyblom_hansen().statistic == pytest.approx(usual.nyblom_hansen().statistic, rel=0.03)
-    assert own.nyblom_hansen().p_value == pytest.approx(usual.nyblom_hansen().p_value, abs=0.03)
-    assert own.critical_value(0.05, "sup_lm") == pytest.approx(
+    assert abs(by_information.sup_lm().row - usual.sup_lm().row) <= 3
+    assert by_information.sup_lm().p_value == pytest.approx(usual.sup_lm().p_value, abs=0.02)
+    assert by_information.nyblom_hansen().statistic == pytest.approx(usual.nyblom_hansen().statistic, rel=0.03)
+    assert by_information.nyblom_hansen().p_value == pytest.approx(usual.nyblom_hansen().p_value, abs=0.03)
+    assert by_information.critical_value(0.05, "sup_lm") == pytest.approx(
         usual.critical_value(0.05, "sup_lm"), rel=0.08
     )  # at dates, not in continuous time
     column = "mean[1]"
-    alone, whole = own.select(column), inference.score_process(J, decorrelate=False).select(column)
+    alone, whole = by_information.select(column), inference.score_process(J, decorrelate=False).select(column)
     assert alone.double_max().p_value == pytest.approx(whole.double_max().p_value, abs=0.05)
 
 
@@ -129,13 +129,13 @@ def test_complete_rows_have_the_limiting_law_whatever_is_said_of_gaps() -> None:
     estimate = mvnjac.fit(x).gaussian
     process = inference.score_process(estimate.jacobian(x))
     same = inference.score_process(mvnjac.jacobian(x, estimate.mean, estimate.covariance, missing="marginalise"))
-    assert process.law == same.law == "the limiting law"
+    assert process.law == same.law == "the limiting distribution"
     assert process.clocks is None
     torch.testing.assert_close(same.process, process.process, rtol=1e-10, atol=1e-10)
 
 
 def test_the_covariance_of_the_process_is_that_of_the_information() -> None:
-    """C_gg(t) − C_g·(t) C⁻¹ C_·g(t) with the textbook's information of normal rows, the last variable beginning half-way."""
+    """C_gg(t) − C_g·(t) C⁻¹ C_·g(t) with the textbook information of normal rows; the last variable begins half-way."""
     n = 40_000
     x = late_starter(n, 2, n // 2)
     J = jacobian(x)
@@ -145,7 +145,7 @@ def test_the_covariance_of_the_process_is_that_of_the_information() -> None:
     C = n / 2 * (before + after)
     group = process.clocks.group(list(range(9)))
     for at in (20, 40, 55):
-        rows = int(group.up_to[at])
+        rows = int(group.row_counts[at])
         up_to = min(rows, n // 2) * before + max(rows - n // 2, 0) * after
         expected = up_to - up_to @ np.linalg.solve(C, up_to)
         scale = np.sqrt(np.maximum(np.diag(expected), 1e-9 * np.diag(C)))
@@ -178,7 +178,7 @@ def test_moving_sums_have_newey_and_wests_covariance() -> None:
 
 
 def test_rows_that_depend_on_each_other() -> None:
-    """Of an autoregression the means change about as often as 5 % of the samples with Newey and West's choice of the lag."""
+    """For an autoregression, tests of the means reject in about 5 % of the samples with the automatic lag of Newey and West."""
     found = {0: 0, None: 0}
     for seed in range(40):
         x = late_starter(1000, 100 + seed, 400)
@@ -193,15 +193,15 @@ def test_rows_that_depend_on_each_other() -> None:
 
 
 def test_more_parameters_than_rows() -> None:
-    """Of complete rows: the block of each variable, by its own covariance; Holm's correction of the p-values."""
+    """For complete rows: the block of each variable by its covariance, with Holm's correction of the p-values."""
     x = torch.randn(60, 11, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     x[35:, 4] *= 4
     J = mvnjac.fit(x).gaussian.jacobian(x)
     process = inference.score_process(J)
     assert process.alone
     tests = process.by_variable("sup_lm")
-    own = [J.columns().index(name) for name in process.variables["4"]]
-    S = J.matrix().numpy()[:, own]
+    positions = [J.columns().index(name) for name in process.variables["4"]]
+    S = J.matrix().numpy()[:, positions]
     W = S.cumsum(0) @ np.linalg.inv(np.linalg.cholesky(S.T @ S)).T
     t = np.arange(1, 61) / 60
     expected = ((W**2).sum(1)[8:51] / (t * (1 - t))[8:51]).max()
@@ -241,7 +241,7 @@ def test_the_same_seed_gives_the_same_p_values() -> None:
 
 def test_a_law_from_values_with_an_exponential_tail() -> None:
     values = torch.from_numpy(-np.log((np.arange(999) + 0.5) / 999))
-    law = MultiplierLaw(values)
+    law = SimulatedDistribution(values)
     for p in (0.5, 0.1, 0.05, 0.02):
         assert law.p_value(-math.log(p)) == pytest.approx(p, abs=2e-3)
         assert law.critical_value(p) == pytest.approx(-math.log(p), rel=0.03)
@@ -272,11 +272,11 @@ def test_what_cannot_be_asked() -> None:
     process = inference.score_process(J)
     with pytest.raises(NotIdentifiedError, match="too few rows with information"):
         process.select("mean[2]").sup_lm((0.5, 0.5001))
-    assert inference.score_process(J, clocks="rows").law == "the limiting law"
+    assert inference.score_process(J, clocks="rows").law == "the limiting distribution"
     scores = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     scores = torch.cat([scores, scores[:, :1]], -1)
     with pytest.raises(SingularError, match="singular"):
-        own_clocks(scores, torch.zeros(50, dtype=torch.long)).nyblom_hansen([0, 1, 2])
+        information_clocks(scores, torch.zeros(50, dtype=torch.long)).nyblom_hansen([0, 1, 2])
 
 
 if __name__ == "__main__":  # the table in docs/guides/inference.md

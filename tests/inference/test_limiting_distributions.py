@@ -1,4 +1,4 @@
-"""Laws of functionals of Brownian bridges: against closed forms, mpmath, published quantiles and simulation."""
+"""Distributions of functionals of Brownian bridges, against closed forms, mpmath, published quantiles and simulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIM = (0.15, 0.85)
 @pytest.mark.parametrize("x", [0.2, 0.35, 0.499, 0.501, 0.8, 1.2, 2.0, 3.5])
 @pytest.mark.parametrize("k", [1, 4, 90])
 def test_double_max_is_kolmogorovs(x: float, k: int) -> None:
-    """Kolmogorov's series, P(sup |B| > x) = 2 Σ (−1)^(j+1) exp(−2 j² x²), of the largest of k bridges."""
+    """Kolmogorov's series, P(sup |B| > x) = 2 Σ (−1)^(j+1) exp(−2 j² x²), for the largest of k bridges."""
     with mpmath.workdps(40):
         single = 2 * mpmath.nsum(lambda j: (-1) ** (int(j) + 1) * mpmath.exp(-2 * j**2 * mpmath.mpf(x) ** 2), [1, mpmath.inf])
         expected = float(1 - (1 - single) ** k)
@@ -33,7 +33,7 @@ def test_double_max_of_nothing() -> None:
 
 @pytest.mark.parametrize("x", [0.01, 0.05, 0.2, 0.5, 1.0, 3.0, 12.0, 40.0])
 def test_mean_square_of_two_bridges_is_a_theta_series(x: float) -> None:
-    """Σ (χ²₂)/(jπ)²: a sum of exponentials with rates (jπ)²/2, the law of Watson's statistic."""
+    """Σ (χ²₂)/(jπ)²: a sum of exponentials with rates (jπ)²/2, the distribution of Watson's statistic."""
     expected = 2 * mpmath.nsum(lambda j: (-1) ** (int(j) + 1) * mpmath.exp(-(j**2) * mpmath.pi**2 * x / 2), [1, mpmath.inf])
     assert mean_square_p_value(x, 2) == pytest.approx(float(expected), rel=1e-11)
 
@@ -63,7 +63,7 @@ def test_supremum_by_the_zeros_of_kummers_function(k: int, x: float, trim: tuple
     duration, half, end = math.log(trim[1] * (1 - trim[0]) / (trim[0] * (1 - trim[1]))), mpmath.mpf(k) / 2, mpmath.mpf(x) / 2
 
     def mean(f) -> mpmath.mpf:
-        """Under the stationary law, in √s, where it is smooth."""
+        """The stationary expectation, in √s, where the density is smooth."""
         law = lambda u: 2 * u * f(u * u) * u ** (2 * (half - 1)) * mpmath.exp(-u * u) / mpmath.gamma(half)  # noqa: E731
         return mpmath.quad(law, mpmath.linspace(0, mpmath.sqrt(end), 6))
 
@@ -78,7 +78,7 @@ def test_supremum_by_the_zeros_of_kummers_function(k: int, x: float, trim: tuple
 
 
 def zeros(f, last: float) -> list[mpmath.mpf]:
-    """Those between 0 and `last`, a step of 0.05 apart at least."""
+    """The roots between 0 and `last`, at least 0.05 apart."""
     grid = np.arange(0.0, last, 0.05)
     signs = [f(m) > 0 for m in grid]
     return [
@@ -88,14 +88,14 @@ def zeros(f, last: float) -> list[mpmath.mpf]:
 
 @pytest.mark.parametrize(("k", "x"), [(1, 8.0), (1, 30.0), (3, 12.0)])
 def test_the_tail_of_the_mean_square(k: int, x: float) -> None:
-    """P ~ 2^(k/2) P(χ²_k > π² x): the largest of the weights 1/(jπ)² alone decides (Zolotarev 1961)."""
+    """P ~ 2^(k/2) P(χ²_k > π² x): the largest weight 1/(jπ)² dominates (Zolotarev 1961)."""
     leading = math.sqrt(2) ** k * stats.chi2.sf(math.pi**2 * x, k)
     assert mean_square_p_value(x, k) == pytest.approx(leading, rel=0.02)
 
 
 @pytest.mark.parametrize(("k", "x"), [(1, 42.0), (5, 58.0), (30, 110.0), (200, 340.0), (600, 830.0)])
 def test_the_tail_of_the_supremum_meets_its_expansion(k: int, x: float) -> None:
-    """On both sides of where the p-value is taken from the expansion it is about the same; and it never rises."""
+    """The p-value is monotone, and continuous where the expansion takes over."""
     grid = np.linspace(0.8 * x, 1.2 * x, 60)
     p_values = np.array([supremum_p_value(float(y), k, TRIM) for y in grid])
     assert p_values[0] > 1e-9 > p_values[-1] > 0

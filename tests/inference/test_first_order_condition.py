@@ -1,4 +1,4 @@
-"""Results that presuppose an estimate say where the parameters are none."""
+"""Results that assume the parameters to be the estimate warn if they are not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RESULTS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_mean_that_is_off_by_a_share_of_its_standard_error(name: str) -> None:
-    """(x̄ − µ) / √(s/n), s the given variance: the only column beyond the limit."""
+    """(x̄ − µ) / √(s/n), s the given variance; no other column is beyond the limit."""
     x = rows()
     mean, sigma = estimate(x)
     for share, warns in ((0.09, False), (0.11, True), (3.0, True)):
@@ -60,7 +60,7 @@ def test_a_mean_that_is_off_by_a_share_of_its_standard_error(name: str) -> None:
 
 @pytest.mark.parametrize("n", [8, 20, 400])
 def test_another_divisor_passes(n: int) -> None:
-    """n − 1 is 1/√(2n) of a standard error off, however correlated the variables; half the rows, far more."""
+    """The divisor n − 1 changes variances by 1/√(2n) of a standard error; using half of the rows changes them by more."""
     x = rows()[:n] @ torch.tensor([[1, 1, 1], [0, 1e-3, 0], [0, 0, 1.0]], dtype=torch.float64)
     mean, sigma = estimate(x)
     with warnings.catch_warnings():
@@ -94,8 +94,8 @@ def test_weights_of_the_fit() -> None:
 @pytest.mark.parametrize("missing", [None, "marginalise"])
 def test_fits_are_estimates_and_other_rows_are_not(structure: str, missing: str | None) -> None:
     generator = torch.Generator().manual_seed(5)
-    common, own = (torch.randn(N, k, generator=generator, dtype=torch.float64) for k in (1, 4))
-    x = common + own + 3
+    common, specific = (torch.randn(N, k, generator=generator, dtype=torch.float64) for k in (1, 4))
+    x = common + specific + 3
     if missing:
         x[::3, 1] = torch.nan
         x[::5, 2:] = torch.nan
@@ -130,7 +130,7 @@ def test_known_parameters_do_not_count() -> None:
 
 
 def test_a_unique_variance_at_its_bound_does_not_count() -> None:
-    """A Heywood case, by an optimiser that knows bounds: the score of the first variance is not 0 there, all others are."""
+    """A Heywood case by a bounded optimiser: all scores but that of the first unique variance are 0."""
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(N, 3, generator=generator, dtype=torch.float64)
     x = torch.stack([x[:, 0], x[:, 0] + 0.2 * x[:, 1], x[:, 0] + x[:, 2] + x[:, 1]], -1)
@@ -151,14 +151,14 @@ def test_a_unique_variance_at_its_bound_does_not_count() -> None:
     theta = torch.from_numpy(found.x)
     bounded = [i for i in range(3) if float(theta[3 + i]) <= bounds[3 + i][0] * (1 + 1e-9)]
     assert bounded
-    assert found.jac[3 + bounded[0]] > 1  # the likelihood rises below
+    assert found.jac[3 + bounded[0]] > 1  # the likelihood increases below the bound
     J = mvnjac.jacobian(x, mean, mvnjac.LowRank(theta[:3].unsqueeze(-1), theta[3:]))
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotAtEstimateWarning)
         inference.covariance_of_estimates(J, "expected")
         one = mvnjac.BlockDiagonal([J.model.covariance])
         inference.covariance_of_estimates(mvnjac.jacobian(x, mean, one), "expected")
-    theta[3:] *= 20  # no bound, and no maximum
+    theta[3:] *= 20  # neither at a bound nor at a maximum
     with pytest.warns(NotAtEstimateWarning, match="cov_diag"):
         inference.covariance_of_estimates(
             mvnjac.jacobian(x, mean, mvnjac.LowRank(theta[:3].unsqueeze(-1), theta[3:])), "expected"

@@ -1,4 +1,4 @@
-"""Results with named columns: how they print, and the tables that they become."""
+"""Results that print as a table, and convert to tables of pandas and Arrow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from mvnjac.errors import UnknownNameError
 
-#: as many rows are printed
-_PRINTED = 24
+#: the most rows that are printed
+_MAX_PRINTED = 24
 
 
-class NamedTable(ABC):
-    """Something that is a table: labelled rows, named columns."""
+class ResultTable(ABC):
+    """A result with labelled rows and named columns."""
 
     @abstractmethod
     def _title(self) -> str:
-        """One line that says what it is."""
+        """The line above the table."""
 
     @abstractmethod
     def _labels(self) -> Sequence[Any]:
-        """One a row."""
+        """The row labels."""
 
     @abstractmethod
     def _table(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class NamedTable(ABC):
         return pd.DataFrame({name: _plain(values) for name, values in self._table().items()}, index=list(self._labels()))
 
     def to_arrow(self) -> Any:
-        """The table as a pyarrow.Table, the labels in its first column, "name"."""
+        """The table as a pyarrow.Table with the row labels in the first column, "name" (needs pyarrow)."""
         import pyarrow as pa
 
         columns = {"name": [_scalar(label) for label in self._labels()]}
@@ -45,12 +45,14 @@ class NamedTable(ABC):
     def __repr__(self) -> str:
         table = self._table()
         labels = [str(label) for label in self._labels()]
-        shown = range(len(labels)) if len(labels) <= _PRINTED else [*range(_PRINTED // 2), *range(-(_PRINTED // 2), 0)]
+        shown = (
+            range(len(labels)) if len(labels) <= _MAX_PRINTED else [*range(_MAX_PRINTED // 2), *range(-(_MAX_PRINTED // 2), 0)]
+        )
         cells = [["", *table]]
         plain = {name: _plain(values) for name, values in table.items()}
         cells += [[labels[i], *(_cell(values[i]) for values in plain.values())] for i in shown]
-        if len(labels) > _PRINTED:
-            cells.insert(1 + _PRINTED // 2, ["…"] * len(cells[0]))
+        if len(labels) > _MAX_PRINTED:
+            cells.insert(1 + _MAX_PRINTED // 2, ["…"] * len(cells[0]))
         widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
         lines = [
             "  ".join(cell.ljust(w) if j == 0 else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True)))
@@ -59,10 +61,10 @@ class NamedTable(ABC):
         return "\n".join([self._title(), *(line.rstrip() for line in lines)])
 
 
-def place(function: str, columns: Sequence[str], name: str) -> int:
-    """Where a column is."""
+def position(function: str, columns: Sequence[str], name: str) -> int:
+    """The position of a column."""
     if name not in columns:
-        raise UnknownNameError(f"{function}: there is no column {name!r}; there are {', '.join(columns[:6])}, ….")
+        raise UnknownNameError(f"{function}: there is no column {name!r}; expected one of {', '.join(columns[:6])}, ….")
     return list(columns).index(name)
 
 
