@@ -1,3 +1,4 @@
-"""Second order: the Fisher information and the Hessian, as matrices, products and solutions.
+"""Second derivatives: the Hessian and the Fisher information as products, matrices and solutions, and the natural gradient.
 
-It may use `autodiff`, `score` and what is below them. Interface: `functions` (public), `operators`, `curvature`."""
+`functions` is the entry point, `operators` has the classes that users get, and `curvature` the base classes that each kind of
+covariance implements. The package may use `autodiff`, `score` and the packages below them. Its interface: `functions`, `operators`."""

@@ -1,14 +1,14 @@
-"""Second order with respect to dense parametrisations, in whitened coordinates Σ = L (I + K) Lᵀ, µ + L m.
+"""Second derivatives with respect to dense parametrisations, in whitened coordinates Σ = L (I + K) Lᵀ, µ + L m.
 
-With the sums n = Σ w, s = Σ w z and S = Σ w z zᵀ of the whitened residuals (nothing else is needed of the rows),
+The rows enter only through the moments n = Σ w, s = Σ w z and S = Σ w z zᵀ of the whitened residuals:
 
     score     (s, ½ (S − n I))
     Fisher    (m, K) → (m, ½ K)                                  per observation
     Hessian   (m, K) → (−n m − K s, −½ (K S + S K − n K) − ½ (m sᵀ + s mᵀ))
 
-and each parametrisation supplies the maps to and from K (`covariance/parametrisation.py`).
+Each parametrisation supplies the maps to and from K (`covariance/parametrisation.py`).
 
-Source: Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15, whitened.
+Source: Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15, in whitened coordinates.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mvnjac.whitening.sums import WhitenedMoments
 
 
 class DenseCurvature(Curvature):
-    """In whitened coordinates, for every dense parametrisation: O(d³) a product, for any number of rows."""
+    """Second derivatives with respect to any dense parametrisation; a product costs O(d³) for any number of rows."""
 
     broadcasts = True
 
@@ -48,8 +48,8 @@ class DenseCurvature(Curvature):
         return self.model.d * self.model.d
 
     @property
-    def natural_coordinates(self) -> bool:
-        """Whether the parameters are the mean and Σ, with respect to which the matrices are written entry by entry."""
+    def mean_and_covariance(self) -> bool:
+        """Whether the parameters are the mean and Σ, for which the matrices are written entry by entry."""
         return self.names == ["mean", "covariance_matrix"]
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
@@ -63,10 +63,10 @@ class DenseCurvature(Curvature):
         return self.maps.inverse_jvp(g, M + M.mT)
 
     def fisher_matrix(self, selection: Selection) -> DirectMatrix | None:
-        return partial(fisher_matrix, self.factor, self.model.batch) if self.natural_coordinates else None
+        return partial(fisher_matrix, self.factor, self.model.batch) if self.mean_and_covariance else None
 
     def fisher_inverse_diagonal(self) -> DirectMatrix | None:
-        return partial(fisher_inverse_diagonal, self.factor, self.model.batch) if self.natural_coordinates else None
+        return partial(fisher_inverse_diagonal, self.factor, self.model.batch) if self.mean_and_covariance else None
 
     def statistics(self, evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> DenseStatistics:
         rows = evaluation.rows.densely()
@@ -74,7 +74,7 @@ class DenseCurvature(Curvature):
         return DenseStatistics(self, WhitenedMoments.of([(rows, weights)], param_batch) if moments is None else moments)
 
     def natural(self, rows: Residuals, weights: Tensor | None, param_batch: Size) -> dict[str, Tensor] | None:
-        """The mean of r, and of r rᵀ − Σ: no system is solved."""
+        """The average of r, and of r rᵀ − Σ."""
         if not set(self.names) <= {"mean", "covariance_matrix"}:
             return None
         layout = RowLayout(rows.batch, param_batch)
@@ -92,7 +92,7 @@ class DenseCurvature(Curvature):
 
 
 class DenseStatistics(RowStatistics):
-    """n, s and S of the whitened residuals: all that the Hessian needs of the rows."""
+    """The moments n, s and S of the whitened residuals."""
 
     def __init__(self, curvature: DenseCurvature, moments: WhitenedMoments) -> None:
         self._curvature, self._maps, self._moments = curvature, curvature.maps, moments
@@ -116,7 +116,7 @@ class DenseStatistics(RowStatistics):
         return added(result, self._maps.second_order_vjp(v, m, K, s, self._moments.matrix_score))
 
     def hessian_solve(self, gradients: Values) -> dict[str, Tensor]:
-        """For the mean and Σ, in which Σ is linear: K N + N K = −2 W + (u sᵀ + s uᵀ)/n with N = S − s sᵀ/n − n/2 I."""
+        """For the mean and Σ and a whitened gradient (u, W): K N + N K = −2 W + (u sᵀ + s uᵀ)/n with N = S − s sᵀ/n − n/2 I."""
         if set(self._curvature.names) != {"mean", "covariance_matrix"}:
             return {}
         n, s, S = self._moments.count[..., None], self._moments.first, self._moments.second
@@ -136,5 +136,5 @@ class DenseStatistics(RowStatistics):
         return self._maps.inverse_jvp(m, K)
 
     def hessian_matrix(self, selection: Selection) -> DirectMatrix | None:
-        natural = self._curvature.natural_coordinates
-        return partial(hessian_matrix, self._curvature.factor, self._moments) if natural else None
+        curvature = self._curvature
+        return partial(hessian_matrix, curvature.factor, self._moments) if curvature.mean_and_covariance else None

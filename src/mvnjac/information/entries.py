@@ -1,7 +1,7 @@
-"""The information and the Hessian by the mean and Σ, entry by entry: pairs of unique elements, no Kronecker product.
+"""The information and the Hessian with respect to the mean and Σ, entry by entry, without forming Kronecker products.
 
-For unique elements (i,j) and (k,l), with multiplicities m (1 on the diagonal, 2 off it), the matrix Dᵀ (A ⊗ B) D made symmetric
-has the entries ¼ m_ij m_kl (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik).
+For unique elements (i,j) and (k,l), with multiplicities m (1 on the diagonal, 2 off it), the symmetric part of Dᵀ (A ⊗ B) D has the
+entries ¼ m_ij m_kl (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.sums import WhitenedMoments
 
 Pair = tuple[Tensor, Tensor]
-#: rows of the p×p matrix that are formed at a time: the temporaries stay small beside it
+#: rows of the p×p matrix that are formed at a time, so that temporary arrays stay small
 _ROWS = 512
 
 
 def fisher_matrix(factor: DenseFactor, batch: Size) -> Tensor:
-    """(*batch, p, p) P, and ½ Dᵀ (P ⊗ P) D."""
+    """(*batch, p, p) with the diagonal blocks P and ½ Dᵀ (P ⊗ P) D."""
     P = factor.precision_matrix
     P = P.expand((*batch, *P.shape[-2:]))
     return _assembled(P, None, (P, P), 0.5)
 
 
 def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
-    """(*batch, p) σ_ii, and σ_ii σ_jj + σ_ij²."""
+    """(*batch, p) the diagonal of the inverse information: σ_ii for the mean, σ_ii σ_jj + σ_ij² for Σ."""
     sigma = factor.covariance_matrix
     variances = sigma.diagonal(dim1=-2, dim2=-1)
     products = variances.unsqueeze(-1) * variances.unsqueeze(-2) + sigma * sigma
@@ -36,27 +36,24 @@ def fisher_inverse_diagonal(factor: DenseFactor, batch: Size) -> Tensor:
     return packed.expand((*batch, packed.shape[-1]))
 
 
-def hessian_matrix(factor: DenseFactor, sums: WhitenedMoments) -> Tensor:
-    """(*param_batch, p, p) −n P, −Dᵀ (s ⊗ P), and −½ Dᵀ (P ⊗ Q) D with s and Q summed over the rows."""
-    whole = (
-        None
-        if is_traced(*factor.tensors(), sums.second)
-        else cpu.hessian(factor.scale_tril, sums.first, sums.second, sums.count)
-    )
-    if whole is not None:
-        return whole
+def hessian_matrix(factor: DenseFactor, moments: WhitenedMoments) -> Tensor:
+    """(*param_batch, p, p) with the blocks −n P, −Dᵀ (s ⊗ P) and −½ Dᵀ (P ⊗ Q) D, where s and Q are summed over the rows."""
+    if not is_traced(*factor.tensors(), moments.second):
+        matrix = cpu.hessian(factor.scale_tril, moments.first, moments.second, moments.count)
+        if matrix is not None:
+            return matrix
     P = factor.precision_matrix
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-    n = sums.count[..., None, None]
-    Q = factor.unwhiten_gradient(2 * sums.second - n * identity)
+    n = moments.count[..., None, None]
+    Q = factor.unwhiten_gradient(2 * moments.second - n * identity)
     Q = 0.5 * (Q + Q.mT)
     P = P.expand(Q.shape)
-    s = factor.solve_triangular(sums.first.unsqueeze(-1), transpose=True).squeeze(-1)
+    s = factor.solve_triangular(moments.first.unsqueeze(-1), transpose=True).squeeze(-1)
     return _assembled(-n * P, (s, P), (P, Q), -0.5)
 
 
 def elements(d: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(q,) row and column of each unique element of Σ (d, d), and of how many entries it is the value."""
+    """(q,) the row, the column and the multiplicity of each unique element of Σ (d, d)."""
     kind = symmetric(d)
     positions = kind.positions(like.device)
     multiplicity = kind.multiplicity(positions)
@@ -64,39 +61,39 @@ def elements(d: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return positions // d, positions % d, multiplicity.to(like.dtype)
 
 
-def joined(by_mean: Tensor, cross: Tensor | None) -> Tensor:
-    """(*batch, d + q, d + q) of the blocks by the mean (*batch, d, d) and by both (*batch, q, d), if any; that by Σ is 0."""
-    d = constant_size(by_mean)
+def joined(mean_block: Tensor, cross: Tensor | None) -> Tensor:
+    """(*batch, d + q, d + q) from the block of the mean (*batch, d, d) and the cross block (*batch, q, d); 0 in the block of Σ."""
+    d = constant_size(mean_block)
     p = d + symmetric(d).size
-    full = by_mean.new_zeros(*by_mean.shape[:-2], p, p)
-    full[..., :d, :d] = by_mean
+    full = mean_block.new_zeros(*mean_block.shape[:-2], p, p)
+    full[..., :d, :d] = mean_block
     if cross is not None:
         full[..., d:, :d] = cross
         full[..., :d, d:] = cross.mT
     return full
 
 
-def _assembled(by_mean: Tensor, cross: Pair | None, by_matrix: Pair, coefficient: float) -> Tensor:
-    """The block by the mean, that by both, −½ m (s_i P_jk + s_j P_ik), and coefficient · Dᵀ (A ⊗ B) D made symmetric."""
-    d = constant_size(by_mean)
-    i, j, weight = elements(d, by_mean)
+def _assembled(mean_block: Tensor, cross: Pair | None, kronecker: Pair, coefficient: float) -> Tensor:
+    """The blocks of the mean, −½ m (s_i P_jk + s_j P_ik) for cross = (s, P), and the symmetric part of coefficient · Dᵀ (A ⊗ B) D."""
+    d = constant_size(mean_block)
+    i, j, weight = elements(d, mean_block)
     block = None
     if cross is not None:
         s, P = cross
         block = -0.5 * weight[:, None] * (s[..., i, None] * P[..., j, :] + s[..., j, None] * P[..., i, :])
-    full = joined(by_mean, block)
-    A, B = by_matrix
+    full = joined(mean_block, block)
+    A, B = kronecker
     if not cpu.pairs(A, B, coefficient, full[..., d:, d:]):
         _write_pairs(A, B, coefficient * weight, (i, j), weight, full[..., d:, d:])
     return full
 
 
 def _write_pairs(A: Tensor, B: Tensor, factor: Tensor, at: Pair, weight: Tensor, out: Tensor) -> None:
-    """factor_ij m_kl ¼ (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik), some rows (i, j) at a time."""
+    """Write factor_ij m_kl ¼ (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik) into out, in chunks of rows (i, j)."""
     for first in range(0, len(weight), _ROWS):
-        some = slice(first, first + _ROWS)
-        i, j = at[0][some, None], at[1][some, None]
+        chunk = slice(first, first + _ROWS)
+        i, j = at[0][chunk, None], at[1][chunk, None]
         k, l = at  # noqa: E741
         total = A[..., i, k] * B[..., j, l] + A[..., i, l] * B[..., j, k]
         total = 2 * total if A is B else total + B[..., i, k] * A[..., j, l] + B[..., i, l] * A[..., j, k]
-        out[..., some, :] = 0.25 * factor[some, None] * weight * total
+        out[..., chunk, :] = 0.25 * factor[chunk, None] * weight * total

@@ -1,8 +1,8 @@
-"""hessian, fisher_information and natural_gradient: second order, as operators over the columns of the Jacobian."""
+"""The public functions hessian, fisher_information and natural_gradient, and the same at a parsed `Model`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from jaxtyping import Bool, Float
@@ -14,9 +14,9 @@ from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.covariance.structured.parametric import Parametric
 from mvnjac.errors import ArgumentError
 from mvnjac.fused.dense import prepare
-from mvnjac.information.curvature import Curvature, RowStatistics
+from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
 from mvnjac.information.dense import DenseCurvature, DenseStatistics
-from mvnjac.information.marginal import owners_of, suited
+from mvnjac.information.marginal import incomplete_curvature, owners_of
 from mvnjac.information.operators import FisherInformation, Hessian
 from mvnjac.information.parametric import ParametricCurvature
 from mvnjac.information.structured import StructuredCurvature
@@ -27,6 +27,7 @@ from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
 from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.tensors.allocation import guarded
+from mvnjac.tensors.broadcasting import over_event
 from mvnjac.whitening.residuals import Residuals
 from mvnjac.whitening.sums import WhitenedMoments
 
@@ -36,8 +37,8 @@ Wrt = str | Iterable[str] | None
 @guarded("hessian", "take fewer rows or fewer variables.")
 def hessian(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
+    mean: Float[Tensor, "*#batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*#batch d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
@@ -47,25 +48,28 @@ def hessian(
     precision: str | None = None,
     check: bool = True,
 ) -> Hessian:
-    """The second derivatives of the log-density: the observed information, but for its sign.
+    """The Hessian of the log-density, summed over the rows: minus the observed information.
 
-    By the mean and Σ, with a = Σ⁻¹(x − µ), P = Σ⁻¹ and Q = P (2 r rᵀ − Σ) P, summed over the observations
-    (Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15; D the duplication matrix):
+    With respect to the mean and Σ, with r = x − µ, P = Σ⁻¹, a = P r, Q = P (2 r rᵀ − Σ) P and the duplication matrix D, one row
+    contributes
 
         H_µµ = −P        H_vech Σ,µ = −Dᵀ (a ⊗ P)        H_vech Σ,vech Σ = −½ Dᵀ (P ⊗ Q) D
 
     Args:
-        x, mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
+        x: (n, d) the observations, or any shape (..., d) that `mvnjac.jacobian` accepts.
+        mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
         wrt: the columns, as in `Jacobian.matrix`: parameters of one parametrisation, or elements of them.
-        weights: one a row; never normalised.
-        reduce: the sum over the rows; False: one Hessian a row.
+        weights: (n,) one weight per row, used without normalisation.
+        reduce: True for the sum over the rows, False for one Hessian per row.
 
     Returns:
-        A `Hessian` over the unique elements (off-diagonal elements move two entries): `.matvec(v)`, `.matrix()`, `.solve(b)`,
-        `.columns()`. It is negative definite at the maximum of the likelihood.
+        A `Hessian` over p unique elements (an off-diagonal element changes two entries of a symmetric matrix), with the methods
+        `.matvec(v)`, `.matrix()`, `.solve(b)`, `.columns()`. It is negative definite at a regular maximum of the likelihood.
 
     Raises:
-        what `jacobian` raises; ArgumentError for parameters that do not belong together.
+        The errors that `mvnjac.jacobian` raises; ArgumentError if the parameters belong to more than one parametrisation.
+
+    Source: Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15.
 
     Example:
         >>> import torch, mvnjac
@@ -80,8 +84,8 @@ def hessian(
 
 @guarded("fisher_information", "take fewer rows or fewer variables.")
 def fisher_information(
-    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
+    mean: Float[Tensor, "*#batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*#batch d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     observed: Bool[Tensor, "*rows d"] | None = None,
@@ -89,25 +93,29 @@ def fisher_information(
     precision: str | None = None,
     check: bool = True,
 ) -> FisherInformation:
-    """The expected information of one observation: the covariance of its score.
+    """The expected (Fisher) information of one observation: the covariance matrix of its score.
 
-    By the mean and Σ (Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15; P = Σ⁻¹, D the duplication matrix); by other
-    parameters as whitened inner products F_kl = ∂ₖµᵀ P ∂ₗµ + ½ tr(P ∂ₖΣ P ∂ₗΣ):
+    With respect to the mean and Σ, with P = Σ⁻¹ and the duplication matrix D:
 
         F_µµ = P        F_µ,vech Σ = 0        F_vech Σ = ½ Dᵀ (P ⊗ P) D
+
+    With respect to other parameters, from whitened inner products: F_kl = ∂ₖµᵀ P ∂ₗµ + ½ tr(P ∂ₖΣ P ∂ₗΣ).
 
     Args:
         mean, covariance, names, precision, check: as in `mvnjac.jacobian`.
         wrt: the columns, as in `Jacobian.matrix`.
-        observed: (n, d) which entries of n observations are there, where some are missing: the information of the average one.
+        observed: (n, d) True where an entry is observed; the result is then the average information of these n rows. None: all
+            entries are observed.
 
     Returns:
-        A `FisherInformation` over the unique elements: `.matvec(v)`, `.matrix()`, `.solve(b)`, `.inverse()`,
-        `.inverse_diagonal()`, `.columns()`. By all parameters of a dense parametrisation nothing is solved: the inverse
-        by Σ has the entries σ_ik σ_jl + σ_il σ_jk.
+        A `FisherInformation` over p unique elements, with the methods `.matvec(v)`, `.matrix()`, `.solve(b)`, `.inverse()`,
+        `.inverse_diagonal()`, `.columns()`. For all parameters of a dense parametrisation without missing entries the inverse
+        has a closed form: with respect to Σ its entries are σ_ik σ_jl + σ_il σ_jk.
 
     Raises:
-        what `jacobian` raises.
+        The errors that `mvnjac.jacobian` raises; ShapeError, ArgumentError if `observed` is not a boolean tensor (..., d).
+
+    Source: Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15.
 
     Example:
         >>> import torch, mvnjac
@@ -115,15 +123,14 @@ def fisher_information(
         >>> F.matrix().diagonal()
         tensor([1.0000, 1.0000, 0.5000, 1.0000, 0.5000])
     """
-    return fisher_of(
-        Model(parse("fisher_information", mean, covariance, names=names, precision=precision, check=check)), wrt, observed
-    )
+    model = Model(parse("fisher_information", mean, covariance, names=names, precision=precision, check=check))
+    return fisher_of(model, wrt, observed)
 
 
 def natural_gradient(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*own d d"] | Covariance | None = None,
+    mean: Float[Tensor, "*#batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*#batch d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
@@ -131,22 +138,26 @@ def natural_gradient(
     precision: str | None = None,
     check: bool = True,
 ) -> dict[str, Tensor]:
-    """(n F)⁻¹ times the total score, in closed form: a step of 1 in the mean reaches the sample mean.
+    """The natural gradient (n F)⁻¹ s of the log-likelihood, with the total score s and the Fisher information F.
 
-    By the mean it is the average of r = x − µ, by Σ the average of r rᵀ − Σ; by any other complete dense parametrisation, the
-    change of the parameter that goes with these (Amari 1998, *Natural Gradient Works Efficiently in Learning*).
+    With respect to the mean it is the average of r = x − µ, so that a step of 1 leads to the sample mean; with respect to Σ it is
+    the average of r rᵀ − Σ. For all parameters of another dense parametrisation it is the corresponding change of these
+    parameters, in closed form.
 
     Args:
-        x, mean, covariance, missing, precision, check: as in `mvnjac.jacobian`. With missing entries F is the average over the
-            rows' patterns, and nothing is closed form.
-        wrt: names of whole parameters.
-        weights: one a row.
+        x: (n, d) the observations, or any shape (..., d) that `mvnjac.jacobian` accepts.
+        mean, covariance, missing, precision, check: as in `mvnjac.jacobian`. With missing entries F is the average over the
+            patterns of the rows, and a linear system is solved.
+        wrt: names of whole parameters; by default all parameters.
+        weights: (n,) one weight per row; n is then their sum.
 
     Returns:
-        {name: tensor} in the parameters' shapes, with the leading dimensions of mean and covariance.
+        {name: tensor} in the shapes of the parameters, with the leading dimensions of mean and covariance.
 
     Raises:
-        what `jacobian` raises; SingularError where the information is singular.
+        The errors that `mvnjac.jacobian` raises; ArgumentError if wrt names single elements; SingularError if F is singular.
+
+    Source: Amari (1998), *Natural Gradient Works Efficiently in Learning*.
 
     Example:
         >>> import torch, mvnjac
@@ -154,8 +165,8 @@ def natural_gradient(
         >>> mvnjac.natural_gradient(x, torch.zeros(2), torch.eye(2))["mean"]
         tensor([2., 1.])
     """
-    plain = wrt is None and weights is None and missing is None and precision is None
-    prepared = prepare(mean, covariance) if plain else None
+    defaults = wrt is None and weights is None and missing is None and precision is None
+    prepared = prepare(mean, covariance) if defaults else None
     fused = None if prepared is None else prepared.rows(x)
     step = None if fused is None else fused.natural_gradient()
     if step is not None:
@@ -164,7 +175,7 @@ def natural_gradient(
     return natural_gradient_of(model, x, wrt, weights)
 
 
-# --- the same, at a parsed model --------------------------------------------------------------------------------------
+# --- the same at a parsed model ----------------------------------------------------------------------------------------
 
 
 def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce: bool) -> Hessian:
@@ -178,7 +189,7 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
 
 
 def hessian_from(model: Model, wrt: Wrt, moments: WhitenedMoments) -> Hessian:
-    """`hessian` with respect to dense parameters, from the sums of the whitened residuals of any number of rows."""
+    """`hessian` with respect to dense parameters, from the moments of the whitened residuals of any number of rows."""
     selection = model.arguments.select(wrt)
     names = _names(selection)
     with model.arithmetic():
@@ -186,29 +197,8 @@ def hessian_from(model: Model, wrt: Wrt, moments: WhitenedMoments) -> Hessian:
         return _hessian(model, selection, model.batch, curvature, DenseStatistics(curvature, moments))
 
 
-def _hessian(
-    model: Model,
-    selection: Selection,
-    batch: Size,
-    curvature: Curvature,
-    statistics: RowStatistics,
-    scale: Callable[[], Tensor] | None = None,
-) -> Hessian:
-    return Hessian(
-        "hessian",
-        model,
-        selection,
-        batch,
-        statistics.hessian,
-        statistics.hessian_solve,
-        curvature=curvature,
-        matrix=statistics.hessian_matrix(selection),
-        scale=scale,
-    )
-
-
 def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: Tensor | None = None) -> FisherInformation:
-    """`fisher_information` at a model; weights (n,): of the rows of `observed`, in their average."""
+    """`fisher_information` at a model; weights (n,) of the rows of `observed` make it a weighted average."""
     model.validate(model.mean)
     selection = model.arguments.select(wrt)
     with model.arithmetic():
@@ -217,40 +207,15 @@ def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: T
     return _fisher(model, selection, curvature, _scale(model, wrt, rows))
 
 
-def _scale(model: Model, wrt: Wrt, rows: Residuals | None) -> Callable[[], Tensor] | None:
-    """The roots of the diagonal of the information without missing entries, relative to which rounding errors are recognised."""
-    if not isinstance(rows, IncompleteResiduals):
-        return None
-    return partial(_information_scale, model, wrt)
-
-
-def _information_scale(model: Model, wrt: Wrt) -> Tensor:
-    return fisher_of(model, wrt).matrix().diagonal(dim1=-2, dim2=-1).sqrt()
-
-
-def _fisher(
-    model: Model, selection: Selection, curvature: Curvature, scale: Callable[[], Tensor] | None = None
-) -> FisherInformation:
-    return FisherInformation(
-        "fisher_information",
-        model,
-        selection,
-        model.reduced_batch,
-        curvature.fisher,
-        curvature.fisher_solve,
-        curvature=curvature,
-        matrix=curvature.fisher_matrix(selection),
-        inverse_diagonal=curvature.fisher_inverse_diagonal(),
-        scale=scale,
-    )
-
-
 @guarded("natural_gradient", "take fewer rows or fewer variables.")
 def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None) -> dict[str, Tensor]:
     """`natural_gradient` at a model."""
     evaluation, selection = GeneralEvaluation.at(model, x), model.arguments.select(wrt)
-    if any(part.index is not None for part in selection.parts):
-        raise ArgumentError("natural_gradient: wrt names whole parameters here, not single elements of them.")
+    elements = [label for part in selection.parts for label in part.labels]
+    if elements:
+        raise ArgumentError(
+            f"natural_gradient: wrt names the elements {', '.join(elements)}; expected names of whole parameters."
+        )
     names = _names(selection)
     with model.arithmetic():
         weights = evaluation.row_weights(weights)
@@ -258,8 +223,8 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
         step = curvature.natural(evaluation.rows, weights, model.reduced_batch)
         if step is None:
             statistics = curvature.statistics(evaluation, weights, model.reduced_batch)
-            score, count = statistics.score(), statistics.count
-            average = {name: t / count.reshape((*count.shape, *(1,) * (t.ndim - count.ndim))) for name, t in score.items()}
+            count = statistics.count
+            average = {name: t / over_event(count, t.ndim - count.ndim) for name, t in statistics.score().items()}
             step = curvature.fisher_solve(average)
     others = [name for name in names if name not in step]
     if others:
@@ -269,6 +234,9 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     return {name: model.arguments.shaped(name, step[name].to(model.dtype)) for name in names}
 
 
+# --- operators from implementations -------------------------------------------------------------------------------------
+
+
 def _curvature(
     model: Model,
     names: Sequence[str],
@@ -276,16 +244,47 @@ def _curvature(
     weights: Tensor | None = None,
     param_batch: Size | None = None,
 ) -> Curvature:
-    """The implementation for these parameters, and for these (weighted) rows if some of their entries are missing.
+    """The implementation for these parameters and, with missing entries, for these (weighted) rows.
 
-    param_batch: the batch that sums over the rows keep; by default that of the mean and the covariance.
+    param_batch: the batch of sums over the rows; by default that of the mean and the covariance.
     """
     covariance = model.covariance
     if isinstance(rows, IncompleteResiduals):
-        return suited(model, names, rows, weights, model.reduced_batch if param_batch is None else param_batch)
+        batch = model.reduced_batch if param_batch is None else param_batch
+        return incomplete_curvature(model, names, rows, weights, batch)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     return DenseCurvature(model, names, owners_of(model, names))
+
+
+def _hessian(
+    model: Model,
+    selection: Selection,
+    batch: Size,
+    curvature: Curvature,
+    statistics: RowStatistics,
+    scale: DirectMatrix | None = None,
+) -> Hessian:
+    maps, matrix = (statistics.hessian, statistics.hessian_solve), statistics.hessian_matrix(selection)
+    return Hessian(model, selection, batch, *maps, curvature=curvature, matrix=matrix, scale=scale)
+
+
+def _fisher(model: Model, selection: Selection, curvature: Curvature, scale: DirectMatrix | None) -> FisherInformation:
+    maps, matrix = (curvature.fisher, curvature.fisher_solve), curvature.fisher_matrix(selection)
+    diagonal = curvature.fisher_inverse_diagonal()
+    return FisherInformation(
+        model, selection, model.reduced_batch, *maps, curvature=curvature, matrix=matrix, inverse_diagonal=diagonal, scale=scale
+    )
+
+
+def _scale(model: Model, wrt: Wrt, rows: Residuals | None) -> DirectMatrix | None:
+    """With missing entries, the scale of the parameters relative to which rounding errors are recognised."""
+    return partial(_information_scale, model, wrt) if isinstance(rows, IncompleteResiduals) else None
+
+
+def _information_scale(model: Model, wrt: Wrt) -> Tensor:
+    """The square roots of the diagonal of the information without missing entries."""
+    return fisher_of(model, wrt).matrix().diagonal(dim1=-2, dim2=-1).sqrt()
 
 
 def _names(selection: Selection) -> list[str]:

@@ -1,15 +1,15 @@
-"""Second order for rows with missing entries.
+"""Second derivatives for rows with missing entries.
 
-In the coordinates of a chain (`missing/incomplete_residuals.py`), m̃ = T m and K̃ = T K Tᵀ are the change of mean and covariance; a
-row with the mask o and z = z_c is a complete row of what it observes, so that with B = o ∘ (K̃ z + m̃)
+In the coordinates of a monotone group (`missing/incomplete_residuals.py`), m̃ = T m and K̃ = T K Tᵀ are the changes of mean and
+covariance. A row with the mask o and z = z_c is a complete row of its observed variables. With B = o ∘ (K̃ z + m̃),
 
     Fisher    m̃ → o ∘ m̃,     K̃ → ½ o oᵀ ∘ K̃
     Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
 
-and sums over rows need only Σ o oᵀ for the first, however many patterns there are; for the second, no more than d + 1 rows a pattern
-that have the same sums of products. Where the rows share one Σ of few enough variables, both are formed once, as matrices over the
-unique elements of m and K (`information/pattern_sums.py`), and a product is a product with them. Structures that keep their form
-add up a structure a pattern instead (`information/marginal.py`).
+Sums over rows need only Σ o oᵀ for the Fisher information, for any number of patterns, and for the Hessian at most d + 1 rows per
+pattern that have the same sums of products. If the rows share one Σ of at most 96 variables, both are formed once as matrices over the
+unique elements of m and K (`information/pattern_sums.py`), and products are products with these matrices. For structures whose
+marginals are of the same structure, the information is a sum over patterns instead (`information/marginal.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ShapeError
 from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
 from mvnjac.information.pattern_sums import PatternSums
-from mvnjac.information.rotated_groups import RotatedGroup, RowTerms, given_weights, rotated_groups, summed_gradients
+from mvnjac.information.rotated_groups import (
+    Gradient,
+    RotatedBatch,
+    RowTerms,
+    full_weights,
+    rotated_batches,
+    summed_gradients,
+)
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.parameters.coordinates import symmetric
 from mvnjac.parameters.selection import Selection
@@ -34,14 +41,14 @@ from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.tensors.broadcasting import sum_to
 from mvnjac.tensors.tracing import is_traced
 
-#: the most variables for which products are products with a matrix over the unique elements: d⁴/4 numbers
+#: the most variables for which products use a matrix over the unique elements: d⁴/4 numbers
 _LARGEST = 96
 
 
 class IncompleteCurvature(Curvature):
-    """By any dense parametrisation, or by a structure's own parameters through its definition.
+    """Second derivatives with respect to any dense parametrisation, or to the parameters of a structure through its definition.
 
-    weights: those of the rows in their average, the information; None: all count the same.
+    weights: of the rows, in the average information; None for equal weights.
     """
 
     solves = False
@@ -54,26 +61,27 @@ class IncompleteCurvature(Curvature):
         param_batch: Size,
         weights: Tensor | None = None,
     ) -> None:
-        self.names, self.rows, self.param_batch, self.weights = list(names), _suited(rows, param_batch), param_batch, weights
-        rows = self.rows
+        rows = _for_sums(rows, param_batch)
+        self.names, self.rows, self.param_batch, self.weights = list(names), rows, param_batch, weights
         if rows.covariance.mean is not None and rows.mean.ndim > 1:
             raise ShapeError(
-                f"µ(θ) has shape {tuple(rows.mean.shape)}: with missing entries there is no second order where each row has a mean of "
-                "its own; let the function return a mean (d,)."
+                f"µ(θ) has shape {tuple(rows.mean.shape)}: with missing entries, second derivatives need the same mean in all rows; "
+                "let the function return a mean (d,)."
             )
         mean, factor = rows.mean, rows.factor.dense()
-        self.natural_coordinates = bool(owners) and set(names) <= {"mean", "covariance_matrix"}
-        self.formable = list(names) != ["mean"] and _formable(rows, param_batch, weights)
-        self.broadcasts = self.formable and rows.d <= _LARGEST
-        self.maps: WhitenedMaps | AutodiffMaps | Moments = (
-            Moments(mean, names)
-            if self.natural_coordinates and self.broadcasts
-            else WhitenedMaps(mean, factor, names, owners)
-            if owners or list(names) == ["mean"]
-            else AutodiffMaps(rows.covariance, mean, factor, names)
-        )
-        self.basis = None if self.natural_coordinates or not self.formable else factor.scale_tril
-        self._count = sum_to(given_weights(rows, weights), param_batch, 0)
+        self.mean_and_covariance = bool(owners) and set(names) <= {"mean", "covariance_matrix"}
+        self.forms_matrix = list(names) != ["mean"] and _forms_matrix(rows, param_batch, weights)
+        self.broadcasts = self.forms_matrix and rows.d <= _LARGEST
+        self.maps: WhitenedMaps | AutodiffMaps | IdentityMaps
+        if self.mean_and_covariance and self.broadcasts:
+            self.maps = IdentityMaps(mean, names)
+        elif owners or list(names) == ["mean"]:
+            self.maps = WhitenedMaps(mean, factor, names, owners)
+        else:
+            self.maps = AutodiffMaps(rows.covariance, mean, factor, names)
+        self.basis = None if self.mean_and_covariance or not self.forms_matrix else factor.scale_tril
+        count = sum_to(full_weights(rows, weights), param_batch, 0)
+        self._count = torch.where(count == 0, 1, count)  # the average over no rows is 0
 
     @property
     def redundant(self) -> bool:
@@ -84,37 +92,36 @@ class IncompleteCurvature(Curvature):
         d = self.rows.d
         if self.broadcasts:
             return 4 * d**2
-        rotations = sum(chains.scale_tril.numel() for chains in self.rows.chains)
-        return min(self.rows.batch.numel(), _patterns(self.rows) * 2 * (d + 1)) * 4 * d + 4 * rotations
+        batches = self.rows.factored_batches
+        terms = min(self.rows.batch.numel(), sum(factored.n_patterns for factored in batches) * 2 * (d + 1))
+        return 4 * (d * terms + sum(factored.scale_tril.numel() for factored in batches))
 
     @cached_property
-    def _groups(self) -> list[RotatedGroup]:
-        return rotated_groups(self.rows, self.weights)
+    def _batches(self) -> list[RotatedBatch]:
+        return rotated_batches(self.rows, self.weights)
 
     @cached_property
     def information(self) -> Tensor:
-        """(d + q, d + q) the information of the average row, by the unique elements of (m, K)."""
-        fisher = PatternSums.of(self.rows, self.weights, self.basis, expected=True).fisher
-        return fisher.div_(torch.where(self._count == 0, 1, self._count))  # of no rows there is nothing to average
+        """(d + q, d + q) the information of the average row, over the unique elements of (m, K)."""
+        return PatternSums.of(self.rows, self.weights, self.basis, expected=True).fisher.div_(self._count)
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
         if self.broadcasts:
             return self.maps.vjp(*_image(self.information, *self.maps.jvp(v)))
-        count = torch.where(self._count == 0, 1, self._count).unsqueeze(-1)
         m, K = self.folded(self.rows, v)
         parts = []
-        for part in self._groups:
-            change, matrix_change = part.jvp(m, K)
-            parts.append((part.pairs.diagonal(dim1=-2, dim2=-1) * change, 0.5 * part.pairs * matrix_change))
-        g, M = summed_gradients(self.rows, self._groups, parts, self.param_batch)
-        return self.maps.vjp(g / count, M / count.unsqueeze(-1))
+        for batch in self._batches:
+            m_batch, K_batch = batch.jvp(m, K)
+            parts.append((batch.pair_counts.diagonal(dim1=-2, dim2=-1) * m_batch, 0.5 * batch.pair_counts * K_batch))
+        g, M = summed_gradients(self.rows, self._batches, parts, self.param_batch)
+        return self.maps.vjp(g / self._count[..., None], M / self._count[..., None, None])
 
     def fisher_matrix(self, selection: Selection) -> DirectMatrix | None:
-        return self._columns(selection, partial(getattr, self, "information"))
+        return self.selected(selection, partial(getattr, self, "information"))
 
-    def _columns(self, selection: Selection, matrix: DirectMatrix) -> DirectMatrix | None:
-        """Whole parameters out of a matrix over the unique elements of the mean and Σ, if these are the parameters."""
-        if not self.natural_coordinates or not self.formable:
+    def selected(self, selection: Selection, matrix: DirectMatrix) -> DirectMatrix | None:
+        """The selected whole parameters out of a matrix over the mean and Σ; None if there are other parameters."""
+        if not self.mean_and_covariance or not self.forms_matrix:
             return None
         d, names = self.rows.d, [part.name for part in selection.parts]
         if names == ["mean", "covariance_matrix"]:
@@ -123,14 +130,13 @@ class IncompleteCurvature(Curvature):
         return partial(_submatrix, matrix, [column for name in names for column in columns[name]])
 
     def statistics(self, evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> RowStatistics:
-        rows = evaluation.rows
-        assert isinstance(rows, IncompleteResiduals)
-        rows = _suited(rows, param_batch)
-        packed = self.broadcasts and _formable(rows, param_batch, weights)
-        return IncompleteStatistics(self, rows, evaluation, weights, param_batch, packed)
+        assert isinstance(evaluation.rows, IncompleteResiduals)
+        rows = _for_sums(evaluation.rows, param_batch)
+        by_matrix = self.broadcasts and _forms_matrix(rows, param_batch, weights)
+        return IncompleteStatistics(self, rows, evaluation, weights, param_batch, by_matrix)
 
     def folded(self, rows: IncompleteResiduals, v: Values) -> tuple[Tensor, Tensor]:
-        """(m, K) of a change, for each covariance (G?, 1, …), or for each row by itself."""
+        """(m, K) of a change: (G?, 1, …) for grouped rows, (N, …) for separate rows."""
         m, K = self.maps.jvp(v)
         if not rows.grouped:
             return rows.layout.fold(m, 1), rows.layout.fold(K, 2)
@@ -138,7 +144,7 @@ class IncompleteCurvature(Curvature):
 
 
 class IncompleteStatistics(RowStatistics):
-    """The rows with their weights; for each entry of `param_batch`. packed: whether products are taken with a matrix over (m, K)."""
+    """The rows and their weights, summed to `param_batch`; by_matrix: whether products use the matrix over (m, K)."""
 
     def __init__(
         self,
@@ -147,10 +153,10 @@ class IncompleteStatistics(RowStatistics):
         evaluation: GeneralEvaluation,
         weights: Tensor | None,
         param_batch: Size,
-        packed: bool,
+        by_matrix: bool,
     ) -> None:
         self._curvature, self._rows, self._evaluation = curvature, rows, evaluation
-        self._param_batch, self._weights, self._packed = param_batch, given_weights(rows, weights), packed
+        self._param_batch, self._weights, self._by_matrix = param_batch, full_weights(rows, weights), by_matrix
 
     @property
     def count(self) -> Tensor:
@@ -165,27 +171,26 @@ class IncompleteStatistics(RowStatistics):
         if isinstance(maps, WhitenedMaps):
             maps.require_one_parametrisation()
         m, K = maps.jvp(v)
-        g, M = _image(self.matrix, m, K) if self._packed else self._product(v)
+        g, M = _image(self.matrix, m, K) if self._by_matrix else self._product(v)
         return added(maps.vjp(g, M), maps.second_order_vjp(v, m, K, *self.moment_score))
 
-    def _product(self, v: Values) -> tuple[Tensor, Tensor]:
-        """The gradients with respect to m and K of the directional derivative along v, without the second derivative of the maps."""
+    def _product(self, v: Values) -> Gradient:
+        """The Hessian with respect to m and K times the change v, without the second derivatives of the maps."""
         m, K = self._curvature.folded(self._rows, v)
         parts = []
-        for part, terms in zip(self._groups, self._row_terms, strict=True):
-            change, matrix_change = part.jvp(m, K)
-            moved = terms.z @ matrix_change + terms.root * change.unsqueeze(-2)
-            B = terms.sign * torch.where(terms.mask, moved, 0)
+        for batch, terms in zip(self._batches, self._row_terms, strict=True):
+            m_batch, K_batch = batch.jvp(m, K)
+            B = terms.sign * torch.where(terms.mask, terms.z @ K_batch + terms.root * m_batch.unsqueeze(-2), 0)
             cross = B.mT @ terms.z
-            parts.append((-(terms.root * B).sum(-2), 0.5 * (part.pairs * matrix_change - cross - cross.mT)))
-        return summed_gradients(self._rows, self._groups, parts, self._param_batch)
+            parts.append((-(terms.root * B).sum(-2), 0.5 * (batch.pair_counts * K_batch - cross - cross.mT)))
+        return summed_gradients(self._rows, self._batches, parts, self._param_batch)
 
     def hessian_matrix(self, selection: Selection) -> DirectMatrix | None:
-        return self._curvature._columns(selection, partial(getattr, self, "matrix"))
+        return self._curvature.selected(selection, partial(getattr, self, "matrix"))
 
     @cached_property
     def sums(self) -> PatternSums:
-        """The sums over patterns that the matrix follows from."""
+        """The sums over patterns from which the matrix is computed."""
         return PatternSums.of(self._rows, self._weights, self._curvature.basis, observed=True)
 
     @cached_property
@@ -194,49 +199,44 @@ class IncompleteStatistics(RowStatistics):
         return self.sums.hessian
 
     @cached_property
-    def moment_score(self) -> tuple[Tensor, Tensor]:
+    def moment_score(self) -> Gradient:
         """(*param_batch, d) and (*param_batch, d, d) the total score with respect to m and K."""
-        if self._packed:
+        if self._by_matrix:
             return self.sums.score
-        scores = [self._score(part, terms) for part, terms in zip(self._groups, self._row_terms, strict=True)]
-        return summed_gradients(self._rows, self._groups, scores, self._param_batch)
-
-    @staticmethod
-    def _score(part: RotatedGroup, terms: RowTerms) -> tuple[Tensor, Tensor]:
-        z = terms.sign * terms.z
-        return (terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(part.pairs.diagonal(dim1=-2, dim2=-1)))
+        parts = []
+        for batch, terms in zip(self._batches, self._row_terms, strict=True):
+            z, counts = terms.sign * terms.z, batch.pair_counts.diagonal(dim1=-2, dim2=-1)
+            parts.append(((terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(counts))))
+        return summed_gradients(self._rows, self._batches, parts, self._param_batch)
 
     @cached_property
-    def _groups(self) -> list[RotatedGroup]:
-        return rotated_groups(self._rows, self._weights)
+    def _batches(self) -> list[RotatedBatch]:
+        return rotated_batches(self._rows, self._weights)
 
     @cached_property
     def _row_terms(self) -> list[RowTerms]:
-        return [RowTerms.of(part.chains, self._rows.of_rows(part.chains, self._weights)) for part in self._groups]
+        return [RowTerms.of(batch.factored, self._rows.weights_of(batch.factored, self._weights)) for batch in self._batches]
 
 
-class Moments:
-    """The mean and Σ themselves as coordinates, with the interface of `whitened.WhitenedMaps`."""
+class IdentityMaps:
+    """The mean and Σ themselves as coordinates (m, K), with the interface of `WhitenedMaps`."""
 
     def __init__(self, mean: Tensor, names: Sequence[str]) -> None:
         self.mean, self.names = mean, list(names)
 
     def jvp(self, v: Values) -> tuple[Tensor, Tensor]:
-        """(dµ, dΣ)."""
         d = self.mean.shape[-1]
         return v.get("mean", self.mean.new_zeros(d)), v.get("covariance_matrix", self.mean.new_zeros(d, d))
 
     def vjp(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
-        """Those that were asked for."""
         return {name: {"mean": g, "covariance_matrix": M}[name] for name in self.names}
 
     def second_order_vjp(self, v: Values, m: Tensor, K: Tensor, g: Tensor, M: Tensor) -> dict[str, Tensor]:
-        """Nothing: they are linear."""
         return {}
 
 
-def _image(matrix: Tensor, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., d) and (..., d, d): the full gradients that a matrix over the unique elements of (m, K) gives for a change."""
+def _image(matrix: Tensor, m: Tensor, K: Tensor) -> Gradient:
+    """(..., d) and (..., d, d): the full gradients from a matrix over the unique elements of (m, K), times a change."""
     d = m.shape[-1]
     kind = symmetric(d)
     k = kind.pack(K)
@@ -249,16 +249,12 @@ def _submatrix(matrix: DirectMatrix, columns: list[int]) -> Tensor:
     return matrix()[columns][:, columns]
 
 
-def _formable(rows: IncompleteResiduals, param_batch: Size, weights: Tensor | None) -> bool:
-    """Whether second order over these rows is a matrix of numbers: one mean, one Σ, and nobody differentiates it."""
-    watched = rows.is_traced or is_traced(given_weights(rows, weights), rows.mean, *rows.factor.tensors())
-    return not param_batch and rows.grouped and not rows.layout.groups and rows.mean.ndim == 1 and not watched
+def _forms_matrix(rows: IncompleteResiduals, param_batch: Size, weights: Tensor | None) -> bool:
+    """Whether second derivatives are formed as one matrix: for one mean and one Σ, and unless the computation is traced."""
+    traced = rows.is_traced or is_traced(full_weights(rows, weights), rows.mean, *rows.factor.tensors())
+    return not param_batch and rows.grouped and not rows.layout.groups and rows.mean.ndim == 1 and not traced
 
 
-def _patterns(rows: IncompleteResiduals) -> int:
-    return sum(chains.bundle.patterns.shape[-1] for chains in rows.chains)
-
-
-def _suited(rows: IncompleteResiduals, param_batch: Size) -> IncompleteResiduals:
-    """The rows together where sums of them are those of each covariance; else, for sums that keep more, each row by itself."""
+def _for_sums(rows: IncompleteResiduals, param_batch: Size) -> IncompleteResiduals:
+    """Grouped rows if sums have the batch of the covariance, else separate rows."""
     return rows if param_batch == rows.layout.param_batch else rows.separate()

@@ -1,7 +1,6 @@
-"""Monotone groups of patterns in coordinates in which each row is complete, with the rotations to and from them.
+"""Monotone groups in rotated coordinates, in which each row is a complete row of its observed variables.
 
-A group of monotone patterns (`missing/incomplete_residuals.py`) has the coordinates m̃ = T m and K̃ = T K Tᵀ for changes of mean and
-covariance. In them a row is a complete row of the variables that it observes.
+The coordinates of a monotone group (`missing/incomplete_residuals.py`) are m̃ = T m and K̃ = T K Tᵀ for changes of mean and covariance.
 """
 
 from __future__ import annotations
@@ -13,33 +12,35 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.missing.nested_cholesky import MonotoneGroup
+from mvnjac.missing.nested_cholesky import FactoredBatch
 from mvnjac.tensors.broadcasting import sum_to
 from mvnjac.tensors.tracing import is_traced
 
+Gradient = tuple[Tensor, Tensor]
+
 
 @dataclass
-class RotatedGroup:
-    """The groups of a batch, with the rotation T into their coordinates (G?, C, d, d) and Σ o oᵀ (G?, C, d, d)."""
+class RotatedBatch:
+    """A batch of monotone groups, their rotation T (G?, C, d, d) and the counts of observed pairs, Σ w o oᵀ (G?, C, d, d)."""
 
-    chains: MonotoneGroup
+    factored: FactoredBatch
     rotation: Tensor
-    pairs: Tensor
+    pair_counts: Tensor
 
     def jvp(self, m: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """m̃ (…, C, d) and K̃ (…, C, d, d)."""
         T = self.rotation
         return (T @ m.unsqueeze(-1)).squeeze(-1), T @ K @ T.mT
 
-    def gradient(self, g: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
-        """Back again."""
+    def vjp(self, g: Tensor, M: Tensor) -> Gradient:
+        """The gradients with respect to m and K of those with respect to m̃ and K̃."""
         T = self.rotation
         return (T.mT @ g.unsqueeze(-1)).squeeze(-1), T.mT @ M @ T
 
 
 @dataclass
 class RowTerms:
-    """Rows as terms of a Hessian: √|w| z and √|w|, with the sign of w; (G?, C, R, d), and R of one number."""
+    """Rows as terms of a Hessian: √|w| z and √|w| with the sign of w. Shapes (G?, C, R, d), or (G?, C, R, 1) for one number."""
 
     z: Tensor
     root: Tensor
@@ -47,47 +48,46 @@ class RowTerms:
     mask: Tensor
 
     @classmethod
-    def of(cls, chains: MonotoneGroup, weights: Tensor) -> RowTerms:
-        """All rows of a bundle; of many rows of one chain, no more than d + 1 a pattern that have the same sums."""
+    def of(cls, factored: FactoredBatch, weights: Tensor) -> RowTerms:
+        """All rows of a batch; for many rows of a single group, at most d + 1 rows per pattern with the same sums of products."""
+        mask, n_patterns, d = factored.mask, factored.n_patterns, factored.mask.shape[-1]
         root = weights.abs().sqrt().unsqueeze(-1)
-        terms = cls(root * chains.whitened, root, weights.sign().unsqueeze(-1), chains.mask)
-        patterns, d = chains.bundle.patterns.shape[-1], chains.mask.shape[-1]
-        many = chains.whitened.ndim == 3 and len(chains.mask) == 1 and chains.mask.shape[1] > 2 * patterns * (d + 1)
-        if not many or is_traced(terms.z, terms.root) or bool((terms.sign < 0).any()):
+        terms = cls(root * factored.whitened, root, weights.sign().unsqueeze(-1), mask)
+        reducible = factored.whitened.ndim == 3 and len(mask) == 1 and mask.shape[1] > 2 * n_patterns * (d + 1)
+        if not reducible or is_traced(terms.z, terms.root) or bool((terms.sign < 0).any()):
             return terms
         rows = torch.cat([terms.root, terms.z], -1)[0]
-        each = [chains.bundle.pattern[0] == p for p in range(patterns)]
-        least = [torch.linalg.qr(rows[own], mode="r")[1] for own in each]  # Rᵀ R is the sum of products
-        kept = torch.cat(least).unsqueeze(0)
-        masks = [chains.mask[0][own][:1].expand(len(R), -1) for own, R in zip(each, least, strict=True)]
-        mask = torch.cat(masks).unsqueeze(0)
-        return cls(torch.where(mask, kept[..., 1:], 0), kept[..., :1], torch.ones_like(kept[..., :1]), mask)
+        members = [factored.monotone.pattern[0] == p for p in range(n_patterns)]
+        triangles = [torch.linalg.qr(rows[member], mode="r")[1] for member in members]  # Rᵀ R is the sum of products
+        mask = torch.cat([mask[0][member][:1].expand(len(R), -1) for member, R in zip(members, triangles, strict=True)])
+        reduced = torch.cat(triangles).unsqueeze(0)
+        z, root = torch.where(mask, reduced[..., 1:], 0), reduced[..., :1]
+        return cls(z, root, torch.ones_like(root), mask.unsqueeze(0))
 
 
-def given_weights(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
-    """(*batch) the weights; 1 where none are given."""
-    given = torch.ones((), dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
-    return given.expand(rows.batch)
+def full_weights(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
+    """(*batch) the weights, 1 by default."""
+    weights = torch.ones((), dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
+    return weights.expand(rows.batch)
 
 
-def rotated_groups(rows: IncompleteResiduals, weights: Tensor | None) -> list[RotatedGroup]:
-    parts = []
-    for chains, T in rows.rotations:
-        mask = chains.mask.to(rows.mean.dtype)
-        weighted = mask if weights is None else mask * rows.of_rows(chains, weights).unsqueeze(-1)
-        parts.append(RotatedGroup(chains, T, weighted.mT @ mask))
-    return parts
+def rotated_batches(rows: IncompleteResiduals, weights: Tensor | None) -> list[RotatedBatch]:
+    result = []
+    for factored, T in rows.rotations:
+        mask = factored.mask.to(rows.mean.dtype)
+        weighted = mask if weights is None else mask * rows.weights_of(factored, weights).unsqueeze(-1)
+        result.append(RotatedBatch(factored, T, weighted.mT @ mask))
+    return result
 
 
 def summed_gradients(
-    rows: IncompleteResiduals, rotated: Sequence[RotatedGroup], gradients: Sequence[tuple[Tensor, Tensor]], param_batch: Size
-) -> tuple[Tensor, Tensor]:
-    """(*param_batch, d) and (*param_batch, d, d): gradients in the chains' coordinates, turned back and summed."""
-    parts = [part.gradient(g, M) for part, (g, M) in zip(rotated, gradients, strict=True)]
+    rows: IncompleteResiduals, batches: Sequence[RotatedBatch], gradients: Sequence[Gradient], param_batch: Size
+) -> Gradient:
+    """(*param_batch, d) and (*param_batch, d, d): the sum over all groups of gradients in their rotated coordinates."""
+    parts, layout = [batch.vjp(g, M) for batch, (g, M) in zip(batches, gradients, strict=True)], rows.layout
     if not rows.grouped:
         ((g, M),) = parts
-        return sum_to(rows.layout.unfold(g, 1), param_batch, 1), sum_to(rows.layout.unfold(M, 2), param_batch, 2)
+        return sum_to(layout.unfold(g, 1), param_batch, 1), sum_to(layout.unfold(M, 2), param_batch, 2)
     g, M = torch.stack([g.sum(-2) for g, _ in parts]).sum(0), torch.stack([M.sum(-3) for _, M in parts]).sum(0)
-    return rows.layout.unfold_params(g, 1).expand((*param_batch, rows.d)), rows.layout.unfold_params(M, 2).expand(
-        (*param_batch, rows.d, rows.d)
-    )
+    g, M = layout.unfold_params(g, 1), layout.unfold_params(M, 2)
+    return g.expand((*param_batch, rows.d)), M.expand((*param_batch, rows.d, rows.d))

@@ -1,6 +1,6 @@
-"""Second order with respect to the parameters of a structure, at its own cost: no d×d array is formed.
+"""Second derivatives with respect to the parameters of a structure, at the cost of the structure: no d×d array is formed.
 
-The structure supplies its information, and H v is the gradient of the directional derivative of the log-density along v.
+The structure supplies its information. H v is the gradient of the directional derivative of the log-density along v.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mvnjac.whitening.factor import Factor
 
 
 class StructuredCurvature(Curvature):
-    """With respect to the parameters of a structure, at the cost of the structure: no d×d array is formed."""
+    """Second derivatives with respect to the mean and the parameters of a structure."""
 
     broadcasts = False
 
@@ -29,25 +29,25 @@ class StructuredCurvature(Curvature):
         self.mean, self.factor = model.prepared()
 
     def fisher(self, v: Values) -> dict[str, Tensor]:
-        of_covariance = {name: value for name, value in v.items() if name != "mean"}
-        result = self.model.covariance.fisher(self.factor, of_covariance) if of_covariance else {}
+        covariance_part = {name: value for name, value in v.items() if name != "mean"}
+        result = self.model.covariance.fisher(self.factor, covariance_part) if covariance_part else {}
         if "mean" in v:
-            result["mean"] = solved(self.factor, v["mean"])
+            result["mean"] = precision_times(self.factor, v["mean"])
         return self._filled(result)
 
     def _filled(self, result: dict[str, Tensor]) -> dict[str, Tensor]:
-        """In the order of the names, with 0 for parameters that share no information with those that changed."""
+        """The result in the order of the names, with 0 for parameters that it does not contain."""
         zeros = {name: self.mean.new_zeros(self.model.arguments.coordinates(name).shape) for name in self.names}
         return {name: result.get(name, zeros[name]) for name in self.names}
 
     def fisher_solve(self, gradients: Values) -> dict[str, Tensor]:
-        """The mean and the parameters of the covariance share no information: each is solved for by itself."""
+        """F is block diagonal: the mean and the parameters of the covariance are solved for separately."""
         covariance = self.model.covariance
-        of_covariance = {name: gradient for name, gradient in gradients.items() if name != "mean"}
-        solved = (covariance.fisher_solve(self.factor, of_covariance) or {}) if of_covariance else {}
+        covariance_part = {name: gradient for name, gradient in gradients.items() if name != "mean"}
+        solution = (covariance.fisher_solve(self.factor, covariance_part) or {}) if covariance_part else {}
         if "mean" in gradients:
-            solved["mean"] = covariance.times(self.factor, gradients["mean"])
-        return solved
+            solution["mean"] = covariance.times(self.factor, gradients["mean"])
+        return solution
 
     @property
     def redundant(self) -> bool:
@@ -64,12 +64,12 @@ class StructuredCurvature(Curvature):
 
 
 class WeightedRows(RowStatistics):
-    """The rows themselves with their weights, for structures whose Hessian is the gradient of the directional derivative."""
+    """The rows and their weights: H v is the gradient of the directional derivative along v, summed over the rows."""
 
     def __init__(self, names: Sequence[str], evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> None:
         batch, mean = evaluation.rows.batch, evaluation.rows.mean
-        given = torch.ones(batch, dtype=mean.dtype, device=mean.device) if weights is None else weights
-        self.names, self.evaluation, self.weights, self.param_batch = names, evaluation, given.expand(batch), param_batch
+        weights = torch.ones(batch, dtype=mean.dtype, device=mean.device) if weights is None else weights
+        self.names, self.evaluation, self.weights, self.param_batch = names, evaluation, weights.expand(batch), param_batch
 
     @property
     def count(self) -> Tensor:
@@ -85,7 +85,7 @@ class WeightedRows(RowStatistics):
         return gradient_of_directional(model, x, self.weights, v, self.names, self.param_batch)
 
 
-def solved(factor: Factor, v: Tensor) -> Tensor:
-    """Σ⁻¹ v, for v (..., d)."""
+def precision_times(factor: Factor, v: Tensor) -> Tensor:
+    """Σ⁻¹ v for v (..., d)."""
     layout = RowLayout(torch.broadcast_shapes(batch_shape(v, 1), factor.batch), factor.batch)
     return layout.unfold(factor.solve(layout.fold(v), layout))

@@ -1,4 +1,4 @@
-"""Rows with missing entries: residuals of each row's marginal density, pattern by pattern.
+"""Rows with missing entries: residuals, log-densities and derivatives of the marginal density of each row's observed entries.
 
-Patterns that are nested in each other share one Cholesky factorisation. It may use `covariance` and what is below it. Interface:
-`incomplete_residuals.IncompleteResiduals`, `marginals`, `incomplete_blocks`, `nested_cholesky`."""
+Nested patterns of observed entries share one Cholesky factorisation. The package may use `covariance` and the packages below it. Its
+interface: `incomplete_residuals.IncompleteResiduals`, `incomplete_blocks.incomplete_block`; for `information`, `nested_cholesky`."""

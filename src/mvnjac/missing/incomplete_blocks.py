@@ -1,7 +1,7 @@
-"""The derivative by one parameter of rows with missing entries: that of complete rows at the imputed residual, and a shift.
+"""Derivatives of rows with missing entries with respect to one parameter: that of complete rows, plus a constant of the pattern.
 
-The shift is a constant of each pattern, ½ (I − Π) in whitened coordinates (`missing/incomplete_residuals.py`), brought to the
-parameter.
+The derivative of complete rows is evaluated at the imputed residuals. The constant is ½ (I − Π) in whitened coordinates
+(`missing/incomplete_residuals.py`), mapped to the parameter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from mvnjac.covariance.maps.whitened import WhitenedMaps
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.kernels.reference import Patterns
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.tensors.broadcasting import batch_shape, over_event, sum_to
+from mvnjac.missing.pattern_shifts import shifts, shifts_in_chunks, summed_shift
+from mvnjac.missing.unchunked import UnchunkedBlock, reduces_to
+from mvnjac.tensors.broadcasting import batch_shape, sum_to
 from mvnjac.tensors.tracing import is_traced
 
 #: rows whose shifts are added to a matrix at a time
@@ -27,43 +29,41 @@ _ROWS = 1024
 
 
 def incomplete_block(name: str, rows: IncompleteResiduals) -> Block:
-    """The derivative by a parameter of the covariance, or by one of any dense parametrisation."""
-    covariance, own = rows.covariance, name in rows.covariance.fields
-    if own and rows.groups:
+    """The derivative with respect to a parameter of the covariance, or of any dense parametrisation."""
+    covariance, in_covariance = rows.covariance, name in rows.covariance.fields
+    if in_covariance and rows.variable_groups:
         i, inner = covariance.in_group(name)
-        group = rows.groups[i]
+        group = rows.variable_groups[i]
         if isinstance(group, IncompleteResiduals):
             return incomplete_block(inner, group)
         return covariance.groups(rows.factor)[i][1].pullback(inner, group)
-    if own and rows.keeps_form:
+    if in_covariance and rows.keeps_form:
         return rows.marginals.block(name, covariance.coordinates_of(name, rows.d))
     factor = rows.factor.dense()
-    owner = type(covariance) if own else dense_parameters()[name]
+    owner = type(covariance) if in_covariance else dense_parameters()[name]
     if not issubclass(owner, DenseParametrisation):
-        definition = AutodiffMaps(covariance, rows.mean, factor, [name])
+        maps = AutodiffMaps(covariance, rows.mean, factor, [name])
         complete, local = covariance.pullback(name, rows), covariance.local.get(name, ())
-        return IncompleteBlock(
-            complete, rows, lambda M: definition.vjp(None, M)[name], lambda v: definition.jvp({name: v})[1], local
-        )
-    maps = WhitenedMaps(rows.mean, factor, [name], [owner])
-    complete = owner.pullback(name, rows if own else rows.densely())
+        return IncompleteBlock(complete, rows, lambda M: maps.vjp(None, M)[name], lambda v: maps.jvp({name: v})[1], local)
+    whitened = WhitenedMaps(rows.mean, factor, [name], [owner])
+    complete = owner.pullback(name, rows if in_covariance else rows.densely())
 
     def gradient(M: Tensor) -> Tensor:
-        gradients = maps.projected(owner, owner.adjoint(factor, M))
+        gradients = whitened.projected(owner, owner.adjoint(factor, M))
         return gradients[name] if name in gradients else M.new_zeros((*M.shape[:-2], *complete.coordinates.shape))
 
     return IncompleteBlock(complete, rows, gradient, lambda v: owner.differential(factor, {name: v}), owner.local.get(name, ()))
 
 
-class IncompleteBlock(Block):
-    """A block of complete rows, and a shift.
+class IncompleteBlock(UnchunkedBlock):
+    """A block of complete rows plus the shift of each pattern.
 
     Args:
-        complete: the formula for complete rows, at the imputed residuals.
+        complete: the block of complete rows, at the imputed residuals.
         rows: the rows with missing entries.
-        gradient: (..., d, d) a gradient in whitened coordinates → the full gradient by the parameter.
-        change: a change of the parameter → (..., d, d) the change in whitened coordinates.
-        local: the axes along which an entry concerns one variable alone: it is 0 where that one is missing.
+        gradient: maps a gradient in whitened coordinates (..., d, d) to the full gradient with respect to the parameter.
+        change: maps a change of the parameter to the change in whitened coordinates (..., d, d).
+        local: the axes of the parameter that run over the variables; an entry is 0 if its variable is missing.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class IncompleteBlock(Block):
 
     def full(self) -> Tensor:
         shift, pattern = self._shifts()
-        moved = self._complete.full() + self._unfolded(shift if pattern is None else self._of_rows(shift, pattern))
-        return moved * self._kept(self._rows.observed)
+        by_row = shift if pattern is None else shift.index_select(shift.ndim - self._event - 1, pattern)
+        return (self._complete.full() + self._rows.layout.unfold(by_row, self._event)) * self._nonzero(self._rows.observed)
 
     def unique(self, out: Tensor | None = None) -> Tensor:
-        plain = len(self.batch) == 1 and self._rows.grouped and not self._rows.layout.groups
-        if out is None and (not plain or is_traced(self._complete_entry(), *self._rows.factor.tensors())):
+        one_density = len(self.batch) == 1 and self._rows.grouped and not self._rows.layout.groups
+        if out is None and (not one_density or is_traced(self._rows.scaled, *self._rows.factor.tensors())):
             return self.coordinates.pack_gradient(self.full())
         if out is None:
-            out = self._complete_entry().new_empty((*self.batch, self.coordinates.size))
-        if not plain:
+            out = self._rows.scaled.new_empty((*self.batch, self.coordinates.size))
+        if not one_density:
             return out.copy_(self.coordinates.pack_gradient(self.full()))
-        pattern = self._rows.patterns
-        chunks = self._rows.shifts_by_chunks()  # all of them, d×d each, would be many times larger than what is kept
+        pattern = self._rows.row_patterns
+        chunks = shifts_in_chunks(self._rows)  # the d×d shifts of all patterns together need much more memory than `packed`
         packed = torch.cat([self.coordinates.pack_gradient(self._gradient(M)) for M in chunks])
         if isinstance(self._complete, Outer) and not is_traced(packed):
             patterns = Patterns(pattern, self._rows.mask, 0 in self._local, 1 in self._local)
@@ -103,89 +103,56 @@ class IncompleteBlock(Block):
         for first in range(0, self.batch[0], _ROWS):
             at = slice(first, first + _ROWS)
             out[at] += packed[pattern[at]]
-            out[at] *= self.coordinates.pack(self._kept(self._rows.mask[at]))
+            out[at] *= self.coordinates.pack(self._nonzero(self._rows.mask[at]))
         return out
 
     def entries(self, positions: Tensor) -> Tensor:
         shift, pattern = self._shifts()
-        some = self.coordinates.all_entries().pack(shift)[..., positions]
-        more = some if pattern is None else some.index_select(-2, pattern)
-        entries = self._complete.entries(positions) + self._rows.layout.unfold(more, 1)
-        kept = self.coordinates.all_entries().pack(self._kept(self._rows.mask))[..., positions]
-        return entries * self._rows.layout.unfold(kept.expand((*self._rows.layout.group_shape, *kept.shape)), 1)
-
-    def partial(self, weights: Tensor | None, param_batch: Size) -> tuple[Tensor, ...]:
-        return (self.total(weights, param_batch),)
-
-    def complete(self, partial: tuple[Tensor, ...], param_batch: Size) -> Tensor:
-        return partial[0]
+        layout, every = self._rows.layout, self.coordinates.all_entries()
+        shift = every.pack(shift)[..., positions]
+        by_row = shift if pattern is None else shift.index_select(-2, pattern)
+        nonzero = every.pack(self._nonzero(self._rows.mask))[..., positions]
+        entries = self._complete.entries(positions) + layout.unfold(by_row, 1)
+        return entries * layout.unfold(nonzero.expand((*layout.group_shape, *nonzero.shape)), 1)
 
     def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
-        rows = self._rows
-        weights = None if weights is None else weights.expand(self.batch)
-        within = rows.layout.param_batch
-        fits = (
-            rows.grouped
-            and len(param_batch) <= len(within)
-            and all(a in (1, b) for a, b in zip(param_batch[::-1], within[::-1], strict=False))
-        )
-        if not fits:
-            full = self.full()
-            return sum_to(full if weights is None else full * over_event(weights, self._event), param_batch, self._event)
-        shift = sum_to(self._gradient(rows.summed_shift(weights)), param_batch, self._event)
-        total = self._complete.total(weights, param_batch) + shift.expand(
-            (*param_batch, *shift.shape[shift.ndim - self._event :])
-        )
-        return total * self._kept(rows.mask.any(0))
+        rows, weights = self._rows, None if weights is None else weights.expand(self.batch)
+        if not (rows.grouped and reduces_to(rows.layout.param_batch, param_batch)):
+            return self._total_of_full(weights, param_batch)
+        shift = sum_to(self._gradient(summed_shift(rows, weights)), param_batch, self._event)
+        shift = shift.expand((*param_batch, *shift.shape[shift.ndim - self._event :]))
+        return (self._complete.total(weights, param_batch) + shift) * self._nonzero(rows.mask.any(0))
 
     def matvec(self, direction: Tensor) -> Tensor:
-        rows, own = self._rows, self._rows.layout.param_batch
-        batch = batch_shape(direction, self._event)
-        if rows.grouped and (
-            len(batch) > len(own) or any(a not in (1, b) for a, b in zip(batch[::-1], own[::-1], strict=False))
-        ):
-            product = self.full() * direction
-            return product.sum(tuple(range(-self._event, 0))) if self._event else product
+        rows, layout = self._rows, self._rows.layout
+        if rows.grouped and not reduces_to(layout.param_batch, batch_shape(direction, self._event)):
+            return self._matvec_of_full(direction)
         K = self._change(self.coordinates.project(direction))
-        fold = rows.layout.fold_params if rows.grouped else rows.layout.fold
-        K = fold(K, 2)
+        K = layout.fold_params(K, 2) if rows.grouped else layout.fold(K, 2)
         trace, parts = K.diagonal(dim1=-2, dim2=-1).sum(-1), []
-        for chains, T in rows.rotations:
+        for factored, T in rows.rotations:
             on_diagonal = ((T @ (K.unsqueeze(-3) if rows.grouped else K)) * T).sum(-1)
-            parts.append(torch.where(chains.mask, on_diagonal.unsqueeze(-2), 0).sum(-1))
-        observed = rows.gathered(parts, 0)
-        trace = rows.layout.unfold_params(trace, 0) if rows.grouped else rows.layout.unfold(trace, 0)
+            parts.append(torch.where(factored.mask, on_diagonal.unsqueeze(-2), 0).sum(-1))
+        observed = rows.to_rows(parts, 0)
+        trace = layout.unfold_params(trace, 0) if rows.grouped else layout.unfold(trace, 0)
         return (self._complete.matvec(direction) + 0.5 * (trace - observed)) * rows.observed.any(-1)
 
-    # --- shifts ----------------------------------------------------------------------------------------------------
-
     def _shifts(self) -> tuple[Tensor, Tensor | None]:
-        """(G?, P, *shape) of the patterns, and (N,) which one a row has; or of each row, (N, *shape)."""
-        rows, layout = self._rows, self._rows.layout
-        M, pattern = rows.shifts()
+        """(G?, P, *shape) the shifts of the patterns and (N,) the pattern of each row; for separate rows (N, *shape) and None."""
+        layout = self._rows.layout
+        M, pattern = shifts(self._rows)
         if pattern is None:
             return layout.fold(self._gradient(layout.unfold(M, 2)), self._event), None
-        own = layout.param_batch
-        first = M.reshape((*own, *M.shape[-3:])).movedim(len(own), 0)
-        shift = self._gradient(first).movedim(0, len(own))
-        return shift.reshape((*layout.group_shape, *shift.shape[len(own) :])), pattern
+        dims = len(layout.param_batch)
+        by_pattern = M.reshape((*layout.param_batch, *M.shape[-3:])).movedim(dims, 0)
+        shift = self._gradient(by_pattern).movedim(0, dims)
+        return shift.reshape((*layout.group_shape, *shift.shape[dims:])), pattern
 
-    def _of_rows(self, shift: Tensor, pattern: Tensor) -> Tensor:
-        return shift.index_select(shift.ndim - self._event - 1, pattern)
-
-    def _unfolded(self, shift: Tensor) -> Tensor:
-        return self._rows.layout.unfold(shift, self._event)
-
-    # --- zeros -----------------------------------------------------------------------------------------------------
-
-    def _kept(self, observed: Tensor) -> Tensor:
-        """(..., d) → (..., *shape): 1, and 0 where a variable that an entry concerns is missing, or all are."""
-        kept = observed.any(-1).reshape((*observed.shape[:-1], *(1,) * self._event)).to(self._rows.mean.dtype)
+    def _nonzero(self, observed: Tensor) -> Tensor:
+        """Observed entries (..., d) → (..., *shape): 0 if a variable of a local axis is missing, or if all are; else 1."""
+        result = observed.any(-1).reshape((*observed.shape[:-1], *(1,) * self._event)).to(self._rows.mean.dtype)
         for axis in self._local:
             shape = [1] * self._event
             shape[axis] = observed.shape[-1]
-            kept = kept * observed.reshape((*observed.shape[:-1], *shape))
-        return kept.expand((*observed.shape[:-1], *self.coordinates.shape))
-
-    def _complete_entry(self) -> Tensor:
-        return self._rows.scaled
+            result = result * observed.reshape((*observed.shape[:-1], *shape))
+        return result.expand((*observed.shape[:-1], *self.coordinates.shape))
