@@ -17,7 +17,7 @@ from mvnjac.tables.base import Source, open_source
 from mvnjac.tables.formats import csv
 from mvnjac.tables.output import check_output, open_sink
 from mvnjac.tables.rows import tensor_batches
-from mvnjac.tables.slices import Slice, of_blocks, rows_of
+from mvnjac.tables.slices import Slice, rows_per_slice, slices_of_blocks
 from tests.tables.test_formats import frame, write
 
 NAMES = ["a", "b,c", "d"]
@@ -54,7 +54,7 @@ def test_a_folder_of_parts_with_groups_of_all_sizes(tmp_path: Path) -> None:
 
 @given(blocks=st.lists(st.integers(0, 50), max_size=12), rows=st.integers(1, 60))
 def test_every_row_is_in_one_slice(blocks: list[int], rows: int) -> None:
-    slices = list(of_blocks("f", blocks, rows, 7))
+    slices = list(slices_of_blocks("f", blocks, rows, 7))
     seen = []
     for at in slices:
         inside = [(i, k) for i in range(at.first, at.last or 0) for k in range(blocks[i])]
@@ -67,9 +67,9 @@ def test_every_row_is_in_one_slice(blocks: list[int], rows: int) -> None:
 
 def test_how_many_rows() -> None:
     """Of 20 columns 64 MiB are read at a time; of the 20 300 scores of 200 variables 256 MiB are written."""
-    assert rows_of(20) == 419_430
-    assert rows_of(200, 20_300) == 1652
-    assert rows_of(10**9) == 1
+    assert rows_per_slice(20) == 419_430
+    assert rows_per_slice(200, 20_300) == 1652
+    assert rows_per_slice(10**9) == 1
 
 
 def test_errors_name_the_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_zarr(tmp_path: Path) -> None:
         raise RuntimeError
     assert sorted(each.name for each in tmp_path.iterdir()) == ["p.parquet", "t.zarr"]
     (tmp_path / "v.zarr").mkdir()
-    with pytest.raises(TableError, match="is no Zarr group"):
+    with pytest.raises(TableError, match="is not a Zarr group"):
         open_source(tmp_path / "v.zarr")
 
 

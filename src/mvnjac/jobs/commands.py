@@ -30,7 +30,7 @@ from mvnjac.jobs.density import Request, prepared
 from mvnjac.jobs.scores import Density, Stream, Sum, schema_of
 from mvnjac.tables.base import Source
 from mvnjac.tables.output import open_sink
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 from mvnjac.tensors import memory
 
 #: the kinds of standard errors of `score`
@@ -80,7 +80,7 @@ def write_jacobian(
     source, names, gaussian = prepared(data, request, run)
     density = Density.of(gaussian, run.device)
     schema = schema_of(data, source, density, wrt, layout)
-    slices = source.slices(rows_of(len(names)))
+    slices = source.slices(rows_per_slice(len(names)))
     with open_sink(output, schema) as sink:
         job = Stream(data, tuple(names), density, _tuple(wrt), layout, schema, sink)
         outcome = run.over(job, slices, "writing", engine=Local(1))
@@ -135,7 +135,7 @@ def total_scores(
     source, names, gaussian = prepared(data, request, run)
     kinds = tuple(kind for kind in errors if kind in KINDS)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=kinds)
-    sums, own = run.over(job, source.slices(rows_of(len(names))), "summing").sums, job.kernel
+    sums, own = run.over(job, source.slices(rows_per_slice(len(names))), "summing").sums, job.kernel
     found, notes = own.standard_errors(sums), dict[str, str]()
     if "hac" in errors:
         found["hac"], notes["hac"] = _series_errors(data, source, names, gaussian, own.columns)
@@ -159,7 +159,7 @@ def _series_errors(
 
     The scores are prewhitened where there are rows enough for an autoregression of them.
     """
-    batches = [rows for at in source.slices(rows_of(len(names))) for rows in data.rows(names, at)]
+    batches = [rows for at in source.slices(rows_per_slice(len(names))) for rows in data.rows(names, at)]
     x = torch.cat([rows.x for rows in batches]) if batches else torch.zeros(0, len(names), dtype=torch.float64, device="cpu")
     if len(x) < 2:
         return [math.nan] * len(columns), "fewer than two rows are no series"
@@ -181,7 +181,7 @@ def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: 
     """Write the sum of each column of the Jacobian: a table of parameters and sums."""
     source, names, gaussian = prepared(data, request, run)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt))
-    outcome = run.over(job, source.slices(rows_of(len(names))), "summing")
+    outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
     columns = [pa.array(job.kernel.columns), pa.array(job.kernel.scores(outcome.sums).numpy())]
     schema = pa.schema([("parameter", pa.string()), ("sum", pa.float64())])
     with open_sink(output, schema) as sink:
@@ -193,7 +193,7 @@ def write_gram(data: Data, request: Request, wrt: Sequence[str] | None, output: 
     """Write JᵀJ: a header of parameters, and a row a parameter."""
     source, names, gaussian = prepared(data, request, run)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), gram=True)
-    outcome = run.over(job, source.slices(rows_of(len(names))), "summing")
+    outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
     gram, schema = job.kernel.gram(outcome.sums).numpy(), pa.schema([(name, pa.float64()) for name in job.kernel.columns])
     with open_sink(output, schema) as sink:
         sink.write_rows(None, gram, schema)  # symmetric: its rows are its columns

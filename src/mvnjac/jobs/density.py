@@ -29,7 +29,7 @@ from mvnjac.statistics.pairwise import PairwiseReduction
 from mvnjac.statistics.sufficient import Accumulator, SufficientStatistics
 from mvnjac.tables.base import Source
 from mvnjac.tables.mean_and_covariance import read_covariance, read_mean
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _fitted(
 
 def _sample(data: Data, source: Source, names: list[str], run: Run) -> SufficientStatistics | None:
     """What stands for the table's rows; None of none."""
-    slices, columns = source.slices(rows_of(len(names))), tuple(names)
+    slices, columns = source.slices(rows_per_slice(len(names))), tuple(names)
 
     def name_of(i: int) -> str:
         return repr(names[i])
@@ -161,7 +161,7 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
     if mu is None or sigma is None:
         if data.missing is not None:
             raise UsageError("--missing: mean and covariance are estimated together then; give both or neither.")
-        moments = run.over(Moment(data, tuple(names)), source.slices(rows_of(len(names))), "estimating").sums
+        moments = run.over(Moment(data, tuple(names)), source.slices(rows_per_slice(len(names))), "estimating").sums
         if moments is None:
             raise TableError(f"{data.path}: there are no rows to estimate from.")
         sigma = _about(mu, moments, names, data.path) if sigma is None else sigma

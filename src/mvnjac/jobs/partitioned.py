@@ -15,7 +15,7 @@ from mvnjac.jobs.density import Request, prepared
 from mvnjac.jobs.provenance import input_files, versions
 from mvnjac.jobs.scores import Density, Part, schema_of
 from mvnjac.tables.base import Source
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 
 TOTALS = "_totals.json"
 
@@ -41,7 +41,7 @@ def write_parts(
     density = Density.of(gaussian, run.device)
     schema = schema_of(data, source, density, wrt, layout)
     columns = len(schema) - bool(data.index)
-    slices = source.slices(rows_of(len(names), columns))
+    slices = source.slices(rows_per_slice(len(names), columns))
     digits = max(5, len(str(len(slices))))
     asked = None if wrt is None else tuple(wrt)
     job = Part(data, tuple(names), density, asked, layout=layout, schema=schema, folder=output, form=form, digits=digits)

@@ -20,7 +20,7 @@ from mvnjac.jobs.data import Data
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.pairwise import PairwiseReduction, SumTuple
 from mvnjac.statistics.serialization import mapped
-from mvnjac.tables.base import Sink, Source, sink_format
+from mvnjac.tables.base import Sink, Source, format_of
 from mvnjac.tables.rows import Rows
 from mvnjac.tensors import memory
 
@@ -134,7 +134,7 @@ class Part(Sum):
         files = list[File]()
         with Folder(self.folder).writing(files) as place:
             path = place / f"part-{unit.number:0{self.digits}d}{self.form}"
-            sink = sink_format(path).open_sink(path, self.schema)
+            sink = format_of(path).sink(path, self.schema)
             result = self._over(unit, on_rows, lambda rows, J: _write(sink, rows, J, self.wrt, self.layout, self.schema))
             sink.close()
         return Result(result.number, result.rows, result.sums, tuple(files))
