@@ -62,11 +62,11 @@ slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
 from mvnjac.jobs.density import Gather
 from mvnjac.jobs.scores import Part, Sum
 def slowly(run):
-    def slow(self, unit, told):
+    def slow(self, unit, on_rows):
         with open(os.environ["PIDS"], "a") as file:
             file.write(f"{{os.getpid()}}\\n")
         time.sleep(float(os.environ["SLOW"]))
-        return run(self, unit, told)
+        return run(self, unit, on_rows)
     return slow
 for job in (Gather, Part, Sum):
     job.run = slowly(job.run)

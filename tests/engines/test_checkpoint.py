@@ -13,8 +13,7 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac.engines import checkpoint as kept_module
-from mvnjac.engines import manifest
+from mvnjac.engines import checkpoint, manifest, verification
 from mvnjac.engines.checkpoint import Checkpoint
 from mvnjac.engines.driver import Outcome
 from mvnjac.engines.job import Result
@@ -144,7 +143,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, kept, capsys, do
     assert (tmp_path / "out.csv").read_bytes() == before
     assert run(*command)[0] == 0  # --force begins anew
     assert {number for _, number in done} == {0, 1, 2}
-    assert manifest.verify(str(tmp_path / "keep"))[1] == []
+    assert verification.verify(str(tmp_path / "keep"))[1] == []
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_what_another_command_has_left_is_not_taken(tmp_path: Path, kept, done) 
     part = table.data / "p2.parquet"
     (table.data / "p1.parquet").write_bytes(part.read_bytes())
     done.clear()
-    claimed = manifest.claimed
+    claimed = manifest.claim_folder
 
     def left(*arguments):
         found = claimed(*arguments)
@@ -180,8 +179,8 @@ def test_what_another_command_has_left_is_not_taken(tmp_path: Path, kept, done) 
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept_module, "claimed", left)
-        patch.setattr(kept_module, "clear", lambda folder: None)
+        patch.setattr(checkpoint, "claim_folder", left)
+        patch.setattr(checkpoint, "remove_output", lambda folder: None)
         assert run(*command)[0] == 0
     assert {number for _, number in done} == {0, 1, 2}
 
@@ -204,7 +203,7 @@ def test_a_search_that_takes_another_way(tmp_path: Path) -> None:
     made(Checkpoint(keep, {"command": "fit"}, False, False), "abc")
     made(Checkpoint(keep, {"command": "fit"}, True, False), "ax")
     assert asked == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("x", 0)]
-    held, wrong = manifest.verify(keep)
+    held, wrong = verification.verify(keep)
     assert wrong == []
     assert (held["passes"], held["units"], held["rows"]) == (2, 2, 5)
 

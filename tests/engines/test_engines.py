@@ -27,7 +27,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         with Resources("ray", 2).open() as engine:
-            engine._begun()
+            engine._initialised()
             yield
         assert list(home.iterdir()) == []
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvnjac.engines import manifest
+from mvnjac.engines import verification
 from tests.cli.test_cli import run
 from tests.engines.tables import Table, begin, finish, small_units, write
 
@@ -23,7 +23,7 @@ UNITS = 24
 
 def check(out: Path, undisturbed: tuple[Path, str]) -> None:
     """Every row once, each with its own scores, and the totals bit by bit."""
-    assert manifest.verify(str(out))[1] == []
+    assert verification.verify(str(out))[1] == []
     assert json.loads((out / "_manifest.json").read_text())["units"] == UNITS
     parts, expected = pd.read_parquet(out), pd.read_parquet(undisturbed[0])
     np.testing.assert_array_equal(parts["id"], np.arange(12_000))
@@ -90,7 +90,7 @@ def test_a_killed_driver_is_resumed(
     process = begin(tmp_path, *command, 2, slow=0.1)
     begun(tmp_path, 1)
     assert end_of(process, signal.SIGKILL)[0] == -signal.SIGKILL
-    assert manifest.verify(str(out))[1][0].startswith("incomplete: ")
+    assert verification.verify(str(out))[1][0].startswith("incomplete: ")
     code, _, err = run(*command, 1, capsys=capsys)
     assert code == 2
     assert "--resume goes on with it, --force replaces it" in err
@@ -166,7 +166,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, monkeypatch: pyt
         code, _, err = run(*command, *more, "--resume", capsys=capsys)
         assert code == 2
         assert says in err
-    assert manifest.verify(str(tmp_path / "out"))[1] == []
+    assert verification.verify(str(tmp_path / "out"))[1] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tables that sort: by a click on a heading, by the numbers behind the cells."""
+"""Tables that the reader can sort by a click on a heading."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mvnjac.report.html.markup import Markup, tag
 
 
 class Number:
-    """A cell that is a number: how it is shown, and what it is sorted by."""
+    """A numeric cell: the value, by which the table is sorted, and its text."""
 
     def __init__(self, value: float, shown: str) -> None:
         self.value, self.shown = value, shown
 
 
 def sortable_table(name: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], tall: bool = False) -> Markup:
-    """A table; `tall`: it scrolls on a screen, and is whole on paper."""
+    """A table; with `tall`, it scrolls on a screen and is complete on paper."""
     cells = [list(row) for row in rows]
     numeric = [bool(cells) and all(isinstance(row[j], Number) for row in cells) for j in range(len(headings))]
     head = [
