@@ -181,7 +181,7 @@ def test_series_that_are_too_short_to_be_prewhitened_are_not_and_it_is_said(tmp_
 def test_unknown_kinds_of_standard_errors(capsys) -> None:
     code, _, err = run("score", *RETURNS, "--errors", "expected,robust", capsys=capsys)
     assert code == 2
-    assert "--errors: there is no 'robust'; expected some of expected, observed, sandwich, hac, or none" in err
+    assert "--errors: unknown kind 'robust'; expected some of expected, observed, sandwich, hac, or none" in err
 
 
 def test_standard_errors_away_from_a_maximum_are_left_out(tmp_path: Path, capsys) -> None:

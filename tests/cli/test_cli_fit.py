@@ -90,7 +90,7 @@ def test_a_models_columns_are_found_by_name(model: Path, tmp_path: Path, capsys)
     np.testing.assert_allclose(a["deviation"], b["deviation"], rtol=1e-9)
     code, _, err = run("score", tmp_path / "x.parquet", "-c", "USD,ZAR", "--model", model, capsys=capsys)
     assert code == 2
-    assert "leave --columns out" in err
+    assert "leave out --columns" in err
     code, _, err = run("score", RATES, "-c", "USD,ZAR", "--model", tmp_path / "x.parquet", capsys=capsys)
     assert code == 1
     assert "cannot be read" in err
@@ -107,7 +107,7 @@ def test_a_model_without_names_counts_its_columns(tmp_path: Path, capsys) -> Non
     assert "mean[a]" in out
     code, _, err = run("score", tmp_path / "x.csv", "--model", tmp_path / "m.safetensors", capsys=capsys)
     assert code == 2
-    assert "the model is of 2 variables without names, but the number of columns that are chosen is 3" in err
+    assert "the model has 2 variables without names, but 3 columns are selected" in err
 
 
 def test_missing_entries(tmp_path: Path, capsys) -> None:
@@ -194,7 +194,7 @@ def test_the_bound_is_an_option(tmp_path: Path, capsys) -> None:
     arguments[arguments.index("0.02")] = "0"
     code, _, err = run(*arguments, "--force", capsys=capsys)
     assert code == 2
-    assert "--lower: 0.0 is no share of the variance" in err
+    assert "--lower: got 0.0; expected a share of the variance" in err
 
 
 def test_only_one_source_of_the_covariance(table: Path, model: Path, tmp_path: Path, capsys) -> None:
@@ -263,7 +263,7 @@ def test_interrupted_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(progress._Said, "iteration", interrupted)
+    monkeypatch.setattr(progress._Lines, "iteration", interrupted)
     code, _, err = run("fit", *RETURNS, "--structure", "low-rank:2", "-o", tmp_path / "m.safetensors", capsys=capsys)
     assert code == 130
     assert "interrupted; nothing was written" in err

@@ -87,10 +87,10 @@ def test_a_killed_driver_is_resumed(tmp_path: Path, table: Table, done, capsys, 
     assert not out.exists()
     code, _, err = run("verify", keep, capsys=capsys)
     assert code == 1
-    assert f"pass-{last:03d}: incomplete: {len(kept)} of {UNITS} units are recorded; --resume goes on from there" in err
+    assert f"pass-{last:03d}: incomplete: {len(kept)} of {UNITS} units are recorded; --resume continues from there" in err
     code, _, err = run(*command, capsys=capsys)
     assert code == 2
-    assert "--resume goes on with it, --force replaces it" in err
+    assert "--resume continues it, --force replaces it" in err
 
     done.clear()
     assert run(*command, "--resume")[0] == 0
@@ -138,7 +138,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, kept, capsys, do
     pd.DataFrame([np.ones(4)], columns=NAMES).to_csv(tmp_path / "mean.csv", index=False)
     code, _, err = run(*command, "--resume", capsys=capsys)
     assert code == 2
-    assert f"the input {part} was changed since" in err
+    assert f"the input {part} has changed" in err
     assert done == []
     assert (tmp_path / "out.csv").read_bytes() == before
     assert run(*command)[0] == 0  # --force begins anew
@@ -150,7 +150,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, kept, capsys, do
     ("harm", "says"),
     [
         (lambda sums: sums.unlink(), "pass-001: _sums-000000.bin: is missing"),
-        (lambda sums: sums.write_bytes(sums.read_bytes()[:-1] + b"?"), "pass-001: _sums-000000.bin: was changed"),
+        (lambda sums: sums.write_bytes(sums.read_bytes()[:-1] + b"?"), "pass-001: _sums-000000.bin: has changed"),
         (lambda sums: sums.with_name("_manifest.json").unlink(), "pass-001: is missing"),
     ],
 )
@@ -245,7 +245,7 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
         patch.setattr(pilot.LikelihoodPass, "run", interrupted)
         code, _, err = run(*command, capsys=capsys)
     assert code == 130
-    assert "what is complete stays; --resume goes on from there" in err
+    assert "complete results are saved; --resume continues from there" in err
     assert done == every[:limit]
     done.clear()
     assert run(*command, "--resume")[0] == 0
@@ -260,8 +260,8 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
         (["score", "--resume"], "--resume: needs --keep"),
         (["fit", "-o", "m.safetensors", "--resume"], "--resume: needs --keep"),
         (["jacobian", "--sum-only", "--resume"], "--resume: needs --keep"),
-        (["jacobian", "--keep", "folder"], "--keep: is of sums"),
-        (["jacobian", "-o", "folder", "--keep", "folder"], "--keep: is of sums"),
+        (["jacobian", "--keep", "folder"], "--keep: works with --sum-only or --gram"),
+        (["jacobian", "-o", "folder", "--keep", "folder"], "--keep: works with --sum-only or --gram"),
         (["score", "--keep", "absent", "--resume"], "there is nothing to resume"),
     ],
 )

@@ -103,5 +103,5 @@ def test_a_worker_that_always_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_resources_that_are_none() -> None:
     with pytest.raises(UsageError, match="there is no engine 'spark'"):
         Resources("spark")
-    with pytest.raises(UsageError, match="say --engine ray"):
+    with pytest.raises(UsageError, match="add --engine ray"):
         Resources("local", address="localhost:1")

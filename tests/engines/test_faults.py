@@ -93,7 +93,7 @@ def test_a_killed_driver_is_resumed(
     assert verification.verify(str(out))[1][0].startswith("incomplete: ")
     code, _, err = run(*command, 1, capsys=capsys)
     assert code == 2
-    assert "--resume goes on with it, --force replaces it" in err
+    assert "--resume continues it, --force replaces it" in err
 
     before = len(begun(tmp_path, 1))
     process = begin(tmp_path, *command, 1, "--resume", slow=0.15)
@@ -109,7 +109,7 @@ def test_a_killed_driver_is_resumed(
     begun(tmp_path, before + 3)
     code, err = end_of(process, signal.SIGINT)
     assert code == 130
-    assert "what is complete stays; --resume goes on from there" in err
+    assert "complete results are saved; --resume continues from there" in err
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
     recorded = [json.loads(line) for path in out.glob("_records-*") for line in path.read_text().splitlines()]
@@ -151,7 +151,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, monkeypatch: pyt
     whole = part.read_bytes()
     for content, code, says in [
         (whole[:-100], 1, "p2.parquet: cannot be read"),
-        (whole, 2, "the input " + str(part) + " was changed since"),
+        (whole, 2, "the input " + str(part) + " has changed"),
     ]:
         part.write_bytes(content)
         got, _, err = run(*command, "--resume", capsys=capsys)
@@ -174,11 +174,14 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, monkeypatch: pyt
     [
         (lambda part: part.unlink(), "part-00003.parquet: is missing."),
         (lambda part: part.write_bytes(part.read_bytes()[:-1]), "it was truncated"),
-        (lambda part: part.write_bytes(part.read_bytes()[:999] + b"?" + part.read_bytes()[1000:]), "its checksum is another"),
-        (lambda part: part.with_name("part-00099.parquet").write_bytes(b""), "part-00099.parquet: is no part of this output"),
-        (lambda part: part.with_name("_records-000000.jsonl").write_text("{}"), "_records-000000.jsonl: was changed"),
+        (lambda part: part.write_bytes(part.read_bytes()[:999] + b"?" + part.read_bytes()[1000:]), "its checksum differs"),
+        (
+            lambda part: part.with_name("part-00099.parquet").write_bytes(b""),
+            "part-00099.parquet: does not belong to this output",
+        ),
+        (lambda part: part.with_name("_records-000000.jsonl").write_text("{}"), "_records-000000.jsonl: has changed"),
         (lambda part: part.with_name("_records-000000.jsonl").unlink(), "_records-000000.jsonl: is missing"),
-        (lambda part: part.with_name("_manifest.json").unlink(), "it is no folder of parts that mvnjac has written"),
+        (lambda part: part.with_name("_manifest.json").unlink(), "mvnjac has not written this folder"),
         (lambda part: part.with_name("_manifest.json").write_text("{"), "_manifest.json is damaged"),
     ],
 )

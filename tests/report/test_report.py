@@ -16,7 +16,7 @@ from mvnjac import inference
 from mvnjac.engines.run import Run
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Request, prepared
-from mvnjac.report.analysis.load_rows import observations
+from mvnjac.report.analysis.load_rows import load_rows
 from mvnjac.tensors import memory
 from tests.cli.test_cli import COMPLETE, RATES, run
 from tests.report.pages import NASTY, data, nasty_table
@@ -64,7 +64,7 @@ def test_each_currency_has_its_break(ecb: Path, returns: pd.DataFrame) -> None:
     assert list(breaks) == COMPLETE
     table = Data(RATES, COMPLETE, "Date", True)
     source, names, estimate = prepared(table, Request(), Run())  # rows and estimate as the report has them, to the last bit
-    x = observations(table, source, names, 170, Run()).x
+    x = load_rows(table, source, names, 170, Run()).x
     np.testing.assert_allclose(x.numpy(), returns.to_numpy(), rtol=0, atol=1e-15)
     J, days = estimate.jacobian(x), list(returns.index)
     serial = inference.score_process(J, dates=days, scores_covariance=inference.scores_covariance(J)).by_variable()
@@ -122,7 +122,7 @@ def test_the_page_is_whole_and_asks_no_one(ecb: Path) -> None:
     assert len(set(structure.ids)) == len(structure.ids)
     assert not re.search(r"(?:src|href)=\"(?!#|data:,)|url\(|@import|https?:", text)
     assert "default-src 'none'" in html.unescape(text)
-    assert "over 7,125 log returns" in text
+    assert "7,125 log returns" in text
     assert "divisor n, not n − 1" in text
     assert len(text) < 400_000
 
@@ -220,7 +220,7 @@ def test_an_ill_conditioned_estimate_is_an_estimate(tmp_path: Path, noise: float
         record, text = data(page), page.read_text("utf-8")
         assert record["model"]["estimated"] == estimate
         assert ("divisor n" in text) == estimate
-        assert ("Given: the mean from mean.csv" in text) != estimate
+        assert ("Given are the mean from mean.csv" in text) != estimate
         assert ("total_score" in record["parameters"][0]) != estimate
 
 
@@ -296,7 +296,7 @@ def test_rows_are_brought_into_the_order_of_time(tmp_path: Path) -> None:
     assert up == pytest.approx(down, rel=1e-9)
     assert up == pytest.approx(as_is, rel=1e-9)
     assert [found[name]["data"]["sorted"] for name in found] == [True, True, False]
-    assert "in the order of the file" in (tmp_path / "file.html").read_text("utf-8")
+    assert "in their original order" in (tmp_path / "file.html").read_text("utf-8")
 
 
 # --- how it fails ------------------------------------------------------------------------------------------------------
@@ -309,9 +309,9 @@ def test_rows_are_brought_into_the_order_of_time(tmp_path: Path) -> None:
         (["-c", "a,flat"], 3, "'flat' is constant"),
         (["-c", "a,half"], 1, "'half' is missing at row 31"),
         (["-c", "a,b", "--structure", "lowrank:1"], 2, "Did you mean 'low-rank'"),
-        (["-c", "a,b", "-o", "x.pdf"], 2, "a report is an .html file"),
+        (["-c", "a,b", "-o", "x.pdf"], 2, "a report is an HTML file; expected the suffix .html"),
         (["-c", "a,b", "-o", "nowhere/x.html"], 1, "does not exist"),
-        ([f"-c{','.join(f'v{i}' for i in range(70))}"], 2, "2555 parameters, and a report is of at most 2000"),
+        ([f"-c{','.join(f'v{i}' for i in range(70))}"], 2, "2555 parameters, but a report can have at most 2000"),
     ],
 )
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, options: list[str], code: int, says: str) -> None:
@@ -335,9 +335,7 @@ def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatc
         got, _, err = run("report", tmp_path / "x.csv", "-o", tmp_path / "x.html", capsys=capsys)
         assert got == code
         assert (tmp_path / "x.html").exists() == (code == 0)
-        assert (
-            "4,000 rows of scores by 5 parameters, seven times over, and the covariance of the parameters are 1.19 MB" in err
-        ) == (code == 1)
+        assert ("a report needs 1.19 MB for 4,000 rows and 5 parameters" in err) == (code == 1)
 
 
 def test_outputs_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
