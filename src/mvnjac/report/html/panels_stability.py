@@ -108,8 +108,8 @@ def breaks(content: Content) -> list[Markup]:
         "supLM",
         "p‑value",
         "parameters",
-        "break (independent rows)",
-        "p‑value (independent rows)",
+        "break, if independent",
+        "p‑value, if independent",
     ]
     return [
         tag("p", _summary(found)),
@@ -150,9 +150,9 @@ def _explanation(found: Cusum) -> str:
         "its 5% line; the test statistic is the maximum (supLM) between 15% and 85% of the information about a parameter. The table "
         f"shows the period in which a break was looked for. p-values are from {found.law}; "
         f"{found.correction or 'they are for one test at a time'}. Covariance of the scores: {found.covariance}. The last two columns "
-        "assume independent rows. If the volatility changes over time, as in returns, this assumption leads to false breaks; the "
-        "Newey-West covariance is conservative, because a break inflates it. A break that both tests find is well supported; a break "
-        f"that only the last columns show is uncertain.{untested}"
+        "assume that the rows are independent. If the volatility changes over time, as in returns, this assumption leads to false "
+        "breaks; the Newey-West covariance is conservative, because a break inflates it. A break that both tests find is well "
+        f"supported; a break that only the last columns show is uncertain.{untested}"
     )
 
 

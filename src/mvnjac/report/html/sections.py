@@ -30,11 +30,12 @@ def lead(content: Content) -> Markup:
     """The introduction: the data, the parameters, and the conventions."""
     data, p = content.data, len(content.parameters.names)
     what = "log returns (differences of the logarithms of consecutive rows)" if data.log_returns else "rows"
-    span = f", {content.labels[0]} to {content.labels[-1]}" if data.index else ""
+    span = f" ({content.labels[0]} to {content.labels[-1]})" if data.index else ""
     likelihood = f"{content.log_likelihood:,.2f}".replace("-", "−")
     sentences = [
         f"This report analyses {content.rows:,} {what} of {counted(len(content.names), 'variable')}{span} with a multivariate normal "
-        "distribution, by the scores of the rows: the derivatives of the log-density of each row with respect to the parameters."
+        "distribution. It is based on the scores of the rows: the derivatives of the log-density of each row with respect to the "
+        "parameters."
     ]
     if data.missing:
         sentences.append("Missing entries are marginalised: each row contributes the density of its observed variables.")
