@@ -242,7 +242,7 @@ def test_covariance_cannot_be_assigned(form: str, name: str) -> None:
     if not hasattr(type(d), name):
         return
     before = d.log_prob(x), d.covariance_matrix, getattr(d, name).clone()
-    with pytest.raises(ReadOnlyError, match=rf"Normal\.{name} cannot be assigned.*Build a new .*MultivariateNormal"):
+    with pytest.raises(ReadOnlyError, match=rf"Normal\.{name} cannot be assigned.*Create a new .*MultivariateNormal"):
         setattr(d, name, 4 * before[2])
     assert isinstance(ReadOnlyError(), AttributeError)
     assert isinstance(ReadOnlyError(), MvnjacError)
