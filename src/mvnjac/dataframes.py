@@ -78,15 +78,15 @@ class Observations:
 def from_table(table: Any, *, columns: str | Sequence[Any] | None = None, index: Any = None) -> Observations:
     """The rows of a data frame or table: pandas, Arrow, or any object with Arrow's C stream interface (polars, DuckDB).
 
-    By default all columns except the index are variables, as on the command line. Variables must be numeric (integers, floating-point
-    numbers or decimals). A column of text, dates, booleans or categories is an error, unless `columns` leaves it out or it is the
-    index. Missing entries are NaN.
+    By default all columns except the index are variables, as on the command line. Variables must be numeric (integers,
+    floating-point numbers or decimals). A column of text, dates, booleans or categories is an error, unless `columns` leaves
+    it out or it is the index. Missing entries are NaN.
 
     Args:
         table: a pandas.DataFrame, a pyarrow.Table, or an object with `__arrow_c_stream__`.
         columns: the variables; by default all columns except the index.
-        index: the column of row labels. By default the index of the data frame, also of an Arrow table that was made from a data frame
-            with an index of one column; otherwise the numbers of the rows.
+        index: the column of row labels. By default the index of the data frame, also of an Arrow table that was made from a
+            data frame with an index of one column; otherwise the numbers of the rows.
 
     Returns:
         The rows as `Observations`.

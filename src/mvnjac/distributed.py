@@ -1,7 +1,7 @@
 """Σ log p, its gradient and its information for rows that are distributed over processes, with one `all_reduce`.
 
-Each process whitens its own rows and communicates n, Σ z and Σ z zᵀ (1 + d + d² numbers); for a structured covariance or missing
-entries, it communicates the log-likelihood and its gradients. Rows are never communicated.
+Each process whitens its own rows and communicates n, Σ z and Σ z zᵀ (1 + d + d² numbers); for a structured covariance or
+missing entries, it communicates the log-likelihood and its gradients. Rows are never communicated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def total(
     missing: str | None = None,
     group: Group | None = None,
 ) -> Total:
-    """The log-likelihood, gradient and information of the rows of all processes. All processes must call it; all get the same result.
+    """The log-likelihood, gradient and information of the rows of all processes.
+
+    All processes must call this function, and all get the same result.
 
     Args:
         x: (n, d) the rows of this process; n may differ between processes and may be 0. Or a DTensor that is sharded by rows or
@@ -50,7 +52,8 @@ def total(
         A `Total`.
 
     Raises:
-        MvnjacError: the values of any process are invalid; the error is raised on all processes, so that none waits for another.
+        MvnjacError: the values of any process are invalid; the error is raised on all processes, so that none waits for
+            another.
 
     Example:
         >>> import torch, mvnjac
@@ -209,7 +212,7 @@ def _plain_covariance(covariance: Tensor | Covariance) -> Tensor | Covariance:
 
 
 def _reduced(sums: SumTuple, problem: MvnjacError | None, groups: Sequence[Group]) -> SumTuple:
-    """The sums over all processes, reduced as one vector. It includes the number of processes with an error, so that none waits."""
+    """The sums over all processes, reduced as one vector that includes the number of processes with an error."""
     tensors: dict[str, Tensor] = {}
     form = taken(sums, tensors)
     problems = next(iter(tensors.values())).new_tensor(float(problem is not None), dtype=torch.float64)

@@ -25,7 +25,7 @@ from mvnjac.statistics.sufficient import Accumulator
 
 
 class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
-    """A multivariate normal distribution, estimated by maximum likelihood; `transform` returns the scores of each row (Fisher vectors).
+    """A multivariate normal distribution, estimated by maximum likelihood; `transform` returns scores (Fisher vectors).
 
     Args:
         structure: the structure of the covariance, as in `mvnjac.fit`: "dense", "diagonal", "low-rank:5", …
@@ -86,7 +86,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         return self._set_fit(result)
 
     def partial_fit(self, X: Any, y: None = None) -> GaussianModel:
-        """Update the estimate with further rows. For each pattern of missing entries, at most 2d rows or d×d numbers are held."""
+        """Update the estimate with further rows; for each pattern of missing entries, at most 2d rows are stored."""
         first = not hasattr(self, "_accumulator")
         rows = self._rows(X, reset=first)
         accumulator = Accumulator(rows.shape[1]) if first else self._accumulator

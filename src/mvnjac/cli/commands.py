@@ -88,9 +88,10 @@ def jacobian(
     resume: options.Resume = False,
     force: options.Force = False,
 ) -> None:
-    """Write the scores: one row per observation, one column per parameter (.parquet, .csv, .csv.gz, .arrow, .feather, .npy, .zarr).
+    """Write the scores: one row per observation, one column per parameter.
 
-    If OUT is a folder, the workers write one part per slice of DATA, and a manifest that `mvnjac verify` checks.
+    The suffix of OUT gives the format: .parquet, .csv, .csv.gz, .arrow, .feather, .npy or .zarr. If OUT is a folder, the workers
+    write one part per slice of DATA, and a manifest that `mvnjac verify` checks.
     """
     from mvnjac.jobs import commands, partitioned
     from mvnjac.jobs.density import Request
@@ -149,11 +150,13 @@ def score(
     resume: options.Resume = False,
     force: options.Force = False,
 ) -> None:
-    """Print, for each parameter: its estimate, its total score, the standard deviation of the total score (from JᵀJ), their ratio, and
-    its standard errors.
+    """Print the total score of each parameter, with its estimate and standard errors.
 
-    At a maximum-likelihood estimate all total scores are 0 up to rounding. To test given values, use --mean and --covariance, or
-    --model. If only one of --mean and --covariance is given, the other is estimated.
+    For each parameter, the table shows its estimate, its total score, the standard deviation of the total score (from JᵀJ),
+    their ratio, and its standard errors.
+
+    At a maximum-likelihood estimate all total scores are 0 up to rounding. To test given values, use --mean and --covariance,
+    or --model. If only one of --mean and --covariance is given, the other is estimated.
     """
     from mvnjac.jobs import commands
     from mvnjac.jobs.density import Request
@@ -208,10 +211,10 @@ def fit(
     resume: options.Resume = False,
     force: options.Force = False,
 ) -> None:
-    """Estimate mean and covariance by maximum likelihood and write a model, for use with `jacobian --model` and `score --model`.
+    """Estimate the mean and the covariance by maximum likelihood, and write a model for the option --model.
 
-    If the search does not converge, nothing is written and the exit code is 1. Unique variances at the bound of --lower (Heywood cases)
-    are listed, and marked in the model.
+    If the search does not converge, nothing is written and the exit code is 1. Unique variances at the bound of --lower
+    (Heywood cases) are listed, and marked in the model.
     """
     from mvnjac.estimation import model_file
     from mvnjac.jobs import density
@@ -247,11 +250,12 @@ def report(
     address: options.Address = None,
     force: options.Force = False,
 ) -> None:
-    """Write a report as one HTML file, which works offline: influential rows, structural breaks, standard errors, missing values,
-    condition number.
+    """Write a report as one HTML file, which works offline.
 
-    For estimated parameters, the report shows standard errors and changes over time. For a given --mean and --covariance, or a --model
-    of other rows, it shows the total scores, which test the given values. The report needs the scores of all rows in memory.
+    The report shows influential rows, structural breaks, standard errors, missing entries, and the condition number.
+    For estimated parameters, the report shows standard errors and changes over time. For a given --mean and --covariance, or
+    a --model of other rows, it shows the total scores, which test the given values. The report needs the scores of all rows
+    in memory.
     """
     from mvnjac.jobs.density import Request
     from mvnjac.report import check_suffix, write_table_report
@@ -271,8 +275,10 @@ def verify(
         str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written, or a folder of --keep.")
     ],
 ) -> None:
-    """Check a folder of parts, or a folder of --keep, against its manifest: report files that are missing, truncated, changed or
-    unexpected."""
+    """Check that a folder of parts, or a folder of --keep, is complete and unchanged.
+
+    Files that are missing, truncated, changed or unexpected are listed.
+    """
     from mvnjac.engines import verification
 
     manifest, problems = verification.verify(output)

@@ -9,43 +9,16 @@ from typing import Annotated
 
 import typer
 
-
-class Layout(StrEnum):
-    """How a matrix parameter is divided into columns."""
-
-    unique = "unique"
-    full = "full"
-
-
-class Format(StrEnum):
-    """The output format of `score`."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-class Missing(StrEnum):
-    """The treatment of missing values."""
-
-    marginalise = "marginalise"
-
-
-class Engine(StrEnum):
-    """The engine that runs a command."""
-
-    local = "local"
-    ray = "ray"
-
-
-class PartFormat(StrEnum):
-    """The format of the parts of a folder."""
-
-    parquet = "parquet"
-    arrow = "arrow"
-    csv = "csv"
-    npy = "npy"
-
+#: how a matrix parameter is divided into columns
+Layout = StrEnum("Layout", ["unique", "full"])
+#: the output format of `score`
+Format = StrEnum("Format", ["table", "json", "csv"])
+#: the treatment of missing values
+Missing = StrEnum("Missing", ["marginalise"])
+#: the engine that runs a command
+Engine = StrEnum("Engine", ["local", "ray"])
+#: the format of the parts of a folder
+PartFormat = StrEnum("PartFormat", ["parquet", "arrow", "csv", "npy"])
 
 STRUCTURES = (
     "dense, diagonal, isotropic, low-rank:RANK, kronecker:ROWSxCOLUMNS, toeplitz, compound-symmetric, banded-precision:BANDWIDTH, "

@@ -31,18 +31,19 @@ class MultivariateNormal(Normal):
     """torch.distributions.MultivariateNormal, with the closed-form derivatives of `mvnjac.log_prob`.
 
     Args:
-        loc: (..., d) the mean µ, in units of x, of any real dtype. The attribute `loc` can be assigned or changed in place; later
-            results use the new mean.
-        covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, Σ⁻¹, or the lower triangular L with Σ = L Lᵀ: exactly one of
-            them, float32 or float64, which is the dtype of densities. Leading dimensions broadcast. As in torch, entries of Σ and Σ⁻¹
-            may be asymmetric up to 1e-6 plus 1e-5 times their absolute value; the lower triangle of Σ and the upper triangle of Σ⁻¹
-            are used.
-        validate_args: whether to check values, here and in `log_prob`; by default as torch (`set_default_validate_args`). If False,
-            an invalid covariance gives NaN.
+        loc: (..., d) the mean µ, in units of x, of any real dtype. The attribute `loc` can be assigned or changed in place;
+            later results use the new mean.
+        covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, Σ⁻¹, or the lower triangular L with Σ = L Lᵀ: exactly
+            one of them, float32 or float64, which is the dtype of densities. Leading dimensions broadcast. As in torch,
+            entries of Σ and Σ⁻¹ may be asymmetric up to 1e-6 plus 1e-5 times their absolute value; the lower triangle of Σ
+            and the upper triangle of Σ⁻¹ are used.
+        validate_args: whether to check values, here and in `log_prob`; by default as torch (`set_default_validate_args`). If
+            False, an invalid covariance gives NaN.
         missing: "marginalise": NaN in a value is a missing entry, and `log_prob` is the density of the observed entries.
 
     Raises:
-        ArgumentError: the arguments have inconsistent shapes, dtypes or devices or, if validated, an invalid value. It is a ValueError.
+        ArgumentError: the arguments have inconsistent shapes, dtypes or devices or, if validated, an invalid value. It is a
+            ValueError.
         ReadOnlyError: a parameter of the covariance is assigned; create a new distribution instead. It is an AttributeError.
 
     Example:

@@ -1,8 +1,8 @@
 """The base class of the distributions of `mvnjac.distributions`.
 
-Each distribution has one `Model`, which computes the factorisation once. Samples, entropies and divergences differentiate through its
-autograd graph; `log_prob` uses the same numbers with closed-form derivatives. Every method uses the current value of the attribute
-`loc`. An expanded distribution shares the factorisation of the original one.
+Each distribution has one `Model`, which computes the factorisation once. Samples, entropies and divergences differentiate
+through its autograd graph; `log_prob` uses the same numbers with closed-form derivatives. Every method uses the current value
+of the attribute `loc`. An expanded distribution shares the factorisation of the original one.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class Normal(Distribution):
     def _set_parameters(self, loc: Tensor, parameters: Mapping[str, Tensor], model: Model) -> None:
         """Set the attributes, expanded to the full batch shape.
 
-        Results are computed from the tensors of the attributes, so that they can be differentiated with respect to them. An exception
-        is a matrix that is repeated for a larger batch, for which one factorisation is shared.
+        Results are computed from the tensors of the attributes, so that they can be differentiated with respect to them. An
+        exception is a matrix that is repeated for a larger batch, for which one factorisation is shared.
         """
         covariance = model.covariance
         with torch.enable_grad():
@@ -161,7 +161,7 @@ class Normal(Distribution):
         return self._model
 
     def _matched(self, model: Model, value: Tensor) -> tuple[Model, Tensor]:
-        """The model and the values with the same dtype. If the dtypes differ, x − µ is computed in the wider one, as in torch."""
+        """The model and the values in one dtype; if dtypes differ, x − µ is computed in the wider one, as in torch."""
         loc, dtype = self.loc, model.dtype
         if isinstance(value, Tensor) and not (value.dtype == loc.dtype == dtype):
             in_dtype(model.function, "value", value, dtype)

@@ -1,8 +1,9 @@
 """Checkpoints of a command: the sums of its passes over a table, written to a folder while they are computed.
 
-Each pass has a subfolder, `pass-001` and so on, with a manifest and records like those of a folder of parts, but without parts. A
-resumed command makes the same passes and computes only the sums that are missing. A pass with another question is restarted, for
-example if a search took other steps on another kind of machine. The manifest of the folder describes the command.
+Each pass has a subfolder, `pass-001` and so on, with a manifest and records like those of a folder of parts, but without
+parts. A resumed command makes the same passes and computes only the sums that are missing. A pass with another question is
+restarted, for example if a search took other steps on another kind of machine. The manifest of the folder describes the
+command.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mvnjac.tables.slices import Slice
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run, including resumed results: rows, parts, bytes of the parts, seconds of this run, and the merged sums."""
+    """The result of a run, including resumed results: rows, parts, bytes of the parts, seconds, and the merged sums."""
 
     rows: int
     parts: int

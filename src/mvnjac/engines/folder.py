@@ -1,6 +1,7 @@
 """A folder of output files, on this machine or in object storage, in which every file is complete.
 
-A file is written under a temporary name, flushed to the disk, and renamed; in object storage it appears when its upload is complete.
+A file is written under a temporary name, flushed to the disk, and renamed; in object storage it appears when its upload is
+complete.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ class Folder:
 
     @contextlib.contextmanager
     def writing(self, files: list[File]) -> Iterator[Path]:
-        """A temporary folder on this machine. Files in it become files of this folder at the end, in alphabetical order, and are
-        appended to `files`."""
+        """A temporary folder on this machine, whose files are moved to this folder at the end and appended to `files`."""
         inside = None if self._remote else self.path
         name = f"{UNFINISHED}{secrets.token_hex(4)}-"
         try:

@@ -1,4 +1,4 @@
-"""Jobs and their units of work: a unit reads one slice of a table and returns sums; if rows are written, it also writes one part.
+"""Jobs and their units of work: a unit reads one slice of a table, returns sums, and may write one part of an output.
 
 Jobs and units are sent to the workers. The result of a unit does not depend on the worker: a unit runs on one thread, over the
 batches of its slice.
@@ -66,8 +66,10 @@ class Job(ABC):
         """Run a unit; `on_rows` is called with numbers of further rows that are done."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """A description of the job as JSON: its fields except `data`, which is described elsewhere. Tensors are described by their
-        digests, and objects with a method `fingerprint` by its result."""
+        """A description of the job as JSON: its fields except `data`, which is described elsewhere.
+
+        Tensors are described by their digests, and objects with a method `fingerprint` by its result.
+        """
         return {"job": type(self).__name__, **_fields(self)}
 
 

@@ -1,9 +1,9 @@
 """The manifest of a folder of parts, and the records of the parts that are complete.
 
-`_manifest.json` describes the job: the files of the input, the model, the columns, and the number of units. Complete parts are
-recorded, several parts per file: rows, sizes and checksums in `_records-*.jsonl`, sums in `_sums-*.bin`. When all parts are complete,
-the manifest contains the checksums of these files. Recorded parts are complete; other parts are computed again. Only names and sizes
-are held in memory. A pass without parts is recorded in the same way (`checkpoint.py`).
+`_manifest.json` describes the job: the files of the input, the model, the columns, and the number of units. Complete parts
+are recorded, several parts per file: rows, sizes and checksums in `_records-*.jsonl`, sums in `_sums-*.bin`. When all parts
+are complete, the manifest contains the checksums of these files. Recorded parts are complete; other parts are computed again.
+Only names and sizes are held in memory. A pass without parts is recorded in the same way (`checkpoint.py`).
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def pass_name(number: int) -> str:
 
 
 def pass_folders(folder: Folder) -> list[str]:
-    """The names of the folders of consecutive passes. They are looked up one by one: not all object storage lists subfolders."""
+    """The names of the folders of passes, looked up one by one, because some object storage does not list subfolders."""
     names = list[str]()
     while has_manifest(Folder(child(folder.path, name := pass_name(len(names) + 1)))):
         names.append(name)

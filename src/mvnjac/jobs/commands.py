@@ -1,7 +1,7 @@
 """The commands over a table of observations: scores of each row, their totals, their sums, and JᵀJ.
 
-The first pass estimates by maximum likelihood what is not given (`jobs/density.py`); the second processes the slices of the table,
-each a unit of work (`engines/`). Only one batch of rows and one chunk of the output are in memory.
+The first pass estimates by maximum likelihood what is not given (`jobs/density.py`); the second processes the slices of the
+table, each a unit of work (`engines/`). Only one batch of rows and one chunk of the output are in memory.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ ERRORS = (*KINDS, "hac")
 
 
 def parameters(parametrisation: str | None) -> list[str] | None:
-    """The parameters of a parametrisation, given by its class name in kebab case ("scale-correlation") or by one of its parameters;
-    None: the parameters of the covariance itself.
+    """The parameters of a parametrisation; None: the parameters of the covariance itself.
+
+    Args:
+        parametrisation: its class name in kebab case ("scale-correlation"), or one of its parameters.
 
     Raises:
         UsageError: an unknown parametrisation; the message lists all.
@@ -173,8 +175,7 @@ def _hac_errors(
     shape = (3, len(x), len(J.columns()))  # the scores, their autoregression and its residuals
     memory.require("score --errors hac", shape, J.dtype, J.device, "select fewer columns, or use --errors sandwich.")
     arguments: dict[str, Any] = {"wrt": list(columns), "order_by": labels or None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotAtEstimateWarning)  # the total scores are part of the output
+    with warnings.catch_warnings(action="ignore", category=NotAtEstimateWarning):  # the total scores are part of the output
         try:
             found = covariance_of_estimates(J, "hac", **arguments)
         except NotIdentifiedError:

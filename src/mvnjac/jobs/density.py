@@ -116,7 +116,7 @@ def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str],
 
 
 def fitted(data: Data, structure: str, max_iterations: int, run: Run, lower: float = LOWER) -> Fit:
-    """The maximum-likelihood estimate of a structure from the table; `lower` is the bound of the unique variances of a factor model."""
+    """The maximum-likelihood estimate from the table; `lower` bounds the unique variances of a factor model."""
     return _fitted(data, *data.open(), structure, max_iterations, run, lower)
 
 
@@ -127,8 +127,9 @@ def _fitted(
     sample = _sample(data, source, names, run)
     if sample is None:
         raise TableError(f"{data.path}: there are no rows to estimate from.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", NotConvergedWarning)  # no output from a search that has not converged
+    with warnings.catch_warnings(
+        action="error", category=NotConvergedWarning
+    ):  # no output from a search that has not converged
         try:
             return fit_sample(sample, choice, names, data.missing, max_iterations, run.search, lower)
         except NotConvergedWarning as warning:

@@ -1,9 +1,9 @@
 """Estimation with more patterns of missing entries than fit into memory.
 
-A subsample of the rows gives the starting values and the metric of the search. The log-likelihood and the score at each point of the
-search are sums over the full table, computed in a pass over its slices and merged pairwise (`statistics/pairwise.py`), so that the
-estimate is that of the full table. The score of a row with respect to mean and covariance contains the same information as the
-expectation step of EM (`estimation/em.py`).
+A subsample of the rows gives the starting values and the metric of the search. The log-likelihood and the score at each point
+of the search are sums over the full table, computed in a pass over its slices and merged pairwise (`statistics/pairwise.py`),
+so that the estimate is that of the full table. The score of a row with respect to mean and covariance contains the same
+information as the expectation step of EM (`estimation/em.py`).
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ class ThinnedAccumulator(Accumulator):
         return sum(_PATTERN_OVERHEAD + columns * rows for columns, rows in sizes)
 
     def thin(self) -> None:
-        """Leave out every second pattern, in descending order of their numbers of rows; of patterns with equally many rows, every
-        second one is left out evenly. For each variable, the pattern with the most rows is retained."""
+        """Leave out every second pattern, in descending order of the number of rows.
+
+        For each variable, the pattern with the most rows is retained.
+        """
         ordered = sorted(self._patterns.items(), key=lambda item: -item[1].count)
         first = {i: place for place in reversed(range(len(ordered))) for i in ordered[place][0]}
         retained = sorted({*range(0, len(ordered), 2), *first.values()})
@@ -62,7 +64,9 @@ class ThinnedAccumulator(Accumulator):
 
 @stored_as("pilot_sample")
 class PilotSample:
-    """A subsample of the rows, by pattern of missing entries, and summary statistics of all rows. Attribute names are stored in files.
+    """A subsample of the rows, by pattern of missing entries, and summary statistics of all rows.
+
+    The names of the attributes are stored in files.
 
     Attributes:
         gathering: the subsample, about `most` numbers.

@@ -1,7 +1,8 @@
 """Tables: reading them in batches, writing them, and the rules for columns, row order and exact numbers.
 
-Memory does not grow with the number of rows. The package may use `tensors` and `errors`. Its public names, for table formats that
-are defined outside this package, are `TableFormat`, `register_format`, `Source`, `Sink`, `Slice`, `as_float64` and `open_source`;
+Memory does not grow with the number of rows. The package may use `tensors` and `errors`. Its public names, for table formats
+that are defined outside this package, are `TableFormat`, `register_format`, `Source`, `Sink`, `Slice`, `as_float64` and
+`open_source`;
 they are loaded on first use, so that importing this package does not import pyarrow. Interface for other packages of mvnjac:
 `base`, `slices`, `rows`, `columns`, `exact`, `output`, `storage`, `sorting`, `chronology`, `returns`, `mean_and_covariance`.
 """

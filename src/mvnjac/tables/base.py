@@ -6,6 +6,7 @@ Each module of `mvnjac.tables.formats` defines one `FORMAT` and is found automat
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -19,13 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mvnjac.errors import ArgumentError, TableError, UsageError
+from mvnjac.errors import ArgumentError, MvnjacError, TableError, UsageError
 from mvnjac.tables.columns import Wording, is_numeric, pandas_index, variables
 from mvnjac.tables.exact import column_as_float64
 from mvnjac.tables.slices import Slice
 from mvnjac.tables.storage import entry, is_remote
 
-#: Size of a batch in bytes, chosen to fit into the CPU caches; wide tables have at least this many rows a batch for efficient products.
+#: bytes of a batch, which should fit into the CPU caches, and its least number of rows, for efficient products of wide tables
 BATCH_BYTES, BATCH_ROWS = 5 * 2**19, 512
 
 #: The entry point group through which installed packages provide table formats; each entry point is a `TableFormat`.
@@ -41,9 +42,10 @@ class Source(ABC):
 
     Attributes:
         path: the file or folder.
-        schema: names and types of all columns, in file order. A column whose values read so far are all missing may have the type
-            null; it counts as numeric.
-        index: the column of row labels, set by the caller, or None. It keeps its type, because an identifier may not fit float64.
+        schema: names and types of all columns, in file order. A column whose values read so far are all missing may have the
+            type null; it counts as numeric.
+        index: the column of row labels, set by the caller, or None. It keeps its type, because an identifier may not fit
+            float64.
     """
 
     path: str | Path
@@ -59,7 +61,8 @@ class Source(ABC):
             at: one of the slices that `slices` returned; None: all rows.
 
         Returns:
-            Batches in the order of the rows. Numeric columns other than `index` are float64 (see `as_float64`); missing values are
+            Batches in the order of the rows. Numeric columns other than `index` are float64 (see `as_float64`); missing
+                values are
             null or NaN.
         """
 
@@ -127,8 +130,8 @@ class TableFormat:
     Args:
         suffixes: lower-case suffixes with their dots, such as (".csv", ".csv.gz").
         open_source: path → `Source`; usually the class itself.
-        open_sink: (path, schema) → `Sink`; None: tables of this format cannot be written. The schema has an optional index column,
-            then float64 columns. The path is a temporary name that ends with the final name.
+        open_sink: (path, schema) → `Sink`; None: tables of this format cannot be written. The schema has an optional index
+            column, then float64 columns. The path is a temporary name that ends with the final name.
         companions: path → the files that belong to a table at this path and lie beside it, such as a file of column names.
         is_folder: whether a table is a folder rather than a file.
         is_remote: whether `open_source` accepts addresses of object storage ("s3://…") too.
@@ -218,14 +221,21 @@ def open_source(path: str | Path, index: str | None = None) -> Source:
     table_format = _formats()[".parquet"] if parts else format_of(path)
     if is_remote(path) and not table_format.is_remote:
         raise UsageError(f"{path}: in object storage only Parquet tables can be read; copy the file to this machine first.")
-    try:
+    with table_errors(path):
         source = table_format.open_source(path)
-    except MemoryError:  # pyarrow's MemoryError is an ArrowException too
+    source.index = index
+    return source
+
+
+@contextlib.contextmanager
+def table_errors(path: str | Path) -> Iterator[None]:
+    """Turns errors while a file is read into a TableError."""
+    try:
+        yield
+    except (MemoryError, MvnjacError):  # pyarrow's MemoryError is an ArrowException too
         raise
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise unreadable(path, error) from error
-    source.index = index
-    return source
 
 
 def unreadable(path: str | Path, error: Exception) -> TableError:

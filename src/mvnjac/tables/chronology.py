@@ -18,9 +18,9 @@ def sorts_in_time(texts: Iterable[str]) -> bool:
     """Whether the lexicographic order of these texts is their order in time.
 
     This is so if all texts begin with the year, have digits in the same places, and agree in everything else: "2020-03-31",
-    "20200331", "2020-03-31T16:00:00+01:00" (all with the same UTC offset), "2020Q1". It is not so for text that begins with the day
-    or the month ("30/12/2020", "30122020"), for names of months, for numbers of different lengths ("2020-9-1") and for 12-hour
-    times (am, pm).
+    "20200331", "2020-03-31T16:00:00+01:00" (all with the same UTC offset), "2020Q1". It is not so for text that begins with
+    the day or the month ("30/12/2020", "30122020"), for names of months, for numbers of different lengths ("2020-9-1") and
+    for 12-hour times (am, pm).
     """
     first = None
     for text in texts:

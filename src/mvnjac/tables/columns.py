@@ -20,8 +20,8 @@ class Wording:
     Attributes:
         where: the file or the function that messages begin with.
         columns, index: the options that select the variables and the row labels.
-        unknown, repeated, unusable, not_numeric: the error classes for a column that does not exist, is selected twice, cannot be
-            used (it has no name, or its name occurs twice; or no columns are left), or is not numeric.
+        unknown, repeated, unusable, not_numeric: the error classes for a column that does not exist, is selected twice,
+            cannot be used (it has no name, or its name occurs twice; or no columns are left), or is not numeric.
     """
 
     where: str
@@ -38,7 +38,8 @@ def variables(
 ) -> list[str]:
     """The variables: `columns` if given, otherwise all columns except the index and `labels`.
 
-    A column of text, dates, booleans or categories raises an error unless `columns` leaves it out: no column is dropped silently.
+    A column of text, dates, booleans or categories raises an error unless `columns` leaves it out: no column is dropped
+    silently.
 
     Raises:
         MvnjacError: one of the classes of `wording`.

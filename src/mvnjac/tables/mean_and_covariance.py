@@ -37,8 +37,8 @@ def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
 def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
     """The covariance (d, d), from a table with one column and one row per variable, or from an .npy array of shape (d, d).
 
-    A column of names labels the rows; without one, the rows are in the order of the header. Variables that are not in `names` are
-    left out. An array is in the order of `names`, unless there is a file of column names beside it.
+    A column of names labels the rows; without one, the rows are in the order of the header. Variables that are not in `names`
+    are left out. An array is in the order of `names`, unless there is a file of column names beside it.
 
     Raises:
         TableError: a variable has no row or no column, or the rows do not match the header.
@@ -89,8 +89,11 @@ def _numbers(path: Path, table: pa.Table, name: str) -> np.ndarray:
 
 
 def _labels(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """The columns of row names: those that are not numeric; otherwise the first column of a d × (d + 1) table, if its values are the
-    names of the others."""
+    """The columns with the names of the rows.
+
+    These are the columns that are not numeric; otherwise the first column of a d × (d + 1) table, if it contains the names of
+    the other columns.
+    """
     found = [field.name for field in table.schema if not is_numeric(field.type) or field.name.startswith("__index")]
     first = table.schema.names[0]
     if found or first in names or table.num_rows != table.num_columns - 1:

@@ -19,7 +19,7 @@ from mvnjac.tables.storage import is_remote
 
 
 def is_folder(output: str) -> bool:
-    """Whether an output is a folder of parts: an address, a name without a suffix, or an existing folder that is not one table."""
+    """Whether an output is a folder of parts: an address, a name without a suffix, or a folder that is not a table."""
     path = Path(output)
     if is_remote(output):
         return True
@@ -61,7 +61,7 @@ def check_output(path: Path | None, force: bool, inputs: Sequence[str | Path | N
 
 @contextlib.contextmanager
 def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
-    """A sink for the output, by its suffix; None: CSV to standard output. The file exists only if the block ends without an error."""
+    """A sink for an output file, which exists only if the block ends without an error; None: CSV to standard output."""
     if path is None:
         sink: Sink = CsvSink(sys.stdout.buffer, schema)
         yield sink

@@ -16,8 +16,8 @@ from mvnjac.tables.sorting import Ordered
 class LogReturns(Source):
     """The log returns of a table of prices, as a table with one row fewer.
 
-    With an index, the rows are first sorted by it, ascending. A return has the index of the later of its two rows. A missing price
-    makes the return of its row and of the next row missing.
+    With an index, the rows are first sorted by it, ascending. A return has the index of the later of its two rows. A missing
+    price makes the return of its row and of the next row missing.
 
     Raises:
         TableError: a price is not positive; the message names its column and its row or index.

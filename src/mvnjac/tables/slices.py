@@ -1,4 +1,4 @@
-"""Slices of a table, each the input of one unit of work. The division depends only on the table, not on the number of workers."""
+"""Slices of a table, each the input of one unit of work. They do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Slice:
 
     Attributes:
         path: the file.
-        first, last: the range of blocks, in the format's unit (row groups, record batches, rows or bytes), without `last`; None:
-            to the end of the file.
+        first, last: the range of blocks, in the format's unit (row groups, record batches, rows or bytes), without `last`;
+            None: to the end of the file.
         row: the number of rows of the table before this slice; None if unknown.
         rows: the number of rows of this slice; None if unknown.
         skip, take: within these blocks, leave out the first `skip` rows and read `take` rows; None: all remaining rows.

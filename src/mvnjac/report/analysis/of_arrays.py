@@ -55,7 +55,7 @@ def _plain(gaussian: Any) -> Gaussian:
 
 
 def _rows(data: Any, names: list[str] | None) -> tuple[Tensor, list[str] | None, Sequence[Any] | None, str | None]:
-    """The rows (n, d) in float64, the names of their columns, their labels, and the name of the labels; None where there are none."""
+    """The rows (n, d) in float64; if available, the names of the columns, the row labels, and the name of the labels."""
     if isinstance(data, Tensor | np.ndarray):
         x = torch.as_tensor(data).detach().to("cpu", torch.float64)
         return x.flatten(1) if x.ndim > 2 else x, None, None, None

@@ -73,8 +73,8 @@ class Cusum:
         date, row, column, statistic, p_value: the maximum of the path, and its parameter.
         breaks: the test of each variable.
         untested: the variables with too few observations.
-        covariance, law, correction: in words, the covariance of the scores, the origin of the p-values, and their correction for
-            several variables, if any.
+        covariance, law, correction: in words, the covariance of the scores, the origin of the p-values, and their correction
+            for several variables, if any.
         left_out: parameters that are identified only up to a convention.
     """
 
@@ -104,8 +104,8 @@ def influences(J: Jacobian, labels: Sequence[Any], information: str) -> Influenc
 def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
     """The cumulative scores, and a test for each variable.
 
-    The scores of returns are not independent, because of volatility clustering; if there are enough rows, the Newey-West covariance of
-    the scores is used.
+    The scores of returns are not independent, because of volatility clustering; if there are enough rows, the Newey-West
+    covariance of the scores is used.
     """
     left_out = tuple(J.model.covariance.unidentified)
     known = left_out or None
@@ -137,7 +137,7 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
 
 
 def _serial(J: Jacobian, known: Sequence[str] | None, independent: ScoreProcess) -> tuple[ScoreProcess, str]:
-    """The process with the Newey-West covariance, or if it is not available, that of independent rows; and the covariance in words."""
+    """The process with the Newey-West covariance, or that of independent rows; also returns the covariance in words."""
     serial = attempt(
         lambda: inference.score_process(J, known=known, scores_covariance=inference.scores_covariance(J, known=known))
     )

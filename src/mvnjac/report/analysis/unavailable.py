@@ -19,7 +19,7 @@ class Unavailable:
 
 
 def attempt(compute: Callable[[], Result]) -> Result | Unavailable:
-    """The result, or the reason why it is not available, such as too few rows, linearly dependent scores, or too little memory."""
+    """The result, or the reason why it is not available, such as too few rows or linearly dependent scores."""
     try:
         return compute()
     except (ArgumentError, MemoryLimitError) as error:

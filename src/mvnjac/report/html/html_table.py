@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mvnjac.report.html.formatting import short
 from mvnjac.report.html.markup import Markup, tag
 
 
 class Number:
     """A numeric cell: the value, by which the table is sorted, and its text."""
 
-    def __init__(self, value: float, shown: str) -> None:
-        self.value, self.shown = value, shown
+    def __init__(self, value: float, text: str | None = None) -> None:
+        self.value, self.text = value, short(value) if text is None else text
 
 
 def sortable_table(name: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], tall: bool = False) -> Markup:
@@ -31,5 +32,5 @@ def sortable_table(name: str, headings: Sequence[str], rows: Iterable[Sequence[A
 
 def _cell(cell: Any, column: int) -> Markup:
     if isinstance(cell, Number):
-        return tag("td", cell.shown, class_="n", data_v=repr(cell.value) if math.isfinite(cell.value) else "")
+        return tag("td", cell.text, class_="n", data_v=repr(cell.value) if math.isfinite(cell.value) else "")
     return tag("th", cell, scope="row") if column == 0 else tag("td", cell)

@@ -30,34 +30,17 @@ def influence(content: Content) -> list[Markup]:
     marked = [(row, str(content.labels[row])) for row in at]
     caption = f"Influence of each row over time; the largest: {', '.join(text for _, text in marked)}"
     chart = charts.both(lambda width: charts.stems(found.distances, content.labels, marked, caption, width))
-    rows = [
-        [
-            row.label,
-            Number(row.distance, short(row.distance)),
-            row.most_changed,
-            Number(row.standard_errors, short(row.standard_errors)),
-        ]
-        for row in found.top
-    ]
-    return [
-        tag("p", _influence_text(found, content.estimate)),
-        tag(
-            "figure",
-            chart,
-            tag(
-                "figcaption",
-                "Generalised Cook distance sᵀ I⁻¹ s of each row (logarithmic scale; if several rows share a pixel, the largest is "
-                "drawn). At a distance of ",
-                tag("span", "1", class_="dash"),
-                ", the estimates move by one standard error in some direction. The smaller half of the distances is below the axis.",
-            ),
-        ),
-        sortable_table(
-            f"the-{TOP}-most-influential-rows",
-            [content.data.index or "row", "distance", "most changed estimate", "change in standard errors"],
-            rows,
-        ),
-    ]
+    headings = [content.data.index or "row", "distance", "most changed estimate", "change in standard errors"]
+    rows = [[row.label, Number(row.distance), row.most_changed, Number(row.standard_errors)] for row in found.top]
+    explanation = tag(
+        "figcaption",
+        "Generalised Cook distance sᵀ I⁻¹ s of each row (logarithmic scale; if several rows share a pixel, the largest is drawn). At a "
+        "distance of ",
+        tag("span", "1", class_="dash"),
+        ", the estimates move by one standard error in some direction. The smaller half of the distances is below the axis.",
+    )
+    text = tag("p", _influence_text(found, content.estimate))
+    return [text, tag("figure", chart, explanation), sortable_table(f"the-{TOP}-most-influential-rows", headings, rows)]
 
 
 def _influence_text(found: Influences, estimate: bool) -> str:
@@ -92,7 +75,7 @@ def breaks(content: Content) -> list[Markup]:
             test.first,
             test.last,
             test.date,
-            Number(test.statistic, short(test.statistic)),
+            Number(test.statistic),
             Number(test.p_value, probability(test.p_value)),
             Number(test.parameters, str(test.parameters)),
             test.independent_date,
@@ -100,30 +83,18 @@ def breaks(content: Content) -> list[Markup]:
         ]
         for test in tests
     ]
-    headings = [
-        "variable",
-        "tested from",
-        "to",
-        "break after",
-        "supLM",
-        "p‑value",
-        "parameters",
-        "break, if independent",
-        "p‑value, if independent",
-    ]
+    headings = ["variable", "tested from", "to", "break after", "supLM", "p‑value", "parameters"]
+    headings += ["break, if independent", "p‑value, if independent"]
+    explanation = tag(
+        "figcaption",
+        "Score CUSUM: the largest of the cumulative, decorrelated scores at each row. If no parameter changes, it always stays below "
+        "the ",
+        tag("span", "dashed line", class_="dash"),
+        f" at {short(found.critical)} with probability 95%.{_left_out(found)}",
+    )
     return [
         tag("p", _summary(found)),
-        tag(
-            "figure",
-            chart,
-            tag(
-                "figcaption",
-                "Score CUSUM: the largest of the cumulative, decorrelated scores at each row. If no parameter changes, it always stays "
-                "below the ",
-                tag("span", "dashed line", class_="dash"),
-                f" at {short(found.critical)} with probability 95%.{_left_out(found)}",
-            ),
-        ),
+        tag("figure", chart, explanation),
         tag("h3", "Variable by variable"),
         tag("p", _explanation(found), class_="soft"),
         tag("div", *(_small(test) for test in tests[:_DRAWN]), class_="smalls"),

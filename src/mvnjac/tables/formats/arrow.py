@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, unreadable
+from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, table_errors
 from mvnjac.tables.slices import Slice, slices_of_blocks
 
 
@@ -27,17 +27,12 @@ class ArrowSource(Source):
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         rows, at = batch_rows(len(columns)), at or Slice(str(self.path))
-        try:
-            with pa.memory_map(str(self.path)) as source:
-                reader = pa.ipc.open_file(source)
-                for i in range(at.first, reader.num_record_batches if at.last is None else at.last):
-                    batch = reader.get_batch(i).select(list(columns)).slice(at.skip, at.take)
-                    for first in range(0, batch.num_rows, rows):
-                        yield as_float64(batch.slice(first, rows), self.index)
-        except MemoryError:  # pyarrow's MemoryError is an ArrowException too
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(self.path, error) from error
+        with table_errors(self.path), pa.memory_map(str(self.path)) as source:
+            reader = pa.ipc.open_file(source)
+            for i in range(at.first, reader.num_record_batches if at.last is None else at.last):
+                batch = reader.get_batch(i).select(list(columns)).slice(at.skip, at.take)
+                for first in range(0, batch.num_rows, rows):
+                    yield as_float64(batch.slice(first, rows), self.index)
 
 
 class ArrowSink(Sink):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, unreadable
+from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, table_errors
 from mvnjac.tables.slices import Slice, slices_of_blocks
 from mvnjac.tables.storage import entries, entry, is_remote, open_file
 
@@ -48,13 +48,9 @@ class ParquetSource(Source):
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         for whole in [Slice(part) for part in self._parts] if at is None else [at]:
-            try:
+            with table_errors(whole.path):
                 for batch in _read(whole, columns):
                     yield as_float64(batch.select(list(columns)), self.index)
-            except MemoryError:  # pyarrow's MemoryError is an ArrowException too
-                raise
-            except (pa.ArrowException, OSError) as error:
-                raise unreadable(whole.path, error) from error
 
 
 class ParquetSink(Sink):
@@ -117,14 +113,9 @@ def _parts(path: str | Path) -> list[str]:
 
 def _footer(part: str) -> tuple[pa.Schema, list[int]]:
     """The schema of a file, and the number of rows of each of its row groups."""
-    try:
-        with pq.ParquetFile(open_file(part)) as file:
-            metadata = file.metadata
-            return file.schema_arrow, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    except MemoryError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(part, error) from error  # names the file rather than the folder
+    with table_errors(part), pq.ParquetFile(open_file(part)) as file:  # the error names the file rather than the folder
+        metadata = file.metadata
+        return file.schema_arrow, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 
 def _difference(here: pa.Schema, there: pa.Schema) -> str:
