@@ -1,15 +1,15 @@
-"""The kernels for a GPU: bytes that must be moved, over the bandwidth of a copy that the same card has in the same run.
+"""The GPU kernels: the share of the memory bandwidth that they use, relative to a copy on the same GPU in the same run.
 
     python benchmarks/gpu.py
 
-Needs a GPU and triton, and says so without. Each kernel's results are compared with its reference before it is timed. Medians, with the
-card's second-level cache emptied before each call (`triton.testing.do_bench`). "copy" is the share of a copy's bandwidth, of reads and
-writes together; "torch" is the time of the same in plain torch, over the kernel's.
+Needs a GPU and triton. The results of each kernel are compared with its reference before it is timed. Times are medians, with an empty
+L2 cache before each call (`triton.testing.do_bench`). "copy" is the bandwidth of reads and writes, relative to that of a copy;
+"torch" is the time of plain torch divided by that of the kernel.
 
-    packed   by Σ, into columns of the n×p matrix
-    small    value and all gradients, the numbers looked at, as `jacobian(x, mean, covariance)` calls it
-    value    the same without the gradients by Σ, as `log_prob` calls it
-    library  `jacobian(x, mean, covariance).sum()` as a user calls it: the host's work and its one wait are part of it
+    packed   derivatives with respect to Σ, written to columns of the n×p matrix
+    small    value and all gradients, with checks of the values, as in `jacobian(x, mean, covariance)`
+    value    the same without the gradients with respect to Σ, as in `log_prob`
+    library  `jacobian(x, mean, covariance).sum()`, including the work of the host and one synchronisation
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mvnjac.kernels.reference import Form, Gaussians
 from mvnjac.parameters.checks import SYMMETRY
 from mvnjac.parameters.coordinates import symmetric
 
-#: (n, d); the last one's matrix has more than 2³¹ elements
+#: (n, d); the matrix of the last one has more than 2³¹ elements
 PACKED = [
     (1000, 3),
     (1_000_000, 3),
@@ -47,21 +47,21 @@ Clock = Callable[[Callable[[], object]], float]
 
 
 def clock(call: Callable[[], object]) -> float:
-    """Milliseconds of a call on the current device."""
+    """The milliseconds of a call on the current device."""
     from triton.testing import do_bench
 
     return float(do_bench(call, warmup=50, rep=300, return_mode="median"))
 
 
 def bandwidth(device: torch.device, time: Clock, size: int = COPIED) -> float:
-    """GB/s of a copy: what is read and what is written."""
+    """The bandwidth of a copy in GB/s, reads and writes together."""
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * size / time(lambda: target.copy_(source)) / 1e6
 
 
 def packed(n: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock, copy: float) -> str:
-    """By Σ, into the columns behind those of the mean, as `Jacobian.matrix` does."""
+    """Derivatives with respect to Σ, written to the columns after those of the mean, as in `Jacobian.matrix`."""
     p, generator = d * (d + 1) // 2, torch.Generator(device).manual_seed(n + d)
     a = torch.randn(n, d, dtype=dtype, device=device, generator=generator)
     half = torch.randn(d, d, dtype=dtype, device=device, generator=generator)
@@ -69,17 +69,20 @@ def packed(n: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock
     out, offset = matrix[:, d:], coordinates.pack_gradient(half + half.mT)
     cuda.packed(a, a, offset, out, form)
     step = max(n // 7, 1)
-    for first in {*range(0, n, step), n - 1}:  # some rows, the last among them: all of them might not fit twice
-        some = slice(first, first + 1)
-        compare(out[some], reference.packed(a[some], a[some], offset, torch.empty_like(out[some]), form))
+    for first in {
+        *range(0, n, step),
+        n - 1,
+    }:  # compare some rows, including the last; two full matrices may not fit into memory
+        row = slice(first, first + 1)
+        compare(out[row], reference.packed(a[row], a[row], offset, torch.empty_like(out[row]), form))
     seconds = time(lambda: cuda.packed(a, a, offset, out, form))
     moved = (out.numel() + a.numel() + offset.numel()) * dtype.itemsize
     block = Outer(a, a, half + half.mT, coordinates, 0.5)
-    return line("packed", n, d, dtype, seconds, moved, copy, time(lambda: plainly(lambda: block.unique(out))))
+    return line("packed", n, d, dtype, seconds, moved, copy, time(lambda: without_triton(lambda: block.unique(out))))
 
 
 def small(count: int, d: int, dtype: torch.dtype, device: torch.device, time: Clock, copy: float) -> Iterator[str]:
-    """Value and gradients of Gaussians with a Σ each: the kernel, and the library around it."""
+    """Value and gradients of many Gaussians with separate Σ: the kernel, and the library function."""
     generator = torch.Generator(device).manual_seed(count + d)
     A = torch.randn(count, d, 2 * d, dtype=dtype, device=device, generator=generator)
     covariance = A @ A.mT / (2 * d)
@@ -102,11 +105,11 @@ def small(count: int, d: int, dtype: torch.dtype, device: torch.device, time: Cl
 
     compare(library()["covariance_matrix"], reference.small_gaussians(x, mean, covariance).gradient)
     moved = sum(t.numel() * t.element_size() for t in (x, mean, covariance, *library().values()))
-    yield line("library", count, d, dtype, time(library), moved, copy, time(lambda: plainly(library)))
+    yield line("library", count, d, dtype, time(library), moved, copy, time(lambda: without_triton(library)))
 
 
-def plainly(call: Callable[[], T]) -> T:
-    """A call that Triton's kernels do not serve."""
+def without_triton(call: Callable[[], T]) -> T:
+    """A call without Triton kernels."""
     available, cuda.available = cuda.available, lambda *_: False
     try:
         return call()
@@ -115,12 +118,12 @@ def plainly(call: Callable[[], T]) -> T:
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """A kernel that is wrong is not timed."""
+    """Require that a kernel gives the result of its reference."""
     if actual.dtype is torch.int32:
         assert torch.equal(actual, expected)
         return
     error = (actual - expected).abs().max() / expected.abs().max()
-    assert float(error) < 1e5 * torch.finfo(actual.dtype).eps, f"off by {float(error):.3g} of the largest"
+    assert float(error) < 1e5 * torch.finfo(actual.dtype).eps, f"relative error {float(error):.3g}"
 
 
 def line(name: str, n: int, d: int, dtype: torch.dtype, milliseconds: float, moved: int, copy: float, torchs: float) -> str:
@@ -133,7 +136,7 @@ def line(name: str, n: int, d: int, dtype: torch.dtype, milliseconds: float, mov
 
 
 def lines(device: torch.device, time: Clock, free: int, copied: int = COPIED) -> Iterator[str]:
-    """All that is measured, on a card with so many bytes free."""
+    """All measurements, on a GPU with this many free bytes."""
     copy = bandwidth(device, time, copied)
     yield f"copy of {copied / 1e6:.0f} MB: {copy:.0f} GB/s"
     for dtype in (torch.float64, torch.float32):
@@ -148,10 +151,10 @@ def lines(device: torch.device, time: Clock, free: int, copied: int = COPIED) ->
 
 def main() -> None:
     if not torch.cuda.is_available():
-        sys.exit("benchmarks/gpu.py measures kernels on a GPU, and torch sees none here.")
+        sys.exit("benchmarks/gpu.py measures GPU kernels, but torch finds no GPU.")
     device = torch.device("cuda", torch.cuda.current_device())
     if not cuda.available(torch.empty(0, device=device)):
-        sys.exit(f"benchmarks/gpu.py measures Triton's kernels, and there are none: {cuda.why_not()}.")
+        sys.exit(f"benchmarks/gpu.py measures Triton kernels, which are not available: {cuda.why_not()}.")
     import triton
 
     card = torch.cuda.get_device_properties(device)
