@@ -1,4 +1,4 @@
-"""Tables in memory by the rules of the command line: no column is dropped silently, and only errors of this package come out."""
+"""Tables in memory follow the rules of the command line: no column is dropped silently, and all errors are those of this package."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ OTHERS: dict[str, Any] = {
 
 
 def tables(column: Any, name: Any = "b") -> list[Any]:
-    """The column beside one of numbers: as a data frame, and, where Arrow has it, as a table, a batch, and a stream."""
+    """A column next to a numeric one, as a data frame and, if Arrow has its type, as a table, a batch, and a stream."""
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 5.0], name: column})
     try:
         table = pa.Table.from_pandas(frame)
@@ -81,7 +81,7 @@ def tables(column: Any, name: Any = "b") -> list[Any]:
 
 
 class Stream:
-    """What any library offers that speaks Arrow."""
+    """An object with Arrow's C stream interface."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -108,7 +108,7 @@ def test_missing_entries_of_every_kind(kind: str) -> None:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_columns_are_refused_and_not_dropped(kind: str) -> None:
     for table in tables(OTHERS[kind]):
-        with pytest.raises(DtypeError, match=r"from_table: column 'b' .*(is not numeric|does not fit into float64)"):
+        with pytest.raises(DtypeError, match=r"from_table: column 'b' .*(is not numeric|cannot be represented in float64)"):
             mvnjac.from_table(table)
         with pytest.raises(DtypeError, match="column 'b'"):
             mvnjac.from_table(table, columns=["a", "b"])
@@ -128,7 +128,7 @@ def test_the_command_line_decides_alike(kind: str, tmp_path: Any) -> None:
         with pa.ipc.new_file(str(path), table.schema) as writer:
             writer.write_table(table)
     except (pa.ArrowException, TypeError, OverflowError):
-        return  # no file has such a column
+        return  # files cannot have such a column
     try:
         names: list[str] | None = open_source(path).variables(None, None)
     except TableError:
@@ -136,7 +136,7 @@ def test_the_command_line_decides_alike(kind: str, tmp_path: Any) -> None:
     try:
         ours: list[str] | None = mvnjac.from_table(frame).names
     except DtypeError as error:
-        ours = ["a", "b"] if "does not fit" in str(error) else None  # its numbers are looked at, too
+        ours = ["a", "b"] if "cannot be represented" in str(error) else None  # its values are checked too
     assert ours == names
 
 
@@ -213,13 +213,13 @@ def test_what_is_no_table() -> None:
         Broken(),
         pa.array([1.0]),
     ):
-        with pytest.raises(MvnjacError, match=r"from_table: (got a|the .* is no table)"):
+        with pytest.raises(MvnjacError, match=r"from_table: (got a|the .* cannot be read)"):
             mvnjac.from_table(table)
 
 
 def test_labels_that_python_cannot_hold() -> None:
     far = pa.array([2**62, 0], pa.int64()).cast(pa.timestamp("s"), safe=False)
-    with pytest.raises(DtypeError, match="'day' cannot label the rows"):
+    with pytest.raises(DtypeError, match="'day' cannot be used as row labels"):
         mvnjac.from_table(pa.table({"day": far, "a": [1.0, 2.0]}), index="day")
 
 

@@ -1,4 +1,4 @@
-"""Odd files, folders and arguments at the command line: one sentence on standard error, and the right exit code."""
+"""Unusual files, folders and arguments: one line on standard error, and the correct exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: sums, JᵀJ, formats of parts, what excludes what, progress."""
+"""The command line: sums, JᵀJ, formats of parts, options that exclude each other, and progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mvnjac.distributed: two processes under torchrun, and one without."""
+"""mvnjac.distributed: with two processes under torchrun, and in a single process."""
 
 from __future__ import annotations
 

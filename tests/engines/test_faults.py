@@ -1,4 +1,4 @@
-"""Workers and drivers that are killed, disks that are full, inputs that are truncated: no row is lost or doubled."""
+"""Killed workers and drivers, full disks and truncated inputs: no row is lost or repeated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNITS = 24
 
 
 def check(out: Path, undisturbed: tuple[Path, str]) -> None:
-    """Every row once, each with its own scores, and the totals bit by bit."""
+    """Require every row once, with its scores, and identical totals."""
     assert verification.verify(str(out))[1] == []
     assert json.loads((out / "_manifest.json").read_text())["units"] == UNITS
     parts, expected = pd.read_parquet(out), pd.read_parquet(undisturbed[0])
@@ -33,25 +33,25 @@ def check(out: Path, undisturbed: tuple[Path, str]) -> None:
 
 
 def begun(folder: Path, at_least: int) -> list[int]:
-    """Which process has begun each unit, once so many have been."""
+    """The process of each unit, after at least this many units have started."""
     deadline, path = time.monotonic() + 60, folder / "pids"
     while time.monotonic() < deadline:
         found = [int(line) for line in path.read_text().split()] if path.exists() else []
         if len(found) >= at_least:
             return found
         time.sleep(0.02)
-    raise AssertionError("no unit was begun")
+    raise AssertionError("no unit was started")
 
 
 def end_of(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, str]:
-    """Its exit code and what it said; its workers are gone when the pipe is closed, which they hold, too."""
+    """The exit code and standard error after a signal; the pipe closes when all workers have ended."""
     process.send_signal(how)
     code, _, err = finish(process)
     return code, err
 
 
 def test_scores_in_parts_are_the_scores(table: Table, undisturbed: tuple[Path, str]) -> None:
-    """The oracle: the formula ½ (a aᵀ − P) by numpy."""
+    """The formula ½ (a aᵀ − P), computed with numpy."""
     mean, covariance = (pd.read_csv(table.folder / f"{name}.csv").to_numpy() for name in ("mean", "covariance"))
     P = np.linalg.inv(covariance)
     a = (table.x - mean) @ P
@@ -65,7 +65,7 @@ def test_scores_in_parts_are_the_scores(table: Table, undisturbed: tuple[Path, s
 
 
 def test_killed_workers_are_replaced(tmp_path: Path, table: Table, undisturbed: tuple[Path, str]) -> None:
-    """Two different workers, at different moments, with units half done."""
+    """Two workers are killed at different times, in the middle of a unit."""
     command = ["jacobian", table.data, *table.given, "-o", tmp_path / "out", "--workers", 2]
     process = begin(tmp_path, *command, slow=0.15)
     killed = set[int]()
@@ -83,7 +83,7 @@ def test_killed_workers_are_replaced(tmp_path: Path, table: Table, undisturbed: 
 def test_a_killed_driver_is_resumed(
     tmp_path: Path, table: Table, undisturbed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Killed in its first unit, killed later, interrupted; and brought to its end."""
+    """The driver is killed in its first unit, killed later, interrupted, and then resumed until it is complete."""
     small_units(monkeypatch)
     out = tmp_path / "out"
     command = ["jacobian", table.data, *table.given, "-o", out, "--workers"]
@@ -125,7 +125,7 @@ def test_a_killed_driver_is_resumed(
 def test_a_full_disk(
     tmp_path: Path, table: Table, undisturbed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """No file may grow beyond 20 kB: no part can be written, and none is there; with room again, the run goes on."""
+    """No part can be written, because files are limited to 20 kB; without the limit, the command can be resumed."""
     small_units(monkeypatch)
     out = tmp_path / "out"
     command = ["jacobian", table.data, *table.given, "-o", out, "--workers", 1]

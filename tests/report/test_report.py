@@ -1,4 +1,4 @@
-"""`mvnjac report`: what its data block says against other ways to compute it, what its page holds, how it fails."""
+"""`mvnjac report`: its numbers compared with other computations, the content of its page, and its errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def returns() -> pd.DataFrame:
 
 
 class Structure(HTMLParser):
-    """Which elements are open at the end, and which ids there are."""
+    """The elements that are not closed, and the ids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_each_currency_has_its_break(ecb: Path, returns: pd.DataFrame) -> None:
 
 
 def test_the_map_of_the_variances_is_the_kurtosis(ecb: Path, returns: pd.DataFrame) -> None:
-    """On the diagonal: the sandwich has m₄ − s⁴, the information 2 s⁴."""
+    """On the diagonal, the sandwich has m₄ − s⁴ and the information 2 s⁴."""
     z = ((returns - returns.mean()) / returns.std(ddof=0)).to_numpy()
     record = data(ecb)
     assert record["heat_map"]["of"] == "robust over classical variance"
@@ -206,7 +206,7 @@ def test_a_model_of_these_rows_is_an_estimate_and_of_others_is_not(tmp_path: Pat
 
 @pytest.mark.parametrize("noise", [1e-4, 1e-6])
 def test_an_ill_conditioned_estimate_is_an_estimate(tmp_path: Path, noise: float) -> None:
-    """Whatever rounding leaves of its total score; the same numbers given as files are given."""
+    """The parameters count as the estimate in spite of rounding; the same numbers from files count as given."""
     x, page = tmp_path / "x.csv", tmp_path / "x.html"
     rows = np.random.default_rng(0).normal(size=(500, 4))
     rows[:, 3] = rows[:, 0] + rows[:, 1] + noise * rows[:, 3]
@@ -225,7 +225,7 @@ def test_an_ill_conditioned_estimate_is_an_estimate(tmp_path: Path, noise: float
 
 
 def test_a_model_of_other_rows_with_the_same_moments_is_given(tmp_path: Path) -> None:
-    """Two tables of as many rows with the means 0 and the variances 1."""
+    """Two tables with the same number of rows, means 0 and variances 1."""
     for seed, name in enumerate(("one", "two")):
         rows = np.random.default_rng(seed).normal(size=(200, 3))
         frame = pd.DataFrame((rows - rows.mean(0)) / rows.std(0), columns=list("abc"))
@@ -250,7 +250,7 @@ def test_too_few_rows_for_a_panel_say_so(tmp_path: Path) -> None:
 
 
 def test_a_variable_is_tested_where_it_is_observed(tmp_path: Path) -> None:
-    """One that begins half-way, whose variance changes after two thirds; the table and the data say from when to when."""
+    """A variable that starts in the middle and changes its variance after two thirds; the report shows the tested period."""
     x = np.random.default_rng(3).normal(size=(1200, 3))
     x[900:, 2] *= 2
     x[:600, 2] = np.nan
@@ -323,11 +323,11 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, options
     got, out, err = run("report", "x.csv", *(["-o", "x.html"] if "-o" not in options else []), *options, capsys=capsys)
     assert (got, out) == (code, "")
     assert says in err
-    assert os.listdir() == ["x.csv"], "something half-written is left behind"
+    assert os.listdir() == ["x.csv"], "an incomplete file is left"
 
 
 def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Before all of them have been read; a little more memory is enough."""
+    """The error is raised before all rows are read; slightly more memory is enough."""
     pd.DataFrame(np.random.default_rng(0).normal(size=(4000, 2)), columns=["a", "b"]).to_csv(tmp_path / "x.csv", index=False)
     needed = 8 * (4000 * (7 * 5 + 2) + 13 * 5**2)
     for free, code in ((needed - 1, 1), (needed, 0)):

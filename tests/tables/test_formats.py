@@ -1,4 +1,4 @@
-"""Every format read and written; returns; given means and covariances."""
+"""Reading and writing of all formats, log returns, and given means and covariances."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_integers_and_float32_become_float64(tmp_path: Path) -> None:
 
 
 def test_a_column_that_starts_with_gaps(tmp_path: Path) -> None:
-    """More than a block of missing values first: the type is said, not inferred."""
+    """Missing values fill the first block, so that the type cannot be inferred."""
     path = tmp_path / "t.csv"
     path.write_text("a,b,\n" + "1.5,N/A,\n" * 300_000 + "2.5,3.5,\n")
     source = open_source(path)
