@@ -1,1 +1,1 @@
-"""The library against its peers and the floor of the machine: `python -m benchmarks`."""
+"""Benchmarks of mvnjac against other libraries and lower bounds: `python -m benchmarks`."""

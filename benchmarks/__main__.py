@@ -1,8 +1,8 @@
-"""The library against its peers and the floor of the machine.
+"""Benchmarks of mvnjac against other libraries and lower bounds.
 
-python -m benchmarks            every workload, threads 1 and 2, float64 and float32; writes benchmarks/RESULTS.md
-python -m benchmarks --quick    some of them, float64, one thread; prints
-python -m benchmarks --only hessian LowRank    those whose names contain one of these, float64, one thread; prints
+python -m benchmarks            all workloads, 1 and 2 threads, float64 and float32; writes benchmarks/RESULTS.md
+python -m benchmarks --quick    some workloads, float64, 1 thread; prints the report
+python -m benchmarks --only hessian LowRank    workloads whose names contain one of these words, float64, 1 thread; prints the report
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.machine import describe
-from benchmarks.measure import QUICK, Effort, Measurement, measure
 from benchmarks.report import CONFIGURATIONS
+from benchmarks.timing import QUICK, Effort, Measurement, measure
 from benchmarks.workload import Workload
 from benchmarks.workloads import WORKLOADS
 
@@ -29,7 +29,7 @@ TIMES = Path(__file__).parents[1] / "build" / "benchmarks.json"
 
 
 def run(workloads: Sequence[Workload], configurations: Sequence[tuple[str, int]], effort: Effort) -> Iterator[Measurement]:
-    """One measurement after another; a line on stderr for each."""
+    """Run all measurements, with a line on standard error for each."""
     slow: dict[str, list[str]] = {}
     for dtype, threads in configurations:
         for workload in workloads:
@@ -47,29 +47,29 @@ def run(workloads: Sequence[Workload], configurations: Sequence[tuple[str, int]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--quick", action="store_true", help="a selection that takes less than two minutes")
     parser.add_argument("--only", nargs="+", metavar="WORDS", help="workloads whose names contain one of these")
-    parser.add_argument(
-        "--render", action="store_true", help=f"write the report of the last whole run again, from {TIMES.name}"
-    )
+    parser.add_argument("--render", action="store_true", help=f"rewrite the report of the last complete run, from {TIMES.name}")
     options = parser.parse_args()
     if options.render:
         saved = json.loads(TIMES.read_text())
         RESULTS.write_text(report.markdown(saved["machine"], WORKLOADS, [Measurement(**m) for m in saved["measurements"]]))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that stopped processes are ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that stopped processes are killed as well
     words = options.only or [""]
     workloads = [w for w in WORKLOADS if any(word in w.name for word in words) and (w.quick or not options.quick)]
-    whole = not options.quick and not options.only
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "2"  # what a contestant may take at most
+    complete = not options.quick and not options.only
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
+        "2"  # the largest number of threads of an implementation
+    )
     machine, measurements = describe(), list[Measurement]()
-    for measurement in run(workloads, CONFIGURATIONS if whole else CONFIGURATIONS[:1], QUICK if options.quick else Effort()):
+    for measurement in run(workloads, CONFIGURATIONS if complete else CONFIGURATIONS[:1], QUICK if options.quick else Effort()):
         measurements.append(measurement)
-        if whole:  # the times themselves, so that nothing is lost when it is stopped
+        if complete:  # save all times, in case the run is stopped
             TIMES.parent.mkdir(exist_ok=True)
             TIMES.write_text(json.dumps({"machine": machine, "measurements": [asdict(m) for m in measurements]}))
     text = report.markdown(machine, workloads, measurements)
-    if whole:
+    if complete:
         RESULTS.write_text(text)
     else:
         print(text)

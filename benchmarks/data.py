@@ -1,4 +1,4 @@
-"""Operands, well-conditioned, float64, the same in every process."""
+"""Well-conditioned float64 operands, the same in every process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def shared(n: int, d: int) -> Data:
     }
 
 
-def own(n: int, d: int) -> Data:
-    """n Gaussians, one observation of each: x (n, d), mean (n, d), covariance (n, d, d)."""
+def one_per_row(n: int, d: int) -> Data:
+    """n Gaussians with one observation each: x (n, d), mean (n, d), covariance (n, d, d)."""
     generator = np.random.default_rng(n + d)
     return {
         "x": generator.standard_normal((n, d)),
@@ -45,14 +45,15 @@ def low_rank(n: int, d: int, k: int) -> Data:
 
 
 def table(n: int, d: int, late: int, missing: float) -> Data:
-    """Returns of assets of which some begin late and single entries are missing: x (n, d), NaN where nothing was observed."""
+    """Returns of assets, some of which start late, with missing entries: x (n, d), NaN where an entry is missing."""
     return {"x": returns(n, d, late, missing, seed=0)}
 
 
 def with_gaps(n: int, d: int, gaps: str) -> Data:
-    """`shared`, and holes: x with NaN where nothing was observed.
+    """`shared`, and "holes": x with NaN where an entry is missing.
 
-    gaps: "few patterns": 20 of them; "drop-out": each row up to some variable; else the share of entries that is missing.
+    Args:
+        gaps: "few patterns": 20 patterns; "drop-out": each row is observed up to some variable; otherwise the share of missing entries.
     """
     data = shared(n, d)
     generator = np.random.default_rng(1)

@@ -1,10 +1,11 @@
-"""A table of returns of many assets as people have it: late starters, and single entries missing, as CSV.
+"""Writes a table of returns of many assets as CSV, with assets that start late and single missing entries.
 
     python benchmarks/generate_gaps.py FILE.csv [--rows 2610] [--columns 60] [--late 30] [--missing 0.02] [--seed 0]
 
-Returns have common factors, variances of several orders of magnitude and four digits. The last `--late` columns begin at different
-days, at most two thirds down the table; a share `--missing` of what is left is missing at random. The defaults give 2610 days of
-60 assets with about 1100 patterns of missing entries; `--rows 5000 --columns 50 --late 0 --missing 0.1` gives almost one a row.
+The returns have common factors, variances of several orders of magnitude, and four digits. The last `--late` columns start on
+different days in the first two thirds of the table; a share `--missing` of the other entries is missing at random. The defaults give
+2610 days of 60 assets with about 1100 patterns of missing entries; `--rows 5000 --columns 50 --late 0 --missing 0.1` gives almost as
+many patterns as rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def returns(rows: int, columns: int, late: int, missing: float, seed: int) -> np
 
 
 def write(file: Path, x: np.ndarray) -> None:
-    """As CSV: a column of dates, and a column an asset."""
+    """Write a CSV file with a column of dates and one column per asset."""
     first = datetime.date(2015, 1, 1)
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -47,11 +48,11 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--rows", type=int, default=2610)
     parser.add_argument("--columns", type=int, default=60)
-    parser.add_argument("--late", type=int, default=30, help="how many columns begin late")
-    parser.add_argument("--missing", type=float, default=0.02, help="the share of single entries that are missing")
+    parser.add_argument("--late", type=int, default=30, help="the number of columns that start late")
+    parser.add_argument("--missing", type=float, default=0.02, help="the share of missing entries")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    write(asked.file, returns(asked.rows, asked.columns, asked.late, asked.missing, asked.seed))
+    options = parser.parse_args()
+    write(options.file, returns(options.rows, options.columns, options.late, options.missing, options.seed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which machine, and which versions."""
+"""A description of the machine and of the versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("mvnjac", "torch", "numpy", "scipy", "jax", "jaxlib")
 
 
 def describe() -> str:
-    """Processor, memory, load, caches, huge pages, versions, as a Markdown list."""
+    """Processor, memory, load, caches, huge pages and versions, as a Markdown list."""
     load = ", ".join(f"{number:.2f}" for number in os.getloadavg())
     lines = [
         f"{date.today()}: {_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} processors, {_memory()} GB of memory, {_caches()}",
@@ -23,7 +23,7 @@ def describe() -> str:
 
 
 def _field(path: str, name: str) -> str:
-    """The value of the first line "name : value"; processors other than x86 name their model elsewhere."""
+    """The value of the first line "name : value"; only x86 processors have the line with the model name."""
     for line in Path(path).read_text().splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:

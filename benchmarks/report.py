@@ -1,4 +1,4 @@
-"""The measurements as Markdown."""
+"""The report of the measurements in Markdown."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import statistics
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from benchmarks.measure import Measurement
+from benchmarks.timing import Measurement
 from benchmarks.workload import Entry, Target, Workload
 
 CONFIGURATIONS = [("float64", 1), ("float32", 1), ("float64", 2), ("float32", 2)]
-FIRST = CONFIGURATIONS[0]  # that targets are for
+FIRST = CONFIGURATIONS[0]  # the configuration of the targets
 
 PREFACE = """\
 # Measured
 
-`make bench` writes this file. A ratio is our time over the other's, so below 1 is in our favour: the median over rounds, each of
-which timed every contestant once, in turn, every one in a process of its own that is stopped when it is not its turn. "Best
-peer" is the peer with which we compare worst. A floor does only what cannot be avoided. Peak memory is the most that the first
-call took above its inputs, MB of 10⁶ bytes; of `out=`, the output is an input. Releasing a result is not timed. Times are medians.
-A call is repeated for 10 ms, after a quarter as many untimed ones; who begins changes from round to round. Who takes over 5 s
-(over 1 s in `make bench-quick`) is timed once. Targets are for float64 and one thread,
-but for the group that compares 2 threads with 1.
+`make bench` writes this file. A ratio is the time of mvnjac divided by the time of another implementation; below 1, mvnjac is faster.
+Each implementation runs in a separate process, which is stopped while others are timed. In each round, every implementation is timed
+once, in an order that changes from round to round; a ratio is the median over the rounds. "Best peer" is the other library with
+the least favourable ratio. A lower bound does only the part of the work that cannot be avoided. Peak memory is the largest amount of
+memory that the first call used in addition to its inputs, in MB of 10⁶ bytes; with `out=`, the output is an input. Releasing the
+result is not timed. Times are medians. Each sample repeats a call for 10 ms, after a quarter as many untimed calls. An
+implementation that takes more than 5 s (more than 1 s in `make bench-quick`) is timed once. Targets are for float64 and one thread,
+except in the group that compares 2 threads with 1.
 """
 
 
 def markdown(machine: str, workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
-    """The whole report: machine, targets, and a table for each group in each configuration."""
+    """The report: machine, targets, and a table for each group in each configuration."""
     parts = [
         PREFACE,
         machine + _contention(measurements) + _absent(workloads, measurements),
         _targets(workloads, measurements),
     ]
-    for configuration, some in groupby(measurements, key=lambda m: m.configuration):
+    for configuration, selected in groupby(measurements, key=lambda m: m.configuration):
         parts.append(f"## {_configured(configuration)}\n")
         by_group: dict[str, list[Measurement]] = {}
-        for measurement in some:
+        for measurement in selected:
             by_group.setdefault(measurement.group, []).append(measurement)
         parts += [_group(group, workloads, rows, configuration == FIRST) for group, rows in by_group.items()]
     return "\n".join(parts)
 
 
 def _absent(workloads: Sequence[Workload], measurements: Sequence[Measurement]) -> str:
-    """Which configurations lack workloads: where a run was stopped, the report says so."""
+    """The workloads that were not measured in some configuration, for example because the run was stopped."""
     done = {(m.group, m.size, *m.configuration) for m in measurements}
     lines = []
     for configuration in CONFIGURATIONS:
@@ -60,30 +61,30 @@ def _configured(configuration: tuple[str, int]) -> str:
 
 
 def _contention(measurements: Sequence[Measurement]) -> str:
-    """How much of the machine there was, as those with one thread saw it."""
+    """The share of processor time that implementations with one thread had."""
     shares = [share for m in measurements for share in m.shares]
     if not shares:
         return ""
     quiet = sum(share > 0.95 for share in shares) / len(shares)
     return (
         f"- one thread had its processor for {statistics.median(shares):.0%} of the time (median of {len(shares)} samples), "
-        f"and for over 95 % of it in {quiet:.0%} of them: the rest shared the machine with others\n"
+        f"and for over 95 % of it in {quiet:.0%} of them: in the rest, other processes used the machine\n"
     )
 
 
 def _group(group: str, workloads: Sequence[Workload], rows: Sequence[Measurement], memory: bool) -> str:
     pairs = [(_workload(workloads, row), row) for row in rows]
-    floors = _unique(c.name for workload, _ in pairs for c in workload.floors)
+    lower_bounds = _unique(c.name for workload, _ in pairs for c in workload.lower_bounds)
     peers = _unique(c.name for workload, _ in pairs for c in workload.peers)
-    lines = [["", "ours", "time", *floors, *peers, "best peer"]]
+    lines = [["", "ours", "time", *lower_bounds, *peers, "best peer"]]
     for workload, row in pairs:
         for entry in workload.ours:
-            name = entry.contestant.name
-            ratios = [_ratio(row.ratio(name, other)) for other in (*floors, *peers)]
+            name = entry.implementation.name
+            ratios = [_ratio(row.ratio(name, other)) for other in (*lower_bounds, *peers)]
             lines.append([workload.size, name, _time(row.seconds(name)), *ratios, _best(workload, row, name)])
     text = f"### {group}\n\n{_table(lines)}\n"
     if memory:
-        names = _unique(c.name for workload, _ in pairs for c in workload.contestants)
+        names = _unique(c.name for workload, _ in pairs for c in workload.implementations)
         cells = [[row.size, *(_megabytes(row.peak.get(name)) for name in names)] for row in rows]
         text += f"\nPeak memory, MB:\n\n{_table([['', *names], *cells])}\n"
     return text + _remarks(rows)
@@ -101,10 +102,10 @@ def _targets(workloads: Sequence[Workload], measurements: Sequence[Measurement])
 
 
 def _targets_of(workload: Workload, entry: Entry, measurement: Measurement) -> list[list[str]]:
-    name, lines = entry.contestant.name, []
+    name, lines = entry.implementation.name, []
     for target in entry.targets:
         limit, got = _limit(target, measurement), measurement.ratio(name, target.against)
-        rounds = min(len(measurement.times.get(who, ())) for who in (name, target.against))
+        rounds = min(len(measurement.times.get(each, ())) for each in (name, target.against))
         met = "not measured" if got is None or limit is None else "yes" if got <= limit else "**no**"
         lines.append([workload.name, name, target.against, _ratio(limit), _ratio(got), str(rounds), met])
     if entry.peak_mb is not None and name in measurement.peak:

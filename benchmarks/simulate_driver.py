@@ -1,10 +1,9 @@
-"""The driver with a million units: what merging, recording and scheduling cost, without the work itself.
+"""The cost of merging, recording and scheduling a million units, without their work.
 
     python benchmarks/simulate_driver.py [--units 1000000] [--variables 100] [--records 2000] [--ray 2000]
 
-An engine that does nothing hands back the sums of d variables (n, Σ z, Σ z zᵀ) in an order that workers could have left them in, with
-stragglers that come a long way behind; `drive` merges them as it merges any others. Then some records are written, and some units
-that do nothing are scheduled by Ray (0: none).
+A simulated engine returns the sums of d variables (n, Σ z, Σ z zᵀ) in an order that is typical of many workers, with some very late
+results; `drive` merges them. Then some records are written, and some empty units are scheduled by Ray (0: none).
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from mvnjac.statistics.pairwise import NamedSums, SumTuple
 from mvnjac.tables.slices import Slice
 from mvnjac.whitening.sums import WhitenedMoments
 
-#: tasks under way at once, of which one in a hundred comes ten times as late as the others
+#: the number of concurrent tasks, the share of late ones, and their delay relative to the others
 WORKERS, STRAGGLERS, DELAY = 1000, 0.01, 10
 
 
 class Nothing(Job):
-    """A unit without work."""
+    """A job without work."""
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         return Result(unit.number, 1, None)
 
 
 class Simulated(Engine):
-    """Results in an order that 1000 workers could have left them in."""
+    """Returns results in an order that is typical of 1000 workers."""
 
     def __init__(self, d: int) -> None:
         self._sums = sums_of(d)
@@ -54,54 +53,53 @@ class Simulated(Engine):
             yield Result(units[i].number, 1, self._sums)
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing to release."""
 
 
 def sums_of(d: int) -> SumTuple:
-    """The sums of a unit."""
+    """The sums of one unit."""
     numbers = torch.ones(1 + d + d * d, dtype=torch.float64)
     return SumTuple([WhitenedMoments(numbers[0], numbers[1 : d + 1], numbers[d + 1 :].view(d, d)), NamedSums({}), SumTuple([])])
 
 
 def main() -> None:
-    """Each step's cost a unit."""
+    """Print the cost per unit of each step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, default=1_000_000)
     parser.add_argument("--variables", type=int, default=100)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--ray", type=int, default=2000)
-    asked = parser.parse_args()
-    slices = [Slice("s3://bucket/part.parquet", i, i + 1, i, 1) for i in range(asked.units)]
+    options = parser.parse_args()
+    slices = [Slice("s3://bucket/part.parquet", i, i + 1, i, 1) for i in range(options.units)]
     start = time.perf_counter()
-    outcome = drive(Simulated(asked.variables), Nothing(), slices)
-    said("merging", time.perf_counter() - start, asked.units)
-    assert float(outcome.sums.parts[0].count) == asked.units == outcome.rows
+    outcome = drive(Simulated(options.variables), Nothing(), slices)
+    print_cost("merging", time.perf_counter() - start, options.units)
+    assert float(outcome.sums.parts[0].count) == options.units == outcome.rows
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         folder, sums, file = (
-            Folder(str(Path(place) / "out")),
-            sums_of(asked.variables),
+            Folder(str(Path(temporary) / "out")),
+            sums_of(options.variables),
             File("part-0000000.parquet", 1, "0" * 64),
         )
-        journal = Journal(folder, {"input": []}, asked.records)
+        journal = Journal(folder, {"input": []}, options.records)
         journal.begin()
         start = time.perf_counter()
-        for i in range(asked.records):
+        for i in range(options.records):
             journal.record(Result(i, 1, sums, (file,)))
         journal.save()
-        said("recording", time.perf_counter() - start, asked.records)
-        print(f"a record: {sum(folder.sizes().values()) / asked.records / 1000:.0f} kB")
-    if asked.ray:
+        print_cost("recording", time.perf_counter() - start, options.records)
+        print(f"a record: {sum(folder.sizes().values()) / options.records / 1000:.0f} kB")
+    if options.ray:
         with Resources("ray", 2).open() as engine:
-            job = importlib.import_module(Path(__file__).stem).Nothing()  # a worker does not know __main__
+            job = importlib.import_module(Path(__file__).stem).Nothing()  # workers cannot import __main__
             drive(engine, job, slices[:100])
             start = time.perf_counter()
-            drive(engine, job, slices[: asked.ray])
-            said("scheduling by Ray", time.perf_counter() - start, asked.ray)
+            drive(engine, job, slices[: options.ray])
+            print_cost("scheduling by Ray", time.perf_counter() - start, options.ray)
 
 
-def said(what: str, seconds: float, units: int) -> None:
-    """In words."""
+def print_cost(what: str, seconds: float, units: int) -> None:
     print(f"{what}: {units:,} units in {seconds:.1f} s, {1e6 * seconds / units:.0f} µs each", flush=True)
 
 

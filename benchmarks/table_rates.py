@@ -1,9 +1,9 @@
-"""What one core does with a table: decoding Parquet, reading it into tensors, summing scores, writing them.
+"""The rates of one core on a table: decoding Parquet, reading it into tensors, summing scores, writing scores.
 
     python benchmarks/table_rates.py [--columns 20 100] [--rounds 5] [--folder /tmp]
 
-Every round times everything once; the best of the rounds is said, in nanoseconds a row and bytes a second of float64 that are read or
-written. The files lie in the page cache: what a disk or a network adds is apart.
+The best of several rounds is printed, in nanoseconds per row and in bytes per second of float64 that are read or written. The files are
+in the page cache, so the time of a disk or network is not included.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from mvnjac.jobs.density import Gather, Request, prepared
 from mvnjac.jobs.partitioned import write_parts
 from mvnjac.jobs.scores import Density, Sum
 from mvnjac.tables.base import batch_rows
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 
 
 def main() -> None:
-    """A table a number of columns."""
+    """Measure one table for each number of columns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--columns", type=int, nargs="+", default=[20, 100])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default=None)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     keep_memory()
-    for columns in asked.columns:
-        with tempfile.TemporaryDirectory(dir=asked.folder) as place:
-            measure(Path(place), columns, asked.rounds)
+    for columns in options.columns:
+        with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+            measure(Path(temporary), columns, options.rounds)
 
 
-def measure(place: Path, columns: int, rounds: int) -> None:
-    """About 160 MB of rows; of the scores themselves, which are many times more, those of a part of them."""
+def measure(folder: Path, columns: int, rounds: int) -> None:
+    """Measure a table of about 160 MB; scores, which are much larger, are written for some of the rows only."""
     rows, generator = 20_000_000 // columns, Path(__file__).with_name("generate_table.py")
     for name, n in (("all", rows), ("few", max(40_000_000 // (columns * columns), 1000))):
         size = ["--rows", str(n), "--columns", str(columns), "--parts", "1"]
-        subprocess.run([sys.executable, str(generator), str(place / name), *size], check=True)
-    run, request = Run(), Request(place / "all" / "mean.csv", place / "all" / "covariance.csv")
-    data, few = Data(place / "all" / "data"), Data(place / "few" / "data")
+        subprocess.run([sys.executable, str(generator), str(folder / name), *size], check=True)
+    run, request = Run(), Request(folder / "all" / "mean.csv", folder / "all" / "covariance.csv")
+    data, few = Data(folder / "all" / "data"), Data(folder / "few" / "data")
     source, names, gaussian = prepared(data, request, run)
-    slices, density, p = source.slices(rows_of(columns)), Density.of(gaussian), columns * (columns + 3) // 2
+    slices, density, p = source.slices(rows_per_slice(columns)), Density.of(gaussian), columns * (columns + 3) // 2
     few_rows = sum(at.rows or 0 for at in few.open()[0].slices(10**9))
 
     def decode() -> None:
@@ -72,7 +72,7 @@ def measure(place: Path, columns: int, rounds: int) -> None:
         run.over(Sum(data, tuple(names), density, None, **what), slices, "")
 
     def parts(form: str) -> None:
-        write_parts(few, request, None, "unique", str(place / form), form, run, force=True)
+        write_parts(few, request, None, "unique", str(folder / form), form, run, force=True)
 
     work: dict[str, tuple[Callable[[], object], int, int]] = {
         "decode": (decode, rows, columns),
@@ -92,7 +92,7 @@ def measure(place: Path, columns: int, rounds: int) -> None:
     print(f"{columns} columns, {p} scores a row")
     for name, (_, n, width) in work.items():
         seconds = best[name]
-        print(f"  {name:38s} {1e9 * seconds / n:10.0f} ns a row {8e-9 * n * width / seconds:8.2f} GB/s", flush=True)
+        print(f"  {name:38s} {1e9 * seconds / n:10.0f} ns per row {8e-9 * n * width / seconds:8.2f} GB/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is timed: a workload is data, and contestants who compute the same from it."""
+"""A workload: data, and implementations that compute the same result from it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 Data = Mapping[str, np.ndarray]
-#: what a contestant computes, by name
+#: the results of an implementation, by name
 Result = Mapping[str, Any]
-#: gets the data ready, as a user holds them, and returns the call that is timed; what a floor's call returns is not compared
+#: prepares the data and returns the function that is timed; the results of lower bounds are not compared
 Prepare = Callable[[Data], Callable[[], Any]]
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Who computes it. `threads` and `dtype`, where given, go before the run's own."""
+class Implementation:
+    """An implementation. `threads` and `dtype`, if given, override those of the configuration."""
 
     name: str
     prepare: Prepare
@@ -27,7 +27,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Target:
-    """At most `ratio` times the time of `against`; or at most the ratio of two other contestants' times."""
+    """At most `ratio` times the time of `against`; or at most the ratio of the times of two other implementations."""
 
     against: str
     ratio: float | tuple[str, str]
@@ -35,9 +35,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Entry:
-    """One way through the library, its targets, and the peak memory above the inputs that it may take."""
+    """An implementation with mvnjac, its targets, and the largest peak memory in addition to the inputs."""
 
-    contestant: Contestant
+    implementation: Implementation
     targets: tuple[Target, ...] = ()
     peak_mb: float | None = None
 
@@ -47,12 +47,12 @@ class Workload:
     """One size of one task.
 
     Args:
-        group, size: which table, which row of it.
-        data: makes the operands, float64; nothing is random about them.
-        tiny: the same at a size where every contestant can be compared with every other.
-        ours, peers, floors: the contestants; every peer gives the numbers that ours give.
-        quick: is part of `make bench-quick`.
-        once: has its own threads or dtypes, so that one configuration is enough.
+        group, size: the table of the report, and the row in it.
+        data: creates the float64 operands, deterministically.
+        tiny: the same with a small size, for which the results of all implementations are compared.
+        ours, peers, lower_bounds: the implementations; those in `ours` and `peers` give the same results.
+        quick: whether it is part of `make bench-quick`.
+        once: whether it is run in one configuration only, because it sets threads or dtypes itself.
     """
 
     group: str
@@ -60,8 +60,8 @@ class Workload:
     data: Callable[[], Data]
     tiny: Callable[[], Data]
     ours: tuple[Entry, ...]
-    peers: tuple[Contestant, ...] = ()
-    floors: tuple[Contestant, ...] = ()
+    peers: tuple[Implementation, ...] = ()
+    lower_bounds: tuple[Implementation, ...] = ()
     quick: bool = False
     once: bool = False
 
@@ -70,5 +70,5 @@ class Workload:
         return f"{self.group} {self.size}"
 
     @property
-    def contestants(self) -> tuple[Contestant, ...]:
-        return (*(entry.contestant for entry in self.ours), *self.floors, *self.peers)
+    def implementations(self) -> tuple[Implementation, ...]:
+        return (*(entry.implementation for entry in self.ours), *self.lower_bounds, *self.peers)

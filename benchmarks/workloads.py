@@ -1,25 +1,25 @@
-"""The workloads, and what is expected of them: targets are for float64 and one thread."""
+"""The workloads and their targets, which are for float64 and one thread."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from benchmarks import data
-from benchmarks.contestants import commands, floors, jax_jit, ours, torch_autograd, torch_distributions, torch_func
-from benchmarks.workload import Contestant, Entry, Prepare, Target, Workload
+from benchmarks.implementations import commands, jax_jit, lower_bounds, ours, torch_autograd, torch_distributions, torch_func
+from benchmarks.workload import Entry, Implementation, Prepare, Target, Workload
 
 AUTOGRAD, FUNC, JAX = "torch autograd", "torch.func", "JAX"
 DISTRIBUTIONS, UNVALIDATED = "torch.distributions", "torch.distributions, unvalidated"
 FRESH, GIVEN = "fill_, fresh memory", "fill_, given memory"
 _TABLE_PRODUCT = "torch: one product of the table of patterns with itself"
-TORCH_FLOOR, BLAS_FLOOR = "torch: potrf, potri, two gemms", "OpenBLAS: potrf, potri, one syrk"
+TORCH_BOUND, BLAS_BOUND = "torch: potrf, potri, two gemms", "OpenBLAS: potrf, potri, one syrk"
 
 
 def _entry(name: str, prepare: Prepare, *targets: Target, peak_mb: float | None = None) -> Entry:
-    return Entry(Contestant(name, prepare), targets, peak_mb)
+    return Entry(Implementation(name, prepare), targets, peak_mb)
 
 
-# (n, d): fresh and out= against vmap(grad); the same against JAX; fresh and out= against fill_
+# (n, d): targets of fresh and out= against vmap(grad), against JAX, and against fill_
 _MATRIX = {
     (1000, 3): (1 / 40, 1 / 40, 1 / 5, 1 / 5, None, None),
     (100_000, 10): (1 / 40, 1 / 110, 1 / 7, 1 / 18, None, None),
@@ -36,7 +36,7 @@ def _targets(**against: float | None) -> tuple[Target, ...]:
 
 def matrix(n: int, d: int) -> Workload:
     fresh_func, out_func, fresh_jax, out_jax, fresh, given = _MATRIX[n, d]
-    by_vmap = (_entry("vmap(grad(mvnjac.log_prob))", ours.rows_by_vmap),) if d < 1000 else ()  # 1.6 GB otherwise
+    by_vmap = (_entry("vmap(grad(mvnjac.log_prob))", ours.rows_by_vmap),) if d < 1000 else ()  # needs 1.6 GB for larger d
     return Workload(
         group="J.matrix()",
         size=f"({n}, {d})",
@@ -47,8 +47,8 @@ def matrix(n: int, d: int) -> Workload:
             _entry("out=", ours.matrix_out, *_targets(func=out_func, jax=out_jax, given=given)),
             *by_vmap,
         ),
-        floors=(Contestant(FRESH, floors.fill_fresh), Contestant(GIVEN, floors.fill_given)),
-        peers=(Contestant(FUNC, torch_func.matrix), Contestant(JAX, jax_jit.matrix)),
+        lower_bounds=(Implementation(FRESH, lower_bounds.fill_fresh), Implementation(GIVEN, lower_bounds.fill_given)),
+        peers=(Implementation(FUNC, torch_func.matrix), Implementation(JAX, jax_jit.matrix)),
         quick=d in (3, 50),
     )
 
@@ -57,9 +57,9 @@ _TOTAL = {
     (1, 3): Target(AUTOGRAD, 1 / 15),
     (1000, 10): Target(AUTOGRAD, 1 / 15),
     (10_000, 50): Target(AUTOGRAD, 1 / 8),
-    (10_000, 200): Target(TORCH_FLOOR, 1.1),
-    (2000, 1000): Target(TORCH_FLOOR, 1.5),
-    (1, 2000): Target(TORCH_FLOOR, 1.1),
+    (10_000, 200): Target(TORCH_BOUND, 1.1),
+    (2000, 1000): Target(TORCH_BOUND, 1.5),
+    (1, 2000): Target(TORCH_BOUND, 1.1),
 }
 
 
@@ -72,35 +72,38 @@ def total(n: int, d: int) -> Workload:
         ours=(
             _entry("J.sum()", ours.total, _TOTAL[n, d]),
             _entry("J.log_prob, J.sum()", ours.value_and_total),
-            _entry("the same of a prepared Gaussian", ours.prepared_total),
+            _entry("prepared mvnjac.Gaussian", ours.prepared_total),
             _entry("training step: log_prob, backward", ours.training_step),
         ),
-        floors=(Contestant(TORCH_FLOOR, floors.torch_products), Contestant(BLAS_FLOOR, floors.openblas_products)),
+        lower_bounds=(
+            Implementation(TORCH_BOUND, lower_bounds.torch_products),
+            Implementation(BLAS_BOUND, lower_bounds.openblas_products),
+        ),
         peers=(
-            Contestant(AUTOGRAD, torch_autograd.total),
-            Contestant(DISTRIBUTIONS, torch_distributions.total),
-            Contestant(UNVALIDATED, torch_distributions.total_unvalidated),
-            Contestant(FUNC, torch_func.total),
-            Contestant(JAX, jax_jit.total),
+            Implementation(AUTOGRAD, torch_autograd.total),
+            Implementation(DISTRIBUTIONS, torch_distributions.total),
+            Implementation(UNVALIDATED, torch_distributions.total_unvalidated),
+            Implementation(FUNC, torch_func.total),
+            Implementation(JAX, jax_jit.total),
         ),
         quick=n * d <= 500_000 and d < 2000,
     )
 
 
-def own(n: int, d: int, autograd: float, jax: float) -> Workload:
+def one_per_row(n: int, d: int, autograd: float, jax: float) -> Workload:
     return Workload(
-        group="each row its own Gaussian",
+        group="one Gaussian per row",
         size=f"{n} of d = {d}",
-        data=partial(data.own, n, d),
-        tiny=partial(data.own, 7, 3),
-        ours=(_entry("J.log_prob, J.sum()", ours.own, Target(AUTOGRAD, autograd), Target(JAX, jax)),),
-        floors=(Contestant("copy of the operands", floors.copy),),
+        data=partial(data.one_per_row, n, d),
+        tiny=partial(data.one_per_row, 7, 3),
+        ours=(_entry("J.log_prob, J.sum()", ours.one_per_row, Target(AUTOGRAD, autograd), Target(JAX, jax)),),
+        lower_bounds=(Implementation("copy of the operands", lower_bounds.copy),),
         peers=(
-            Contestant(AUTOGRAD, torch_autograd.own),
-            Contestant(DISTRIBUTIONS, torch_distributions.own),
-            Contestant(UNVALIDATED, torch_distributions.own_unvalidated),
-            Contestant(FUNC, torch_func.own),
-            Contestant(JAX, jax_jit.own),
+            Implementation(AUTOGRAD, torch_autograd.one_per_row),
+            Implementation(DISTRIBUTIONS, torch_distributions.one_per_row),
+            Implementation(UNVALIDATED, torch_distributions.one_per_row_unvalidated),
+            Implementation(FUNC, torch_func.one_per_row),
+            Implementation(JAX, jax_jit.one_per_row),
         ),
         quick=d == 10,
     )
@@ -114,10 +117,10 @@ def small_call(n: int, d: int) -> Workload:
         tiny=partial(data.shared, 7, 3),
         ours=(_entry("mvnjac.log_prob", ours.log_prob), _entry("prepared mvnjac.Gaussian", ours.prepared_log_prob)),
         peers=(
-            Contestant(DISTRIBUTIONS, torch_distributions.log_prob),
-            Contestant(UNVALIDATED, torch_distributions.log_prob_unvalidated),
-            Contestant("prepared, unvalidated", torch_distributions.prepared_log_prob),
-            Contestant(JAX, jax_jit.log_prob),
+            Implementation(DISTRIBUTIONS, torch_distributions.log_prob),
+            Implementation(UNVALIDATED, torch_distributions.log_prob_unvalidated),
+            Implementation("prepared, unvalidated", torch_distributions.prepared_log_prob),
+            Implementation(JAX, jax_jit.log_prob),
         ),
         quick=n == 1,
     )
@@ -131,18 +134,18 @@ def gram(n: int, d: int) -> Workload:
         data=partial(data.shared, n, d),
         tiny=partial(data.shared, 7, 3),
         ours=(_entry("J.gram()", ours.gram, Target(FUNC, 1 / 8), Target(syrk, 1.7), peak_mb=100),),
-        floors=(Contestant(syrk, floors.syrk),),
-        peers=(Contestant(FUNC, torch_func.gram), Contestant(JAX, jax_jit.gram)),
+        lower_bounds=(Implementation(syrk, lower_bounds.syrk),),
+        peers=(Implementation(FUNC, torch_func.gram), Implementation(JAX, jax_jit.gram)),
         quick=True,
     )
 
 
 def hessian(n: int, d: int, ratio: float) -> Workload:
     peers = (
-        Contestant("torch.func.hessian", torch_func.hessian),
-        Contestant("torch.func, jacrev(jacrev)", torch_func.hessian_reverse),
-        Contestant("torch.autograd.functional", torch_autograd.hessian),
-        Contestant(JAX, jax_jit.hessian),
+        Implementation("torch.func.hessian", torch_func.hessian),
+        Implementation("torch.func, jacrev(jacrev)", torch_func.hessian_reverse),
+        Implementation("torch.autograd.functional", torch_autograd.hessian),
+        Implementation(JAX, jax_jit.hessian),
     )
     return Workload(
         group="hessian(...).matrix()",
@@ -158,15 +161,15 @@ def hessian(n: int, d: int, ratio: float) -> Workload:
 def natural_gradient(n: int, d: int) -> Workload:
     gemms = "two d×d gemms"
     feasible = d <= 50  # the information is p×p
-    targets = () if n > d else (Target(gemms, 1.5),)  # of many rows the sum of r rᵀ alone costs more than that
+    targets = () if n > d else (Target(gemms, 1.5),)  # for many rows, the sum of r rᵀ alone costs more
     return Workload(
         group="natural gradient",
         size=f"({n}, {d})",
         data=partial(data.shared, n, d),
         tiny=partial(data.shared, 7, 3),
         ours=(_entry("natural_gradient", ours.natural_gradient, *targets),),
-        floors=(Contestant(gemms, floors.two_gemms),),
-        peers=(Contestant("torch autograd, one solve with F", torch_autograd.natural_gradient),) if feasible else (),
+        lower_bounds=(Implementation(gemms, lower_bounds.two_gemms),),
+        peers=(Implementation("torch autograd, one solve with F", torch_autograd.natural_gradient),) if feasible else (),
         quick=feasible,
     )
 
@@ -182,11 +185,11 @@ def low_rank(n: int, d: int, k: int, ratio: float) -> Workload:
             _entry("J.log_prob, J.sum()", ours.low_rank, target),
             _entry("training step: log_prob, backward", ours.low_rank_step, target),
         ),
-        floors=(Contestant("the products alone", floors.low_rank_products),),
+        lower_bounds=(Implementation("the matrix products only", lower_bounds.low_rank_products),),
         peers=(
-            Contestant(DISTRIBUTIONS, torch_distributions.low_rank),
-            Contestant(UNVALIDATED, torch_distributions.low_rank_unvalidated),
-            Contestant(JAX, jax_jit.low_rank),
+            Implementation(DISTRIBUTIONS, torch_distributions.low_rank),
+            Implementation(UNVALIDATED, torch_distributions.low_rank_unvalidated),
+            Implementation(JAX, jax_jit.low_rank),
         ),
         quick=k == 10,
     )
@@ -199,72 +202,72 @@ def missing(n: int, d: int, gaps: str) -> Workload:
         data=partial(data.with_gaps, n, d, gaps),
         tiny=partial(data.with_gaps, 9, 3, gaps),
         ours=(_entry("J.log_prob, J.sum()", ours.missing),),
-        floors=(Contestant("the same rows without gaps", ours.without_gaps),),
-        peers=(Contestant("torch, a Cholesky factor a pattern", torch_autograd.missing),),
+        lower_bounds=(Implementation("the same rows without missing entries", ours.without_gaps),),
+        peers=(Implementation("torch, one Cholesky factor per pattern", torch_autograd.missing),),
         quick=gaps == "few patterns",
     )
 
 
 def information(n: int, d: int, late: int, gaps: float, name: str, prepare: Prepare) -> Workload:
-    """Of rows with many patterns, as a matrix over the mean and Σ."""
+    """The information matrix of mean and Σ for rows with many patterns of missing entries."""
     return Workload(
-        group="informations with missing entries, as matrices",
+        group="information matrices with missing entries",
         size=f"{name}, ({n}, {d}), {late} late starters, {gaps:g}",
         data=partial(data.table, n, d, late, gaps),
         tiny=partial(data.table, 60, 4, 1, 0.05),
         ours=(_entry(name, prepare, Target(_TABLE_PRODUCT, 3), peak_mb=400),),
-        floors=(Contestant(_TABLE_PRODUCT, floors.product_of_patterns),),
+        lower_bounds=(Implementation(_TABLE_PRODUCT, lower_bounds.product_of_patterns),),
     )
 
 
 def commands_with_gaps(n: int, d: int, late: int, gaps: float) -> Workload:
-    floor = "fit, and one information's matrix"
+    bound = "fit, and one information's matrix"
     return Workload(
-        group="a table with gaps, from the file to the result",
+        group="commands on a table with missing entries",
         size=f"({n}, {d}), {late} late starters, {gaps:g}",
         data=partial(data.table, n, d, late, gaps),
         tiny=partial(data.table, 60, 4, 1, 0.05),
         ours=(
-            _entry("mvnjac score", commands.score, Target(floor, 2), peak_mb=1050),
-            _entry("mvnjac report", commands.report, Target(floor, 4), peak_mb=1050),
+            _entry("mvnjac score", commands.score, Target(bound, 2), peak_mb=1050),
+            _entry("mvnjac report", commands.report, Target(bound, 4), peak_mb=1050),
         ),
-        floors=(Contestant(floor, commands.fit_and_information),),
+        lower_bounds=(Implementation(bound, commands.fit_and_information),),
         once=True,
     )
 
 
 def two_threads(n: int, d: int, task: str) -> Workload:
-    """Ours with two threads against ours with one. Writing the matrix is bound by memory: it must gain what fill_ gains."""
+    """mvnjac with two threads and with one. Writing the matrix is limited by memory, so the target is the gain of fill_."""
     one, fill = "1 thread", ("fill_, 2 threads", "fill_, 1 thread")
     prepare, target = {
         "J.sum()": (ours.total, 1 / 1.6),
         "J.matrix()": (ours.matrix, fill),
         "J.matrix(out=)": (ours.matrix_out, fill),
     }[task]
-    filling = floors.fill_given if "out=" in task else floors.fill_fresh
+    filling = lower_bounds.fill_given if "out=" in task else lower_bounds.fill_fresh
     is_matrix = task != "J.sum()"
     return Workload(
         group="2 threads against 1",
         size=f"{task} ({n}, {d})",
         data=partial(data.shared, n, d),
         tiny=partial(data.shared, 7, 3),
-        ours=(Entry(Contestant("2 threads", prepare, threads=2), (Target(one, target),)),),
-        floors=tuple(Contestant(name, filling, threads=2 - i) for i, name in enumerate(fill)) if is_matrix else (),
-        peers=(Contestant(one, prepare, threads=1),),
+        ours=(Entry(Implementation("2 threads", prepare, threads=2), (Target(one, target),)),),
+        lower_bounds=tuple(Implementation(name, filling, threads=2 - i) for i, name in enumerate(fill)) if is_matrix else (),
+        peers=(Implementation(one, prepare, threads=1),),
         once=True,
     )
 
 
 def float32(n: int, d: int, task: str) -> Workload:
-    prepare = {"J.sum()": ours.total, "J.matrix(out=)": ours.matrix_out, "J.log_prob, J.sum()": ours.own}[task]
-    make = data.own if prepare is ours.own else data.shared
+    prepare = {"J.sum()": ours.total, "J.matrix(out=)": ours.matrix_out, "J.log_prob, J.sum()": ours.one_per_row}[task]
+    make = data.one_per_row if prepare is ours.one_per_row else data.shared
     return Workload(
         group="float32 against float64",
         size=f"{task} ({n}, {d})",
         data=partial(make, n, d),
         tiny=partial(make, 7, 3),
-        ours=(Entry(Contestant("float32", prepare, dtype="float32"), (Target("float64", 1.0),)),),
-        peers=(Contestant("float64", prepare, dtype="float64"),),
+        ours=(Entry(Implementation("float32", prepare, dtype="float32"), (Target("float64", 1.0),)),),
+        peers=(Implementation("float64", prepare, dtype="float64"),),
         once=True,
     )
 
@@ -276,9 +279,9 @@ _GAPS = ("few patterns", "drop-out", "0.02", "0.1")
 WORKLOADS: tuple[Workload, ...] = (
     *(matrix(n, d) for n, d in _MATRIX),
     *(total(n, d) for n, d in _TOTAL),
-    own(100_000, 3, 1 / 40, 1 / 25),
-    own(10_000, 10, 1 / 12, 1 / 10),
-    own(1000, 50, 1 / 15, 1 / 15),
+    one_per_row(100_000, 3, 1 / 40, 1 / 25),
+    one_per_row(10_000, 10, 1 / 12, 1 / 10),
+    one_per_row(1000, 50, 1 / 15, 1 / 15),
     gram(10_000, 20),
     hessian(1000, 10, 1 / 40),
     hessian(1000, 20, 1 / 80),

@@ -1,7 +1,7 @@
-"""Fit a multivariate normal to the daily returns of 17 currencies: natural gradient, L-BFGS with closed-form gradients, and
-L-BFGS through torch.distributions, on the same data, in one run. Same optimum; the times side by side.
+"""Fit a multivariate normal distribution to the daily returns of 17 currencies, with three methods, and compare their times.
 
-The parameters of L-BFGS are the mean and the unconstrained Cholesky factor (log on the diagonal), in units of the data's own.
+The methods are the natural gradient, L-BFGS with closed-form gradients, and L-BFGS with torch.distributions. The parameters of L-BFGS
+are the mean and the unconstrained Cholesky factor (with the logarithm of its diagonal); the data are standardised.
 
     python examples/fit.py examples/data/ecb_reference_rates.csv.gz
 """
@@ -49,7 +49,7 @@ def returns(path: Path) -> Tensor:
 
 
 def natural_gradient(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Steps of 1 along the natural gradient: by the mean and Σ two of them are enough (the second sees the new mean)."""
+    """Steps of length 1 along the natural gradient with respect to mean and Σ; two steps are enough."""
     d = x.shape[1]
     mean, sigma = torch.zeros(d, dtype=x.dtype), torch.eye(d, dtype=x.dtype)
     steps, size = 0, 1.0
@@ -61,7 +61,7 @@ def natural_gradient(x: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def lbfgs(x: Tensor, log_prob: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor, int]:
-    """L-BFGS over the mean and the log-Cholesky factor; `log_prob(mean, log_scale_tril)` is all that differs."""
+    """L-BFGS over the mean and the log-Cholesky factor, for a function `log_prob(mean, log_scale_tril)`."""
     d = x.shape[1]
     mean = torch.zeros(d, dtype=x.dtype, requires_grad=True)
     theta = torch.zeros(d, d, dtype=x.dtype, requires_grad=True)
@@ -88,8 +88,8 @@ def scale_tril(theta: Tensor) -> Tensor:
 
 
 def main(path: Path) -> float:
-    """Print a line a method; return the largest difference between their optima."""
-    torch.set_num_threads(1)  # the arrays are small; threads would wait for each other
+    """Print a line for each method; return the largest error of the estimates."""
+    torch.set_num_threads(1)  # the arrays are too small for several threads
     x = returns(path)
 
     def by_torch(mean: Tensor, theta: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def main(path: Path) -> float:
         elapsed = time.perf_counter() - start
         error = max(float((mean - exact[0]).abs().max()), float((sigma - exact[1]).abs().max()))
         worst, reference = max(worst, error), elapsed
-        print(f"{name:30s} {calls:4d} evaluations  {elapsed * 1e3:9.1f} ms   off the estimate by {error:.1e}")
+        print(f"{name:30s} {calls:4d} evaluations  {elapsed * 1e3:9.1f} ms   error of the estimate {error:.1e}")
     assert reference is not None
     return worst
 

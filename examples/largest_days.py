@@ -1,10 +1,10 @@
-"""The days of the largest scores in a table that ``mvnjac jacobian … -o scores.parquet`` wrote, and the variables that move them.
+"""The days with the largest scores in a table written by ``mvnjac jacobian … -o scores.parquet``, and the variables responsible.
 
     python examples/largest_days.py build/demo/ecb_scores.parquet
 
-Scores by a mean and by a covariance have different units; each column is divided by its root mean square first. A day's norm is
-the length of that vector, and a variable's share is the part of its square in the columns that the variable stands in (a
-column of two variables counts half for each).
+Scores of means and covariances have different units, so each column is first divided by its root mean square. The norm of a day is
+the length of the resulting vector; the share of a variable is its part of the squared norm (a column of two variables counts half
+for each).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 
 
 def largest_days(scores: pd.DataFrame, count: int = 10) -> pd.DataFrame:
-    """The `count` rows of largest scaled score: their norm, and the three variables of largest share."""
+    """The `count` rows with the largest scaled scores: their norms, and the three variables with the largest shares."""
     values = scores.to_numpy()
     squares = (values / np.sqrt((values**2).mean(0))) ** 2
     norm = np.sqrt(squares.sum(1))
@@ -27,16 +27,16 @@ def largest_days(scores: pd.DataFrame, count: int = 10) -> pd.DataFrame:
     membership = np.array([[pair.count(name) / len(pair) for name in names] for pair in variables])
     shares = squares[top] @ membership / squares[top].sum(1, keepdims=True)
     movers = [", ".join(f"{names[j]} {share[j]:.0%}" for j in np.argsort(share)[::-1][:3]) for share in shares]
-    return pd.DataFrame({"norm": norm[top].round(1), "moved by": movers}, index=scores.index[top])
+    return pd.DataFrame({"norm": norm[top].round(1), "variables": movers}, index=scores.index[top])
 
 
 def main(path: str) -> None:
     table = pd.read_parquet(path)
     scores = table.set_index(table.columns[0])
-    print(f"The days of the largest scores, of {len(scores)}:")
+    print(f"The days with the largest scores, of {len(scores)}:")
     print(largest_days(scores).to_string())
-    print(f"\nThe scores lie in {path}: one row a day, {scores.shape[1]} columns beside the date.")
-    print(f'Load them by: pandas.read_parquet("{path}")')
+    print(f"\nThe scores are in {path}: one row per day, {scores.shape[1]} columns and the date.")
+    print(f'Load them with: pandas.read_parquet("{path}")')
 
 
 if __name__ == "__main__":

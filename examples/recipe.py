@@ -1,7 +1,7 @@
-"""The circulating recipe for the derivatives of a Gaussian log-density: what it computes, and what it should.
+"""A widespread recipe for the derivatives of a Gaussian log-density, its errors, and the correct results.
 
-Three examples go around: by x, by the mean, by the covariance. Each is here as it circulates (`naive_…`), and as one line of
-mvnjac. Run it: ``python examples/recipe.py`` prints both. docs/explanation/common_mistakes.md explains them.
+The recipe has three examples: derivatives with respect to x, to the mean, and to the covariance. Each is shown as in the recipe
+(`naive_…`), and as one line of mvnjac. ``python examples/recipe.py`` prints both; docs/explanation/common_mistakes.md explains them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIGMA = torch.tensor([[2.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
 
 
 def naive_log_prob(x: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """The log-density as it circulates. The line marked wrong is the first mistake, the one below it the second."""
+    """The log-density of the recipe. The line marked "wrong" has the first error, the next line the second."""
     L = torch.linalg.cholesky(covariance)
     L_inverse = torch.inverse(L)
     precision = L_inverse @ L_inverse.T  # wrong: Σ⁻¹ is L⁻ᵀ L⁻¹, this is L⁻¹ L⁻ᵀ
@@ -29,11 +29,11 @@ def naive_log_prob(x: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor
     return -0.5 * (d * math.log(2 * math.pi) + log_det + ((r @ precision) * r).sum(1))
 
 
-# --- by x ------------------------------------------------------------------------------------------------------------
+# --- with respect to x ------------------------------------------------------------------------------------------------------------
 
 
 def naive_by_x() -> torch.Tensor:
-    """(n, n, d): every log-density by every row, of which all but n·d numbers are zero; and those are wrong."""
+    """(n, n, d): all log-densities with respect to all rows; all but n·d numbers are zero, and those are wrong."""
     return torch.autograd.functional.jacobian(lambda x: naive_log_prob(x, MEAN, SIGMA), X)
 
 
@@ -42,11 +42,11 @@ def by_x() -> torch.Tensor:
     return mvnjac.jacobian(X, MEAN, SIGMA)["x"]
 
 
-# --- by the mean -----------------------------------------------------------------------------------------------------
+# --- with respect to the mean -----------------------------------------------------------------------------------------------------
 
 
 def naive_by_mean() -> torch.Tensor:
-    """(n, d): the right shape by n backward passes, the wrong numbers."""
+    """(n, d): the right shape, with n backward passes, but wrong numbers."""
     return torch.autograd.functional.jacobian(lambda mean: naive_log_prob(X, mean, SIGMA), MEAN)
 
 
@@ -55,26 +55,26 @@ def by_mean() -> torch.Tensor:
     return mvnjac.jacobian(X, MEAN, SIGMA)["mean"]
 
 
-# --- by the unique elements of the covariance ------------------------------------------------------------------------
+# --- with respect to the unique elements of the covariance ------------------------------------------------------------------------
 
 
 def naive_by_covariance() -> torch.Tensor | None:
-    """None: Σ is bound to a new tensor after requires_grad, so that the gradient lands on a tensor nobody holds."""
+    """None: Σ is replaced by a new tensor after requires_grad, so that the gradient belongs to another tensor."""
     covariance = SIGMA.clone().requires_grad_()
     covariance = (covariance + covariance.T) / 2  # "make it symmetric": no longer the leaf
     naive_log_prob(X, MEAN, covariance).sum().backward()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch does warn, and goes on
+        warnings.simplefilter("ignore")  # torch gives a warning only
         return covariance.grad
 
 
 def naive_unique_elements(gradient: torch.Tensor) -> torch.Tensor:
-    """Average the off-diagonals and take the triangle: the full gradient's entries, half of the partial derivatives."""
+    """The averaged off-diagonals of the triangle: entries of the full gradient, which are half of the partial derivatives."""
     return mvnjac.vech((gradient + gradient.T) / 2)
 
 
 def by_covariance() -> torch.Tensor:
-    """(n, 3): by σ₁₁, σ₂₁, σ₂₂, the off-diagonal doubled since it stands twice in Σ."""
+    """(n, 3): with respect to σ₁₁, σ₂₁, σ₂₂; the off-diagonal derivative is doubled, because σ₂₁ occurs twice in Σ."""
     return mvnjac.jacobian(X, MEAN, SIGMA).unique("covariance_matrix")
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     print(
         "by the unique elements of the covariance:",
         by_covariance().sum(0),
-        "one row an observation:",
+        "one row per observation:",
         by_covariance(),
         sep="\n",
     )

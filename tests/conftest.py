@@ -9,12 +9,12 @@ import threading
 import torch
 from hypothesis import settings
 
-# A job in the background of a shell ignores Ctrl-C, and so would every command that the tests start and interrupt.
+# A background job of a shell ignores Ctrl-C, and so would the commands that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Deterministic, and without deadlines: a shared machine is slow at times, which says nothing about the code.
+# Deterministic and without deadlines, because a shared machine can be slow.
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("ci")
 torch.set_num_threads(1)  # two workers share two cores

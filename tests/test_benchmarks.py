@@ -1,4 +1,4 @@
-"""A benchmark that compares different things is worthless: at a tiny size, all contestants of a workload give the same numbers."""
+"""For a tiny size, all implementations of a workload give the same results; and the report of the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import mvnjac
-from benchmarks.contestants import jax_jit
-from benchmarks.measure import Measurement
+from benchmarks.implementations import jax_jit
 from benchmarks.report import markdown
-from benchmarks.workload import Contestant, Entry, Target, Workload
+from benchmarks.timing import Measurement
+from benchmarks.workload import Entry, Implementation, Target, Workload
 from benchmarks.workloads import WORKLOADS
 from tests.support.tolerance import assert_close
 
@@ -24,22 +24,22 @@ INSTALLED = importlib.util.find_spec("jax") is not None
 
 
 def tasks() -> Iterator[Workload]:
-    """One workload for each set of contestants: at a tiny size, those that differ in size are the same."""
+    """One workload for each set of implementations; workloads that differ only in size are the same for a tiny size."""
     seen = set()
     for workload in WORKLOADS:
-        key = (workload.group, tuple(workload.contestants), str(workload.tiny.args))
+        key = (workload.group, tuple(workload.implementations), str(workload.tiny.args))
         if key not in seen:
             seen.add(key)
             yield workload
 
 
-def present(contestant: Contestant) -> bool:
-    return INSTALLED or contestant.prepare.__module__ != jax_jit.__name__
+def present(implementation: Implementation) -> bool:
+    return INSTALLED or implementation.prepare.__module__ != jax_jit.__name__
 
 
-def numbers(contestant: Contestant, workload: Workload) -> dict[str, Tensor]:
-    """What it computes, in float64; the per-observation gradients as the n×p matrix over the unique elements."""
-    result: Mapping[str, Any] = contestant.prepare(workload.tiny())()
+def numbers(implementation: Implementation, workload: Workload) -> dict[str, Tensor]:
+    """The results of an implementation in float64; gradients per observation as the n×p matrix over the unique elements."""
+    result: Mapping[str, Any] = implementation.prepare(workload.tiny())()
     tensors = {name: torch.tensor(np.asarray(_detached(value))) for name, value in result.items()}
     if workload.group == "J.matrix()" and "matrix" not in tensors:
         full = tensors["covariance"]
@@ -53,10 +53,10 @@ def _detached(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("workload", list(tasks()), ids=lambda workload: workload.name)
-def test_contestants_agree(workload: Workload) -> None:
+def test_implementations_agree(workload: Workload) -> None:
     reference = workload.ours[0]
-    expected = numbers(reference.contestant, workload)
-    others = (*(entry.contestant for entry in workload.ours[1:]), *filter(present, workload.peers))
+    expected = numbers(reference.implementation, workload)
+    others = (*(entry.implementation for entry in workload.ours[1:]), *filter(present, workload.peers))
     for other in others:
         got = numbers(other, workload)
         assert expected.keys() <= got.keys(), other.name
@@ -70,20 +70,22 @@ def test_ratios_are_taken_within_the_rounds_of_both() -> None:
     assert measurement.ratio("ours", "absent") is None
 
 
-def test_report_names_targets_best_peer_memory_and_who_failed() -> None:
-    """Ours 2 s; the peers 8 and 4 s, of which the second is the best; the floor 1 s."""
+def test_report_has_targets_best_peer_memory_and_failures() -> None:
+    """mvnjac takes 2 s, the peers 8 and 4 s, and the lower bound 1 s."""
     workload = Workload(
         group="group",
         size="(7, 3)",
         data=dict,
         tiny=dict,
         ours=(
-            Entry(Contestant("ours", dict), (Target("a", 1 / 5), Target("floor", 2.5), Target("b", ("floor", "a"))), peak_mb=1),
+            Entry(
+                Implementation("ours", dict), (Target("a", 1 / 5), Target("bound", 2.5), Target("b", ("bound", "a"))), peak_mb=1
+            ),
         ),
-        floors=(Contestant("floor", dict),),
-        peers=(Contestant("a", dict), Contestant("b", dict), Contestant("c", dict)),
+        lower_bounds=(Implementation("bound", dict),),
+        peers=(Implementation("a", dict), Implementation("b", dict), Implementation("c", dict)),
     )
-    times = {"ours": [2.0] * 3, "floor": [1.0] * 3, "a": [8.0] * 3, "b": [4.0] * 3}
+    times = {"ours": [2.0] * 3, "bound": [1.0] * 3, "a": [8.0] * 3, "b": [4.0] * 3}
     text = markdown(
         "- a machine\n",
         [workload],
@@ -96,7 +98,7 @@ def test_report_names_targets_best_peer_memory_and_who_failed() -> None:
     for line in (
         "- a machine",
         "| group (7, 3) | ours | a | 1/5 | 1/4 | 3 | **no** |",
-        "| group (7, 3) | ours | floor | 2.5 | 2 | 3 | yes |",
+        "| group (7, 3) | ours | bound | 2.5 | 2 | 3 | yes |",
         "| group (7, 3) | ours | b | 1/8 | 0.5 | 3 | **no** |",
         "| group (7, 3) | ours | peak memory | 1 MB | 2 MB | 1 | **no** |",
         "| (7, 3) | ours | 2 s | 2 | 1/4 | 0.5 | – | 0.5 (b) |",

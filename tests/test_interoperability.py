@@ -1,4 +1,4 @@
-"""Tables in and out, statsmodels, scikit-learn, xarray: the same numbers by their ways."""
+"""Tables, statsmodels, scikit-learn and xarray: they give the same numbers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_arrow_in_arrow_out() -> None:
     assert out["index"].to_pylist()[:2] == ["d0", "d1"]
 
     class Stream:
-        """What any library offers that speaks Arrow."""
+        """An object with Arrow's C stream interface."""
 
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             return table.__arrow_c_stream__(requested_schema)
@@ -97,7 +97,7 @@ def test_xarray_out() -> None:
 
 
 def test_statsmodels_sandwich_of_our_scores() -> None:
-    """Its functions take (scores, inverse Hessian) and give the same covariances."""
+    """Its functions of scores and inverse Hessian give the same covariances."""
     J = jacobian()
     scores, inverse = J.matrix().numpy(), inference.covariance_of_estimates(J, "observed").covariance.numpy()
     groups = np.arange(150) // 10
@@ -121,7 +121,7 @@ def test_statsmodels_sandwich_of_our_scores() -> None:
 
 
 def test_generic_likelihood_model_takes_our_scores() -> None:
-    """Its robust standard errors come of our `score_obs` and `hessian`, and are ours."""
+    """Its robust standard errors, computed from our `score_obs` and `hessian`, are the same as ours."""
 
     class Saturated(GenericLikelihoodModel):
         def _at(self, params: np.ndarray) -> mvnjac.Jacobian:
@@ -156,26 +156,25 @@ def test_generic_likelihood_model_takes_our_scores() -> None:
 
 
 def one_factor(rows: torch.Tensor) -> torch.Tensor:
-    """(n, 3) columns that one factor moves, made of each row by itself; what the factor leaves sums to 0, so that no column has all
-    of it."""
+    """(n, 3) columns with one common factor, computed row by row; the residuals of a row sum to 0, so that no column is the factor."""
     phases = torch.arange(3, dtype=rows.dtype) * (2 * torch.pi / 3)
     return rows[:, :1] + 0.3 * (41.75 * (rows[:, :1] + 0.37 * rows[:, 1:2]) + phases).cos()
 
 
-#: what scikit-learn's tables become where the structure has no density for their size: 9 different rows of 30 variables for a
-#: dense Σ, two variables for a factor, any number for a matrix
+#: transformations of scikit-learn's tables whose size a structure does not allow: 9 distinct rows of 30 variables for a dense Σ, two
+#: variables for a factor, any number for a matrix
 SERVED = {
     **{kebab(name): lambda x: x[:, :5] for name, cls in structures().items() if issubclass(cls, DenseParametrisation)},
     "toeplitz": lambda x: x[:, :10],
     "low-rank:1": one_factor,
     "kronecker:2x1": lambda x: x[:, :2],
 }
-#: the structures, as they are asked for, with options for which scikit-learn's tables have variables enough
+#: the structures, with options for which scikit-learn's tables have enough variables
 OPTIONS = {"low-rank": ":1", "kronecker": ":2x1", "banded-precision": ":1", "autoregressive": ":1"}
 
 
 class Served(GaussianModel):
-    """On columns that its structure can serve."""
+    """The estimator on columns that are suitable for its structure."""
 
     def _rows(self, X: object, reset: bool) -> torch.Tensor:
         rows = super()._rows(X, reset)
@@ -187,7 +186,7 @@ class Served(GaussianModel):
 
 @pytest.mark.parametrize("structure", [name + OPTIONS.get(name, "") for name in choices()])
 def test_scikit_learns_own_checks(structure: str) -> None:
-    """None fails, and none is left out but that of array API inputs."""
+    """No check fails, and only the check of array API inputs is left out."""
     model = Served(structure) if structure in SERVED else GaussianModel(structure)
     results = check_estimator(model, on_skip=None)
     assert {result["check_name"] for result in results if result["status"] != "passed"} <= {"check_array_api_input"}
@@ -249,7 +248,7 @@ def test_partial_fits_are_a_fit() -> None:
         np.testing.assert_allclose(model.mean_, whole.mean_, rtol=1e-7)
         np.testing.assert_allclose(model.covariance_, whole.covariance_, rtol=1e-6, atol=1e-9)
         assert not hasattr(clone(model), "fit_")
-    again = model.fit(X[:50])  # a fit forgets
+    again = model.fit(X[:50])  # `fit` discards earlier rows
     np.testing.assert_allclose(again.mean_, X[:50].mean(0))
 
 

@@ -1,4 +1,4 @@
-"""The public names: complete, lazy, documented; every example in a docstring runs."""
+"""Public names are complete, loaded lazily and documented; all examples in docstrings run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import mvnjac
 
 PUBLIC = [
-    *("jacobian", "Jacobian", "Gaussian", "log_prob", "vech", "unvech", "fit", "Fit", "load"),
+    *("jacobian", "Jacobian", "Gaussian", "log_prob", "vech", "unvech", "fit", "Fit", "load", "write_report"),
     *("Dense", "Cholesky", "LogCholesky", "Precision", "PrecisionCholesky", "InverseCholesky"),
     *("ScaleCorrelation", "Isotropic", "Diagonal"),
 ]
@@ -37,7 +37,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 @pytest.mark.parametrize("use", ["jacobian(x, m, s).matrix()", "log_prob(x, m.requires_grad_(), s).sum().backward()"])
 def test_the_compiler_is_imported_only_by_who_compiles(use: str) -> None:
-    """It takes as long to import as torch does."""
+    """torch._dynamo takes as long to import as torch."""
     made = "import sys, torch, mvnjac; x, m, s = torch.ones(1, 2), torch.zeros(2), torch.eye(2)"
     subprocess.run([sys.executable, "-c", f"{made}; mvnjac.{use}; assert 'torch._dynamo' not in sys.modules"], check=True)
 
@@ -54,17 +54,17 @@ assert not [name for name in sys.modules if name.startswith("mvnjac.kernels.trit
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_errors_are_at_hand() -> None:
+def test_errors_can_be_accessed() -> None:
     subprocess.run([sys.executable, "-c", "import mvnjac; mvnjac.errors.ShapeError"], check=True)
 
 
 def test_no_public_name_is_a_folder_or_file() -> None:
-    """Importing a submodule binds its name in the package, where it would hide the function."""
+    """Importing a submodule binds its name in the package, which would hide a function of the same name."""
     functions = {name for name in dir(mvnjac) if name not in ("distributed", "distributions", "errors", "inference")}
     assert not functions & {info.name for info in pkgutil.iter_modules(mvnjac.__path__)}
 
 
-def test_distributions_are_at_hand() -> None:
+def test_distributions_can_be_accessed() -> None:
     subprocess.run([sys.executable, "-c", "import mvnjac; mvnjac.distributions.MultivariateNormal"], check=True)
     assert "distributions" in dir(mvnjac)
 

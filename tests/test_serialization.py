@@ -1,4 +1,4 @@
-"""Copies, pickles and files by torch.save of what the library hands out: the same numbers, in this process and in another."""
+"""Copies, pickles and torch.save files of the library's objects give the same numbers, in this process and in another."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ by_way = pytest.mark.parametrize("way", WAYS)
 
 
 def rows(n: int = 20, seed: int = 3) -> Tensor:
-    """Written to once before anything is made of them: a copy of a tensor counts its changes from zero."""
+    """Changes tensors in place before they are used, because the version counter of a copied tensor starts at zero."""
     return Maker(batch=(n,), seed=seed).normal(D).mul_(1.5)
 
 
@@ -58,7 +58,7 @@ def same(actual: Any, expected: Any) -> None:
         for key in expected:
             same(actual[key], expected[key])
     elif isinstance(expected, Tensor):
-        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)  # bands end with NaN, which nothing reads
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)  # the unused ends of bands are NaN
     else:
         assert actual == expected
 
@@ -84,14 +84,14 @@ def mean_of(covariance: Covariance) -> Tensor | None:
 
 
 def local(sample: str) -> bool:
-    """Whether the sample holds a function that was defined inside another one, which Python cannot pickle."""
+    """Whether the sample contains a nested function, which cannot be pickled."""
     return sample.startswith("Parametric") and not sample.endswith("function")
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_structures_and_what_is_made_of_them(sample: str, way: str) -> None:
-    """A covariance, and the Gaussian, Jacobian, Hessian and information of it, before and after they were used."""
+    """A covariance and its Gaussian, Jacobian, Hessian and information, before and after use."""
     covariance, duplicate, x = SAMPLES[sample], WAYS[way], rows()
     gaussian = mvnjac.Gaussian(mean_of(covariance), covariance)
     things = {
@@ -218,7 +218,7 @@ def low_rank_multivariate_normal() -> tuple[Any, Callable[[Any], Any]]:
 @pytest.mark.parametrize("what", EVERYDAY)
 @by_way
 def test_results(what: str, way: str) -> None:
-    """What kernels do, what has missing entries, fits, distributions: fresh, and after they were used."""
+    """Objects that use kernels or have missing entries, fits, and distributions, before and after use."""
     thing, numbers = EVERYDAY[what]()
     fresh = WAYS[way](thing)
     expected = numbers(thing)
@@ -228,7 +228,7 @@ def test_results(what: str, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
 def test_a_copy_is_independent(way: str) -> None:
-    """What is changed in place afterwards does not reach the copy; the copy follows its own tensors."""
+    """Later in-place changes of the original do not affect the copy, which follows its own tensors."""
     x, mean, S = rows(), Maker().normal(D), sigma()
     gaussian, d = mvnjac.Gaussian(mean, S), distributions.MultivariateNormal(mean, S)
     J, before = mvnjac.jacobian(x, mean, S), mvnjac.jacobian(x, mean, S).matrix()
@@ -245,7 +245,7 @@ def test_a_copy_is_independent(way: str) -> None:
 @pytest.mark.parametrize("way", ["copy", "deepcopy", "pickle"])
 @pytest.mark.parametrize("plain", [True, False])
 def test_what_was_changed_in_place_stays_refused(way: str, plain: bool) -> None:
-    """A copy of a Jacobian whose rows were changed in place is no way around the refusal."""
+    """A copy of a Jacobian whose rows were changed in place raises the same error."""
     x = rows()
     J = mvnjac.jacobian(x, Maker().normal(D), sigma() if plain else mvnjac.Precision(sigma()))
     x.add_(1)
@@ -255,7 +255,7 @@ def test_what_was_changed_in_place_stays_refused(way: str, plain: bool) -> None:
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_function_of_changed_parameters(way: str) -> None:
-    """A copy of a Parametric whose θ was changed in place before it was copied is the function of the new θ."""
+    """A copy of a Parametric whose θ was changed in place before uses the new θ."""
     size = torch.tensor(2.0).double()
     parametric = mvnjac.Parametric(importable, {"variance": size})
     _ = parametric.dimension
@@ -272,7 +272,7 @@ def test_fits_of_structures(structure: str, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
 def test_estimator(way: str) -> None:
-    """An estimator of scikit-learn that goes on with further rows after it was loaded."""
+    """A loaded scikit-learn estimator can be updated with further rows."""
     first, second = rows().numpy(), rows(seed=9).numpy()
     loaded = WAYS[way](GaussianModel().partial_fit(first))
     same(
@@ -286,7 +286,7 @@ def test_estimator(way: str) -> None:
 
 
 class Density(torch.nn.Module):
-    """A module that holds a Gaussian and a drop-in beside its parameters."""
+    """A module with a Gaussian, a distribution, and parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -304,7 +304,7 @@ def test_averaged_model() -> None:
     module, x = Density(), rows()
     module(x).sum().backward()
     averaged = AveragedModel(module)
-    averaged.update_parameters(module)  # the first is taken as it is
+    averaged.update_parameters(module)  # the first update copies the parameters
     same(averaged(x), module(x))
     with torch.no_grad():
         module.mean.add_(1)
@@ -317,7 +317,7 @@ def test_averaged_model() -> None:
 
 
 def test_deepcopy_with_graphs() -> None:
-    """As torch has it: leaves that require gradients are copied, what was computed from them is refused; pickles drop the graph."""
+    """As in torch: leaves that require gradients can be copied, tensors computed from them cannot; pickles do not contain the graph."""
     mean, x = Maker().normal(D).requires_grad_(), rows()
     for gaussian in (mvnjac.Gaussian(mean, sigma()), mvnjac.Gaussian(mean, mvnjac.Precision(sigma()))):
         gaussian.log_prob(x).sum().backward()
@@ -336,7 +336,7 @@ def test_deepcopy_with_graphs() -> None:
 
 
 def test_weights_only() -> None:
-    """torch.load's default refuses classes that it was not told of; tensors and state dicts pass, and so do files of `Fit.save`."""
+    """torch.load refuses unknown classes by default, but reads tensors, state dicts, and files of `Fit.save`."""
     with pytest.raises(pickle.UnpicklingError, match="Gaussian"):
         saved(mvnjac.Gaussian(torch.zeros(2), torch.eye(2)), weights_only=True)
     step = mvnjac.natural_gradient(rows(), torch.zeros(D).double(), sigma())

@@ -33,7 +33,7 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
 
 
 def test_what_runs_without_an_extra_has_a_bound() -> None:
-    """Whatever the sources import has a bound, and so a version that it is tested with."""
+    """Every imported package has a lower bound, and therefore a tested version."""
     names = {"sklearn": "scikit-learn"}
     source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     imported = set(

@@ -1,6 +1,6 @@
 """mvnjac: the Jacobian of the multivariate normal log-density, in PyTorch.
 
-The public names are loaded when first used: ``import mvnjac`` alone does not import torch.
+Public names are loaded on first use, so that ``import mvnjac`` does not import torch.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ if TYPE_CHECKING:
     from mvnjac.kernels.huge_pages import use_huge_pages as use_huge_pages
     from mvnjac.parameters.coordinates import unvech as unvech
     from mvnjac.parameters.coordinates import vech as vech
+    from mvnjac.report import write_report as write_report
     from mvnjac.score.jacobian import Jacobian as Jacobian
     from mvnjac.score.jacobian import jacobian as jacobian
 
-_HOMES = {
+_MODULES = {
     "jacobian": "score.jacobian",
     "Jacobian": "score.jacobian",
     "Gaussian": "gaussian",
@@ -66,13 +67,14 @@ _HOMES = {
     "unvech": "parameters.coordinates",
     "from_table": "dataframes",
     "Observations": "dataframes",
+    "write_report": "report",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",
     "show_config": "kernels.config",
     "use_huge_pages": "kernels.huge_pages",
 }
 
-#: modules that are used by their own name: mvnjac.distributions.MultivariateNormal
+#: public modules, such as mvnjac.distributions
 _SUBMODULES = ("covariance", "distributed", "distributions", "errors", "inference", "testing")
 
 
@@ -80,16 +82,16 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     value = _load(name)
-    globals()[name] = value  # the next access is a plain one
+    globals()[name] = value  # later accesses do not call this function
     return value
 
 
 def _load(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"mvnjac.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
-    if name[:1].isupper():  # structures are found by themselves: one file each
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"mvnjac.{_MODULES[name]}"), name)
+    if name[:1].isupper():  # the structures of the covariance, one module each
         structures = importlib.import_module("mvnjac.covariance").structures()
         if name in structures:
             return structures[name]
@@ -98,4 +100,4 @@ def _load(name: str) -> Any:
 
 def __dir__() -> list[str]:
     structures = importlib.import_module("mvnjac.covariance").structures()
-    return sorted([*_HOMES, *structures, "__version__", *_SUBMODULES])
+    return sorted([*_MODULES, *structures, "__version__", *_SUBMODULES])

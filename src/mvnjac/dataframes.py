@@ -1,4 +1,4 @@
-"""Tables in memory: a pandas data frame or an Arrow table in, named tables out."""
+"""Tables in memory: rows from pandas data frames and Arrow tables, and results as tables with the same labels."""
 
 from __future__ import annotations
 
@@ -21,21 +21,35 @@ _NAME = "from_table"
 
 @dataclass(frozen=True)
 class Observations:
-    """The rows of a table: numbers, and what they are called. Made by `from_table`.
+    """The rows of a table, with the names of the columns and the labels of the rows. Made by `from_table`.
 
     Attributes:
         x: (n, d) float64, NaN where an entry is missing.
-        names: the d columns' names; index: the n rows' labels.
-        kind: "pandas" or "arrow": what `table` gives.
+        names: the names of the d columns.
+        index: the labels of the n rows.
+        kind: "pandas" or "arrow", the type of table that `table` returns.
+        index_name: the name of the labels; None if the rows are only numbered.
     """
 
     x: Float[Tensor, "n d"]
     names: list[str]
     index: Sequence[Any] = field(repr=False)
     kind: Literal["pandas", "arrow"] = "pandas"
+    index_name: str | None = None
 
     def table(self, values: Float[Tensor, "n k"], columns: Sequence[str]) -> Any:
-        """Numbers of these rows as a table of the kind that came in, under the same labels: J.matrix() and J.columns()."""
+        """Results of these rows as a table, with the same row labels.
+
+        Args:
+            values: (n, k) numbers, such as `J.matrix()`.
+            columns: the names of the k columns, such as `J.columns()`.
+
+        Returns:
+            A pandas.DataFrame, or a pyarrow.Table with the labels in its first column, like the original table.
+
+        Raises:
+            ShapeError: `values` has another shape.
+        """
         array = self._checked(values, columns)
         if self.kind == "pandas":
             import pandas as pd
@@ -47,7 +61,7 @@ class Observations:
         return pa.table([pa.array(self.index), *array.T], names=[label, *columns])
 
     def to_xarray(self, values: Float[Tensor, "n k"], columns: Sequence[str]) -> Any:
-        """The same as an xarray.DataArray over "row" and "column" (needs xarray)."""
+        """The same as an xarray.DataArray with the dimensions "row" and "column" (needs xarray)."""
         import xarray as xr
 
         coords = {"row": np.asarray(self.index), "column": list(columns)}
@@ -62,23 +76,26 @@ class Observations:
 
 
 def from_table(table: Any, *, columns: str | Sequence[Any] | None = None, index: Any = None) -> Observations:
-    """The rows of a data frame or table: pandas, Arrow, or whatever offers Arrow's C stream (polars, DuckDB).
+    """The rows of a data frame or table: pandas, Arrow, or any object with Arrow's C stream interface (polars, DuckDB).
 
-    Which columns are variables is decided as by the command line: all but the index, and each must hold numbers (integers, floating
-    point or decimals). Columns of text, dates, truth values or categories are an error unless `columns` leaves them out, or `index`
-    names them. Missing entries are NaN.
+    By default all columns except the index are variables, as on the command line. Variables must be numeric (integers,
+    floating-point numbers or decimals). A column of text, dates, booleans or categories is an error, unless `columns` leaves
+    it out or it is the index. Missing entries are NaN.
 
     Args:
         table: a pandas.DataFrame, a pyarrow.Table, or an object with `__arrow_c_stream__`.
-        columns: the variables; by default all columns but the index.
-        index: the column that labels the rows; by default pandas' index, also that of an Arrow table which was made from a data frame
-            with an index of one column; else the rows' numbers.
+        columns: the variables; by default all columns except the index.
+        index: the column of row labels. By default the index of the data frame, also of an Arrow table that was made from a
+            data frame with an index of one column; otherwise the numbers of the rows.
+
+    Returns:
+        The rows as `Observations`.
 
     Raises:
-        UnknownNameError: a column that the table does not have.
-        DtypeError: a variable that holds no numbers, or numbers that float64 cannot hold; what is no table.
-        NotFiniteError: an infinite entry.
-        ArgumentError: two columns of one name, a column that is asked for twice, no column at all.
+        UnknownNameError: the table does not have a column.
+        DtypeError: a variable is not numeric, or has numbers that float64 cannot represent; or the object is not a table.
+        NotFiniteError: an entry is infinite.
+        ArgumentError: two columns have the same name, a column is given twice, or there are no columns.
 
     Example:
         >>> import pandas as pd, mvnjac
@@ -96,44 +113,53 @@ def from_table(table: Any, *, columns: str | Sequence[Any] | None = None, index:
 
     kind: Literal["pandas", "arrow"] = "pandas" if hasattr(table, "iloc") and hasattr(table, "columns") else "arrow"
     wording = Wording(_NAME, "columns=", "index=", UnknownNameError, ArgumentError, ArgumentError, DtypeError)
-    asked = None if columns is None else [str(name) for name in ([columns] if isinstance(columns, str) else columns)]
-    if asked == []:
-        raise ArgumentError(f"{_NAME}: columns is empty; name the variables, or leave it out for all columns of the table.")
+    selected = None if columns is None else [str(name) for name in ([columns] if isinstance(columns, str) else columns)]
+    if selected == []:
+        raise ArgumentError(
+            f"{_NAME}: columns is empty; name the variables, or leave out columns= to use all columns of the table."
+        )
     key = None if index is None else str(index)
-    source = _of_pandas(table, asked, key) if kind == "pandas" else _of_arrow(table)
-    own = pandas_index(source.schema)
-    names = variables(source.schema, asked, key, own, wording)
-    if key is None and len(own) == 1:
-        key = own[0]
+    source = _of_pandas(table, selected, key) if kind == "pandas" else _of_arrow(table)
+    index_columns = pandas_index(source.schema)
+    names = variables(source.schema, selected, key, index_columns, wording)
+    if key is None and len(index_columns) == 1:
+        key = index_columns[0]
     labels = _labels(table if kind == "pandas" else source, source.column_names, key)
     x = np.stack([_numbers(source[name], name, labels) for name in names], -1)
-    return Observations(torch.from_numpy(x), names, labels, kind)
+    return Observations(torch.from_numpy(x), names, labels, kind, _index_name(table) if key is None else key)
 
 
-def _of_pandas(frame: Any, asked: Sequence[str] | None, index: str | None) -> pa.Table:
-    """The columns of a data frame by Arrow's types, without its index; what is not asked for is not converted, and is null here."""
+def _index_name(table: Any) -> str | None:
+    """The name of the index of a data frame; None for the default index, and for other tables."""
+    if not hasattr(table, "iloc") or (table.index.name is None and type(table.index).__name__ == "RangeIndex"):
+        return None
+    return "index" if table.index.name is None else str(table.index.name)
+
+
+def _of_pandas(frame: Any, selected: Sequence[str] | None, index: str | None) -> pa.Table:
+    """The columns of a data frame as an Arrow table, without its index. Columns that are not selected are null."""
     import pyarrow as pa
 
     names, arrays = [str(name) for name in frame.columns], []
     for j, name in enumerate(names):
         column = _series(frame, j)
-        if name == index or (asked is not None and name not in asked):
+        if name == index or (selected is not None and name not in selected):
             arrays.append(pa.nulls(len(frame)))
             continue
         try:
             array = pa.array(column.to_numpy() if str(column.dtype).startswith("Sparse") else column, from_pandas=True)
-        except Exception as error:  # a column of Python objects may be anything
+        except Exception as error:  # a column of Python objects can raise any error
             raise DtypeError(
-                f"{_NAME}: column {name!r} ({column.dtype}) is not numeric: {_first_line(error)}; convert it, or choose the numeric "
-                "columns by columns=."
+                f"{_NAME}: column {name!r} ({column.dtype}) is not numeric: {_first_line(error)}; convert it, or select the numeric "
+                "columns with columns=."
             ) from error
         arrays.append(array)
     return pa.table(arrays, names=names)
 
 
-def _series(frame: Any, place: int) -> Any:
-    """A column by its place: two may have the same name."""
-    return frame.iloc[:, place]
+def _series(frame: Any, position: int) -> Any:
+    """A column by its position, since names can be repeated."""
+    return frame.iloc[:, position]
 
 
 def _of_arrow(source: Any) -> pa.Table:
@@ -145,24 +171,24 @@ def _of_arrow(source: Any) -> pa.Table:
         return pa.Table.from_batches([source])
     if not hasattr(source, "__arrow_c_stream__"):
         raise DtypeError(
-            f"{_NAME}: got a {type(source).__name__}; pass a pandas.DataFrame, a pyarrow.Table, or what offers Arrow."
+            f"{_NAME}: got a {type(source).__name__}; expected a pandas.DataFrame, a pyarrow.Table, or an object with Arrow's C stream."
         )
     try:
         return pa.table(source)
-    except Exception as error:  # from another library
+    except Exception as error:  # any error of another library
         raise DtypeError(
-            f"{_NAME}: the {type(source).__name__} is no table by Arrow's C stream: {_first_line(error)}."
+            f"{_NAME}: the {type(source).__name__} cannot be read through Arrow's C stream: {_first_line(error)}."
         ) from error
 
 
 def _labels(table: Any, names: Sequence[str], key: str | None) -> list[Any]:
-    """One a row: the column of this name, or pandas' index, or the rows' numbers."""
+    """The labels of the rows: the column `key`, the index of a data frame, or the numbers of the rows."""
     try:
         if hasattr(table, "iloc"):
             return list(table.index if key is None else _series(table, names.index(key)))
         return list(range(len(table))) if key is None else table[key].to_pylist()
-    except (ValueError, OverflowError) as error:  # dates beyond what Python can hold
-        raise DtypeError(f"{_NAME}: column {key!r} cannot label the rows: {_first_line(error)}.") from error
+    except (ValueError, OverflowError) as error:  # dates outside the range of Python's datetime
+        raise DtypeError(f"{_NAME}: column {key!r} cannot be used as row labels: {_first_line(error)}.") from error
 
 
 def _numbers(column: pa.ChunkedArray, name: str, labels: Sequence[Any]) -> np.ndarray:
@@ -171,24 +197,24 @@ def _numbers(column: pa.ChunkedArray, name: str, labels: Sequence[Any]) -> np.nd
 
     from mvnjac.tables.exact import InexactError, column_as_float64
 
-    half = pa.types.is_float16(column.type)  # which older versions of Arrow do not cast
+    half = pa.types.is_float16(column.type)  # older versions of pyarrow do not cast it
     try:
         values = np.asarray(column.to_numpy() if half else column_as_float64(name, column.combine_chunks()).to_numpy(False))
     except InexactError as error:
         raise DtypeError(
-            f"{_NAME}: column {name!r} ({column.type}) does not fit into float64: {error.value} in row {error.row} would be "
-            f"{float(error.value)!r}; convert it to floating point if that is meant, or leave it out by columns=."
+            f"{_NAME}: column {name!r} ({column.type}) cannot be represented in float64: {error.value} in row {error.row} would be "
+            f"{float(error.value)!r}; convert the column to floating point if rounding is intended, or leave it out with columns=."
         ) from error
     except (pa.ArrowException, ValueError) as error:
         raise DtypeError(
-            f"{_NAME}: column {name!r} ({column.type}) does not fit into float64: {_first_line(error)}."
+            f"{_NAME}: column {name!r} ({column.type}) cannot be represented in float64: {_first_line(error)}."
         ) from error
     values = values.astype(np.float64, copy=False)
     infinite = np.isinf(values).nonzero()[0]
     if len(infinite):
         row = int(infinite[0])
         raise NotFiniteError(
-            f"{_NAME}: {name!r} is {values[row]} in row {row} (index {labels[row]}); mark it as missing (NaN), or leave the row out."
+            f"{_NAME}: {name!r} is {values[row]} in row {row} (index {labels[row]}); replace it by NaN (missing), or leave out the row."
         )
     return values
 

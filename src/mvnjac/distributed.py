@@ -1,7 +1,7 @@
-"""Training at scale: Σ log p, its gradient and information, of rows that lie on many processes, with one `all_reduce`.
+"""Σ log p, its gradient and its information for rows that are distributed over processes, with one `all_reduce`.
 
-Each process whitens its own rows; what travels are n, Σ z and Σ z zᵀ (1 + d + d² numbers), or, of a structure or of rows with missing
-entries, the log-likelihood and its gradients; never a row.
+Each process whitens its own rows and communicates n, Σ z and Σ z zᵀ (1 + d + d² numbers); for a structured covariance or
+missing entries, it communicates the log-likelihood and its gradients. Rows are never communicated.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ def total(
     missing: str | None = None,
     group: Group | None = None,
 ) -> Total:
-    """Value, gradient and information of all processes' rows together; every process calls it, and gets the same.
+    """The log-likelihood, gradient and information of the rows of all processes.
+
+    All processes must call this function, and all get the same result.
 
     Args:
-        x: (n, d) this process's own rows; n may differ from process to process, and be 0. Or a DTensor that is sharded by rows, or
+        x: (n, d) the rows of this process; n may differ between processes and may be 0. Or a DTensor that is sharded by rows or
             replicated.
-        mean, covariance: as in `mvnjac.jacobian`, the same on every process; a replicated DTensor counts as the tensor that it is.
+        mean, covariance: as in `mvnjac.jacobian`, the same on all processes; replicated DTensors are allowed.
         missing: as in `mvnjac.jacobian`.
-        group: the processes; default: of x's device mesh, else all. Without torch.distributed: this process alone.
+        group: the processes; by default those of the device mesh of x, or all. Without torch.distributed, only this process.
 
     Returns:
         A `Total`.
 
     Raises:
-        MvnjacError: numbers that are no density, on whichever process: all of them raise, none waits for another.
+        MvnjacError: the values of any process are invalid; the error is raised on all processes, so that none waits for
+            another.
 
     Example:
         >>> import torch, mvnjac
@@ -61,13 +64,13 @@ def total(
     rows, groups = _shard(x, group)
     rows = rows.detach()
     gaussian = Gaussian(_plain(mean), _plain_covariance(covariance), missing=missing)
-    kernel, problem = ScoreSums(gaussian, None), None
+    score_sums, problem = ScoreSums(gaussian, None), None
     try:
         gaussian.model.validate(rows)
-        sums = kernel.of(kernel.derivatives(rows))
+        sums = score_sums.of(score_sums.derivatives(rows))
     except MvnjacError as error:
-        problem, sums = error, kernel.of(kernel.derivatives(gaussian.mean.new_zeros(0, gaussian.model.d)))
-    return Total(gaussian, kernel, _reduced(sums, problem, groups))
+        problem, sums = error, score_sums.of(score_sums.derivatives(gaussian.mean.new_zeros(0, gaussian.model.d)))
+    return Total(gaussian, score_sums, _reduced(sums, problem, groups))
 
 
 def log_prob(
@@ -78,10 +81,16 @@ def log_prob(
     missing: str | None = None,
     group: Group | None = None,
 ) -> Float[Tensor, ""]:
-    """Σ log p over all processes' rows: a loss whose backward pass by mean and covariance speaks to nobody.
+    """Σ log p over the rows of all processes, as a loss whose backward pass needs no communication.
 
-    The arguments are those of `total`. Every process's gradient is that of all rows already: DistributedDataParallel, which averages
-    gradients, is neither needed nor wanted for these parameters. x is data: no gradient goes there, and none is of second order.
+    The gradients on each process are those of all rows: do not use DistributedDataParallel, which averages gradients, for these
+    parameters. There are no gradients with respect to x and no second-order gradients.
+
+    Args:
+        x, mean, covariance, missing, group: as in `total`.
+
+    Returns:
+        The sum, a scalar, differentiable with respect to mean and covariance.
 
     Raises:
         ArgumentError: x requires a gradient.
@@ -95,53 +104,53 @@ def log_prob(
     """
     if x.requires_grad:
         raise ArgumentError(
-            "distributed.log_prob: x requires a gradient; it is data here. Pass x.detach(), or use mvnjac.log_prob."
+            "distributed.log_prob: x requires a gradient, which is not supported. Pass x.detach(), or use mvnjac.log_prob."
         )
     parameters = covariance.parameters.values() if isinstance(covariance, Covariance) else [covariance]
-    whole = None if mean is None else _whole(mean)
-    value: Tensor = _LogProb.apply(x, covariance, missing, group, whole, *(_whole(t) for t in parameters))
+    local_mean = None if mean is None else _local(mean)
+    value: Tensor = _LogProb.apply(x, covariance, missing, group, local_mean, *(_local(t) for t in parameters))
     return value
 
 
 class Total:
-    """n rows' log-density, in sum. Made by `total`.
+    """The sum of the log-densities of rows on several processes. Made by `total`.
 
     Attributes:
-        rows: how many, on all processes.
-        log_prob: Σ log p.
+        rows: the number of rows on all processes.
+        log_prob: Σ log p, a scalar.
     """
 
-    def __init__(self, gaussian: Gaussian, kernel: ScoreSums, sums: SumTuple) -> None:
-        self._gaussian, self._kernel, self._sums = gaussian, kernel, sums
-        self.rows = kernel.rows(sums)
-        self.log_prob = gaussian.mean.new_tensor(kernel.log_likelihood(sums))
+    def __init__(self, gaussian: Gaussian, score_sums: ScoreSums, sums: SumTuple) -> None:
+        self._gaussian, self._score_sums, self._sums = gaussian, score_sums, sums
+        self.rows = score_sums.rows(sums)
+        self.log_prob = gaussian.mean.new_tensor(score_sums.log_likelihood(sums))
 
     def sum(self) -> dict[str, Tensor]:
-        """The total score by the mean and each of the covariance's parameters, in its own shape: `Jacobian.sum()`."""
-        gradients = self._kernel.gradients(self._sums)
+        """The total score with respect to the mean and each parameter of the covariance, by name, as `Jacobian.sum()`."""
+        gradients = self._score_sums.gradients(self._sums)
         return dict(zip(self._gaussian.model.arguments.default_names(), gradients, strict=True))
 
     def fisher_information(self) -> FisherInformation:
-        """The expected information of one complete observation; that of all rows is `rows` times it."""
+        """The expected information of one complete observation; for all rows, multiply it by `rows`."""
         return self._gaussian.fisher_information()
 
     def hessian(self) -> Hessian:
-        """The second derivatives of Σ log p; minus these are the observed information.
+        """The second derivatives of Σ log p; the observed information is minus the Hessian.
 
         Raises:
-            ArgumentError: of a structure, or of rows with missing entries, the sums say nothing about it.
+            ArgumentError: the covariance has a structure, or entries are missing: the sums do not determine the Hessian.
         """
         model, main = self._gaussian.model, self._sums.parts[0]
         if not isinstance(main, WhitenedMoments):
             raise ArgumentError(
-                "distributed: the Hessian is known for the dense family and complete rows; sum mvnjac.hessian(...).matrix() over "
-                "the processes."
+                "distributed: the Hessian is available for dense covariances and complete rows only; otherwise sum "
+                "mvnjac.hessian(...).matrix() over the processes."
             )
         return hessian_from(model, model.arguments.default_names(), main)
 
 
 class _LogProb(torch.autograd.Function):
-    """The gradients come with the value."""
+    """Σ log p, whose gradients are computed together with the value."""
 
     @staticmethod
     def forward(
@@ -153,24 +162,24 @@ class _LogProb(torch.autograd.Function):
         mean: Tensor | None,
         *parameters: Tensor,
     ) -> Tensor:
-        own = covariance.at(list(parameters)) if isinstance(covariance, Covariance) else parameters[0]
-        found = total(x, mean, own, missing=missing, group=group)
-        ctx.by_mean = mean is not None
-        ctx.save_for_backward(*found.sum().values())
-        return found.log_prob.clone()
+        sigma = covariance.at(list(parameters)) if isinstance(covariance, Covariance) else parameters[0]
+        result = total(x, mean, sigma, missing=missing, group=group)
+        ctx.has_mean = mean is not None
+        ctx.save_for_backward(*result.sum().values())
+        return result.log_prob.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         gradients = [grad * gradient for gradient in ctx.saved_tensors]
-        return None, None, None, None, *([] if ctx.by_mean else [None]), *gradients
+        return None, None, None, None, *([] if ctx.has_mean else [None]), *gradients
 
 
 def _shard(x: Tensor, group: Group | None) -> tuple[Tensor, list[Group]]:
-    """This process's rows, and the groups of processes whose rows are others."""
+    """The rows of this process, and the process groups over which to sum."""
     if not isinstance(x, DTensor):
-        there = dist.is_available() and dist.is_initialized()
-        world = [dist.group.WORLD] if there and group is None else [group] if group is not None else []
+        initialized = dist.is_available() and dist.is_initialized()
+        world = [dist.group.WORLD] if initialized and group is None else [group] if group is not None else []
         return x, [each for each in world if each is not None]
     groups = []
     for i, placement in enumerate(x.placements):
@@ -183,8 +192,8 @@ def _shard(x: Tensor, group: Group | None) -> tuple[Tensor, list[Group]]:
     return x.to_local(), groups
 
 
-def _whole(t: Tensor) -> Tensor:
-    """A parameter as a plain tensor; its gradient is that of all rows on every process."""
+def _local(t: Tensor) -> Tensor:
+    """A parameter as a plain tensor."""
     if not isinstance(t, DTensor):
         return t
     if not all(isinstance(placement, Replicate) for placement in t.placements):
@@ -193,29 +202,29 @@ def _whole(t: Tensor) -> Tensor:
 
 
 def _plain(t: Tensor | None) -> Tensor | None:
-    return None if t is None else _whole(t).detach()
+    return None if t is None else _local(t).detach()
 
 
 def _plain_covariance(covariance: Tensor | Covariance) -> Tensor | Covariance:
     if not isinstance(covariance, Covariance):
-        return _whole(covariance).detach()
-    return covariance.at([_whole(t).detach() for t in covariance.parameters.values()])
+        return _local(covariance).detach()
+    return covariance.at([_local(t).detach() for t in covariance.parameters.values()])
 
 
 def _reduced(sums: SumTuple, problem: MvnjacError | None, groups: Sequence[Group]) -> SumTuple:
-    """The sums over all processes: everything in one vector, with how many have a problem: nobody waits for sums that never come."""
+    """The sums over all processes, reduced as one vector that includes the number of processes with an error."""
     tensors: dict[str, Tensor] = {}
     form = taken(sums, tensors)
     problems = next(iter(tensors.values())).new_tensor(float(problem is not None), dtype=torch.float64)
-    every = [problems, *tensors.values()]
-    flat = torch.cat([t.flatten().to(problems) for t in every])
+    parts = [problems, *tensors.values()]
+    flat = torch.cat([t.flatten().to(problems) for t in parts])
     for group in groups:
         dist.all_reduce(flat, group=group)
     if problem is not None:
         raise problem
     if float(flat[0]):
-        raise ArgumentError(f"distributed: the rows of {int(flat[0])} other process(es) cannot be used; see what it raises.")
-    parts = flat.split([t.numel() for t in every])[1:]
-    there = {name: part.view(t.shape).to(t) for (name, t), part in zip(tensors.items(), parts, strict=True)}
-    reduced: SumTuple = made(form, there)
+        raise ArgumentError(f"distributed: the rows of {int(flat[0])} other process(es) are invalid; see the errors there.")
+    reduced_parts = flat.split([t.numel() for t in parts])[1:]
+    reduced_tensors = {name: part.view(t.shape).to(t) for (name, t), part in zip(tensors.items(), reduced_parts, strict=True)}
+    reduced: SumTuple = made(form, reduced_tensors)
     return reduced

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator (needs scikit-learn): a Gaussian as a density, its scores as features."""
+"""A scikit-learn estimator of a multivariate normal distribution, whose scores are features (needs scikit-learn)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from mvnjac.covariance.estimation import LOWER
 from mvnjac.errors import ArgumentError
 from mvnjac.estimation.fit import fit
 from mvnjac.estimation.maximum import fit_sample
+from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import choose
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.sufficient import Accumulator
 
 
 class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
-    """The multivariate normal distribution, estimated by maximum likelihood; `transform` gives each row's scores (Fisher vectors).
+    """A multivariate normal distribution, estimated by maximum likelihood; `transform` returns scores (Fisher vectors).
 
     Args:
-        structure: as in `mvnjac.fit`: "dense", "diagonal", "low-rank:5", …
+        structure: the structure of the covariance, as in `mvnjac.fit`: "dense", "diagonal", "low-rank:5", …
         missing: "marginalise": NaN is a missing entry.
-        wrt: the columns of `transform`, as in `Jacobian.matrix`; None: the mean and the covariance's parameters.
-        max_iterations: of the search, where there is no closed form.
-        lower: the least unique variance of a factor model, as in `mvnjac.fit`.
+        wrt: the columns of `transform`, as in `Jacobian.matrix`; None: the mean and the parameters of the covariance.
+        max_iterations: the largest number of iterations, if there is no closed form.
+        lower: the lower bound of the unique variances of a factor model, as in `mvnjac.fit`.
 
     Attributes:
-        fit_: the `mvnjac.Fit`. mean_, covariance_: arrays. n_iter_, converged_: of the search.
+        fit_: the `mvnjac.Fit`.
+        mean_, covariance_: the estimates as arrays (d,) and (d, d).
+        n_iter_, converged_: the number of iterations, and whether the search has converged.
 
     Example:
         >>> import numpy as np
@@ -45,7 +48,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         ((4, 5), array([1.5, 3. ]))
     """
 
-    _gathering: Accumulator
+    _accumulator: Accumulator
 
     def __init__(
         self,
@@ -63,15 +66,15 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         self.lower = lower
 
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> GaussianModel:
-        """The estimate from these rows alone. sample_weight: a weight of 2 is a row that occurred twice."""
+        """Estimate the parameters from the rows X (n, d). A row with sample_weight 2 counts as two rows."""
         rows = self._rows(X, reset=True)
-        self.__dict__.pop("_gathering", None)
+        self.__dict__.pop("_accumulator", None)
         weights = None
         if sample_weight is not None:
             checked = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
             weights = torch.tensor(checked, dtype=torch.float64, device="cpu")
-        with _counting(rows):
-            found = fit(
+        with _sklearn_messages(rows):
+            result = fit(
                 rows,
                 self.structure,
                 missing=self.missing,
@@ -80,33 +83,33 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
                 max_iterations=self.max_iterations,
                 lower=self.lower,
             )
-        return self._fitted(found)
+        return self._set_fit(result)
 
     def partial_fit(self, X: Any, y: None = None) -> GaussianModel:
-        """The estimate from these rows and those of the calls before; of each pattern 2d rows, or d×d numbers, are held."""
-        first = not hasattr(self, "_gathering")
+        """Update the estimate with further rows; for each pattern of missing entries, at most 2d rows are stored."""
+        first = not hasattr(self, "_accumulator")
         rows = self._rows(X, reset=first)
-        gathering = Accumulator(rows.shape[1]) if first else self._gathering
-        gathering.add(rows[~rows.isnan().all(-1)])
+        accumulator = Accumulator(rows.shape[1]) if first else self._accumulator
+        accumulator.add(rows[~rows.isnan().all(-1)])
         names = self._names()
-        sample = gathering.sample(partial(_variable, names), "partial_fit")
+        sample = accumulator.sample(partial(_variable, names), "partial_fit")
         if sample is None:
-            raise ValueError("partial_fit: X has no entry that is not missing.")
-        with _counting(rows):
-            found = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations, None, self.lower)
-        self._gathering = gathering
-        return self._fitted(found)
+            raise ValueError("partial_fit: all entries of X are missing.")
+        with _sklearn_messages(rows):
+            result = fit_sample(sample, choose(self.structure), names, self.missing, self.max_iterations, None, self.lower)
+        self._accumulator = accumulator
+        return self._set_fit(result)
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """(n,) the log-density of each row."""
+        """The log-density of each row, (n,)."""
         return self._jacobian(X).log_prob.numpy()
 
     def score(self, X: Any, y: None = None) -> float:
-        """The average log-density."""
+        """The mean log-density of the rows."""
         return float(self.score_samples(X).mean())
 
     def transform(self, X: Any) -> np.ndarray:
-        """(n, p) each row's scores."""
+        """The scores of each row, (n, p)."""
         return self._jacobian(X).matrix(self.wrt).numpy()
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -122,7 +125,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         return np.array(self.fit_.gaussian.jacobian(nothing).columns(self.wrt), dtype=object)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
-        """(n_samples, d) rows drawn from the estimate."""
+        """Random rows from the estimated distribution, (n_samples, d)."""
         check_is_fitted(self, "fit_")
         normal = check_random_state(random_state).standard_normal((n_samples, len(self.mean_)))
         return self.mean_ + normal @ np.linalg.cholesky(self.covariance_).T
@@ -132,7 +135,7 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         array = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite=finite, ensure_min_samples=2 if reset else 1
         )
-        return torch.tensor(array, dtype=torch.float64, device="cpu")  # a copy: numpy's may be read-only
+        return torch.tensor(array, dtype=torch.float64, device="cpu")  # a copy, because the array may be read-only
 
     def _jacobian(self, X: Any) -> Jacobian:
         check_is_fitted(self, "fit_")
@@ -142,10 +145,10 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         return None if names is None else [str(name) for name in names]
 
-    def _fitted(self, found: Any) -> GaussianModel:
-        self.fit_ = found
-        self.mean_, self.covariance_ = found.mean.numpy(), found.gaussian.parameter("covariance_matrix").numpy()
-        self.n_iter_, self.converged_ = max(found.iterations, 1), found.converged
+    def _set_fit(self, result: Fit) -> GaussianModel:
+        self.fit_ = result
+        self.mean_, self.covariance_ = result.mean.numpy(), result.gaussian.parameter("covariance_matrix").numpy()
+        self.n_iter_, self.converged_ = max(result.iterations, 1), result.converged
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -155,8 +158,8 @@ class GaussianModel(DensityMixin, TransformerMixin, BaseEstimator):
 
 
 @contextlib.contextmanager
-def _counting(rows: Tensor) -> Iterator[None]:
-    """An error about too few rows or columns says how many there are in scikit-learn's words, too."""
+def _sklearn_messages(rows: Tensor) -> Iterator[None]:
+    """Adds the numbers of rows and columns, in the form that scikit-learn's checks expect, to errors about too few of them."""
     try:
         yield
     except ArgumentError as error:

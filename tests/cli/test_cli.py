@@ -1,4 +1,4 @@
-"""The command line on real data: what it writes, what it prints, how it fails."""
+"""The command line on real data: outputs, messages, and errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(*arguments: object, capsys: pytest.CaptureFixture[str] | None = None) ->
 
 
 def returns() -> pd.DataFrame:
-    """The oracle's own reading of the rates: pandas."""
+    """The log returns, read with pandas."""
     rates = pd.read_csv(RATES, na_values="N/A").set_index("Date").sort_index()[COMPLETE]
     return np.log(rates).diff().iloc[1:]
 
@@ -91,7 +91,7 @@ def test_one_row_a_day_and_170_named_columns(written: Path) -> None:
 
 
 def test_column_sums_are_the_totals(written: Path, tmp_path: Path, capsys) -> None:
-    """At the fit, and at a perturbed mean and covariance given as files: to 1e-10 of the column's sum of absolute scores."""
+    """At the fit and at a given mean and covariance, to 1e-10 of the sum of absolute scores of each column."""
     x = returns()
     mean = (x.mean() + 0.1 * x.std()).to_frame().T
     sigma = x.cov() * 1.3
@@ -116,7 +116,7 @@ def test_column_sums_are_the_totals(written: Path, tmp_path: Path, capsys) -> No
 
 
 def test_standard_errors(capsys) -> None:
-    """Expected and observed agree at the estimate with the textbook; of elements alone they are those of the whole model."""
+    """Expected and observed standard errors agree with the textbook, also for single elements."""
     _, out, _ = run("score", *RETURNS, "--format", "json", capsys=capsys)
     record = json.loads(out)
     n = record["rows"]
@@ -142,7 +142,7 @@ def test_standard_errors(capsys) -> None:
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_kinds_of_standard_errors(tmp_path: Path, capsys, structure: str, gaps: bool, parts: int) -> None:
-    """Those that were asked for, in that order: as of all rows in memory, which are held against R."""
+    """The requested kinds, in this order, agree with those of all rows in memory."""
     rng = np.random.default_rng(3)
     x = rng.standard_t(6, size=(400, 4)) @ (np.eye(4) + 0.5)
     x[:, 1:][rng.random((400, 3)) < (0.2 if gaps else 0)] = np.nan
@@ -170,7 +170,7 @@ def test_kinds_of_standard_errors(tmp_path: Path, capsys, structure: str, gaps: 
     assert list(json.loads(out)["parameters"][0]) == keys
 
 
-def test_series_that_are_too_short_to_be_prewhitened_are_not_and_it_is_said(tmp_path: Path, capsys) -> None:
+def test_short_series_are_not_prewhitened(tmp_path: Path, capsys) -> None:
     x = np.random.default_rng(1).standard_normal((20, 5))
     pd.DataFrame(x, columns=list("abcde")).to_csv(tmp_path / "few.csv", index=False)
     code, out, err = run("score", tmp_path / "few.csv", "--errors", "hac", capsys=capsys)
@@ -181,11 +181,11 @@ def test_series_that_are_too_short_to_be_prewhitened_are_not_and_it_is_said(tmp_
 def test_unknown_kinds_of_standard_errors(capsys) -> None:
     code, _, err = run("score", *RETURNS, "--errors", "expected,robust", capsys=capsys)
     assert code == 2
-    assert "--errors: there is no 'robust'; expected some of expected, observed, sandwich, hac, or none" in err
+    assert "--errors: unknown kind 'robust'; expected some of expected, observed, sandwich, hac, or none" in err
 
 
 def test_standard_errors_away_from_a_maximum_are_left_out(tmp_path: Path, capsys) -> None:
-    """Minus the Hessian need not be positive definite there: null in JSON, never a number."""
+    """Minus the Hessian may not be positive definite; JSON then has null."""
     pd.DataFrame([[1.0, 0.0], [0.0, 1.0]], columns=["a", "b"]).to_csv(tmp_path / "sigma.csv", index=False)
     pd.DataFrame([[0.0, 0.0]], columns=["a", "b"]).to_csv(tmp_path / "mean.csv", index=False)
     pd.DataFrame({"a": [0.1, -0.1, 0.0], "b": [0.0, 0.1, -0.1]}).to_csv(tmp_path / "data.csv", index=False)
@@ -297,7 +297,7 @@ def test_errors(csv_file: Path, tmp_path: Path, capsys, options: list[str], code
         )
         assert (got, out) == (code, "")
         assert says in " ".join(err.replace("│", " ").split())
-    assert set(tmp_path.iterdir()) == before, "something half-written is left behind"
+    assert set(tmp_path.iterdir()) == before, "an incomplete file is left"
 
 
 def test_the_pegged_currency_is_named(tmp_path: Path, capsys) -> None:
@@ -310,7 +310,7 @@ def test_the_pegged_currency_is_named(tmp_path: Path, capsys) -> None:
     assert "'EEK' is constant" in err
 
 
-def test_given_covariances_that_are_none(csv_file: Path, tmp_path: Path, capsys) -> None:
+def test_invalid_given_covariances(csv_file: Path, tmp_path: Path, capsys) -> None:
     pd.DataFrame([[1.0, 2.0], [2.0, 1.0]], columns=["a", "b"]).to_csv(tmp_path / "indefinite.csv", index=False)
     pd.DataFrame([[1.0, 0.5], [0.4, 1.0]], columns=["a", "b"]).to_csv(tmp_path / "skew.csv", index=False)
     code, _, err = run("score", csv_file, "-c", "a,b", "--covariance", tmp_path / "indefinite.csv", capsys=capsys)
@@ -330,14 +330,14 @@ def test_too_few_rows(csv_file: Path, tmp_path: Path, capsys) -> None:
     assert run("score", tmp_path / "none.csv", capsys=capsys)[0] == 1
 
 
-def test_outputs_are_not_overwritten_unasked(csv_file: Path, tmp_path: Path, capsys) -> None:
+def test_outputs_are_not_overwritten_without_force(csv_file: Path, tmp_path: Path, capsys) -> None:
     target = tmp_path / "out.csv"
     target.write_text("precious")
     code, _, err = run("jacobian", csv_file, "-c", "a,b", "-o", target, capsys=capsys)
     assert (code, target.read_text()) == (2, "precious")
     assert "--force" in err
     assert run("jacobian", csv_file, "-c", "a,gap", "-o", target, "--force", capsys=capsys)[0] == 1
-    assert target.read_text() == "precious", "a failure must not destroy what was there"
+    assert target.read_text() == "precious", "an error must not change an existing file"
     assert run("jacobian", csv_file, "-c", "a,b", "-o", target, "--force", capsys=capsys)[0] == 0
     assert len(target.read_text().splitlines()) == 51
     code, _, err = run("jacobian", csv_file, "-c", "a,b", "-o", tmp_path / "no" / "o.csv", capsys=capsys)
@@ -355,7 +355,7 @@ def test_an_input_is_never_overwritten(csv_file: Path, tmp_path: Path, capsys) -
         for command in ("jacobian", "score"):
             code, _, err = run(command, source, "-c", "a,b", "-o", target, "--force", capsys=capsys)
             assert code == 2
-            assert "is an input of this very command" in err
+            assert "is an input of this command" in err
     assert csv_file.read_text() == before
 
 
@@ -372,7 +372,7 @@ def test_a_table_without_a_header_is_refused(tmp_path: Path, capsys) -> None:
     pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2))).to_csv(tmp_path / "t.csv", index=False, header=False)
     code, _, err = run("score", tmp_path / "t.csv", capsys=capsys)
     assert code == 1
-    assert "a header of names is expected" in err
+    assert "expected a header of column names" in err
 
 
 def test_interrupted_leaves_nothing(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ USED = ",".join(f"v{i}" for i in range(10))
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, suffix: str) -> None:
-    """600 000 rows more, of 20 variables (96 MB) and 65 scores (300 MB), within the noise of the allocator."""
+    """600 000 additional rows of 20 variables (96 MB) and 65 scores (300 MB) do not increase the peak memory."""
     peaks = []
     for n in (200_000, 800_000):
         data = pd.DataFrame(np.random.default_rng(0).normal(size=(n, 20)).round(3), columns=[f"v{i}" for i in range(20)])
@@ -426,11 +426,11 @@ def test_help_is_fast_and_without_torch() -> None:
         done = subprocess.run([sys.executable, "-m", "mvnjac", "--help"], capture_output=True, text=True, check=True)
         times.append(time.perf_counter() - start)
     assert "jacobian" in done.stdout
-    # 0.3 s is promised; a machine that is busy with other tests is given twice that.
+    # 0.3 s is the target; twice as much is allowed on a busy machine.
     assert min(times) < 0.6
 
 
-def test_the_manual_lists_what_there_is() -> None:
+def test_help_lists_the_parametrisations() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mvnjac", "jacobian", "--help"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The command line: fit, models in files, structures, missing entries."""
+"""The command line: fit, model files, structures, and missing entries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_fit_is_that_of_the_library(model: Path) -> None:
         torch.testing.assert_close(loaded.covariance.parameters[name], value, rtol=1e-5, atol=1e-9)
 
 
-def test_what_fit_says(tmp_path: Path, capsys) -> None:
+def test_message_of_fit(tmp_path: Path, capsys) -> None:
     code, out, err = run("fit", *RETURNS, "-o", tmp_path / "m.safetensors", capsys=capsys)
     assert (code, out) == (0, "")
     assert "Dense" in err
@@ -67,7 +67,7 @@ def test_a_structure_is_fitted_on_the_way(model: Path, tmp_path: Path, capsys) -
         assert run("jacobian", *RETURNS, *given, "-o", tmp_path / "s.parquet", "--force")[0] == 0
         table = pd.read_parquet(tmp_path / "s.parquet").iloc[:, 1:]
         assert list(table.columns[17:19]) == ["cov_factor[USD,0]", "cov_factor[USD,1]"]
-        if given[0] == "--structure":  # with the usual bound, at which these two stand
+        if given[0] == "--structure":  # with the default bound, at which these two are
             at_bound = ["cov_diag[USD]", "cov_diag[HKD]"]
             assert (table[at_bound].sum() < 0).all()
             table = table.drop(columns=at_bound)
@@ -90,7 +90,7 @@ def test_a_models_columns_are_found_by_name(model: Path, tmp_path: Path, capsys)
     np.testing.assert_allclose(a["deviation"], b["deviation"], rtol=1e-9)
     code, _, err = run("score", tmp_path / "x.parquet", "-c", "USD,ZAR", "--model", model, capsys=capsys)
     assert code == 2
-    assert "leave --columns out" in err
+    assert "leave out --columns" in err
     code, _, err = run("score", RATES, "-c", "USD,ZAR", "--model", tmp_path / "x.parquet", capsys=capsys)
     assert code == 1
     assert "cannot be read" in err
@@ -107,7 +107,7 @@ def test_a_model_without_names_counts_its_columns(tmp_path: Path, capsys) -> Non
     assert "mean[a]" in out
     code, _, err = run("score", tmp_path / "x.csv", "--model", tmp_path / "m.safetensors", capsys=capsys)
     assert code == 2
-    assert "the model is of 2 variables without names, but the number of columns that are chosen is 3" in err
+    assert "the model has 2 variables without names, but 3 columns are selected" in err
 
 
 def test_missing_entries(tmp_path: Path, capsys) -> None:
@@ -163,11 +163,11 @@ def test_errors(table: Path, tmp_path: Path, capsys, options: list[str], code: i
     got, out, err = run("fit", table, *options, "-o", tmp_path / "m.safetensors", capsys=capsys)
     assert (got, out) == (code, "")
     assert re.search(says, " ".join(err.replace("│", " ").split()))
-    assert set(tmp_path.iterdir()) == before, "something half-written is left behind"
+    assert set(tmp_path.iterdir()) == before, "an incomplete file is left"
 
 
 def test_a_heywood_case_is_named_and_kept(tmp_path: Path, capsys) -> None:
-    """In the file, and by what is made of it: no standard error at the bound, and the others given that it is there."""
+    """The model file contains it; parameters at the bound have no standard errors, and the others are conditional on them."""
     path = tmp_path / "m.safetensors"
     code, _, err = run("fit", *RETURNS, "--structure", "low-rank:8", "-o", path, capsys=capsys)
     assert code == 0
@@ -194,7 +194,7 @@ def test_the_bound_is_an_option(tmp_path: Path, capsys) -> None:
     arguments[arguments.index("0.02")] = "0"
     code, _, err = run(*arguments, "--force", capsys=capsys)
     assert code == 2
-    assert "--lower: 0.0 is no share of the variance" in err
+    assert "--lower: got 0.0; expected a share of the variance" in err
 
 
 def test_only_one_source_of_the_covariance(table: Path, model: Path, tmp_path: Path, capsys) -> None:
@@ -222,10 +222,10 @@ def test_outputs_of_fit(table: Path, tmp_path: Path, capsys) -> None:
     for command in ("score", "jacobian"):
         code, _, err = run(command, table, "--model", target, "-o", target, "--force", capsys=capsys)
         assert code == 2
-        assert "is an input of this very command" in err
+        assert "is an input of this command" in err
 
 
-def test_the_manual_lists_the_structures() -> None:
+def test_help_lists_the_structures() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "mvnjac", "fit", "--help"],
         capture_output=True,
@@ -263,7 +263,7 @@ def test_interrupted_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(progress._Said, "iteration", interrupted)
+    monkeypatch.setattr(progress._Lines, "iteration", interrupted)
     code, _, err = run("fit", *RETURNS, "--structure", "low-rank:2", "-o", tmp_path / "m.safetensors", capsys=capsys)
     assert code == 130
     assert "interrupted; nothing was written" in err

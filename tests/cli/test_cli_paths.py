@@ -1,4 +1,4 @@
-"""Odd files, folders and arguments at the command line: one sentence on standard error, and the right exit code."""
+"""Unusual files, folders and arguments: one line on standard error, and the correct exit code."""
 
 from __future__ import annotations
 
@@ -79,30 +79,30 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (1, ["fit", "dangling.csv", *FIT], "no such file"),
         (1, ["fit", "", *FIT], "'': no such file"),
         (1, ["fit", "absent/x.csv", *FIT], "no such file"),
-        (1, ["fit", "ok.csv/x.csv", *FIT], "there can be no such file"),
+        (1, ["fit", "ok.csv/x.csv", *FIT], "is not a valid path"),
         (1, ["fit", "x" * 300 + ".csv", *FIT], "File name too long"),
         (2, ["fit", "ok.txt", "-o", "ok.csv"], "a model is a .safetensors file"),
-        (1, ["fit", "ok.csv", "-o", "folder.safetensors"], "is a folder; name a file"),
+        (1, ["fit", "ok.csv", "-o", "folder.safetensors"], "is a folder; expected a file name"),
         (1, ["fit", "ok.csv", "-o", "absent/o.safetensors"], "the folder absent does not exist"),
-        (1, ["report", "ok.csv", "-o", "folder.html"], "is a folder; name a file"),
+        (1, ["report", "ok.csv", "-o", "folder.html"], "is a folder; expected a file name"),
         (1, ["jacobian", "ok.csv", "-o", "absent/o.csv"], "the folder absent does not exist"),
-        (1, ["jacobian", "ok.csv", "-o", "absent/parts"], "the folder cannot be made"),
-        (1, ["jacobian", "ok.csv", "-o", "mean.csv/parts"], "there can be no such file"),
+        (1, ["jacobian", "ok.csv", "-o", "absent/parts"], "the folder cannot be created"),
+        (1, ["jacobian", "ok.csv", "-o", "mean.csv/parts"], "is not a valid path"),
         (1, ["jacobian", "ok.csv", "-o", "x" * 300 + ".csv"], "File name too long"),
-        (2, ["jacobian", "ok.csv", "-o", "ok.csv", "--force"], "is an input of this very command"),
+        (2, ["jacobian", "ok.csv", "-o", "ok.csv", "--force"], "is an input of this command"),
         (2, ["jacobian", "ok.csv", "-o", "mean.csv"], "exists already"),
         (2, ["jacobian", "ok.csv", "-o", "o.xyz"], "unknown suffix"),
-        (2, ["jacobian", "ok.csv", "-o", "o.csv", "--wrt", "mean,mean"], "'mean' is named twice"),
+        (2, ["jacobian", "ok.csv", "-o", "o.csv", "--wrt", "mean,mean"], "'mean' is given twice"),
         (2, ["score", "ok.csv", "--wrt", "zz"], "There is no parameter 'zz'"),
-        (2, ["score", "ok.csv", "--columns", "a,a"], "asked for twice"),
+        (2, ["score", "ok.csv", "--columns", "a,a"], "given twice"),
         (1, ["score", "ok.csv", "--model", "broken.safetensors"], "cannot be read"),
         (1, ["score", "ok.csv", "--model", "folder"], "cannot be read"),
         (1, ["score", "ok.csv", "--keep", "ok.csv", "--resume"], "ok.csv"),
-        (1, ["verify", "ok.csv"], "ok.csv: is a file; name the folder"),
+        (1, ["verify", "ok.csv"], "ok.csv: is a file; expected a folder of parts"),
         (1, ["verify", "absent"], "there is no such folder"),
         (1, ["verify", ""], "there is no such folder"),
         (1, ["verify", "folder"], "has no _manifest.json"),
-        (1, ["verify", "ok.csv/x"], "there can be no such file"),
+        (1, ["verify", "ok.csv/x"], "is not a valid path"),
     ],
 )
 def test_a_sentence_and_an_exit_code(here: Path, code: int, arguments: list[str], says: str, capsys) -> None:

@@ -1,4 +1,4 @@
-"""The command line: sums, JᵀJ, formats of parts, what excludes what, progress."""
+"""The command line: sums, JᵀJ, formats of parts, options that exclude each other, and progress."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_zarr(tmp_path: Path, table: Table, capsys) -> None:
     ("options", "says"),
     [
         (["--sum-only", "--gram"], "--sum-only and --gram exclude each other"),
-        (["--sum-only", "-o", "folder"], "--sum-only: is one table"),
+        (["--sum-only", "-o", "folder"], "--sum-only: the output is one table"),
         (["--resume", "-o", "x.csv"], "--resume: only a folder of parts can be resumed"),
         (["--resume"], "--resume: only a folder of parts can be resumed"),
         (["--resume", "-o", "absent"], "there is nothing to resume"),
         (["--engine", "spark"], "spark"),
-        (["--address", "localhost:1"], "say --engine ray, too"),
+        (["--address", "localhost:1"], "add --engine ray"),
         (["--workers", "0"], "'--workers'"),
     ],
 )

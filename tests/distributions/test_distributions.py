@@ -1,7 +1,7 @@
-"""The two distribution classes do all that torch.distributions' classes of the same names do, with torch as the reference.
+"""The two distribution classes behave like the classes of torch.distributions with the same names, which are the reference.
 
-Every test takes the classes from `IMPLEMENTATION`. torch's own pass all of them but those marked `ours_alone`, so a failure of
-any other means: no drop-in. Those few, most of them in the last section, hold what only mvnjac promises.
+All tests use the classes in `IMPLEMENTATION`. The classes of torch pass all tests except those marked `ours_alone`, most of them in
+the last section, which test properties that only mvnjac has.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from mvnjac.errors import DtypeError, MvnjacError
 from tests.covariance.reference import log_density
 from tests.support.tolerance import assert_close, condition
 
-#: the module whose classes are tested; put "torch.distributions" here to see that the tests ask for nothing that torch lacks
+#: the tested module; with "torch.distributions", all tests except those of mvnjac alone pass
 IMPLEMENTATION = "mvnjac.distributions"
 
 OURS, TORCH = importlib.import_module(IMPLEMENTATION), torch.distributions
 
-#: what is given besides loc, and to which class
+#: the arguments besides loc, and the class
 FORMS = {
     "covariance_matrix": "MultivariateNormal",
     "precision_matrix": "MultivariateNormal",
@@ -67,9 +67,9 @@ SAMPLE_SHAPES = ((), (2,), (2, 7), (0,), (1,))
 
 ARGUMENTS = "loc|covariance_matrix|precision_matrix|scale_tril|cov_factor|cov_diag"
 
-#: statistical checks: so many draws, and so many standard errors allowed
+#: statistical tests: the number of draws, and the tolerance in standard errors
 DRAWS, DEVIATIONS = 20_000, 5.0
-#: the Kolmogorov-Smirnov statistic times √n that one in a thousand exceeds
+#: the 99.9 % quantile of the Kolmogorov-Smirnov statistic times √n
 KOLMOGOROV = 1.95
 
 ours_alone = pytest.mark.skipif(IMPLEMENTATION.startswith("torch"), reason="torch does not promise this")
@@ -81,7 +81,7 @@ by_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
 
 @pytest.fixture(autouse=True)
 def _validation_by_default() -> Iterator[None]:
-    """torch.compile, wherever it was used before, switches the default of all distributions off for the whole process."""
+    """Restores the default validation, which torch.compile switches off for the whole process."""
     kept = Distribution._validate_args
     Distribution.set_default_validate_args(True)
     yield
@@ -90,7 +90,7 @@ def _validation_by_default() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
-    """Draws are the same whichever tests ran before, and leave no trace for the tests after."""
+    """Fixes the seed during a test, and restores the state of the generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -99,7 +99,7 @@ def seeded() -> Iterator[None]:
 def arguments(
     form: str, batches: str = "none", dtype: torch.dtype = torch.float64, d: int = 3, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Well-conditioned parameters, by the names that the constructor gives them."""
+    """Well-conditioned parameters, by the names of the constructor's arguments."""
     loc_batch, batch, diagonal_batch = BATCHES[batches]
     loc, make = Maker(dtype, loc_batch, seed).normal(d), Maker(dtype, batch, seed + 1)
     if form == "cov_factor":
@@ -112,7 +112,7 @@ def class_of(given: dict[str, Any], module: Any = OURS) -> type[Distribution]:
 
 
 def build(given: dict[str, Any], module: Any = OURS, **options: Any) -> Distribution:
-    """The distribution; an empty batch without validation, which torch's constraints cannot do."""
+    """The distribution; without validation for an empty batch, for which torch's constraints fail."""
     if not given["loc"].numel():
         options.setdefault("validate_args", False)
     return class_of(given, module)(**given, **options)
@@ -133,7 +133,7 @@ def covariance(given: dict[str, Tensor]) -> Tensor:
 
 
 def values(p: Distribution, *sample_shape: int, seed: int = 8) -> Tensor:
-    """(*sample_shape, *batch, d) numbers to take the density of."""
+    """(*sample_shape, *batch, d) values."""
     return Maker(p.mean.dtype, (*sample_shape, *p.batch_shape), seed).normal(*p.event_shape)
 
 
@@ -154,7 +154,7 @@ def attribute(name: str) -> Quantity:
     return lambda p, q, x: getattr(p, name)
 
 
-#: everything that comes out of a distribution p, given another one q and values x
+#: all results of a distribution p, given another distribution q and values x
 QUANTITIES: dict[str, Quantity] = {
     **{name: attribute(name) for name in PROPERTIES},
     "log_prob": lambda p, q, x: p.log_prob(x),
@@ -190,7 +190,7 @@ def kappa_of(*given: dict[str, Tensor]) -> float:
 @by_batches
 @by_dtype
 def test_shapes(form: str, batches: str, dtype: torch.dtype) -> None:
-    """Every attribute has the full batch, and every result the shape and dtype that torch's has."""
+    """All attributes have the full batch shape; all results have the same shape and dtype as in torch."""
     p, batch, d = build(arguments(form, batches, dtype), validate_args=False), batch_of(batches), 3
     assert isinstance(p, Distribution)
     assert (p.batch_shape, p.event_shape) == (batch, (d,))
@@ -226,7 +226,7 @@ def test_low_rank_shapes(batches: str) -> None:
 @by_dtype
 @pytest.mark.parametrize(("batches", "d"), [*((name, 3) for name in BATCHES), ("none", 1), ("grid", 1)])
 def test_values(form: str, batches: str, dtype: torch.dtype, d: int) -> None:
-    """All properties, densities, entropies, divergences and, from the same seed, draws are torch's."""
+    """All properties, densities, entropies, divergences and, with the same seed, draws are the same as in torch."""
     given, other = arguments(form, batches, dtype, d), arguments(form, batches, dtype, d, seed=10)
     x, kappa = values(build(given), 2), kappa_of(given, other)
     for quantity in QUANTITIES:
@@ -259,7 +259,7 @@ def test_log_prob(form: str, batches: str, dtype: torch.dtype) -> None:
 
 @by_form
 def test_batches_are_their_members(form: str) -> None:
-    """A batch gives what its members give one at a time."""
+    """The results of a batch are those of its members."""
     given = arguments(form, "both")
     p, members = build(given), [build({k: v[i] for k, v in given.items()}) for i in range(5)]
     x = values(p, 4)
@@ -285,7 +285,7 @@ def test_properties_agree(form: str, batches: str) -> None:
 
 @by_form
 def test_properties_in_any_order(form: str) -> None:
-    """Derived parameters do not depend on which was asked for first, nor on a density having been taken."""
+    """Derived parameters do not depend on the order of access."""
     given, names = arguments(form, "grid"), ("precision_matrix", "scale_tril", "covariance_matrix", "variance")
     p, q = build(given), build(given)
     q.log_prob(values(q)), q.entropy(), q.rsample()
@@ -297,7 +297,7 @@ def test_properties_in_any_order(form: str) -> None:
 
 @by_form
 def test_what_was_given_is_shown(form: str) -> None:
-    """The parameters are views of what was given: not copied, not rounded, and nothing writes to them."""
+    """The parameters are views of the given tensors, which are never copied, rounded or changed."""
     given = arguments(form, "loc")
     kept = {name: (value.clone(), value._version) for name, value in given.items()}
     p = build(given)
@@ -380,7 +380,7 @@ def test_units(form: str, dtype: torch.dtype, exponent: int) -> None:
 
 
 def test_nearly_singular_precision() -> None:
-    """A precision that a kernel made is inverted without ever forming a covariance that is not positive definite."""
+    """A precision matrix from a kernel function is inverted without forming an indefinite covariance."""
     x = Maker(seed=3).normal(10)
     p = build({"loc": torch.zeros(10).double(), "precision_matrix": torch.exp(-((x - x.unsqueeze(-1)) ** 2))})
     assert torch.isfinite(p.log_prob(p.sample((5,)))).all()
@@ -442,7 +442,7 @@ def test_sample_is_rsample_without_a_graph(form: str, batches: str) -> None:
 
 
 def within_error(actual: Tensor, expected: Tensor) -> None:
-    """The mean over the first dimension is what is expected, as far as so many draws can tell."""
+    """The mean over the first dimension agrees with its expectation, within the statistical error."""
     error = actual.std(0) / math.sqrt(len(actual))
     assert ((actual.mean(0) - expected).abs() <= DEVIATIONS * error + 1e-12).all()
 
@@ -473,7 +473,7 @@ def divergence(p: dict[str, Tensor], q: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize(("batches", "others"), [("none", "none"), ("loc", "none"), ("matrix", "both"), ("none", "grid")])
 @by_dtype
 def test_divergence(form: str, other: str, batches: str, others: str, dtype: torch.dtype) -> None:
-    """Between any two parametrisations, ours or torch's on either side, batches broadcast, the divergence is the textbook's."""
+    """The divergence between any two parametrisations, of mvnjac or torch, with broadcasting, is that of the textbook."""
     given, against = arguments(form, batches, dtype), arguments(other, others, dtype, seed=10)
     expected = divergence(given, against)
     for here, there in ((OURS, OURS), (OURS, TORCH), (TORCH, OURS)):
@@ -515,7 +515,7 @@ def test_divergence_of_different_sizes(form: str, other: str) -> None:
 
 
 def same(p: Distribution, q: Distribution, kappa: float) -> None:
-    """Both are the same distribution, in all that can be asked of them."""
+    """Require that two distributions have the same properties and results."""
     assert (type(p), p.batch_shape, p.event_shape) == (type(q), q.batch_shape, q.event_shape)
     other = build(arguments("scale_tril", seed=10))
     for quantity, of in QUANTITIES.items():
@@ -654,7 +654,7 @@ def test_mixture(form: str, batches: str) -> None:
 
 
 def bad_matrices(form: str) -> dict[str, Tensor]:
-    """What is no covariance (or precision, or factor)."""
+    """Invalid covariances, precisions and factors."""
     good = arguments(form, "both")[form]
     bad = {"a vector": torch.ones(3).double(), "not square": torch.ones(3, 2).double()}
     bad |= {"zero": torch.zeros(3, 3).double(), "negative": -good, "NaN": torch.full((3, 3), torch.nan).double()}
@@ -664,7 +664,7 @@ def bad_matrices(form: str) -> dict[str, Tensor]:
 
 
 def bad_arguments() -> dict[str, dict[str, Tensor]]:
-    """By what is wrong; refused with a ValueError."""
+    """Invalid arguments, which raise a ValueError."""
     bad = {}
     for form in [form for form in FORMS if form != "cov_factor"]:
         given = arguments(form)
@@ -707,7 +707,7 @@ def test_batches_that_do_not_broadcast(form: str) -> None:
 
 @pytest.mark.parametrize("what", [what for what in bad_arguments() if "zero" in what or "negative" in what])
 def test_unvalidated_is_never_plausible(what: str) -> None:
-    """Without validation, where there is no density there is an error or no finite number."""
+    """Without validation, an invalid covariance gives an error or no finite number."""
     try:
         p = build(bad_arguments()[what], validate_args=False)
         result = p.log_prob(torch.ones(3).double())
@@ -736,7 +736,7 @@ def test_bad_values(form: str, what: str) -> None:
 
 @by_form
 def test_default_of_validation(form: str) -> None:
-    """What set_default_validate_args says counts for these classes, unless the constructor is told otherwise."""
+    """set_default_validate_args applies to these classes, unless the constructor's argument overrides it."""
     given, bad = arguments(form), torch.full((3,), torch.nan).double()
     kept = Distribution._validate_args
     try:
@@ -774,7 +774,7 @@ def test_constraints_hold(form: str, batches: str) -> None:
 
 @by_form
 def test_unconstrained_parameters(form: str) -> None:
-    """Optimisers work on unconstrained numbers: what transform_to makes of them are valid parameters."""
+    """transform_to maps unconstrained numbers to valid parameters."""
     given = arguments(form, "both")
     declared = class_of(given).arg_constraints
     made = {}
@@ -791,7 +791,7 @@ def test_unconstrained_parameters(form: str) -> None:
 
 
 def own_freedom(name: str, t: Tensor) -> Tensor:
-    """The part of a gradient or a weight that has a meaning: symmetric by a symmetric matrix, lower by a triangle."""
+    """The relevant part of a gradient or a weight: symmetric for a symmetric matrix, lower for a triangle."""
     if name in ("covariance_matrix", "precision_matrix"):
         return 0.5 * (t + t.mT)
     return t.tril() if name == "scale_tril" else t
@@ -802,7 +802,7 @@ def weights(name: str, like: Tensor, seed: int) -> Tensor:
 
 
 def gradients(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) -> dict[str, Tensor]:
-    """By each leaf; zeros where nothing depends on it."""
+    """The gradient with respect to each leaf; zeros if the result does not depend on it."""
     if not scalar.requires_grad:
         return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     found = torch.autograd.grad(scalar, list(leaves.values()), create_graph=create_graph, materialize_grads=True)
@@ -840,14 +840,14 @@ def check_derivatives(form: str, batches: str, dtype: torch.dtype, order: int) -
 @by_batches
 @by_dtype
 def test_gradients(form: str, batches: str, dtype: torch.dtype) -> None:
-    """The gradient of everything by every parameter and by the value is torch's."""
+    """Gradients of all results with respect to all parameters and the value are the same as in torch."""
     check_derivatives(form, batches, dtype, order=1)
 
 
 @by_form
 @pytest.mark.parametrize("batches", ["none", "grid", "empty"])
 def test_second_derivatives(form: str, batches: str) -> None:
-    """And so is the gradient of the gradient."""
+    """Second-order gradients are the same as in torch."""
     check_derivatives(form, batches, torch.float64, order=2)
 
 

@@ -1,6 +1,6 @@
-"""What programs do to a distribution of torch after it was built: assign, change in place, mix dtypes, wrap, derive classes.
+"""Uses of a distribution after its construction: assignment, changes in place, mixed dtypes, wrappers, and subclasses.
 
-Where torch's class and ours must agree, a test takes both, and torch's numbers for a fresh distribution are the reference.
+Where torch's class and ours must agree, the reference is a new distribution of torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ close = torch.testing.assert_close
 
 @pytest.fixture(autouse=True)
 def _validated() -> Any:
-    """Other tests switch validation off for the whole process (torch.compile does)."""
+    """Restores validation, which torch.compile switches off for the whole process."""
     kept = Distribution._validate_args
     Distribution.set_default_validate_args(True)
     yield
@@ -79,7 +79,7 @@ def draw(p: Distribution) -> Tensor:
 
 # loc ---------------------------------------------------------------------------------------------------------------------------
 
-#: what programs do with a distribution whose loc was assigned, each a function of it alone
+#: uses of a distribution after loc was assigned
 USES: dict[str, Callable[[Any], Tensor]] = {
     "log_prob": lambda d: d.log_prob(normal(4)),
     "mean": lambda d: d.mean,
@@ -108,7 +108,7 @@ USES: dict[str, Callable[[Any], Tensor]] = {
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("asked", [False, True], ids=["fresh", "asked before"])
 def test_assigned_loc(module: Any, form: str, use: str, asked: bool) -> None:
-    """Everything is that of the loc that was assigned, whatever was computed before."""
+    """All results use the assigned loc, also if results were computed before."""
     own = given(form)
     d = build(module, torch.zeros(3).double(), own)
     if asked:
@@ -201,7 +201,7 @@ def test_loc_with_a_larger_batch(module: Any, form: str) -> None:
 
 @by_module
 def test_loc_as_a_property_of_a_subclass(module: Any) -> None:
-    """The mean is what the attribute is at each call."""
+    """Each call uses the current value of the attribute."""
 
     class ShiftedNormal(module.MultivariateNormal):  # type: ignore[misc, name-defined]
         shift = 0.0
@@ -220,7 +220,7 @@ def test_loc_as_a_property_of_a_subclass(module: Any) -> None:
 
 
 def test_loc_that_does_not_fit() -> None:
-    """torch says so by a failing operation when a density is asked for; ours says what does not fit."""
+    """torch fails when a density is computed; our error names the mismatch."""
     d = OURS.MultivariateNormal(torch.zeros(3), torch.eye(3).expand(2, 3, 3))
     for bad, error in ((torch.zeros(4), ShapeError), (torch.zeros(5, 3), ShapeError), ([0.0], DtypeError)):
         d.loc = bad
@@ -236,20 +236,20 @@ def test_loc_that_does_not_fit() -> None:
 @by_form
 @pytest.mark.parametrize("name", [*MATRICES, "cov_factor", "cov_diag"])
 def test_covariance_cannot_be_assigned(form: str, name: str) -> None:
-    """torch's object would contradict itself: ours refuses, and is what it was."""
+    """torch's object becomes inconsistent; ours raises an error and is unchanged."""
     own, x = given(form), normal(4)
     d = build(OURS, torch.zeros(3).double(), own)
     if not hasattr(type(d), name):
         return
     before = d.log_prob(x), d.covariance_matrix, getattr(d, name).clone()
-    with pytest.raises(ReadOnlyError, match=rf"Normal\.{name} cannot be assigned.*Build a new .*MultivariateNormal"):
+    with pytest.raises(ReadOnlyError, match=rf"Normal\.{name} cannot be assigned.*Create a new .*MultivariateNormal"):
         setattr(d, name, 4 * before[2])
     assert isinstance(ReadOnlyError(), AttributeError)
     assert isinstance(ReadOnlyError(), MvnjacError)
     close((d.log_prob(x), d.covariance_matrix, getattr(d, name)), before)
 
 
-#: what of a distribution has derivatives by the covariance
+#: results that depend on the covariance
 DIFFERENTIABLE: dict[str, Callable[[Any], Tensor]] = {
     "log_prob": lambda d: d.log_prob(normal(4, *d.batch_shape)),
     "rsample": draw,
@@ -308,7 +308,7 @@ CONSTRAINTS: dict[str, Any] = {
 @pytest.mark.parametrize("form", MATRICES)
 @pytest.mark.parametrize("declared", CONSTRAINTS)
 def test_subclass_with_other_constraints(module: Any, form: str, declared: str) -> None:
-    """The constraints that a subclass declares are those that count; nothing else depends on them."""
+    """Validation uses the constraints of the subclass."""
     own = type("Own", (module.MultivariateNormal,), {"arg_constraints": CONSTRAINTS[declared]})
     arguments, loc, x = given(form), torch.ones(3).double(), normal(4)
     d, reference = own(loc, **arguments), build(TORCH, loc, arguments)
@@ -364,7 +364,7 @@ def test_dtypes(module: Any, form: str, x_kind: torch.dtype, loc_kind: torch.dty
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("module", "form"), [*((OURS, form) for form in FORMS), *((TORCH, form) for form in MATRICES)])
 def test_low_precision_parameters_and_their_gradients(module: Any, form: str, kind: torch.dtype) -> None:
-    """What a network gives under autocast: gradients arrive in its dtype, for loc and for x."""
+    """Outputs of a network under autocast as loc and x: gradients have their dtype."""
     own = given(form, dtype=torch.float32)
     loc, x = normal(4, seed=5).to(kind).requires_grad_(), normal(4).to(kind).requires_grad_()
     d = build(module, loc, own)
@@ -448,7 +448,7 @@ def test_values_on_another_device() -> None:
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("what", [*DIFFERENTIABLE, "variance", "scale_tril"])
 def test_asymmetry(form: str, requires_grad: bool, what: str) -> None:
-    """What torch accepts ours accepts, and the numbers are torch's: the same triangle is read, with gradients or without."""
+    """Asymmetric matrices that torch accepts give the same results as in torch, with and without gradients."""
     matrix = given(form)[form] + 9e-7 * torch.ones(3, 3).double().triu(1)
     own = {form: matrix.clone().requires_grad_(requires_grad)}
     use = DIFFERENTIABLE.get(what, lambda d: getattr(d, what))
@@ -486,7 +486,7 @@ def gaps() -> Tensor:
 
 
 def marginals(loc: Tensor, arguments: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Each row's density of what it observes, by torch."""
+    """The density of the observed entries of each row, by torch."""
     sigma = covariance(arguments)
     rows = []
     for row in x:
@@ -537,7 +537,7 @@ def test_missing_entries_inside_other_distributions(form: str) -> None:
 
 
 def test_support_where_entries_may_be_missing() -> None:
-    """What Pyro asks of a support: a check of values, and a transform to it."""
+    """The operations that Pyro needs from a support: a check of values, and a transform."""
     d = OURS.MultivariateNormal(torch.zeros(3), torch.eye(3), missing="marginalise")
     assert d.support.event_dim == 1
     assert d.support.check(gaps()).tolist() == [True] * 5
@@ -657,7 +657,7 @@ def test_it_is_no_instance_of_torchs_class() -> None:
 
 @pytest.mark.parametrize("form", ["covariance_matrix", "precision_matrix"])
 def test_unvalidated_matrices_that_are_not_definite(form: str) -> None:
-    """torch's factorisation raises; here nothing is looked at, and results are NaN."""
+    """torch's factorisation raises an error; without validation, our results are NaN."""
     with pytest.raises(torch.linalg.LinAlgError):
         build(TORCH, torch.zeros(3), {form: -torch.eye(3)}, validate_args=False)
     d = build(OURS, torch.zeros(3), {form: -torch.eye(3)}, validate_args=False)

@@ -1,4 +1,4 @@
-"""What the tests of engines share."""
+"""Fixtures of the tests of engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture(scope="package")
 def undisturbed(table: Table) -> tuple[Path, str]:
-    """The scores of the table in small units, as nothing went wrong; and the totals."""
+    """The scores of the table in small units, without any failure, and their totals."""
     out = table.folder / "undisturbed"
     with pytest.MonkeyPatch.context() as patch:
         small_units(patch)

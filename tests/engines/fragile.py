@@ -1,4 +1,4 @@
-"""A job that kills those who do it; it imports little, so that its workers start fast."""
+"""A job that kills its workers. It imports little, so that workers start fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvnjac.errors import MvnjacError
 
 
 class Fragile(Job):
-    """Each unit kills the process that does it so many times, before it succeeds."""
+    """Each unit kills its process a given number of times before it succeeds."""
 
     def __init__(self, folder: Path, deaths: dict[int, int]) -> None:
         self.folder, self.deaths = folder, deaths

@@ -1,6 +1,6 @@
-"""A Google-compatible storage in a process of its own: pyarrow, which waits for it, lets no other thread of its own process run.
+"""A Google-compatible storage in a separate process, because pyarrow blocks all threads of the process that waits for it.
 
-It says its port, and ends with its standard input.
+It prints its port, and ends when its standard input is closed.
 """
 
 from __future__ import annotations

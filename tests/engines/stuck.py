@@ -1,4 +1,4 @@
-"""A part that is begun and not ended: whoever begins it first is stuck there until it dies. Workers of a cluster import this."""
+"""A job one of whose units never ends on the first worker that starts it. Imported by the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mvnjac.jobs.scores import Part
 
 
 class StuckPart(Part):
-    """Each unit notes the node that does it, in the folder that $MARKS names; unit 7 is stuck on the first node that begins it."""
+    """Each unit records its node in the folder $MARKS; unit 7 hangs on the first node that starts it."""
 
     def run(self, unit, on_rows):
         marks, node = Path(os.environ["MARKS"]), ray.get_runtime_context().get_node_id()

@@ -1,4 +1,4 @@
-"""A table of several files and row groups, with a mean and a covariance to score it at; and the command in a process of its own."""
+"""A table of several files and row groups, with a mean and a covariance; and commands in separate processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = [f"v{i}" for i in range(D)]
 
 @dataclass(frozen=True)
 class Table:
-    """The folder of parts, its rows, and the options that say the density."""
+    """A table: its folder, its rows, and the options for mean and covariance."""
 
     folder: Path
     x: np.ndarray
@@ -35,7 +35,7 @@ class Table:
 
 
 def write(folder: Path, rows: int = 12_000, files: int = 3, group: int = 500, seed: int = 0) -> Table:
-    """Rows with a number of their own, so that none can be lost or doubled unseen."""
+    """Write a table whose rows are numbered, so that lost or repeated rows are noticed."""
     generator = np.random.default_rng(seed)
     root = np.eye(D) + 0.4 * generator.normal(size=(D, D))
     x = generator.normal(size=(rows, D)) @ root.T + 1
@@ -54,7 +54,7 @@ def write(folder: Path, rows: int = 12_000, files: int = 3, group: int = 500, se
 #: Units of a few hundred rows, so that a small table has many.
 READ_BYTES, WRITTEN_BYTES = 8 * D * 500, 8 * 14 * 500
 
-#: The same in a process of its own; `SLOW` seconds pass in each unit.
+#: The same in a separate process; each unit sleeps for `SLOW` seconds.
 SMALL_UNITS = f"""
 import os, sys, time
 from mvnjac.tables import slices
@@ -62,11 +62,11 @@ slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
 from mvnjac.jobs.density import Gather
 from mvnjac.jobs.scores import Part, Sum
 def slowly(run):
-    def slow(self, unit, told):
+    def slow(self, unit, on_rows):
         with open(os.environ["PIDS"], "a") as file:
             file.write(f"{{os.getpid()}}\\n")
         time.sleep(float(os.environ["SLOW"]))
-        return run(self, unit, told)
+        return run(self, unit, on_rows)
     return slow
 for job in (Gather, Part, Sum):
     job.run = slowly(job.run)
@@ -80,13 +80,13 @@ if __name__ == "__main__":
 
 
 def small_units(patch: pytest.MonkeyPatch) -> None:
-    """In this process."""
+    """Use small units in this process."""
     patch.setattr(slices, "READ_BYTES", READ_BYTES)
     patch.setattr(slices, "WRITTEN_BYTES", WRITTEN_BYTES)
 
 
 def begin(folder: Path, *arguments: object, slow: float = 0.0, more: str = "") -> subprocess.Popen[str]:
-    """The command with small units, and more lines before it; the workers write their numbers to `folder`/pids."""
+    """Start the command with small units, after the code `more`; the workers write their process ids to `folder`/pids."""
     script = folder / "command.py"
     script.write_text(SMALL_UNITS + more + MAIN)  # a spawned worker imports it, too
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -96,6 +96,6 @@ def begin(folder: Path, *arguments: object, slow: float = 0.0, more: str = "") -
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Its exit code and what it said."""
+    """The exit code, standard output and standard error."""
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err

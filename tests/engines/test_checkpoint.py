@@ -1,4 +1,4 @@
-"""Passes that write no table: their units' sums are kept as they come, and an interrupted command goes on with what is missing."""
+"""Checkpoints: sums of units are saved while they are computed, and an interrupted command computes only the missing ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac.engines import checkpoint as kept_module
-from mvnjac.engines import manifest
+from mvnjac.engines import checkpoint, manifest, verification
 from mvnjac.engines.checkpoint import Checkpoint
 from mvnjac.engines.driver import Outcome
 from mvnjac.engines.job import Result
@@ -27,7 +26,7 @@ UNITS = 24
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Which units of which jobs this process has done."""
+    """The units of jobs that this process has run."""
     seen = list[tuple[str, int]]()
     small_units(monkeypatch)
     for job in (density.Gather, scores.Sum, pilot.PilotPass, pilot.LikelihoodPass):
@@ -44,12 +43,12 @@ def _noted(plain, seen):
 
 
 def recorded(folder: Path) -> set[int]:
-    """The units whose sums are kept."""
+    """The units whose sums are saved."""
     return {json.loads(line)["unit"] for path in folder.glob("_records-*") for line in path.read_text().splitlines()}
 
 
 def assert_same(found: Path, expected: Path) -> None:
-    """Bit by bit: a model's numbers, or a file."""
+    """Require equal numbers of models, or equal bytes of files."""
     if found.suffix != ".safetensors":
         assert found.read_bytes() == expected.read_bytes()
         return
@@ -69,7 +68,7 @@ def assert_same(found: Path, expected: Path) -> None:
     ],
 )
 def test_a_killed_driver_is_resumed(tmp_path: Path, table: Table, done, capsys, command: list[str], last: int) -> None:
-    """Killed when some units are recorded: these are not done again, and every bit is as if nothing had happened."""
+    """The command is killed after some units; resumed, it does not repeat them and gives identical results."""
     name, *options = command
     given = [*(table.given if "given" in options else ["--index", "id"]), *(each for each in options if each != "given")]
     suffix, keep = ".safetensors" if name == "fit" else ".csv", tmp_path / "keep"
@@ -83,20 +82,20 @@ def test_a_killed_driver_is_resumed(tmp_path: Path, table: Table, done, capsys, 
     process.send_signal(signal.SIGKILL)
     code, _, err = finish(process)
     assert code == -signal.SIGKILL, err
-    kept = recorded(at)
-    assert 0 < len(kept) < UNITS
+    saved = recorded(at)
+    assert 0 < len(saved) < UNITS
     assert not out.exists()
     code, _, err = run("verify", keep, capsys=capsys)
     assert code == 1
-    assert f"pass-{last:03d}: incomplete: {len(kept)} of {UNITS} units are recorded; --resume goes on from there" in err
+    assert f"pass-{last:03d}: incomplete: {len(saved)} of {UNITS} units are recorded; --resume continues from there" in err
     code, _, err = run(*command, capsys=capsys)
     assert code == 2
-    assert "--resume goes on with it, --force replaces it" in err
+    assert "--resume continues it, --force replaces it" in err
 
     done.clear()
     assert run(*command, "--resume")[0] == 0
-    assert len(done) == UNITS - len(kept)
-    assert {number for _, number in done} == set(range(UNITS)) - kept
+    assert len(done) == UNITS - len(saved)
+    assert {number for _, number in done} == set(range(UNITS)) - saved
     assert_same(out, whole)
     code, said, _ = run("verify", keep, capsys=capsys)
     assert code == 0
@@ -109,8 +108,8 @@ def test_a_killed_driver_is_resumed(tmp_path: Path, table: Table, done, capsys, 
 
 
 @pytest.fixture
-def kept(tmp_path: Path, done) -> tuple[Table, list[object]]:
-    """A small table, and a command whose sums were kept."""
+def finished(tmp_path: Path, done) -> tuple[Table, list[object]]:
+    """A small table, and a command with a checkpoint."""
     table = write(tmp_path, 1500)
     command = ["score", table.data, *table.given, "--workers", 1, "-o", tmp_path / "out.csv", "--keep", tmp_path / "keep"]
     assert run(*command)[0] == 0
@@ -118,8 +117,8 @@ def kept(tmp_path: Path, done) -> tuple[Table, list[object]]:
     return table, command
 
 
-def test_a_changed_input_or_question_is_refused(tmp_path: Path, kept, capsys, done) -> None:
-    table, command = kept
+def test_a_changed_input_or_question_is_refused(tmp_path: Path, finished, capsys, done) -> None:
+    table, command = finished
     before = (tmp_path / "out.csv").read_bytes()
     done.clear()
     for more, says in [(["--wrt", "mean"], "another wrt"), (["--missing", "marginalise"], "another missing")]:
@@ -139,23 +138,23 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, kept, capsys, do
     pd.DataFrame([np.ones(4)], columns=NAMES).to_csv(tmp_path / "mean.csv", index=False)
     code, _, err = run(*command, "--resume", capsys=capsys)
     assert code == 2
-    assert f"the input {part} was changed since" in err
+    assert f"the input {part} has changed" in err
     assert done == []
     assert (tmp_path / "out.csv").read_bytes() == before
     assert run(*command)[0] == 0  # --force begins anew
     assert {number for _, number in done} == {0, 1, 2}
-    assert manifest.verify(str(tmp_path / "keep"))[1] == []
+    assert verification.verify(str(tmp_path / "keep"))[1] == []
 
 
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
         (lambda sums: sums.unlink(), "pass-001: _sums-000000.bin: is missing"),
-        (lambda sums: sums.write_bytes(sums.read_bytes()[:-1] + b"?"), "pass-001: _sums-000000.bin: was changed"),
+        (lambda sums: sums.write_bytes(sums.read_bytes()[:-1] + b"?"), "pass-001: _sums-000000.bin: has changed"),
         (lambda sums: sums.with_name("_manifest.json").unlink(), "pass-001: is missing"),
     ],
 )
-def test_verify_names_what_is_wrong(tmp_path: Path, kept, capsys, harm, says: str) -> None:
+def test_verify_names_what_is_wrong(tmp_path: Path, finished, capsys, harm, says: str) -> None:
     assert run("verify", tmp_path / "keep")[0] == 0
     harm(tmp_path / "keep" / "pass-001" / "_sums-000000.bin")
     code, _, err = run("verify", tmp_path / "keep", capsys=capsys)
@@ -163,16 +162,16 @@ def test_verify_names_what_is_wrong(tmp_path: Path, kept, capsys, harm, says: st
     assert says in err
 
 
-def test_what_another_command_has_left_is_not_taken(tmp_path: Path, kept, done) -> None:
-    """A pass of the same job over other rows, whose command's own manifest is gone."""
-    table, command = kept
+def test_what_another_command_has_left_is_not_taken(tmp_path: Path, finished, done) -> None:
+    """A pass of the same job over other rows, without the manifest of its command."""
+    table, command = finished
     before = (tmp_path / "keep" / "pass-001").rename(tmp_path / "left")
     for path in (tmp_path / "keep").iterdir():
         path.unlink()
     part = table.data / "p2.parquet"
     (table.data / "p1.parquet").write_bytes(part.read_bytes())
     done.clear()
-    claimed = manifest.claimed
+    claimed = manifest.claim_folder
 
     def left(*arguments):
         found = claimed(*arguments)
@@ -180,37 +179,37 @@ def test_what_another_command_has_left_is_not_taken(tmp_path: Path, kept, done) 
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept_module, "claimed", left)
-        patch.setattr(kept_module, "clear", lambda folder: None)
+        patch.setattr(checkpoint, "claim_folder", left)
+        patch.setattr(checkpoint, "remove_output", lambda folder: None)
         assert run(*command)[0] == 0
     assert {number for _, number in done} == {0, 1, 2}
 
 
 def test_a_search_that_takes_another_way(tmp_path: Path) -> None:
-    """A pass whose question is another is begun anew, whatever is kept of it; one that is not made again is removed."""
-    keep, asked = str(tmp_path / "keep"), list[tuple[str, int]]()
+    """A pass with another question is restarted; a pass that is not repeated is removed."""
+    keep, passes = str(tmp_path / "keep"), list[tuple[str, int]]()
 
-    def made(kept: Checkpoint, questions: str) -> None:
+    def run_passes(checkpoint: Checkpoint, questions: str) -> None:
         for question in questions:
 
             def drive(record, known, question=question):
-                asked.append((question, len(list(known))))
+                passes.append((question, len(list(known))))
                 record(Result(0, 5, None))
                 return Outcome(5, 0, 0, 0.0, None)
 
-            kept.run({"at": question}, 1, drive)
-        kept.complete()
+            checkpoint.run({"at": question}, 1, drive)
+        checkpoint.complete()
 
-    made(Checkpoint(keep, {"command": "fit"}, False, False), "abc")
-    made(Checkpoint(keep, {"command": "fit"}, True, False), "ax")
-    assert asked == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("x", 0)]
-    held, wrong = manifest.verify(keep)
+    run_passes(Checkpoint(keep, {"command": "fit"}, False, False), "abc")
+    run_passes(Checkpoint(keep, {"command": "fit"}, True, False), "ax")
+    assert passes == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("x", 0)]
+    held, wrong = verification.verify(keep)
     assert wrong == []
     assert (held["passes"], held["units"], held["rows"]) == (2, 2, 5)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, kept, capsys) -> None:
-    _, command = kept
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, finished, capsys) -> None:
+    _, command = finished
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "thesis.tex").write_text("precious")
@@ -222,7 +221,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, kept, capsys) 
 
 
 def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done, capsys) -> None:
-    """Interrupted in the third pass over patterns that cannot be held: the first two are not done again."""
+    """The search is interrupted in the third pass; the first two are not repeated."""
     monkeypatch.setattr(pilot, "MOST_HELD", 3000)
     table = write(tmp_path, 3000)
     x = np.where(np.random.default_rng(1).random(table.x.shape) < 0.25, np.nan, table.x)
@@ -246,7 +245,7 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
         patch.setattr(pilot.LikelihoodPass, "run", interrupted)
         code, _, err = run(*command, capsys=capsys)
     assert code == 130
-    assert "what is complete stays; --resume goes on from there" in err
+    assert "complete results are saved; --resume continues from there" in err
     assert done == every[:limit]
     done.clear()
     assert run(*command, "--resume")[0] == 0
@@ -261,8 +260,8 @@ def test_passes_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, don
         (["score", "--resume"], "--resume: needs --keep"),
         (["fit", "-o", "m.safetensors", "--resume"], "--resume: needs --keep"),
         (["jacobian", "--sum-only", "--resume"], "--resume: needs --keep"),
-        (["jacobian", "--keep", "folder"], "--keep: is of sums"),
-        (["jacobian", "-o", "folder", "--keep", "folder"], "--keep: is of sums"),
+        (["jacobian", "--keep", "folder"], "--keep: works with --sum-only or --gram"),
+        (["jacobian", "-o", "folder", "--keep", "folder"], "--keep: works with --sum-only or --gram"),
         (["score", "--keep", "absent", "--resume"], "there is nothing to resume"),
     ],
 )

@@ -1,4 +1,4 @@
-"""mvnjac.distributed: two processes under torchrun, and one without."""
+"""mvnjac.distributed: with two processes under torchrun, and in a single process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_without_other_processes() -> None:
     torch.testing.assert_close(found.sum(), J.sum())
     with pytest.raises(ArgumentError, match="x requires a gradient"):
         mvnjac.distributed.log_prob(x.clone().requires_grad_(), mean, sigma)
-    with pytest.raises(ArgumentError, match="the Hessian is known for the dense family"):
+    with pytest.raises(ArgumentError, match="the Hessian is available for dense covariances"):
         mvnjac.distributed.total(x, mean, mvnjac.LowRank(torch.ones(3, 1).double(), torch.ones(3).double())).hessian()
     theta = torch.tensor([0.3, 0.5]).double().requires_grad_()
     structure = mvnjac.Parametric(lambda t: (t["theta"][0].expand(3), t["theta"][1] * torch.eye(3).double()), {"theta": theta})

@@ -1,4 +1,4 @@
-"""The same bits from every engine."""
+"""All engines give identical results."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.engines.tables import Table, small_units
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all of these tests, begun by the first one, with a home that cannot be written to."""
+    """One Ray cluster for all tests, with a home folder that is not writable."""
     home = tmp_path_factory.mktemp("home")
     home.chmod(0o500)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         with Resources("ray", 2).open() as engine:
-            engine._begun()
+            engine._initialised()
             yield
         assert list(home.iterdir()) == []
 
@@ -69,7 +69,7 @@ def test_a_fit_is_the_same(tmp_path: Path, table: Table, cluster: None, small: N
 
 
 def test_a_report_is_the_same(tmp_path: Path, table: Table, cluster: None, small: None) -> None:
-    """The estimate, of which it is, is made in units."""
+    """The estimate of the report is computed in units."""
     pages = []
     for i, engine in enumerate([["--workers", 1], ["--workers", 2], ["--engine", "ray", "--workers", 2]]):
         out = tmp_path / f"{i}.html"
@@ -84,7 +84,7 @@ def units(*numbers: int) -> list[Unit]:
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_workers_that_die(tmp_path: Path, cluster: None, engine: str) -> None:
-    """Each result once, whoever died."""
+    """Each result is returned once, even if workers die."""
     opened = Resources(engine, 2).open()
     results = opened.results(Fragile(tmp_path, {1: 1, 2: 1}), units(0, 1, 2, 3), lambda rows: None)
     assert sorted(result.number for result in results) == [0, 1, 2, 3]
@@ -103,5 +103,5 @@ def test_a_worker_that_always_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_resources_that_are_none() -> None:
     with pytest.raises(UsageError, match="there is no engine 'spark'"):
         Resources("spark")
-    with pytest.raises(UsageError, match="say --engine ray"):
+    with pytest.raises(UsageError, match="add --engine ray"):
         Resources("local", address="localhost:1")

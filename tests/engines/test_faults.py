@@ -1,4 +1,4 @@
-"""Workers and drivers that are killed, disks that are full, inputs that are truncated: no row is lost or doubled."""
+"""Killed workers and drivers, full disks and truncated inputs: no row is lost or repeated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvnjac.engines import manifest
+from mvnjac.engines import verification
 from tests.cli.test_cli import run
 from tests.engines.tables import Table, begin, finish, small_units, write
 
@@ -22,8 +22,8 @@ UNITS = 24
 
 
 def check(out: Path, undisturbed: tuple[Path, str]) -> None:
-    """Every row once, each with its own scores, and the totals bit by bit."""
-    assert manifest.verify(str(out))[1] == []
+    """Require every row once, with its scores, and identical totals."""
+    assert verification.verify(str(out))[1] == []
     assert json.loads((out / "_manifest.json").read_text())["units"] == UNITS
     parts, expected = pd.read_parquet(out), pd.read_parquet(undisturbed[0])
     np.testing.assert_array_equal(parts["id"], np.arange(12_000))
@@ -33,25 +33,25 @@ def check(out: Path, undisturbed: tuple[Path, str]) -> None:
 
 
 def begun(folder: Path, at_least: int) -> list[int]:
-    """Which process has begun each unit, once so many have been."""
+    """The process of each unit, after at least this many units have started."""
     deadline, path = time.monotonic() + 60, folder / "pids"
     while time.monotonic() < deadline:
         found = [int(line) for line in path.read_text().split()] if path.exists() else []
         if len(found) >= at_least:
             return found
         time.sleep(0.02)
-    raise AssertionError("no unit was begun")
+    raise AssertionError("no unit was started")
 
 
 def end_of(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, str]:
-    """Its exit code and what it said; its workers are gone when the pipe is closed, which they hold, too."""
+    """The exit code and standard error after a signal; the pipe closes when all workers have ended."""
     process.send_signal(how)
     code, _, err = finish(process)
     return code, err
 
 
 def test_scores_in_parts_are_the_scores(table: Table, undisturbed: tuple[Path, str]) -> None:
-    """The oracle: the formula ½ (a aᵀ − P) by numpy."""
+    """The formula ½ (a aᵀ − P), computed with numpy."""
     mean, covariance = (pd.read_csv(table.folder / f"{name}.csv").to_numpy() for name in ("mean", "covariance"))
     P = np.linalg.inv(covariance)
     a = (table.x - mean) @ P
@@ -65,7 +65,7 @@ def test_scores_in_parts_are_the_scores(table: Table, undisturbed: tuple[Path, s
 
 
 def test_killed_workers_are_replaced(tmp_path: Path, table: Table, undisturbed: tuple[Path, str]) -> None:
-    """Two different workers, at different moments, with units half done."""
+    """Two workers are killed at different times, in the middle of a unit."""
     command = ["jacobian", table.data, *table.given, "-o", tmp_path / "out", "--workers", 2]
     process = begin(tmp_path, *command, slow=0.15)
     killed = set[int]()
@@ -83,17 +83,17 @@ def test_killed_workers_are_replaced(tmp_path: Path, table: Table, undisturbed: 
 def test_a_killed_driver_is_resumed(
     tmp_path: Path, table: Table, undisturbed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Killed in its first unit, killed later, interrupted; and brought to its end."""
+    """The driver is killed in its first unit, killed later, interrupted, and then resumed until it is complete."""
     small_units(monkeypatch)
     out = tmp_path / "out"
     command = ["jacobian", table.data, *table.given, "-o", out, "--workers"]
     process = begin(tmp_path, *command, 2, slow=0.1)
     begun(tmp_path, 1)
     assert end_of(process, signal.SIGKILL)[0] == -signal.SIGKILL
-    assert manifest.verify(str(out))[1][0].startswith("incomplete: ")
+    assert verification.verify(str(out))[1][0].startswith("incomplete: ")
     code, _, err = run(*command, 1, capsys=capsys)
     assert code == 2
-    assert "--resume goes on with it, --force replaces it" in err
+    assert "--resume continues it, --force replaces it" in err
 
     before = len(begun(tmp_path, 1))
     process = begin(tmp_path, *command, 1, "--resume", slow=0.15)
@@ -109,7 +109,7 @@ def test_a_killed_driver_is_resumed(
     begun(tmp_path, before + 3)
     code, err = end_of(process, signal.SIGINT)
     assert code == 130
-    assert "what is complete stays; --resume goes on from there" in err
+    assert "complete results are saved; --resume continues from there" in err
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
     recorded = [json.loads(line) for path in out.glob("_records-*") for line in path.read_text().splitlines()]
@@ -125,7 +125,7 @@ def test_a_killed_driver_is_resumed(
 def test_a_full_disk(
     tmp_path: Path, table: Table, undisturbed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """No file may grow beyond 20 kB: no part can be written, and none is there; with room again, the run goes on."""
+    """No part can be written, because files are limited to 20 kB; without the limit, the command can be resumed."""
     small_units(monkeypatch)
     out = tmp_path / "out"
     command = ["jacobian", table.data, *table.given, "-o", out, "--workers", 1]
@@ -151,7 +151,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, monkeypatch: pyt
     whole = part.read_bytes()
     for content, code, says in [
         (whole[:-100], 1, "p2.parquet: cannot be read"),
-        (whole, 2, "the input " + str(part) + " was changed since"),
+        (whole, 2, "the input " + str(part) + " has changed"),
     ]:
         part.write_bytes(content)
         got, _, err = run(*command, "--resume", capsys=capsys)
@@ -166,7 +166,7 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, monkeypatch: pyt
         code, _, err = run(*command, *more, "--resume", capsys=capsys)
         assert code == 2
         assert says in err
-    assert manifest.verify(str(tmp_path / "out"))[1] == []
+    assert verification.verify(str(tmp_path / "out"))[1] == []
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,14 @@ def test_a_changed_input_or_question_is_refused(tmp_path: Path, monkeypatch: pyt
     [
         (lambda part: part.unlink(), "part-00003.parquet: is missing."),
         (lambda part: part.write_bytes(part.read_bytes()[:-1]), "it was truncated"),
-        (lambda part: part.write_bytes(part.read_bytes()[:999] + b"?" + part.read_bytes()[1000:]), "its checksum is another"),
-        (lambda part: part.with_name("part-00099.parquet").write_bytes(b""), "part-00099.parquet: is no part of this output"),
-        (lambda part: part.with_name("_records-000000.jsonl").write_text("{}"), "_records-000000.jsonl: was changed"),
+        (lambda part: part.write_bytes(part.read_bytes()[:999] + b"?" + part.read_bytes()[1000:]), "its checksum differs"),
+        (
+            lambda part: part.with_name("part-00099.parquet").write_bytes(b""),
+            "part-00099.parquet: does not belong to this output",
+        ),
+        (lambda part: part.with_name("_records-000000.jsonl").write_text("{}"), "_records-000000.jsonl: has changed"),
         (lambda part: part.with_name("_records-000000.jsonl").unlink(), "_records-000000.jsonl: is missing"),
-        (lambda part: part.with_name("_manifest.json").unlink(), "it is no folder of parts that mvnjac has written"),
+        (lambda part: part.with_name("_manifest.json").unlink(), "mvnjac has not written this folder"),
         (lambda part: part.with_name("_manifest.json").write_text("{"), "_manifest.json is damaged"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A Ray cluster that was there already, by its address; one of its nodes is lost while it does units."""
+"""A running Ray cluster, one of whose nodes is lost while it runs units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUCK = "\nfrom mvnjac.jobs import partitioned\nfrom tests.engines.stuck import 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process that holds it; its workers find this package and the folder of marks."""
+    """The process of the cluster; its workers can import this package and find the folder of marks."""
     (tmp_path / "marks").mkdir()
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     mine = {"PYTHONPATH": path, "MARKS": str(tmp_path / "marks"), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -30,12 +30,12 @@ def cluster(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    with process:  # its input is closed in the end, and so is the cluster
+    with process:  # closing its input shuts the cluster down
         yield process
 
 
 def test_a_lost_node(tmp_path: Path, table: Table, undisturbed: tuple[Path, str], cluster: subprocess.Popen[str]) -> None:
-    """One of its units is half done, others are done: no row is lost or doubled, and the sums are those of one process."""
+    """A node is lost in the middle of a unit: no row is lost or repeated, and the sums are those of a single process."""
     assert cluster.stdin is not None
     assert cluster.stdout is not None
     address, *nodes = cluster.stdout.readline().split()
@@ -54,10 +54,10 @@ def test_a_lost_node(tmp_path: Path, table: Table, undisturbed: tuple[Path, str]
 
 
 def node_of(marks: Path, unit: int) -> str:
-    """The first node that has begun a unit."""
+    """The first node that has started a unit."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for path in marks.glob(f"{unit}-*"):
             return path.name.split("-")[1]
         time.sleep(0.05)
-    raise AssertionError(f"unit {unit} was not begun")
+    raise AssertionError(f"unit {unit} was not started")

@@ -1,4 +1,4 @@
-"""Inputs and outputs in object storages on this machine: moto's is Amazon's, gcp-storage-emulator's Google's."""
+"""Inputs and outputs in emulated object storage on this machine: Amazon's by moto, Google's by gcp-storage-emulator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.engines.tables import Table, small_units
 
 @dataclass(frozen=True)
 class Bucket:
-    """Where it is, and the options behind its addresses."""
+    """The start and the options of the addresses of a bucket."""
 
     start: str
     options: str
@@ -63,7 +63,7 @@ def google() -> Iterator[Bucket]:
 
 @pytest.fixture(params=["amazon", "google"])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """Of either."""
+    """A bucket of either storage."""
     found: Bucket = request.getfixturevalue(request.param)
     return found
 
@@ -71,7 +71,7 @@ def bucket(request: pytest.FixtureRequest) -> Bucket:
 def test_a_folder_of_parts(
     table: Table, undisturbed: tuple[Path, str], bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Data are read from there and scores written there; resumed, verified, spoilt, refused."""
+    """Read data from the bucket and write scores to it; resume, verify, and detect damaged parts."""
     small_units(monkeypatch)
     system = bucket.system
     for path in table.data.iterdir():
@@ -98,7 +98,7 @@ def test_a_folder_of_parts(
 
 
 def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: Bucket) -> None:
-    """One file, by its address."""
+    """One file, given by its address."""
     system = bucket.system
     with system.open_output_stream("bucket/one.parquet") as stream:
         stream.write((table.data / "p0.parquet").read_bytes())
@@ -110,7 +110,7 @@ def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: Bucke
 def test_sums_are_kept_in_a_storage(
     tmp_path: Path, table: Table, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Interrupted in its tenth unit; of another question refused; done, it is read again and nothing is done."""
+    """A checkpoint: interrupted in the tenth unit, refused for another question, and read again when complete."""
     small_units(monkeypatch)
     plain, units = Sum.run, list[int]()
 

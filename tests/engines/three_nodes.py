@@ -1,6 +1,6 @@
-"""A Ray cluster in a process of its own: a head that does no units and two nodes of one processor, all on this machine.
+"""A Ray cluster in a separate process: a head node without processors and two nodes with one processor, on this machine.
 
-It says its address, then the name of each node that can be lost; a name on standard input is that of a node to kill.
+It prints its address and the ids of the two nodes; it kills each node whose id it reads from standard input.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-#: bytes of shared memory: Ray's least
+#: bytes of shared memory: the minimum of Ray
 STORE = 80 * 2**20
-#: that a node is gone is noticed soon
+#: settings to detect a lost node quickly
 SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
 

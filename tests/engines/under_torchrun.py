@@ -1,4 +1,4 @@
-"""What two processes under torchrun check; each writes `ok` to its own file at the end."""
+"""Checks in two processes under torchrun; at the end, each writes `ok` to a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     kappa = condition(covariance)
 
     calls = count_all_reduce()
-    for cut in (40, 0, 103):  # uneven, and nothing at all on one of them
+    for cut in (40, 0, 103):  # uneven, and without rows on one process
         at = slice(0, cut) if rank == 0 else slice(cut, None)
         for rows, sigma, missing in (
             (x, covariance, None),
@@ -55,7 +55,7 @@ def main() -> None:
     mu, sigma = mean.clone().requires_grad_(), covariance.clone().requires_grad_()
     calls.clear()
     (-2 * log_prob(x[at], mu, sigma)).backward()
-    assert len(calls) == 1, "the backward pass speaks to nobody"
+    assert len(calls) == 1, "the backward pass does not communicate"
     for gradient, name in ((mu.grad, "mean"), (sigma.grad, "covariance_matrix")):
         J = mvnjac.jacobian(x, mean, covariance)
         assert_close(gradient, -2 * J.sum()[name], kappa, what=name, scale=2 * float(J[name].abs().sum(0).max()))
@@ -91,8 +91,8 @@ def count_all_reduce() -> list[int]:
     return calls
 
 
-def must_raise(kind, says, call) -> None:
-    with pytest.raises(kind, match=says):
+def must_raise(kind, match, call) -> None:
+    with pytest.raises(kind, match=match):
         call()
 
 

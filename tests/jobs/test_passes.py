@@ -1,4 +1,4 @@
-"""A table whose patterns of missing entries are more than are held: the same estimate by passes over it."""
+"""A table with more patterns of missing entries than are held in memory: passes over it give the same estimate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = [f"v{i}" for i in range(6)]
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, torch.Tensor]:
-    """1500 rows of which 60 patterns or so are observed, far from 0, in units of their own; few are held, a unit is a row group."""
+    """1500 rows with about 60 patterns, far from 0 and in different units; few rows are held, and a unit is a row group."""
     monkeypatch.setattr(pilot, "MOST_HELD", 3000)
     monkeypatch.setattr(slices, "READ_BYTES", 8 * len(NAMES) * 300)
     generator = np.random.default_rng(5)
@@ -53,17 +53,17 @@ def test_the_estimate_is_that_of_the_library(table, tmp_path: Path, capsys, stru
     assert float((difference / torch.outer(unit, unit)).abs().max()) < 1e-6
 
 
-def test_every_pass_is_told_and_counted(table) -> None:
+def test_progress_of_every_pass(table) -> None:
     path, x = table
-    told, seen = {}, []
-    listener = Run(
-        progress=lambda phase, rows, total: told.update({phase: told.get(phase, 0) + rows}),
+    done, seen = {}, []
+    callbacks = Run(
+        progress=lambda phase, rows, total: done.update({phase: done.get(phase, 0) + rows}),
         search=lambda phase, iteration, log_likelihood: seen.append(log_likelihood),
     )
-    estimate = density.fitted(Data(path, missing="marginalise"), "dense", 1000, listener)
-    assert list(told)[:3] == ["estimating", "pass 1", "pass 2"]
-    assert set(told.values()) == {1500}
-    assert len(told) > estimate.iterations
+    estimate = density.fitted(Data(path, missing="marginalise"), "dense", 1000, callbacks)
+    assert list(done)[:3] == ["estimating", "pass 1", "pass 2"]
+    assert set(done.values()) == {1500}
+    assert len(done) > estimate.iterations
     expected = mvnjac.fit(x, missing="marginalise")
     assert estimate.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-11)
     assert seen[-1] == estimate.log_likelihood
@@ -84,18 +84,18 @@ def test_two_processes_give_the_same_bits(table) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_no_more_is_held_than_was_said(table) -> None:
-    """The rows beyond the bound are counted, and looked at, but not kept."""
+def test_the_subsample_is_bounded(table) -> None:
+    """Further rows are counted and summarised, but not held."""
     _, x = table
-    surveys = []
+    samples = []
     for first in range(0, 1500, 100):
-        surveys.append(pilot.PilotSample(6, 3000))
+        samples.append(pilot.PilotSample(6, 3000))
         for at in range(first, first + 100, 10):
-            surveys[-1].add(x[at : at + 10])
-            assert surveys[-1].gathering.held <= 3000 or len(surveys[-1].gathering) <= 6
-    whole = surveys[0]
-    for survey in surveys[1:]:
-        whole = whole.merge(survey)
+            samples[-1].add(x[at : at + 10])
+            assert samples[-1].gathering.held <= 3000 or len(samples[-1].gathering) <= 6
+    whole = samples[0]
+    for sample in samples[1:]:
+        whole = whole.merge(sample)
     assert whole.full
     assert 1000 < whole.gathering.held <= 3000
     every = pilot.ThinnedAccumulator(6)
@@ -107,7 +107,7 @@ def test_no_more_is_held_than_was_said(table) -> None:
 
 
 def test_a_variable_that_begins_late(table, tmp_path: Path, capsys) -> None:
-    """The rows that are held come from all of the table. A pair that no row has is named, and so is what is too rare to be held."""
+    """The subsample covers the full table. Errors name a pair that is never observed together, and a variable that is too rare."""
     path, x = table
     late = pd.DataFrame(x.numpy(), columns=NAMES)
     late.loc[:1199, "v1"] = np.nan

@@ -1,4 +1,4 @@
-"""Takes the screenshots in docs/images anew: `python -m tests.report.approve REPORT.html`. Look at them before you commit them."""
+"""Renews the screenshots in docs/images: `python -m tests.report.approve REPORT.html`. Check them before you commit them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.report.pages import IMAGES, SCHEMES, browser, screenshot
 
 
 def main(report: Path) -> None:
-    """Of the report of the reference rates, as `make demo` writes it."""
+    """Take screenshots of the report of the reference rates that `make demo` writes."""
     IMAGES.mkdir(exist_ok=True)
     with browser() as opened:
         for scheme in SCHEMES:

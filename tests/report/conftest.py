@@ -1,4 +1,4 @@
-"""Reports that several tests read, made once."""
+"""Reports that several tests share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ecb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a table whose names are markup, with gaps and a break."""
+    """The report of a table whose names are markup, with missing entries and a break."""
     folder = tmp_path_factory.mktemp("nasty")
     table = nasty_table(folder / "x.csv")
     assert run("report", table, "--missing", "marginalise", "-o", folder / "x.html")[0] == 0

@@ -1,4 +1,4 @@
-"""Reports to look at, and the browser that looks at them."""
+"""Reports for the tests, and a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
-#: names that a careless page would take for markup, or that would end its data
+#: names that are markup, or would end the JSON block, without escaping
 NASTY = ["<script>alert(1)</script>", "a\"b'&c", "</script><img src=x onerror=alert(2)>"]
 SCHEMES = ("light", "dark")
 
@@ -30,7 +30,7 @@ def data(path: Path) -> dict[str, Any]:
 
 
 def nasty_table(path: Path, gaps: bool = True) -> Path:
-    """300 rows of three variables, of the second one the variance changes after row 120; some entries of the last are missing."""
+    """300 rows of three variables; the variance of the second changes after row 120, and entries of the third are missing."""
     x = np.random.default_rng(0).normal(size=(300, 3))
     x[120:, 1] *= 3
     frame = pd.DataFrame(x, columns=NASTY)
@@ -48,7 +48,7 @@ def chromium() -> str | None:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    """Headless; its own sandbox needs rights that containers lack, and the pages are ours."""
+    """A headless browser without a sandbox, which containers do not allow; the pages are trusted."""
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--font-render-hinting=none"])
         yield opened
@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 
 
 def screenshot(page: Page, report: Path, scheme: Any, to: Path) -> Path:
-    """The whole page on a desktop, in letters that every machine of ours has."""
+    """The full page on a desktop, with a font that is available everywhere."""
     page.set_viewport_size({"width": 1000, "height": 900})
     page.emulate_media(color_scheme=scheme)
     page.goto(report.as_uri())
@@ -66,7 +66,7 @@ def screenshot(page: Page, report: Path, scheme: Any, to: Path) -> Path:
 
 
 def difference(one: Path, other: Path) -> float:
-    """How different two pages look from afar: the mean over fields of about 20 pixels, of 0 to 255; infinite where one is longer."""
+    """The mean difference (0 to 255) of fields of about 20 pixels; infinite if the lengths of the pages differ."""
     a, b = (Image.open(path).convert("RGB") for path in (one, other))
     if a.width != b.width or abs(a.height - b.height) > 0.03 * b.height:
         return float("inf")

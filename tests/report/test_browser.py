@@ -1,4 +1,4 @@
-"""The page in Chromium: no errors, no requests, every panel, sorting, both colour schemes, phone and paper."""
+"""The page in Chromium: no errors, no requests, all panels, sorting, both colour schemes, phone and paper."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from playwright.sync_api import Browser, Page
 from tests.report.pages import IMAGES, NASTY, SCHEMES, browser, chromium, difference, screenshot
 from tests.report.test_report import PANELS
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None, reason="no Chromium here (apt-get install chromium): the page is not looked at"
-)
+pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +22,7 @@ def opened() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(opened: Browser) -> Iterator[Page]:
-    """A page without a network, which must not complain, nor ask for anything but itself."""
+    """An offline page, which must not log errors or request other files."""
     context = opened.new_context(offline=True)
     page = context.new_page()
     complaints: list[str] = []
@@ -84,7 +82,7 @@ def test_a_table_sorts(page: Page, ecb: Path) -> None:
     names = table.locator("tbody th").all_inner_texts()
     assert names == sorted(names, key=str.casefold)
     row = table.locator("tbody tr").nth(names.index(first[0]))
-    assert row.inner_text().split() == first, "a row has lost its numbers"
+    assert row.inner_text().split() == first, "a row was not moved as a whole"
 
 
 def test_names_are_text_in_the_browser(page: Page, nasty: Path) -> None:
@@ -98,7 +96,7 @@ def test_names_are_text_in_the_browser(page: Page, nasty: Path) -> None:
 
 
 def test_no_other_script_would_run(opened: Browser, nasty: Path, tmp_path: Path) -> None:
-    """Were a name ever to become an element, the page's own policy would still stop it."""
+    """The content security policy blocks injected scripts."""
     text = nasty.read_text("utf-8").replace("</main>", "<script>document.title = 'taken over'</script></main>")
     (tmp_path / "broken.html").write_text(text, "utf-8")
     page = opened.new_page()

@@ -1,9 +1,6 @@
-"""The small parts of a report: markup, numbers, ticks, the order of rows; and the report from Python."""
+"""Parts of a report: markup, formatted numbers, ticks, and the order of rows."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,7 +11,6 @@ from mvnjac import inference
 from mvnjac.report.analysis.load_rows import sortable
 from mvnjac.report.html import axes, formatting
 from mvnjac.report.html.markup import Markup, tag
-from tests.report.pages import nasty_table
 
 
 def test_only_markup_is_not_escaped() -> None:
@@ -60,20 +56,3 @@ def test_the_line_of_sup_lm_has_its_level() -> None:
     assert process.critical_value(0.05, "sup_lm", 0.3) < line
     with pytest.raises(mvnjac.errors.ArgumentError, match="nyblom"):
         process.critical_value(0.05, "nyblom_hansen")
-
-
-def test_the_same_report_from_python(tmp_path: Path) -> None:
-    from mvnjac.engines.run import Run
-    from mvnjac.jobs.data import Data
-    from mvnjac.jobs.density import Request
-    from mvnjac.report import write_report
-
-    told = SimpleNamespace(rows=0)
-
-    def progress(phase: str, rows: int, total: int | None) -> None:
-        told.rows += rows
-
-    table = nasty_table(tmp_path / "x.csv", gaps=False)
-    says = write_report(Data(table), Request(), tmp_path / "x.html", Run(progress=progress))
-    assert says == "300 rows of 3 variables, 9 parameters."
-    assert told.rows == 600

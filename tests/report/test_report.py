@@ -1,4 +1,4 @@
-"""`mvnjac report`: what its data block says against other ways to compute it, what its page holds, how it fails."""
+"""`mvnjac report`: its numbers compared with other computations, the content of its page, and its errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvnjac import inference
 from mvnjac.engines.run import Run
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Request, prepared
-from mvnjac.report.analysis.load_rows import observations
+from mvnjac.report.analysis.load_rows import load_rows
 from mvnjac.tensors import memory
 from tests.cli.test_cli import COMPLETE, RATES, run
 from tests.report.pages import NASTY, data, nasty_table
@@ -31,7 +31,7 @@ def returns() -> pd.DataFrame:
 
 
 class Structure(HTMLParser):
-    """Which elements are open at the end, and which ids there are."""
+    """The elements that are not closed, and the ids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_each_currency_has_its_break(ecb: Path, returns: pd.DataFrame) -> None:
     assert list(breaks) == COMPLETE
     table = Data(RATES, COMPLETE, "Date", True)
     source, names, estimate = prepared(table, Request(), Run())  # rows and estimate as the report has them, to the last bit
-    x = observations(table, source, names, 170, Run()).x
+    x = load_rows(table, source, names, 170, Run()).x
     np.testing.assert_allclose(x.numpy(), returns.to_numpy(), rtol=0, atol=1e-15)
     J, days = estimate.jacobian(x), list(returns.index)
     serial = inference.score_process(J, dates=days, scores_covariance=inference.scores_covariance(J)).by_variable()
@@ -81,7 +81,7 @@ def test_each_currency_has_its_break(ecb: Path, returns: pd.DataFrame) -> None:
 
 
 def test_the_map_of_the_variances_is_the_kurtosis(ecb: Path, returns: pd.DataFrame) -> None:
-    """On the diagonal: the sandwich has m₄ − s⁴, the information 2 s⁴."""
+    """On the diagonal, the sandwich has m₄ − s⁴ and the information 2 s⁴."""
     z = ((returns - returns.mean()) / returns.std(ddof=0)).to_numpy()
     record = data(ecb)
     assert record["heat_map"]["of"] == "robust over classical variance"
@@ -122,7 +122,7 @@ def test_the_page_is_whole_and_asks_no_one(ecb: Path) -> None:
     assert len(set(structure.ids)) == len(structure.ids)
     assert not re.search(r"(?:src|href)=\"(?!#|data:,)|url\(|@import|https?:", text)
     assert "default-src 'none'" in html.unescape(text)
-    assert "over 7,125 log returns" in text
+    assert "7,125 log returns" in text
     assert "divisor n, not n − 1" in text
     assert len(text) < 400_000
 
@@ -206,7 +206,7 @@ def test_a_model_of_these_rows_is_an_estimate_and_of_others_is_not(tmp_path: Pat
 
 @pytest.mark.parametrize("noise", [1e-4, 1e-6])
 def test_an_ill_conditioned_estimate_is_an_estimate(tmp_path: Path, noise: float) -> None:
-    """Whatever rounding leaves of its total score; the same numbers given as files are given."""
+    """The parameters count as the estimate in spite of rounding; the same numbers from files count as given."""
     x, page = tmp_path / "x.csv", tmp_path / "x.html"
     rows = np.random.default_rng(0).normal(size=(500, 4))
     rows[:, 3] = rows[:, 0] + rows[:, 1] + noise * rows[:, 3]
@@ -220,12 +220,12 @@ def test_an_ill_conditioned_estimate_is_an_estimate(tmp_path: Path, noise: float
         record, text = data(page), page.read_text("utf-8")
         assert record["model"]["estimated"] == estimate
         assert ("divisor n" in text) == estimate
-        assert ("Given: the mean from mean.csv" in text) != estimate
+        assert ("Given are the mean from mean.csv" in text) != estimate
         assert ("total_score" in record["parameters"][0]) != estimate
 
 
 def test_a_model_of_other_rows_with_the_same_moments_is_given(tmp_path: Path) -> None:
-    """Two tables of as many rows with the means 0 and the variances 1."""
+    """Two tables with the same number of rows, means 0 and variances 1."""
     for seed, name in enumerate(("one", "two")):
         rows = np.random.default_rng(seed).normal(size=(200, 3))
         frame = pd.DataFrame((rows - rows.mean(0)) / rows.std(0), columns=list("abc"))
@@ -250,7 +250,7 @@ def test_too_few_rows_for_a_panel_say_so(tmp_path: Path) -> None:
 
 
 def test_a_variable_is_tested_where_it_is_observed(tmp_path: Path) -> None:
-    """One that begins half-way, whose variance changes after two thirds; the table and the data say from when to when."""
+    """A variable that starts in the middle and changes its variance after two thirds; the report shows the tested period."""
     x = np.random.default_rng(3).normal(size=(1200, 3))
     x[900:, 2] *= 2
     x[:600, 2] = np.nan
@@ -296,7 +296,7 @@ def test_rows_are_brought_into_the_order_of_time(tmp_path: Path) -> None:
     assert up == pytest.approx(down, rel=1e-9)
     assert up == pytest.approx(as_is, rel=1e-9)
     assert [found[name]["data"]["sorted"] for name in found] == [True, True, False]
-    assert "in the order of the file" in (tmp_path / "file.html").read_text("utf-8")
+    assert "in their original order" in (tmp_path / "file.html").read_text("utf-8")
 
 
 # --- how it fails ------------------------------------------------------------------------------------------------------
@@ -309,9 +309,9 @@ def test_rows_are_brought_into_the_order_of_time(tmp_path: Path) -> None:
         (["-c", "a,flat"], 3, "'flat' is constant"),
         (["-c", "a,half"], 1, "'half' is missing at row 31"),
         (["-c", "a,b", "--structure", "lowrank:1"], 2, "Did you mean 'low-rank'"),
-        (["-c", "a,b", "-o", "x.pdf"], 2, "a report is an .html file"),
+        (["-c", "a,b", "-o", "x.pdf"], 2, "a report is an HTML file; expected the suffix .html"),
         (["-c", "a,b", "-o", "nowhere/x.html"], 1, "does not exist"),
-        ([f"-c{','.join(f'v{i}' for i in range(70))}"], 2, "2555 parameters, and a report is of at most 2000"),
+        ([f"-c{','.join(f'v{i}' for i in range(70))}"], 2, "2555 parameters, but a report can have at most 2000"),
     ],
 )
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, options: list[str], code: int, says: str) -> None:
@@ -323,11 +323,11 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, options
     got, out, err = run("report", "x.csv", *(["-o", "x.html"] if "-o" not in options else []), *options, capsys=capsys)
     assert (got, out) == (code, "")
     assert says in err
-    assert os.listdir() == ["x.csv"], "something half-written is left behind"
+    assert os.listdir() == ["x.csv"], "an incomplete file is left"
 
 
 def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Before all of them have been read; a little more memory is enough."""
+    """The error is raised before all rows are read; slightly more memory is enough."""
     pd.DataFrame(np.random.default_rng(0).normal(size=(4000, 2)), columns=["a", "b"]).to_csv(tmp_path / "x.csv", index=False)
     needed = 8 * (4000 * (7 * 5 + 2) + 13 * 5**2)
     for free, code in ((needed - 1, 1), (needed, 0)):
@@ -335,9 +335,7 @@ def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatc
         got, _, err = run("report", tmp_path / "x.csv", "-o", tmp_path / "x.html", capsys=capsys)
         assert got == code
         assert (tmp_path / "x.html").exists() == (code == 0)
-        assert (
-            "4,000 rows of scores by 5 parameters, seven times over, and the covariance of the parameters are 1.19 MB" in err
-        ) == (code == 1)
+        assert ("a report needs 1.19 MB for 4,000 rows and 5 parameters" in err) == (code == 1)
 
 
 def test_outputs_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -1,4 +1,4 @@
-"""What tests of structural change share: rows with variables observed at different times, and their estimates, many at once."""
+"""Samples for tests of structural change: rows with variables observed at different times, and their estimates."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 DESIGNS = ("complete", "late", "drop-out", "scattered")
-#: (d, d) what the variables are made of
+#: (d, d) the variables are linear combinations of independent normal variables
 MIXING = torch.tensor([[1.0, 0.5, 0.2], [0.0, 1.0, -0.4], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def observed(design: str, n: int, generator: torch.Generator) -> Tensor:
-    """(n, 3) which entries are observed: a variable begins half-way and one at 30 %; two end early; 30 % are missing at random."""
+    """(n, 3) the observed entries: variables that start at 50 % and 30 %, that end early, or with 30 % missing at random."""
     mask = torch.ones(n, 3, dtype=torch.bool)
     if design == "late":
         mask[: n // 2, 2] = False
@@ -26,7 +26,7 @@ def observed(design: str, n: int, generator: torch.Generator) -> Tensor:
 
 
 def draws(design: str, runs: int, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(runs, n, 3) normal rows with gaps; the estimates (runs, 3) and (runs, 3, 3)."""
+    """(runs, n, 3) normal rows with missing entries, and their estimates (runs, 3) and (runs, 3, 3)."""
     generator = torch.Generator().manual_seed(seed)
     mask = observed(design, n, generator)
     x = torch.randn(runs, n, 3, generator=generator, dtype=torch.float64) @ MIXING
@@ -35,7 +35,7 @@ def draws(design: str, runs: int, n: int, seed: int) -> tuple[Tensor, Tensor, Te
 
 
 def estimates(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum likelihood by Fisher scoring, of many samples x (R, n, d) with the same gaps."""
+    """Maximum likelihood by Fisher scoring, for samples x (R, n, d) with the same missing entries."""
     d = x.shape[-1]
     rows, columns = torch.tril_indices(d, d)
     pairs = len(rows)
@@ -45,9 +45,9 @@ def estimates(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     groups = []
     for pattern in mask.unique(dim=0):
         if pattern.any():
-            own, at = x[:, (mask == pattern).all(1)], pattern.nonzero().squeeze(1)
-            own = own[..., at]
-            groups.append((at, own.shape[1], own.mean(1), own.mT @ own / own.shape[1]))
+            rows_of_pattern, at = x[:, (mask == pattern).all(1)], pattern.nonzero().squeeze(1)
+            part = rows_of_pattern[..., at]
+            groups.append((at, part.shape[1], part.mean(1), part.mT @ part / part.shape[1]))
     zero = torch.where(mask, x, 0.0)
     mean = zero.sum(1) / mask.sum(0)
     covariance = torch.diag_embed((torch.where(mask, x - mean.unsqueeze(1), 0.0) ** 2).sum(1) / mask.sum(0))

@@ -1,6 +1,6 @@
-"""What the compiler of the installed torch can trace at all, found out on code that has nothing of this library.
+"""Limits of the compiler of the installed torch, determined with code that does not use this library.
 
-Where it cannot, a test asks for the compiler's own error: no wrong number, and no skipped test.
+Where the compiler cannot trace a function, a test expects its error, instead of being skipped.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def _traces(function: Callable[..., Tensor]) -> bool:
 
 @functools.cache
 def hessians_by_several_arguments() -> bool:
-    """torch up to 2.11 traces none, of any function."""
+    """torch up to 2.11 cannot trace a Hessian with respect to several arguments."""
     return _traces(lambda u, v: hessian(lambda a, b: (a * b).sum(), argnums=(0, 1))(u, v)[0][0])
 
 
 @functools.cache
 def copies_of_objects() -> bool:
-    """torch up to 2.11 does not trace `copy.copy`, which a distribution's model is made by."""
+    """torch up to 2.11 cannot trace `copy.copy`, which creates the model of a distribution."""
     return _traces(lambda u, v: copy.copy(_Held(u * v)).value)
 
 
 def refused_unless(possible: bool) -> contextlib.AbstractContextManager[Any]:
-    """The compiler's error is expected, unless it can trace this."""
+    """Expect an error of the compiler, unless it can trace the code."""
     return contextlib.nullcontext() if possible else pytest.raises((torch._dynamo.exc.TorchDynamoException, RuntimeError))

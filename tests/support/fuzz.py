@@ -1,6 +1,6 @@
-"""Random uses of the library: a structure, columns, missing entries, weights and a layout of memory; each operation on them.
+"""Random uses of the library: a structure, columns, missing entries, weights and a memory layout, with each operation.
 
-What comes out is a result of the right shape that agrees with the textbook by autodiff (`tests/covariance`), or an error of the
+The result must have the right shape and agree with autodiff of the textbook formulas (`tests/covariance`), or be an error of the
 library.
 """
 
@@ -27,8 +27,8 @@ from tests.support.tolerance import condition
 class Case:
     """One use.
 
-    wrt: None, or names of parameters and of elements; gaps: "none given", "complete" (but missing entries are allowed), "some", "rows"
-    (some rows have no entry), "all".
+    wrt: None, or names of parameters and elements; gaps: the missing entries: "none given", "complete" (missing entries are allowed),
+    "some", "rows" (some rows have no entry), or "all".
     """
 
     structure: mvnjac.Covariance
@@ -65,7 +65,7 @@ class Case:
 
 
 class Textbook:
-    """What should come out."""
+    """The expected results."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.d = case, len(case.mean)
@@ -74,7 +74,7 @@ class Textbook:
         self._gradients: dict[str, Tensor] = {}
 
     def names(self) -> list[str]:
-        """The parameters that are asked for; those of elements, too."""
+        """The parameters of `wrt`, including those of elements."""
         return (
             ["mean", *self.case.structure.parameters] if self.case.wrt is None else [t.split("[", 1)[0] for t in self.case.wrt]
         )
@@ -113,12 +113,12 @@ class Textbook:
         return torch.cat(parts, -1)
 
     def parameter(self, token: str) -> str:
-        """The parameter of a name or of an element's name."""
+        """The parameter of a name, or of the name of an element."""
         known = ["x", "mean", *self.case.structure.parameters, *dense_parameters()]
         return max((name for name in known if token.startswith(name)), key=len)
 
     def second(self) -> Any:
-        """The parametrisation that the columns belong to, and where they are in it; None where there is no one."""
+        """The parametrisation of the columns, and their positions in it; None if they belong to several."""
         case = self.case
         names = ["mean", *case.structure.parameters] if case.wrt is None else [self.parameter(token) for token in case.wrt]
         others = set(names) - {"mean"}
@@ -142,7 +142,7 @@ class Textbook:
         return book, places
 
     def hessian(self) -> Tensor | None:
-        """(p, p) weighted."""
+        """(p, p), weighted."""
         found = self.second()
         if found is None:
             return None
@@ -159,7 +159,7 @@ class Textbook:
         return torch.stack(rows)[places][:, places]
 
     def fisher(self) -> Tensor | None:
-        """(p, p) of the average row."""
+        """(p, p) for the average row."""
         found = self.second()
         if found is None:
             return None
@@ -184,7 +184,7 @@ def _operator(case: Case, kind: str) -> Any:
 
 def _solved(case: Case, kind: str) -> tuple[Tensor, Tensor]:
     operator = _operator(case, kind)
-    b = operator.matrix() @ _vector(operator.shape[-1])  # has a solution, whatever the rank
+    b = operator.matrix() @ _vector(operator.shape[-1])  # has a solution for any rank
     return operator.matrix() @ operator.solve(b), b
 
 
@@ -217,7 +217,7 @@ def _number(value: float) -> Tensor:
 
 
 Pair = tuple[Tensor, Tensor | None]
-#: what the library says, and what the textbook says (None: nothing to compare with)
+#: the operation of the library, and that of the textbook (None: no comparison)
 OPERATIONS: dict[str, Callable[[Case, Textbook], Pair]] = {
     "log_prob": lambda c, t: (
         mvnjac.log_prob(c.x, *c.given, missing=c.missing),
@@ -285,7 +285,7 @@ OPERATIONS: dict[str, Callable[[Case, Textbook], Pair]] = {
 
 
 def check(case: Case, operation: str) -> bool:
-    """Whether there is a result; it is right, or there is an error of the library's own."""
+    """Check the result of an operation, or that its error is one of the library; returns whether there is a result."""
     book = Textbook(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,9 +1,9 @@
-"""The largest memory this process has used."""
+"""The peak memory of this process."""
 
 from pathlib import Path
 
 
 def peak() -> int:
-    """Bytes. Not getrusage's figure, which a process inherits from the one that started it."""
+    """The peak memory in bytes. getrusage cannot be used, because a process inherits its value from its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024

@@ -1,8 +1,8 @@
-"""Every public function and method, called: what tests of the surroundings of a call compare.
+"""Calls of all public functions and methods, for tests that compare results in different environments.
 
-`Case` is one set of inputs. `CALLS` maps each public function to results of a case; of an object that a call gives, all public
-attributes and methods belong to the results (`everything`). A method that takes arguments is in `ARGUMENTS`, so that a new one is
-noticed by the error that says so.
+`Case` is one set of inputs. `CALLS` maps each public function to its results for a case; if a result is an object, all its public
+attributes and methods are included (`everything`). Methods with arguments are listed in `ARGUMENTS`; a method that is not listed
+raises an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mvnjac.sklearn import GaussianModel
 
 D = 3
 STRUCTURES = structures()
-#: structures that `fit` finds a start for, with an option that suits `D` variables
+#: structures for which `fit` has starting values, with options for `D` variables
 FITTED = {
     "dense",
     "diagonal",
@@ -75,7 +75,7 @@ class Case:
 
 @functools.cache
 def cases(structure: str, dtype: torch.dtype, missing: bool) -> list[Case]:
-    """One case for each sample that a structure brings; of "plain", Σ is a tensor, one for all rows and one for each."""
+    """One case for each sample of a structure; for "plain", Σ is a tensor, the same for all rows or one per row."""
     make = Maker(dtype, seed=5)
     if structure == "plain":
         covariances: list[Any] = [make.definite(D), Maker(dtype, (6,), seed=6).definite(D)]
@@ -94,7 +94,7 @@ def cases(structure: str, dtype: torch.dtype, missing: bool) -> list[Case]:
 
 @functools.cache
 def table(dtype: torch.dtype, missing: bool) -> Case:
-    """Enough rows for a fit, and for inference on it."""
+    """Rows for a fit and for inference."""
     make = Maker(dtype, seed=11)
     x = (
         make.normal(80, 1) * torch.tensor([1.0, -0.8, 1.2], dtype=dtype)
@@ -165,7 +165,7 @@ def _model_arguments(obj: GaussianModel) -> dict[str, list[tuple]]:
     return {name: [(X,)] for name in takes_rows} | {"sample": [(2, 0)], "get_feature_names_out": [()]}
 
 
-#: the arguments of methods that take some, by class
+#: the arguments of methods, by class
 ARGUMENTS: dict[type, Callable[[Any], dict[str, list[tuple]]]] = {
     mvnjac.Jacobian: _jacobian_arguments,
     mvnjac.Gaussian: _rows_arguments,
@@ -185,7 +185,7 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, list[tuple]]]] = {
     distributed.Total: lambda obj: {},
     GaussianModel: _model_arguments,
 }
-#: made for scikit-learn's own machinery, or inherited from it
+#: methods for scikit-learn, or inherited from it
 _NOT_CALLED = {"set_fit_request", "set_partial_fit_request", "set_score_request", "set_output"}
 _made_from: dict[int, Case] = {}
 _SCRATCH: list[Any] = []
@@ -197,7 +197,7 @@ def _scratch() -> Path:
 
 
 def _own(cls: type) -> Iterator[tuple[str, Any]]:
-    """Public attributes and methods that are ours."""
+    """The public attributes and methods that this package defines."""
     for name in dir(cls):
         home = next(c for c in cls.__mro__ if name in vars(c))
         if home.__module__.startswith("mvnjac") and name not in _NOT_CALLED and (not name.startswith("_")):
@@ -205,7 +205,7 @@ def _own(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def everything(obj: Any) -> dict[str, Any]:
-    """All that the public attributes and methods of an object give."""
+    """The results of all public attributes and methods of an object."""
     arguments = ARGUMENTS[type(obj)](obj)
     results: dict[str, Any] = {}
     if dataclasses.is_dataclass(obj):
@@ -228,7 +228,7 @@ def _require_no_arguments(cls: type, name: str) -> None:
 
 
 def attempt(call: Callable[[], Any]) -> Any:
-    """The result; of a refusal, the error."""
+    """The result, or the error."""
     torch.manual_seed(0)
     try:
         return call()
@@ -284,7 +284,7 @@ def _natural_gradient(case: Case) -> Any:
 
 
 def _gaussian(case: Case) -> Any:
-    """Each of its objects by its own numbers: they are walked through where the functions make them."""
+    """The numbers of a distribution; its objects are examined where the functions create them."""
     results = everything(_remember(case.gaussian(), case))
     objects = (mvnjac.Jacobian, *list(ARGUMENTS)[4:6])
     return {name: value.matrix() if isinstance(value, objects) else value for name, value in results.items()}
@@ -321,12 +321,12 @@ def _vech(case: Case) -> Any:
     return mvnjac.vech(case.covariance)
 
 
-#: by any case of one density for all rows
+#: calls for cases with one density for all rows
 SHARED: dict[str, Callable[[Case], Any]] = {
     "distributed.total": _total,
     "distributed.log_prob": _distributed_log_prob,
 }
-#: by any case
+#: calls for all cases
 DENSITIES: dict[str, Callable[[Case], Any]] = {
     "jacobian": _jacobian,
     "log_prob": _log_prob,
@@ -335,7 +335,7 @@ DENSITIES: dict[str, Callable[[Case], Any]] = {
     "natural_gradient": _natural_gradient,
     "Gaussian": _gaussian,
 }
-#: by cases whose covariance is a tensor
+#: calls for cases whose covariance is a tensor
 PLAIN: dict[str, Callable[[Case], Any]] = {
     "distributions.MultivariateNormal": _multivariate_normal,
     "distributions.LowRankMultivariateNormal": _low_rank_multivariate_normal,
@@ -437,7 +437,7 @@ def _sklearn(case: Case) -> Any:
     return [{k: v for k, v in found.items() if not isinstance(v, GaussianModel)} for found in results], models[0].fit_.mean
 
 
-#: by a table of observations
+#: calls for a table of observations
 ON_TABLES: dict[str, Callable[[Case], Any]] = {
     "fit": _fit,
     "load": _load,
@@ -460,7 +460,7 @@ CALLS = SHARED | DENSITIES | PLAIN | ON_TABLES
 
 
 def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """Every number and word of a result with the way to it; arrays to the last bit."""
+    """All numbers and texts of a result with their paths; arrays as bytes."""
     if isinstance(value, Tensor):
         yield at, (value.dtype, value.device.type, tuple(value.shape), "" if value.is_meta else _bits(value.detach().numpy()))
     elif isinstance(value, np.ndarray):
@@ -500,11 +500,11 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         assert (
             value is None or isinstance(value, (str, bool, int, torch.dtype, torch.device, type, np.integer, np.bool_)) or at
         ), value
-        yield at, re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # not where an object lies
+        yield at, re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # without memory addresses
 
 
 def _bits(array: np.ndarray) -> bytes:
-    """The numbers; one NaN is as good as another."""
+    """The bytes of an array, with all NaN alike."""
     array = np.ascontiguousarray(array)
     if array.dtype.kind == "f":
         array = np.where(np.isnan(array), np.nan, array).astype(array.dtype) + array.dtype.type(0)

@@ -1,20 +1,20 @@
-"""The one table of tolerances: |actual − expected| ≤ c · κ(Σ) · eps(dtype) · the largest expected entry."""
+"""The tolerances of all tests: |actual − expected| ≤ c · κ(Σ) · eps(dtype) · the largest expected entry."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: c, by what is compared with what
+#: c, by the kind of comparison
 FACTOR = {
-    "oracle": 10,  # against numbers good to the last digit (mpmath)
-    "twin": 40,  # against another floating-point computation, which errs itself
-    "kernels": 4,  # with the compiled kernels, against without them
+    "oracle": 10,  # against exactly rounded numbers (mpmath)
+    "twin": 40,  # against another floating-point computation
+    "kernels": 4,  # with the compiled kernels against without
 }
 
 
 def condition(covariance: Tensor) -> float:
-    """κ(Σ) of Σ scaled to unit diagonal: errors are seen in each variable's own units. The largest in a batch."""
+    """The condition number of Σ scaled to unit diagonal; the largest of a batch."""
     scale = covariance.double().diagonal(dim1=-2, dim2=-1).sqrt()
     scaled = covariance.double() / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
     return max(float(torch.linalg.cond(scaled).max()) if scaled.numel() else 1.0, 1.0)
@@ -23,9 +23,10 @@ def condition(covariance: Tensor) -> float:
 def assert_close(
     actual: Tensor, expected: Tensor, kappa: float, against: str = "twin", what: str = "", scale: float | None = None
 ) -> None:
-    """Shapes are equal, and no entry is off by more than the tolerance; a failure names the worst entry.
+    """Require equal shapes, and errors within the tolerance; a failure names the worst entry.
 
-    scale: what errors are relative to, where sums cancel (the sum of the absolute terms); else the largest expected entry.
+    scale: the size to which errors are relative, such as the sum of the absolute terms if sums cancel; by default the largest
+    expected entry.
     """
     assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     if actual.numel() == 0:

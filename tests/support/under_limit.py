@@ -1,4 +1,4 @@
-"""A process with little address space left: what becomes of calls and commands there. Run as a script, in a process of its own."""
+"""Calls and commands in a process with little address space left. Run as a script, in a separate process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ sys.path.insert(0, str(ROOT))
 
 
 def limit(beyond: float) -> None:
-    """Leave so many bytes of address space beside what this process uses."""
+    """Limit the address space to what is in use plus this many bytes."""
     status = Path("/proc/self/status").read_text()
     used = int(status.split("VmSize:")[1].split()[0]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + int(beyond), resource.RLIM_INFINITY))
 
 
 def library() -> None:
-    """Print, for each call that needs more than there is, the error and its message: as it is, and where sizes are not looked at."""
+    """Print the errors of calls that need more memory than is available, with and without the check of sizes."""
     import torch
 
     import mvnjac
@@ -62,12 +62,12 @@ def library() -> None:
     mvnjac.hessian(x[:9, :3], mean[:3], sigma[:3, :3], wrt=triangle).inverse_diagonal()
     assert p == 5150
     limit(1e8)  # p×p are 212 MB, n×p 165 MB, and so are the patterns, n×d×d: 320 MB
-    _told(calls, "refuses")
+    _print_errors(calls, "refuses")
     memory.available = lambda device: None  # type: ignore[assignment]
-    _told(calls, "fails")
+    _print_errors(calls, "fails")
 
 
-def _told(calls: dict[str, Callable[[], Any]], how: str) -> None:
+def _print_errors(calls: dict[str, Callable[[], Any]], how: str) -> None:
     for name, call in calls.items():
         answer = [how, name, "", "", ""]
         try:
@@ -78,7 +78,7 @@ def _told(calls: dict[str, Callable[[], Any]], how: str) -> None:
 
 
 def command(arguments: list[str], beyond: float) -> None:
-    """Run the command line in the address space that is left when it has been imported."""
+    """Run the command line with this much address space after all imports."""
     import torch
 
     import mvnjac

@@ -1,4 +1,4 @@
-"""How much work a computation is, without a clock: the numbers that its operations write."""
+"""The amount of work of a computation, measured by the numbers that its operations write."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import mvnjac
 
 
 class Written(TorchDispatchMode):
-    """Counts the entries of everything that is computed, and those of the largest result; views are free.
+    """Counts the entries of all results, and those of the largest result; views do not count.
 
-    Unlike a count of floating-point operations it sees elementwise operations and Fourier transforms, which have no more than a
-    logarithm's factor to hide.
+    Unlike a count of floating-point operations, this includes elementwise operations and Fourier transforms.
     """
 
     def __init__(self) -> None:
@@ -36,14 +35,14 @@ class Written(TorchDispatchMode):
 
 
 def written(call: Callable[[], object]) -> int:
-    """The numbers that a call writes."""
+    """The number of entries that a call writes."""
     with Written() as counter:
         call()
     return counter.count
 
 
 def operations(x: Tensor, mean: Tensor, structure: mvnjac.Covariance, solve: bool = False) -> int:
-    """The floating-point operations of value, scores by the mean, total, and products with the information and the Hessian."""
+    """The floating-point operations of the value, the scores of the mean, the total, and products with information and Hessian."""
     with FlopCounterMode(display=False) as counter:
         gaussian = mvnjac.Gaussian(mean, structure)
         J = gaussian.jacobian(x)

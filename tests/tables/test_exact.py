@@ -1,4 +1,4 @@
-"""Numbers that no float64 is equal to are refused with their place: integers beyond 2⁵³, and floats of more digits."""
+"""Numbers that float64 cannot represent are errors: integers beyond 2⁵³, and longer floating-point numbers."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def values(path: Path, at: Slice | None = None) -> list[float]:
     ("number", "kind"),
     [(2**53 + 1, np.int64), (-(2**53) - 1, np.int64), (2**63 - 1, np.int64), (2**64 - 1, np.uint64), (2**53 + 1, np.uint64)],
 )
-def test_an_integer_that_is_no_float64_is_refused(tmp_path: Path, suffix: str, number: int, kind: type) -> None:
+def test_an_inexact_integer_is_refused(tmp_path: Path, suffix: str, number: int, kind: type) -> None:
     column = np.array([1, 2, 3, 4, number, 6], dtype=kind)
     path = write(tmp_path / f"t{suffix}", column)
     with pytest.raises(
-        TableError, match=rf"t\{suffix}: '1' is {number} at row 5, which is .*as a float64: numbers are never alt"
+        TableError, match=rf"t\{suffix}: '1' is {number} at row 5, which is .*as a float64; mvnjac does not round"
     ):
         values(path)
     slices = open_source(path).slices(3)
@@ -66,31 +66,31 @@ def test_an_integer_that_is_no_float64_is_refused(tmp_path: Path, suffix: str, n
         ([7, -7], np.int32),
     ],
 )
-def test_an_integer_that_is_a_float64_is_read(tmp_path: Path, suffix: str, numbers: list[int], kind: type) -> None:
+def test_an_exact_integer_is_read(tmp_path: Path, suffix: str, numbers: list[int], kind: type) -> None:
     assert values(write(tmp_path / f"t{suffix}", np.array(numbers, dtype=kind))) == [float(number) for number in numbers]
     assert [int(float(number)) for number in numbers] == numbers
 
 
-def test_exactly_those_that_python_says() -> None:
+def test_inexact_integers_are_those_of_python() -> None:
     rng = np.random.default_rng(0)
-    some = rng.integers(-(2**63), 2**63, 2000) & ~((1 << rng.integers(0, 14, 2000)) - 1)
-    expected = [int(float(number)) != number for number in some.tolist()]
+    numbers = rng.integers(-(2**63), 2**63, 2000) & ~((1 << rng.integers(0, 14, 2000)) - 1)
+    expected = [int(float(number)) != number for number in numbers.tolist()]
     assert 0 < sum(expected) < 2000
-    assert exact._inexact(some).tolist() == expected
-    large = some.view(np.uint64)
+    assert exact._inexact(numbers).tolist() == expected
+    large = numbers.view(np.uint64)
     assert exact._inexact(large).tolist() == [int(float(number)) != number for number in large.tolist()]
 
 
 def test_missing_integers_stay_missing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"1": pa.array([1, None, 2**60], pa.int64())}), tmp_path / "t.parquet")
-    (rows,) = tensor_batches(open_source(tmp_path / "t.parquet"), ["1"], None, gaps=True)
+    (rows,) = tensor_batches(open_source(tmp_path / "t.parquet"), ["1"], None, allow_missing=True)
     assert rows.x[0, 0] == 1
     assert rows.x[1, 0].isnan()
     assert rows.x[2, 0] == 2.0**60
 
 
 def test_a_decimal_number_is_the_nearest_float64(tmp_path: Path) -> None:
-    """As in text: 0.1 has no float64 either."""
+    """As in text, since float64 cannot represent 0.1 either."""
     numbers = [decimal.Decimal("0.1"), decimal.Decimal("12345678901234567.8901")]
     pq.write_table(pa.table({"1": pa.array(numbers, pa.decimal128(24, 4))}), tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("1\n0.1\n12345678901234567.8901\n")
@@ -105,10 +105,10 @@ def test_a_long_double_is_refused_where_it_has_more_digits(tmp_path: Path) -> No
     assert values(write(tmp_path / "t.npy", np.array([0.1, np.nan], dtype=np.float64).astype(np.longdouble)[:1])) == [0.1]
 
 
-def test_a_zarr_array_that_is_no_table(tmp_path: Path) -> None:
+def test_a_zarr_array_with_one_dimension(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     zarr.open_group(str(tmp_path / "t.zarr"), mode="w").create_array("scores", shape=(3,), dtype="float64")[...] = np.arange(
         3.0
     )
-    with pytest.raises(TableError, match=r"holds float64 of shape \(3,\); expected \(rows, columns\) numbers"):
+    with pytest.raises(TableError, match=r"holds float64 of shape \(3,\); expected numbers of shape \(rows, columns\)"):
         open_source(tmp_path / "t.zarr")

@@ -1,4 +1,4 @@
-"""Every format read and written; returns; given means and covariances."""
+"""Reading and writing of all formats, log returns, and given means and covariances."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_integers_and_float32_become_float64(tmp_path: Path) -> None:
 
 
 def test_a_column_that_starts_with_gaps(tmp_path: Path) -> None:
-    """More than a block of missing values first: the type is said, not inferred."""
+    """Missing values fill the first block, so that the type cannot be inferred."""
     path = tmp_path / "t.csv"
     path.write_text("a,b,\n" + "1.5,N/A,\n" * 300_000 + "2.5,3.5,\n")
     source = open_source(path)
@@ -103,7 +103,7 @@ def test_a_gap_breaks_the_return(tmp_path: Path) -> None:
     b = np.concatenate([batch.column(1).to_numpy() for batch in batches])
     assert np.isnan(b[:2]).all()
     assert b[2] == pytest.approx(np.log(2))
-    with pytest.raises(TableError, match=r"'b' is missing at row 1; choose complete columns"):
+    with pytest.raises(TableError, match=r"'b' is missing at row 1; select complete columns"):
         list(tensor_batches(LogReturns(open_source(path), None), ["a", "b"], None))
 
 
@@ -135,7 +135,7 @@ def test_mean_and_covariance_are_matched_by_name(tmp_path: Path) -> None:
         read_mean(tmp_path / "m.csv", ["a", "z"])
     with pytest.raises(TableError, match="no row or no column for 'z'"):
         read_covariance(tmp_path / "named.csv", ["a", "z"])
-    with pytest.raises(TableError, match="3 rows; a mean is one row"):
+    with pytest.raises(TableError, match="3 rows; expected one row"):
         read_mean(tmp_path / "plain.csv", ["a"])
     with pytest.raises(TableError, match=r"shape \(2, 2\); expected numbers of shape \(3, 3\)"):
         read_covariance(tmp_path / "s.npy", ["a", "b", "c"])
@@ -188,7 +188,7 @@ def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
         source.variables(None, None)
     with pytest.raises(UsageError, match=r"no column 'aa'. Did you mean 'a'.*name, a, b"):
         source.variables(["aa"], None)
-    with pytest.raises(UsageError, match="asked for twice"):
+    with pytest.raises(UsageError, match="given twice"):
         source.variables(["a", "a"], None)
     (tmp_path / "t.xls").write_text("")
     with pytest.raises(UsageError, match=r"expected one of \.arrow, \.csv"):
@@ -202,7 +202,7 @@ def test_prices_and_indices_that_cannot_be_used(tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text(text)
         return list(tensor_batches(LogReturns(open_source(tmp_path / "t.csv"), index), ["a"], index))
 
-    with pytest.raises(TableError, match=r"'a' is 0.0 at row 2; a logarithm"):
+    with pytest.raises(TableError, match=r"'a' is 0.0 at row 2; log returns need positive"):
         returns("a\n1\n0\n", None)
     with pytest.raises(TableError, match=r"'a' is -1.0 at day 2020-01-03"):
         returns("day,a\n2020-01-03,-1\n2020-01-02,1\n", "day")

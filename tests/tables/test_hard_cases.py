@@ -1,4 +1,4 @@
-"""Tables that would be misread without a word, or end in another library's error, or not fit into memory."""
+"""Tables that could be misread silently, raise an error of another library, or exceed the memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(path: Path, index: str | None = None) -> list[list[float]]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow"])
 def test_the_index_keeps_its_own_type(tmp_path: Path, suffix: str) -> None:
-    """Identifiers above 2⁵³ have no float64."""
+    """Identifiers above 2⁵³ do not fit float64."""
     table = pa.table({"id": [2**60 + 1, 2**60 + 2], "a": [1.0, 2.0]})
     path = tmp_path / f"t{suffix}"
     if suffix == ".csv":
@@ -56,13 +56,13 @@ def test_text_that_does_not_sort_as_time_is_refused(tmp_path: Path) -> None:
         LogReturns(open_source(path), "day")
 
 
-def test_a_country_called_na_is_no_gap(tmp_path: Path) -> None:
+def test_the_label_na_is_not_missing(tmp_path: Path) -> None:
     (rows,) = tensor_batches(open_source(text(tmp_path, "k,a\nNA,1\nDE,2\n"), "k"), ["a"], "k")
     assert rows.index is not None
     assert rows.index.to_pylist() == ["NA", "DE"]
 
 
-def test_row_labels_are_no_variables(tmp_path: Path) -> None:
+def test_row_labels_are_not_variables(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1.0, 2.0]}, index=[7, 9]).to_parquet(tmp_path / "t.parquet")
     assert values(tmp_path / "t.parquet") == [[1.0], [2.0]]
     with pytest.raises(TableError, match="column 1 has no name"):
@@ -84,7 +84,7 @@ def test_late_faults_are_named_by_row(tmp_path: Path, line: str, message: str) -
 
 
 def test_wide_csv(tmp_path: Path) -> None:
-    """Rows longer than a block; and nothing is quadratic in the number of columns."""
+    """Rows longer than a block; the time is not quadratic in the number of columns."""
     width = 40_000
     row = ",".join([repr(-1.2345678901234567e-200)] * width)
     path = text(tmp_path, ",".join(f"c{i}" for i in range(width)) + f"\n{row}\n{row}\n")
@@ -164,7 +164,7 @@ def test_batches_are_bounded_however_wide(tmp_path: Path, suffix: str) -> None:
 
 
 def test_streaming_does_not_hold_the_table(tmp_path: Path) -> None:
-    """200 MB in one row group, in a process of its own: Arrow's pool never holds as much as half of it."""
+    """200 MB in one row group, read in a separate process; Arrow's memory pool never holds half of it."""
     path = tmp_path / "t.parquet"
     x = np.random.default_rng(0).random((1_000_000, 25))
     pq.write_table(pa.table({str(i): x[:, i] for i in range(25)}), path, use_dictionary=False)

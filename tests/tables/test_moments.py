@@ -1,4 +1,4 @@
-"""Moments of batches: right to rounding, whatever the offset and the number of batches."""
+"""Moments of batches are correct up to rounding, for any offset and number of batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exact(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("offset", [0.0, 1e8, -1e12])
 def test_a_common_offset_costs_no_digits(offset: float) -> None:
-    """What is left is the rounding of x itself to the grid of doubles around the offset: exact for x on that grid."""
+    """The values of x are exact at every offset, so that only the rounding of the computation remains."""
     generator = torch.Generator().manual_seed(0)
     x = offset + torch.randint(-999, 999, (300, 3), generator=generator).double() / 8
     moments = Moments.of_batches(x.split([1, 7, 92, 100, 100]))

@@ -1,4 +1,4 @@
-"""Tables cut into slices: together they are the table, row by row, however they are cut."""
+"""The slices of a table, taken together, are the table."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mvnjac.tables.base import Source, open_source
 from mvnjac.tables.formats import csv
 from mvnjac.tables.output import check_output, open_sink
 from mvnjac.tables.rows import tensor_batches
-from mvnjac.tables.slices import Slice, of_blocks, rows_of
+from mvnjac.tables.slices import Slice, rows_per_slice, slices_of_blocks
 from tests.tables.test_formats import frame, write
 
 NAMES = ["a", "b,c", "d"]
 
 
-def together(source: Source, rows: int) -> np.ndarray:
-    """The rows of all slices, one after the other."""
+def all_rows(source: Source, rows: int) -> np.ndarray:
+    """The rows of all slices, in order."""
     parts = [batch.x for at in source.slices(rows) for batch in tensor_batches(source, NAMES, None, at=at)]
     return torch.cat(parts).numpy()
 
@@ -36,7 +36,7 @@ def test_slices_are_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     data = frame(53)
     data = data if suffix not in (".npy", ".zarr") else data.drop(columns="day")
     source = open_source(write(tmp_path / f"t{suffix}", data))
-    np.testing.assert_array_equal(together(source, rows), data[NAMES].to_numpy())
+    np.testing.assert_array_equal(all_rows(source, rows), data[NAMES].to_numpy())
     one = suffix == ".csv.gz" or rows == 1000
     assert len(source.slices(rows)) == 1 if one else len(source.slices(rows)) > 1
 
@@ -49,12 +49,12 @@ def test_a_folder_of_parts_with_groups_of_all_sizes(tmp_path: Path) -> None:
     for rows in (3, 12, 40):
         slices = source.slices(rows)
         assert [at.row for at in slices] == np.cumsum([0, *(at.rows for at in slices[:-1])]).tolist()
-        np.testing.assert_array_equal(together(source, rows), data[NAMES].to_numpy())
+        np.testing.assert_array_equal(all_rows(source, rows), data[NAMES].to_numpy())
 
 
 @given(blocks=st.lists(st.integers(0, 50), max_size=12), rows=st.integers(1, 60))
 def test_every_row_is_in_one_slice(blocks: list[int], rows: int) -> None:
-    slices = list(of_blocks("f", blocks, rows, 7))
+    slices = list(slices_of_blocks("f", blocks, rows, 7))
     seen = []
     for at in slices:
         inside = [(i, k) for i in range(at.first, at.last or 0) for k in range(blocks[i])]
@@ -66,10 +66,10 @@ def test_every_row_is_in_one_slice(blocks: list[int], rows: int) -> None:
 
 
 def test_how_many_rows() -> None:
-    """Of 20 columns 64 MiB are read at a time; of the 20 300 scores of 200 variables 256 MiB are written."""
-    assert rows_of(20) == 419_430
-    assert rows_of(200, 20_300) == 1652
-    assert rows_of(10**9) == 1
+    """A slice reads 64 MiB of 20 columns, or writes 256 MiB of the 20 300 scores of 200 variables."""
+    assert rows_per_slice(20) == 419_430
+    assert rows_per_slice(200, 20_300) == 1652
+    assert rows_per_slice(10**9) == 1
 
 
 def test_errors_name_the_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,12 +112,12 @@ def test_zarr(tmp_path: Path) -> None:
     assert list(pd.read_csv(path / "index.csv")["day"]) == [str(day) for day in data["day"]]
     check_output(path, force=True)
     write(path, data.iloc[:3])
-    np.testing.assert_array_equal(together(open_source(path), 2), data[NAMES].to_numpy()[:3])
+    np.testing.assert_array_equal(all_rows(open_source(path), 2), data[NAMES].to_numpy()[:3])
     with pytest.raises(RuntimeError), open_sink(tmp_path / "u.zarr", pq.read_schema(_parquet(tmp_path, data))):
         raise RuntimeError
     assert sorted(each.name for each in tmp_path.iterdir()) == ["p.parquet", "t.zarr"]
     (tmp_path / "v.zarr").mkdir()
-    with pytest.raises(TableError, match="is no Zarr group"):
+    with pytest.raises(TableError, match="is not a Zarr group"):
         open_source(tmp_path / "v.zarr")
 
 

@@ -1,4 +1,7 @@
-"""The command line: parse, call, print. No arithmetic, and nothing heavy is imported before a command runs."""
+"""The command line: it parses options, calls `jobs` and `report`, and prints. Interface: `main`.
+
+It may use all other packages. Heavy modules are imported only when a command runs, so that --help is fast.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from mvnjac.cli.commands import app
 
 
 def main() -> None:
-    """The entry point: every error of ours is one sentence on standard error and an exit code, every warning one sentence."""
+    """The entry point. Errors and warnings of mvnjac are printed as one line on standard error; errors set the exit code."""
     with warnings.catch_warnings():
-        warnings.showwarning = functools.partial(_show, warnings.showwarning)
+        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
         _run()
 
 
-def _show(others: Callable[..., None], message: Warning, category: type[Warning], *where: Any, **more: Any) -> None:
-    """A warning of ours as a sentence; any other as Python shows it."""
+def _show_warning(default: Callable[..., None], message: Warning, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning of mvnjac as one line, and any other warning as usual."""
     if category.__module__ == "mvnjac.errors":
         print(f"mvnjac: warning: {message}", file=sys.stderr)
     else:
-        others(message, category, *where, **more)
+        default(message, category, *where, **more)
 
 
 def _run() -> None:
@@ -37,17 +40,15 @@ def _run() -> None:
         from mvnjac.tensors.allocation import refusal
 
         command = " ".join(word for word in sys.argv[1:2] if not word.startswith("-")) or "mvnjac"
-        said = refusal(
-            error, command, "choose fewer variables by --columns, fewer rows or fewer --workers, or give it more memory."
-        )
-        error = said or error
+        advice = "select fewer variables with --columns, use fewer rows or fewer --workers, or provide more memory."
+        error = refusal(error, command, advice) or error
         if not isinstance(error, MvnjacError | OSError):
             raise
-        print(f"mvnjac: {_sentence(error)}", file=sys.stderr)
+        print(f"mvnjac: {_message(error)}", file=sys.stderr)
         sys.exit(_exit_code(error))
 
 
-def _sentence(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}."
     return str(error)

@@ -1,4 +1,4 @@
-"""The commands. Nothing heavy is imported before one of them runs."""
+"""The commands. Heavy modules are imported inside the functions, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -9,33 +9,8 @@ from typing import Annotated
 import typer
 
 from mvnjac.cli import options, printing
-from mvnjac.cli.options import (
-    Address,
-    Columns,
-    CovarianceFile,
-    DataArgument,
-    Engine,
-    EngineOption,
-    Errors,
-    Force,
-    Format,
-    Gpus,
-    Index,
-    Keep,
-    Layout,
-    Mean,
-    MissingOption,
-    ModelFile,
-    Output,
-    Parametrisation,
-    PartFormat,
-    Resume,
-    Returns,
-    Structure,
-    Workers,
-    Wrt,
-)
-from mvnjac.cli.session import keeping, running, table_of
+from mvnjac.cli.options import Engine, Format, Layout, PartFormat
+from mvnjac.cli.session import open_checkpoint, running, table_of
 from mvnjac.errors import counted
 
 app = typer.Typer(
@@ -43,18 +18,18 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="The Jacobian of a multivariate normal log-density over real tables: the scores of each row by the mean and the unique "
-    "elements of the covariance.\n\n"
-    "DATA is Parquet (a file, or a folder of parts), CSV (also .csv.gz), Arrow/Feather (.arrow, .feather) or .npy. Without a mean "
-    "and a covariance they are estimated from the data by maximum likelihood.\n\n"
-    "Data go to standard output or to the file of -o; errors and progress go to standard error.\n\n"
-    "Exit codes: 0 done; 1 failed; 2 wrong usage (options, unknown column, existing output without --force); 3 the given or "
+    help="Derivatives of the multivariate normal log-density (scores) over tables: one row per observation, one column per parameter, "
+    "with respect to the mean and the covariance.\n\n"
+    "DATA is a table of observations: Parquet (a file, or a folder of files), CSV (.csv, .csv.gz), Arrow/Feather (.arrow, .feather), "
+    ".npy or .zarr. A mean and a covariance that are not given are estimated from DATA by maximum likelihood.\n\n"
+    "Results go to the file given by -o, or to standard output. Messages and progress go to standard error.\n\n"
+    "Exit codes: 0 success; 1 failure; 2 wrong usage (options, unknown column, existing output without --force); 3 the given or "
     "estimated covariance is not positive definite.",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from mvnjac._version import __version__
 
         print(f"mvnjac {__version__}")
@@ -64,7 +39,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and do nothing else.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -72,43 +47,51 @@ def root(
 
 @app.command()
 def jacobian(
-    data: DataArgument,
+    data: options.Data,
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="OUT",
-            help="A file, by its suffix; or a folder of parts (a name without a suffix, or s3://…, gs://…). Complete or absent.",
+            help="The output: a file, whose suffix gives the format; or a folder of parts (a name without a suffix, s3://…, gs://…).",
         ),
     ] = None,
-    columns: Columns = None,
-    index: Index = None,
-    log_returns: Returns = False,
-    missing: MissingOption = None,
-    mean: Mean = None,
-    covariance: CovarianceFile = None,
-    model: ModelFile = None,
-    structure: Structure = None,
-    wrt: Wrt = None,
-    parametrisation: Parametrisation = None,
+    columns: options.Columns = None,
+    index: options.Index = None,
+    log_returns: options.Returns = False,
+    missing: options.MissingValues = None,
+    mean: options.Mean = None,
+    covariance: options.Covariance = None,
+    model: options.Model = None,
+    structure: options.Structure = None,
+    wrt: options.Wrt = None,
+    parametrisation: options.Parametrisation = None,
     layout: Annotated[
-        Layout, typer.Option("--layout", help="unique: vech, off-diagonals doubled; full: every entry of the full gradients.")
+        Layout,
+        typer.Option(
+            "--layout",
+            help="unique: one column per unique element of a symmetric matrix (off-diagonal derivatives are doubled); full: one column "
+            "per entry.",
+        ),
     ] = Layout.unique,
-    sum_only: Annotated[bool, typer.Option("--sum-only", help="Only the sum of each column.")] = False,
-    gram: Annotated[bool, typer.Option("--gram", help="Only JᵀJ.")] = False,
-    form: Annotated[PartFormat, typer.Option("--format", help="Of the parts of a folder.")] = PartFormat.parquet,
-    engine: EngineOption = Engine.local,
-    workers: Workers = None,
-    gpus: Gpus = 0,
-    address: Address = None,
-    keep: Keep = None,
-    resume: Resume = False,
-    force: Force = False,
+    sum_only: Annotated[bool, typer.Option("--sum-only", help="Write only the sum of each column.")] = False,
+    gram: Annotated[bool, typer.Option("--gram", help="Write only JᵀJ.")] = False,
+    form: Annotated[
+        PartFormat, typer.Option("--format", help="The format of the parts, if OUT is a folder.")
+    ] = PartFormat.parquet,
+    engine: options.EngineName = Engine.local,
+    workers: options.Workers = None,
+    gpus: options.Gpus = 0,
+    address: options.Address = None,
+    keep: options.Keep = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
 ) -> None:
-    """Write the scores: one row an observation, one column a parameter (.parquet, .csv, .csv.gz, .arrow, .feather, .npy, .zarr).
+    """Write the scores: one row per observation, one column per parameter.
 
-    A folder gets a part for each slice of DATA, written by all workers, and a manifest that `mvnjac verify` checks.
+    The suffix of OUT gives the format: .parquet, .csv, .csv.gz, .arrow, .feather, .npy or .zarr. If OUT is a folder, the workers
+    write one part per slice of DATA, and a manifest that `mvnjac verify` checks.
     """
     from mvnjac.jobs import commands, partitioned
     from mvnjac.jobs.density import Request
@@ -116,12 +99,13 @@ def jacobian(
 
     request = Request(mean, covariance, model, structure)
     folder = output is not None and is_folder(output)
-    asked = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keep, resume)
+    sums = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keep, resume)
     file = None if output is None or folder else Path(output)
     check_output(file, force, [data, *request.files()])
     table = table_of(data, columns, index, log_returns, missing)
-    kept = keeping(f"jacobian{asked}", table, request, {"wrt": wrt, "parametrisation": parametrisation}, keep, resume, force)
-    with running(engine, workers, gpus, address, kept, resumable=folder) as run:
+    question = {"wrt": wrt, "parametrisation": parametrisation}
+    checkpoint = open_checkpoint(f"jacobian{sums}", table, request, question, keep, resume, force)
+    with running(engine, workers, gpus, address, checkpoint, resumable=folder) as run:
         names = options.wrt_names(wrt) or commands.parameters(parametrisation)
         if output is not None and folder:
             written = partitioned.write_parts(
@@ -139,38 +123,40 @@ def jacobian(
 
 @app.command()
 def score(
-    data: DataArgument,
-    output: Output = None,
-    columns: Columns = None,
-    index: Index = None,
-    log_returns: Returns = False,
-    missing: MissingOption = None,
-    mean: Mean = None,
-    covariance: CovarianceFile = None,
-    model: ModelFile = None,
-    structure: Structure = None,
-    wrt: Wrt = None,
-    parametrisation: Parametrisation = None,
-    errors: Errors = "expected,observed",
+    data: options.Data,
+    output: options.Output = None,
+    columns: options.Columns = None,
+    index: options.Index = None,
+    log_returns: options.Returns = False,
+    missing: options.MissingValues = None,
+    mean: options.Mean = None,
+    covariance: options.Covariance = None,
+    model: options.Model = None,
+    structure: options.Structure = None,
+    wrt: options.Wrt = None,
+    parametrisation: options.Parametrisation = None,
+    errors: options.Errors = "expected,observed",
     form: Annotated[
         Format | None,
         typer.Option(
-            "--format", help="table, json or csv; default: by OUT's suffix (.txt, .json, .csv), else table.", show_default=False
+            "--format", help="Default: by the suffix of OUT (.txt, .json, .csv), otherwise table.", show_default=False
         ),
     ] = None,
-    engine: EngineOption = Engine.local,
-    workers: Workers = None,
-    gpus: Gpus = 0,
-    address: Address = None,
-    keep: Keep = None,
-    resume: Resume = False,
-    force: Force = False,
+    engine: options.EngineName = Engine.local,
+    workers: options.Workers = None,
+    gpus: options.Gpus = 0,
+    address: options.Address = None,
+    keep: options.Keep = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
 ) -> None:
-    """Print each parameter's estimate, its total score, the standard deviation of that total from JᵀJ, and their ratio; and its
-    standard errors, all parameters being estimated, by default from the expected and the observed information.
+    """Print the total score of each parameter, with its estimate and standard errors.
 
-    At an estimate by maximum likelihood all totals are 0 but for rounding: give a --mean and a --covariance, or a --model, to test
-    them. With only one of --mean and --covariance, the other is estimated at it.
+    For each parameter, the table shows its estimate, its total score, the standard deviation of the total score (from JᵀJ),
+    their ratio, and its standard errors.
+
+    At a maximum-likelihood estimate all total scores are 0 up to rounding. To test given values, use --mean and --covariance,
+    or --model. If only one of --mean and --covariance is given, the other is estimated.
     """
     from mvnjac.jobs import commands
     from mvnjac.jobs.density import Request
@@ -182,16 +168,14 @@ def score(
     kinds, form = options.error_kinds(errors), form or printing.format_of(output)
     table = table_of(data, columns, index, log_returns, missing)
     question = {"wrt": wrt, "parametrisation": parametrisation, "errors": ",".join(kinds)}
-    kept = keeping("score", table, request, question, keep, resume, force)
-    with running(engine, workers, gpus, address, kept) as run:
+    checkpoint = open_checkpoint("score", table, request, question, keep, resume, force)
+    with running(engine, workers, gpus, address, checkpoint) as run:
         names = options.wrt_names(wrt) or commands.parameters(parametrisation)
         totals = commands.total_scores(table, request, names, run, kinds)
     if output is not None:
         write_text(output, printing.formatted(totals, form))
-        print(
-            f"{output}: the totals of {counted(totals.rows, 'row')} by {counted(len(totals.names), 'parameter')}.",
-            file=sys.stderr,
-        )
+        size = f"{counted(totals.rows, 'row')}, {counted(len(totals.names), 'parameter')}"
+        print(f"{output}: total scores of {size}.", file=sys.stderr)
     elif form is Format.table:
         printing.print_table(totals)
     else:
@@ -200,35 +184,37 @@ def score(
 
 @app.command()
 def fit(
-    data: DataArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="The model to write (.safetensors); complete or absent.")
-    ],
+    data: options.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The model file to write (.safetensors).")],
     structure: Annotated[
-        str, typer.Option("--structure", metavar="NAME", help=f"What the covariance is like: {options.STRUCTURES}.")
+        str, typer.Option("--structure", metavar="NAME", help=f"The structure of the covariance: {options.STRUCTURES}.")
     ] = "dense",
-    columns: Columns = None,
-    index: Index = None,
-    log_returns: Returns = False,
-    missing: MissingOption = None,
-    max_iterations: Annotated[int, typer.Option("--max-iterations", min=0, help="Of the search.")] = 1000,
+    columns: options.Columns = None,
+    index: options.Index = None,
+    log_returns: options.Returns = False,
+    missing: options.MissingValues = None,
+    max_iterations: Annotated[
+        int, typer.Option("--max-iterations", min=0, help="The largest number of iterations of the search.")
+    ] = 1000,
     lower: Annotated[
         float,
         typer.Option(
-            "--lower", metavar="SHARE", help="The least unique variance of low-rank, as a share of the variable's variance."
+            "--lower",
+            metavar="SHARE",
+            help="For low-rank: the smallest unique variance, as a share of the variance of the variable.",
         ),
     ] = 0.005,
-    engine: EngineOption = Engine.local,
-    workers: Workers = None,
-    address: Address = None,
-    keep: Keep = None,
-    resume: Resume = False,
-    force: Force = False,
+    engine: options.EngineName = Engine.local,
+    workers: options.Workers = None,
+    address: options.Address = None,
+    keep: options.Keep = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
 ) -> None:
-    """Estimate mean and covariance by maximum likelihood, and write them as a model for `jacobian --model` and `score --model`.
+    """Estimate the mean and the covariance by maximum likelihood, and write a model for the option --model.
 
-    A search that does not reach a maximum fails with exit code 1, and writes nothing. Unique variances that end at the bound of --lower
-    (Heywood cases) are named, and the model keeps their names.
+    If the search does not converge, nothing is written and the exit code is 1. Unique variances at the bound of --lower
+    (Heywood cases) are listed, and marked in the model.
     """
     from mvnjac.estimation import model_file
     from mvnjac.jobs import density
@@ -239,8 +225,9 @@ def fit(
     printing.check_resume(keep, resume)
     options.check_share("--lower", lower)
     table = table_of(data, columns, index, log_returns, missing)
-    kept = keeping("fit", table, density.Request(structure=structure), {"lower": repr(lower)}, keep, resume, force)
-    with running(engine, workers, 0, address, kept) as run:
+    request = density.Request(structure=structure)
+    checkpoint = open_checkpoint("fit", table, request, {"lower": repr(lower)}, keep, resume, force)
+    with running(engine, workers, 0, address, checkpoint) as run:
         estimate = density.fitted(table, structure, max_iterations, run, lower)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
@@ -248,58 +235,57 @@ def fit(
 
 @app.command()
 def report(
-    data: DataArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="The page to write (.html); complete or absent.")
-    ],
-    columns: Columns = None,
-    index: Index = None,
-    log_returns: Returns = False,
-    missing: MissingOption = None,
-    mean: Mean = None,
-    covariance: CovarianceFile = None,
-    model: ModelFile = None,
-    structure: Structure = None,
-    engine: EngineOption = Engine.local,
-    workers: Workers = None,
-    address: Address = None,
-    force: Force = False,
+    data: options.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The HTML file to write (.html).")],
+    columns: options.Columns = None,
+    index: options.Index = None,
+    log_returns: options.Returns = False,
+    missing: options.MissingValues = None,
+    mean: options.Mean = None,
+    covariance: options.Covariance = None,
+    model: options.Model = None,
+    structure: options.Structure = None,
+    engine: options.EngineName = Engine.local,
+    workers: options.Workers = None,
+    address: options.Address = None,
+    force: options.Force = False,
 ) -> None:
-    """Write a report as one HTML file that needs no network: influential rows, breaks, standard errors, missing entries, condition.
+    """Write a report as one HTML file, which works offline.
 
-    Of an estimate by maximum likelihood it shows what the scores say of its errors and of changes in time; of a --mean and a
-    --covariance, or a --model of other rows, the scaled total scores, which test them. The estimate is made by all workers, whatever
-    the number of rows; the report itself holds the scores of all rows in memory.
+    The report shows influential rows, structural breaks, standard errors, missing entries, and the condition number.
+    For estimated parameters, the report shows standard errors and changes over time. For a given --mean and --covariance, or
+    a --model of other rows, it shows the total scores, which test the given values. The report needs the scores of all rows
+    in memory.
     """
-    from mvnjac.errors import UsageError
     from mvnjac.jobs.density import Request
-    from mvnjac.report import SUFFIXES, write_report
+    from mvnjac.report import check_suffix, write_table_report
     from mvnjac.tables.output import check_output
 
     request = Request(mean, covariance, model, structure)
-    if output.suffix not in SUFFIXES:
-        raise UsageError(f"{output}: a report is an .html file; name it so.")
+    check_suffix(output)
     check_output(output, force, [data, *request.files()])
     with running(engine, workers, 0, address) as run:
-        says = write_report(table_of(data, columns, index, log_returns, missing), request, output, run)
-    print(f"{output}: {says}", file=sys.stderr)
+        summary = write_table_report(table_of(data, columns, index, log_returns, missing), request, output, run)
+    print(f"{output}: {summary}", file=sys.stderr)
 
 
 @app.command()
 def verify(
     output: Annotated[
-        str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written, or one of --keep.")
+        str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written, or a folder of --keep.")
     ],
 ) -> None:
-    """Check a folder of parts or of kept sums against its manifest: what is missing, truncated, changed, or does not belong there is
-    named."""
-    from mvnjac.engines import manifest
+    """Check that a folder of parts, or a folder of --keep, is complete and unchanged.
 
-    held, wrong = manifest.verify(output)
-    for problem in wrong:
+    Files that are missing, truncated, changed or unexpected are listed.
+    """
+    from mvnjac.engines import verification
+
+    manifest, problems = verification.verify(output)
+    for problem in problems:
         print(f"mvnjac: {output}: {problem}", file=sys.stderr)
-    if wrong:
+    if problems:
         raise typer.Exit(1)
-    units = held["units"]
-    what = f"the sums of {counted(units, 'unit')}" if "passes" in held else counted(units, "part")
-    print(f"{output}: complete and unchanged: {what}, {counted(held['rows'], 'row', ',')}.")
+    units = manifest["units"]
+    what = f"the sums of {counted(units, 'unit')}" if "passes" in manifest else counted(units, "part")
+    print(f"{output}: complete and unchanged: {what}, {counted(manifest['rows'], 'row', ',')}.")

@@ -1,4 +1,4 @@
-"""The arguments and options that commands share."""
+"""The arguments and options that several commands share, and functions that parse them."""
 
 from __future__ import annotations
 
@@ -9,52 +9,32 @@ from typing import Annotated
 
 import typer
 
+#: how a matrix parameter is divided into columns
+Layout = StrEnum("Layout", ["unique", "full"])
+#: the output format of `score`
+Format = StrEnum("Format", ["table", "json", "csv"])
+#: the treatment of missing values
+Missing = StrEnum("Missing", ["marginalise"])
+#: the engine that runs a command
+Engine = StrEnum("Engine", ["local", "ray"])
+#: the format of the parts of a folder
+PartFormat = StrEnum("PartFormat", ["parquet", "arrow", "csv", "npy"])
 
-class Layout(StrEnum):
-    """How a matrix parameter becomes columns."""
+STRUCTURES = (
+    "dense, diagonal, isotropic, low-rank:RANK, kronecker:ROWSxCOLUMNS, toeplitz, compound-symmetric, banded-precision:BANDWIDTH, "
+    "autoregressive:ORDER (or ar:ORDER); or a dense covariance with other parameters: cholesky, log-cholesky, precision, "
+    "precision-cholesky, inverse-cholesky, scale-correlation"
+)
 
-    unique = "unique"
-    full = "full"
-
-
-class Format(StrEnum):
-    """How `score` prints."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-class Missing(StrEnum):
-    """What a missing value is."""
-
-    marginalise = "marginalise"
-
-
-class Engine(StrEnum):
-    """Who does the work."""
-
-    local = "local"
-    ray = "ray"
-
-
-class PartFormat(StrEnum):
-    """The format of the parts of a folder."""
-
-    parquet = "parquet"
-    arrow = "arrow"
-    csv = "csv"
-    npy = "npy"
-
-
-DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="The table of observations, one a row.", show_default=False)]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="The table of observations, one per row.", show_default=False)]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--columns",
         "-c",
         metavar="A,B,…",
-        help="The variables, in this order; default: all columns but the index. A name with a comma in quotes: '\"BRK,B\",AAPL'.",
+        help="The variables, in this order. Default: all columns except the index. Quote a name that contains a comma: "
+        "'\"BRK,B\",AAPL'.",
     ),
 ]
 Index = Annotated[
@@ -62,137 +42,143 @@ Index = Annotated[
     typer.Option(
         "--index",
         metavar="COLUMN",
-        help="A column (a date, say) that is kept in the output; for .npy in a file of its own beside it.",
+        help="A column of row labels, such as dates, which is copied to the output (for .npy, to a separate file beside it).",
     ),
 ]
 Returns = Annotated[
     bool,
     typer.Option(
         "--log-returns",
-        help="Difference the logarithms of consecutive rows first; with --index, after sorting by it, ascending.",
+        help="Use differences of the logarithms of consecutive rows. With --index, the rows are first sorted by it, ascending.",
     ),
 ]
-MissingOption = Annotated[
+MissingValues = Annotated[
     Missing | None,
     typer.Option(
         "--missing",
-        help="marginalise: each row is the marginal of what it observes. Without it a missing value is an error.",
+        help="marginalise: use the marginal density of the observed variables of each row. Without this option, a missing value is an "
+        "error.",
         show_default=False,
     ),
 ]
 Mean = Annotated[
-    Path | None, typer.Option("--mean", metavar="FILE", help="A table of one row under the variables' names, or .npy.")
+    Path | None,
+    typer.Option("--mean", metavar="FILE", help="The mean: a table with one row and the variables as columns, or .npy."),
 ]
-CovarianceFile = Annotated[
+Covariance = Annotated[
     Path | None,
     typer.Option(
         "--covariance",
         metavar="FILE",
-        help="A header of names and a row a variable, optionally with a first column of names; or .npy.",
+        help="The covariance: a table with one row and one column per variable, optionally with the names of the rows in the first "
+        "column; or .npy.",
     ),
 ]
-ModelFile = Annotated[
+Model = Annotated[
     Path | None,
-    typer.Option("--model", metavar="FILE", help="A model that `mvnjac fit` has written, in place of mean and covariance."),
+    typer.Option("--model", metavar="FILE", help="A model that `mvnjac fit` has written, instead of --mean and --covariance."),
 ]
-STRUCTURES = (
-    "dense, diagonal, isotropic, low-rank:RANK, kronecker:ROWSxCOLUMNS, toeplitz, compound-symmetric, banded-precision:BANDWIDTH, "
-    "autoregressive:ORDER (or ar:ORDER), or another of the dense family: the parametrisations, by the same names"
-)
 Structure = Annotated[
     str | None,
-    typer.Option("--structure", metavar="NAME", help=f"Estimate a covariance of this structure: {STRUCTURES}."),
+    typer.Option("--structure", metavar="NAME", help=f"Estimate a covariance with this structure: {STRUCTURES}."),
 ]
 Wrt = Annotated[
     str | None,
-    typer.Option("--wrt", metavar="NAMES", help='Parameters or single elements: "mean,covariance_matrix[USD,JPY]".'),
+    typer.Option(
+        "--wrt",
+        metavar="NAMES",
+        help='Only these parameters or single elements, such as "mean,covariance_matrix[USD,JPY]".',
+    ),
 ]
 Parametrisation = Annotated[
     str | None,
     typer.Option(
         "--parametrisation",
         metavar="NAME",
-        help="dense, cholesky, log-cholesky, precision, precision-cholesky, inverse-cholesky, scale-correlation or natural; "
-        "default: the structure's own, dense where none is asked for.",
+        help="The parameters of the derivatives: dense, cholesky, log-cholesky, precision, precision-cholesky, inverse-cholesky, "
+        "scale-correlation or natural. Default: the parameters of the structure.",
         show_default=False,
     ),
 ]
 Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="OUT", help="The file to write, by its suffix; complete or absent."),
+    Path | None, typer.Option("--output", "-o", metavar="OUT", help="The output file; its suffix gives the format.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
-
-
-EngineOption = Annotated[
+EngineName = Annotated[
     Engine,
     typer.Option(
-        "--engine", help="local: this machine; ray: a Ray cluster (pip install 'mvnjac\\[ray]'). The numbers are the same."
+        "--engine",
+        help="local: this machine; ray: a Ray cluster (pip install 'mvnjac\\[ray]'). The results are the same.",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Processes; default: as the work demands, at most one a core.", show_default=False),
+    typer.Option(
+        "--workers",
+        min=1,
+        help="The number of worker processes. Default: depending on the size of DATA, at most one per core.",
+        show_default=False,
+    ),
 ]
 Gpus = Annotated[
-    float, typer.Option("--gpus-per-worker", min=0, help="Graphics processors each worker has; below 1, they share one.")
+    float, typer.Option("--gpus-per-worker", min=0, help="The number of GPUs per worker; below 1, workers share a GPU.")
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", metavar="HOST:PORT", help="Of a running Ray cluster; default: one of its own, here."),
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="The address of a running Ray cluster. Default: start one on this machine."
+    ),
 ]
 Keep = Annotated[
     str | None,
     typer.Option(
         "--keep",
         metavar="FOLDER",
-        help="Keep the sums of each slice of DATA in this folder as they come (or s3://…, gs://…): --resume goes on from there.",
+        help="Save intermediate sums in this folder (or s3://…, gs://…), so that --resume can continue an interrupted command.",
     ),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on with a folder of parts, or of --keep, that is not complete: only what is missing is done."
+        "--resume", help="Continue with an incomplete folder of parts or of --keep, and compute only what is missing."
     ),
 ]
-
-
 Errors = Annotated[
     str,
     typer.Option(
         "--errors",
         metavar="KINDS",
-        help="Which standard errors are computed, with commas between: expected, observed (information), sandwich, hac (Newey and "
-        "West's, of rows in the order of the index, or of the table; all rows in memory); or none.",
+        help="The standard errors to compute, separated by commas: expected, observed (from the information), sandwich, hac "
+        "(Newey-West, for the rows in the order of the index or of the table; needs all rows in memory); or none.",
     ),
 ]
 
 
 def error_kinds(text: str) -> list[str]:
-    """The kinds of --errors, each once.
+    """The kinds of --errors, without duplicates.
 
     Raises:
-        UsageError: one that there is not.
+        UsageError: an unknown kind.
     """
     from mvnjac.errors import UsageError
     from mvnjac.jobs.commands import ERRORS
 
-    asked = list(dict.fromkeys(kind.strip() for kind in text.split(",")))
-    if asked == ["none"]:
+    kinds = list(dict.fromkeys(kind.strip() for kind in text.split(",")))
+    if kinds == ["none"]:
         return []
-    for kind in asked:
+    for kind in kinds:
         if kind not in ERRORS:
-            raise UsageError(f"--errors: there is no {kind!r}; expected some of {', '.join(ERRORS)}, or none.")
-    return asked
+            raise UsageError(f"--errors: unknown kind {kind!r}; expected some of {', '.join(ERRORS)}, or none.")
+    return kinds
 
 
 def names(columns: list[str] | None) -> list[str] | None:
-    """The names of --columns, given once or several times; those with a comma in quotes."""
+    """The names of --columns, which may be given several times and contains quoted names."""
     return [name for text in columns or [] for name in next(csv.reader([text], skipinitialspace=True))] or None
 
 
 def wrt_names(text: str | None) -> list[str]:
-    """Split at the commas that are not inside brackets."""
+    """The names of --wrt: split at commas outside brackets."""
     parts, depth = [""], 0
     for character in text or "":
         depth += {"[": 1, "]": -1}.get(character, 0)
@@ -200,18 +186,18 @@ def wrt_names(text: str | None) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
-    named = [part.strip() for part in parts if part.strip()]
-    twice = [name for name in named if named.count(name) > 1]
-    if twice:
+    found = [part.strip() for part in parts if part.strip()]
+    repeated = [name for name in found if found.count(name) > 1]
+    if repeated:
         from mvnjac.errors import UsageError
 
-        raise UsageError(f"--wrt: {twice[0]!r} is named twice.")
-    return named
+        raise UsageError(f"--wrt: {repeated[0]!r} is given twice.")
+    return found
 
 
 def check_share(option: str, value: float) -> None:
-    """A share is between 0 and 1."""
+    """Require a number between 0 and 1."""
     from mvnjac.errors import UsageError
 
     if not 0 < value < 1:
-        raise UsageError(f"{option}: {value!r} is no share of the variance; expected a number above 0 and below 1.")
+        raise UsageError(f"{option}: got {value!r}; expected a share of the variance, above 0 and below 1.")

@@ -1,4 +1,4 @@
-"""From options to what a command works with: the table, the engine, the folder of kept sums. Nothing heavy is imported before."""
+"""From the options to the objects that a command works with: the table, the checkpoint, and the engine."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def table_of(path: str, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None) -> Data:
-    """The observations that were asked for."""
+    """The observations."""
     from mvnjac.jobs.data import Data
 
     return Data(path, options.names(columns), index, log_returns, None if missing is None else missing.value)
 
 
-def keeping(
+def open_checkpoint(
     command: str, data: Data, request: Request, question: dict[str, str | None], keep: str | None, resume: bool, force: bool
 ) -> Checkpoint | None:
-    """The folder of --keep, if it may be written to, for the sums of a command and all that they depend on."""
+    """The checkpoint in the folder of --keep, described by everything that the sums depend on; None without --keep."""
     if keep is None:
         return None
     from mvnjac.engines.checkpoint import Checkpoint
@@ -55,15 +55,15 @@ def running(
     workers: int | None,
     gpus: float,
     address: str | None,
-    kept: Checkpoint | None = None,
+    checkpoint: Checkpoint | None = None,
     resumable: bool = False,
 ) -> Iterator[Run]:
-    """The engine that was asked for, and the progress of what it does."""
+    """The engine, with progress reports on standard error; the checkpoint is completed if the block ends without an error."""
     from mvnjac.engines.engine import Resources
     from mvnjac.engines.run import Run
 
     resources = Resources(engine.value, workers, gpus, address)
-    with reporting(resumable or kept is not None) as report, resources.open() as opened:
-        yield Run(opened, report.rows, report.iteration, resources.device, kept)
-        if kept is not None:
-            kept.complete()
+    with reporting(resumable or checkpoint is not None) as progress, resources.open() as opened:
+        yield Run(opened, progress.rows, progress.iteration, resources.device, checkpoint)
+        if checkpoint is not None:
+            checkpoint.complete()

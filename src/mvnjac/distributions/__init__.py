@@ -1,4 +1,8 @@
-"""The multivariate normal distributions of torch.distributions, with closed-form derivatives: change one import."""
+"""Drop-in replacements for the multivariate normal distributions of torch.distributions, with closed-form derivatives.
+
+The package may use `model`, `autodiff` and everything below them. Its interface is public: `MultivariateNormal`,
+`LowRankMultivariateNormal`, and Kullback-Leibler divergences, which are registered with torch.distributions.kl_divergence.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
-# registers them with torch.distributions.kl_divergence
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisations.cholesky import Cholesky
 from mvnjac.covariance.parametrisations.dense import Dense
 from mvnjac.covariance.parametrisations.precision import Precision
 from mvnjac.covariance.structured.low_rank import LowRank, LowRankFactor
-from mvnjac.distributions import kl as kl  # registers the divergences with torch.distributions.kl_divergence
+from mvnjac.distributions import kl as kl  # registers the divergences
 from mvnjac.distributions.attributes import Parameter
 from mvnjac.distributions.base import Normal
 from mvnjac.errors import ArgumentError
@@ -28,18 +31,20 @@ class MultivariateNormal(Normal):
     """torch.distributions.MultivariateNormal, with the closed-form derivatives of `mvnjac.log_prob`.
 
     Args:
-        loc: (..., d) µ, in units of x, of any real dtype. The attribute `loc` can be assigned and changed in place: everything is
-            then that of the new mean.
-        covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, or Σ⁻¹, or L lower triangular with Σ = L Lᵀ: one of
-            them, float32 or float64, which is the dtype of densities. Leading dimensions broadcast. As in torch, Σ and Σ⁻¹ may be
-            asymmetric up to 1e-6 + 1e-5 of an entry; the lower triangle of Σ is read, and the upper one of Σ⁻¹.
-        validate_args: look at the numbers, here and in `log_prob`; by default as torch's (`set_default_validate_args`).
-            False looks at nothing: where there is no density, results are NaN.
-        missing: "marginalise": NaN in a value is a missing entry, and `log_prob` the density of what is observed.
+        loc: (..., d) the mean µ, in units of x, of any real dtype. The attribute `loc` can be assigned or changed in place;
+            later results use the new mean.
+        covariance_matrix, precision_matrix, scale_tril: (..., d, d) Σ, Σ⁻¹, or the lower triangular L with Σ = L Lᵀ: exactly
+            one of them, float32 or float64, which is the dtype of densities. Leading dimensions broadcast. As in torch,
+            entries of Σ and Σ⁻¹ may be asymmetric up to 1e-6 plus 1e-5 times their absolute value; the lower triangle of Σ
+            and the upper triangle of Σ⁻¹ are used.
+        validate_args: whether to check values, here and in `log_prob`; by default as torch (`set_default_validate_args`). If
+            False, an invalid covariance gives NaN.
+        missing: "marginalise": NaN in a value is a missing entry, and `log_prob` is the density of the observed entries.
 
     Raises:
-        MvnjacError: arguments that do not fit each other; numbers that are no density, if validated. All are ValueErrors.
-        ReadOnlyError: an AttributeError, where a parameter of the covariance is assigned: build a new distribution.
+        ArgumentError: the arguments have inconsistent shapes, dtypes or devices or, if validated, an invalid value. It is a
+            ValueError.
+        ReadOnlyError: a parameter of the covariance is assigned; create a new distribution instead. It is an AttributeError.
 
     Example:
         >>> import torch
@@ -48,7 +53,7 @@ class MultivariateNormal(Normal):
         tensor([-2.8379, -2.8379, -2.8379])
     """
 
-    arg_constraints = _own_constraints = {
+    arg_constraints = _class_constraints = {
         "loc": constraints.real_vector,
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,
@@ -71,13 +76,13 @@ class MultivariateNormal(Normal):
         structures = [structure(value) for structure, value in given.items() if value is not None]
         if len(structures) != 1:
             raise ArgumentError(
-                f"{type(self).__name__}: {len(structures)} matrices; pass exactly one of covariance_matrix, precision_matrix "
-                "and scale_tril."
+                f"{type(self).__name__}: got {len(structures)} matrices; pass exactly one of covariance_matrix, "
+                "precision_matrix and scale_tril."
             )
         super().__init__(loc, structures[0], validate_args, missing)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
-        """The same distribution for a larger batch; nothing is copied, validated or factorised."""
+        """The same distribution with a larger batch shape, without copies, validation or a new factorisation."""
         return self._expand_into(self._get_checked_instance(MultivariateNormal, _instance), batch_shape)
 
 
@@ -87,13 +92,13 @@ class LowRankMultivariateNormal(Normal):
         Σ = W Wᵀ + diag(v)
 
     Args:
-        loc: (..., d) µ, as for `MultivariateNormal`.
+        loc: (..., d) the mean µ, as for `MultivariateNormal`.
         cov_factor: (..., d, k) W, in units of x, float32 or float64.
         cov_diag: (..., d) v, positive, in squared units of x, of the same dtype.
         validate_args, missing: as for `MultivariateNormal`.
 
     Raises:
-        MvnjacError: as `MultivariateNormal`.
+        ArgumentError, ReadOnlyError: as for `MultivariateNormal`.
 
     Example:
         >>> import torch
@@ -102,7 +107,7 @@ class LowRankMultivariateNormal(Normal):
         tensor([2., 1.])
     """
 
-    arg_constraints = _own_constraints = {
+    arg_constraints = _class_constraints = {
         "loc": constraints.real_vector,
         "cov_factor": constraints.independent(constraints.real, 2),
         "cov_diag": constraints.independent(constraints.positive, 1),
@@ -121,13 +126,13 @@ class LowRankMultivariateNormal(Normal):
 
     @Parameter
     def cov_factor(self) -> Tensor:
-        """W as given, (*batch, d, k)."""
-        raise AttributeError("cov_factor is not given yet")
+        """W, (*batch, d, k)."""
+        raise AttributeError("cov_factor is not set yet")
 
     @Parameter
     def cov_diag(self) -> Tensor:
-        """v as given, (*batch, d)."""
-        raise AttributeError("cov_diag is not given yet")
+        """v, (*batch, d)."""
+        raise AttributeError("cov_diag is not set yet")
 
     @Parameter
     def precision_matrix(self) -> Tensor:
@@ -139,5 +144,5 @@ class LowRankMultivariateNormal(Normal):
             return self._full(0.5 * (P + P.mT), 2)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
-        """The same distribution for a larger batch; nothing is copied, validated or factorised."""
+        """The same distribution with a larger batch shape, without copies, validation or a new factorisation."""
         return self._expand_into(self._get_checked_instance(LowRankMultivariateNormal, _instance), batch_shape)

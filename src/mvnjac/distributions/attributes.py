@@ -1,4 +1,4 @@
-"""What the drop-in distributions show and accept: parameters as attributes, the support, and torch's tolerance of asymmetry."""
+"""Attributes of the distributions: parameters, the support, and torch's tolerance for asymmetric matrices."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mvnjac.errors import ReadOnlyError
 
 
 class Parameter(lazy_property):
-    """A parameter of the covariance as an attribute: the tensor that was given, or what follows from it now.
+    """A read-only attribute for a parameter of the covariance: the given tensor, or a value computed from it at each access.
 
-    It is a `lazy_property`, since torch looks for these where a constraint is declared for a parameter that was not given.
+    It is a `lazy_property`, because torch expects one for a parameter that has a constraint but was not given.
     """
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -28,15 +28,15 @@ class Parameter(lazy_property):
             return self.wrapped(instance)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        name, own = self.wrapped.__name__, type(instance).__name__
+        name, class_name = self.wrapped.__name__, type(instance).__name__
         raise ReadOnlyError(
-            f"{own}.{name} cannot be assigned: the other forms of the covariance would not follow. "
-            f"Build a new {own} from the new value (loc can be assigned), or change the tensor that was given in place."
+            f"{class_name}.{name} cannot be assigned, because other parameters of the covariance would not follow. Create a new "
+            f"{class_name} with the new value (loc can be assigned), or change the given tensor in place."
         )
 
 
 class _Entries(constraints.Constraint):
-    """Real numbers, and NaN where an entry is missing."""
+    """Real numbers, or NaN for missing entries."""
 
     def check(self, value: Tensor) -> Tensor:
         return torch.ones_like(value, dtype=torch.bool)
@@ -45,10 +45,10 @@ class _Entries(constraints.Constraint):
 for _registry in (biject_to, transform_to):
     _registry.register(_Entries, lambda _: identity_transform)
 
-#: the support where NaN marks a missing entry
+#: the support if NaN marks missing entries
 real_or_missing = constraints.independent(_Entries(), 1)
 
 
-def as_torch(A: Tensor) -> Tensor:
-    """(..., d, d) how far two entries of a symmetric matrix may differ in torch.distributions: `constraints.symmetric`."""
+def torch_asymmetry(A: Tensor) -> Tensor:
+    """(..., d, d) the largest differences of symmetric entries that torch.distributions allows (`constraints.symmetric`)."""
     return 1e-6 + 1e-5 * A.mT.abs()

@@ -1,8 +1,8 @@
-"""What the multivariate normal distributions of `mvnjac.distributions` have in common.
+"""The base class of the distributions of `mvnjac.distributions`.
 
-Each holds one `Model`, which factorises once: with the graph that draws, entropies and divergences differentiate through, and
-shares the numbers with `log_prob`, which has its own derivatives. The mean is what the attribute `loc` is at each call. An
-expanded distribution shares the factor of the one it came from.
+Each distribution has one `Model`, which computes the factorisation once. Samples, entropies and divergences differentiate
+through its autograd graph; `log_prob` uses the same numbers with closed-form derivatives. Every method uses the current value
+of the attribute `loc`. An expanded distribution shares the factorisation of the original one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.distributions import Distribution, constraints
 from mvnjac.autodiff.log_prob import evaluate
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.structured.low_rank import LowRankFactor
-from mvnjac.distributions.attributes import Parameter, as_torch, real_or_missing
+from mvnjac.distributions.attributes import Parameter, real_or_missing, torch_asymmetry
 from mvnjac.errors import DeviceError
 from mvnjac.model import validation
 from mvnjac.model.arguments import parse
@@ -33,28 +33,28 @@ from mvnjac.whitening.factor import Factor
 
 
 class Normal(Distribution):
-    """What both have in common; the constructor takes a structure.
+    """A multivariate normal distribution with any structure of the covariance.
 
-    Σ = S Sᵀ + diag(v), where S is the Cholesky factor and there is no v, or S is the factor of low rank.
+    Σ = S Sᵀ + diag(v), where S is the Cholesky factor and v = 0, or S is a low-rank factor.
     """
 
     support = constraints.real_vector
     has_rsample = True
-    is_multivariate_normal = True  # what a distribution in place of mean and covariance is recognised by
+    is_multivariate_normal = True  # marks distributions that are accepted in place of mean and covariance
     loc: Tensor
     _shown: Mapping[str, Tensor] = {}
-    _own_constraints: ClassVar[Mapping[str, constraints.Constraint]]
+    _class_constraints: ClassVar[Mapping[str, constraints.Constraint]]
 
     def __init__(self, loc: Tensor, covariance: Covariance, validate_args: bool | None, missing: str | None) -> None:
         name = type(self).__name__
         mean = in_dtype(name, "loc", loc, covariance.dtype)
         model = Model(parse(name, mean, covariance, missing=missing, check=False, mean_name="loc"))
-        self._batch_shape, self._event_shape = model.batch, Size((model.d,))  # torch's __init__ would factorise to validate
-        if validate_args is not None:  # else the default is the class's
+        self._batch_shape, self._event_shape = model.batch, Size((model.d,))  # torch's __init__ would factorise for validation
+        if validate_args is not None:  # otherwise the default of the class applies
             self._validate_args = validate_args
         if missing is not None and type(self).support is constraints.real_vector:
             self.support = real_or_missing
-        self._show(loc, {name: t.expand(t.shape) for name, t in covariance.parameters.items()}, model)
+        self._set_parameters(loc, {name: t.expand(t.shape) for name, t in covariance.parameters.items()}, model)
         if self._validate_args and is_concrete(loc, *covariance.parameters.values()):
             self._validate()
 
@@ -67,7 +67,7 @@ class Normal(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """The most likely value: µ."""
+        """The mode, µ."""
         return self.loc
 
     @property
@@ -94,12 +94,12 @@ class Normal(Distribution):
         return self._derived("scale_tril")
 
     def __repr__(self) -> str:
-        own = {"loc": self.loc, **self._shown}
-        shown = {name: own[name] for name in self.arg_constraints if name in own}
-        sizes = [f"{name}: {t if t.numel() == 1 else t.size()}" for name, t in shown.items()]  # as torch has it
+        parameters = {"loc": self.loc, **self._shown}
+        given = {name: parameters[name] for name in self.arg_constraints if name in parameters}
+        sizes = [f"{name}: {t if t.numel() == 1 else t.size()}" for name, t in given.items()]  # the format of torch
         return f"{type(self).__name__}({', '.join(sizes)})"
 
-    # --- what is asked of a distribution -------------------------------------------------------------------------
+    # --- methods of torch.distributions.Distribution -------------------------------------------------------------
 
     def log_prob(self, value: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:
         """The log-density in the dtype of the covariance, with the derivatives of `mvnjac.log_prob`."""
@@ -107,12 +107,12 @@ class Normal(Distribution):
             self._validate_sample(value)
         model = self._current()
         if not passing():
-            model.prepared()  # with a graph where there is one to keep: what follows, which needs none, then shares the numbers
-        result = evaluate(*self._meeting(model, value))
+            model.prepared()  # factorises with an autograd graph if needed; `evaluate`, which needs no graph, reuses the numbers
+        result = evaluate(*self._matched(model, value))
         return result.expand(broadcast(result.shape, self._batch_shape))
 
     def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
-        """µ + S ε + √v ε′, differentiable by the parameters; a seed gives what it gives torch's class."""
+        """Samples µ + S ε + √v ε′, differentiable with respect to the parameters; a seed gives the same samples as in torch."""
         shape, dtype = self._extended_shape(Size(sample_shape)), self._current().dtype
         factor = self._factor()
         S, diagonal = columns(factor)
@@ -125,44 +125,44 @@ class Normal(Distribution):
         return draws
 
     def entropy(self) -> Float[Tensor, "*batch"]:
-        """½ (d (1 + log 2π) + log det Σ)."""
+        """The entropy ½ (d (1 + log 2π) + log det Σ)."""
         factor = self._factor()
         with self._model.arithmetic():
             return self._full(0.5 * (self._model.d * (1 + math.log(2 * math.pi)) + factor.log_det), 0)
 
-    # --- shared with expanded ones -------------------------------------------------------------------------------
+    # --- parameters and expansion --------------------------------------------------------------------------------
 
     def _expand_into(self, new: Self, batch_shape: Sequence[int]) -> Self:
         new._batch_shape, new._event_shape, new._validate_args = Size(batch_shape), self._event_shape, self._validate_args
         if "support" in vars(self):
             new.support = self.support
         model = self._current()
-        new._show(self.loc, {name: self._shown[name] for name in model.covariance.parameters}, model)
+        new._set_parameters(self.loc, {name: self._shown[name] for name in model.covariance.parameters}, model)
         return new
 
-    def _show(self, loc: Tensor, parameters: Mapping[str, Tensor], model: Model) -> None:
-        """Have these as attributes, of the full batch.
+    def _set_parameters(self, loc: Tensor, parameters: Mapping[str, Tensor], model: Model) -> None:
+        """Set the attributes, expanded to the full batch shape.
 
-        What is shown is what results are computed from, so that these can be differentiated by it; but not a matrix that is
-        repeated for a larger batch, of which there is one factor.
+        Results are computed from the tensors of the attributes, so that they can be differentiated with respect to them. An
+        exception is a matrix that is repeated for a larger batch, for which one factorisation is shared.
         """
-        own = model.covariance
+        covariance = model.covariance
         with torch.enable_grad():
             self.loc = loc.expand((*self._batch_shape, loc.shape[-1]))
-            shown = {name: self._full(t, len(own.coordinates_of(name, model.d).shape)) for name, t in parameters.items()}
-        self._shown = shown  # a dict of its own: torch.compile of older versions cannot follow __dict__
-        given = [shown[name] if shown[name].shape == t.shape else t for name, t in own.parameters.items()]
-        self._located, self._model = self.loc, model.at(self.loc.to(model.dtype), given)
+            given = {name: self._full(t, len(covariance.coordinates_of(name, model.d).shape)) for name, t in parameters.items()}
+        self._shown = given  # a separate dict, because torch.compile of older versions cannot trace __dict__
+        tensors = [given[name] if given[name].shape == t.shape else t for name, t in covariance.parameters.items()]
+        self._model_loc, self._model = self.loc, model.at(self.loc.to(model.dtype), tensors)
 
     def _current(self) -> Model:
-        """The model at `loc` as it is now: what was assigned to it is looked at the first time."""
-        if self.loc is not self._located:
+        """The model with the current `loc`, which is checked once after each assignment."""
+        if self.loc is not self._model_loc:
             self._model = self._model.with_mean(in_dtype(type(self).__name__, "loc", self.loc, self._model.dtype))
-            self._located = self.loc
+            self._model_loc = self.loc
         return self._model
 
-    def _meeting(self, model: Model, value: Tensor) -> tuple[Model, Tensor]:
-        """The model, and values as it takes them. Of another dtype than Σ, x − µ is formed in the wider one, as torch does."""
+    def _matched(self, model: Model, value: Tensor) -> tuple[Model, Tensor]:
+        """The model and the values in one dtype; if dtypes differ, x − µ is computed in the wider one, as in torch."""
         loc, dtype = self.loc, model.dtype
         if isinstance(value, Tensor) and not (value.dtype == loc.dtype == dtype):
             in_dtype(model.arguments.function, "value", value, dtype)
@@ -174,7 +174,8 @@ class Normal(Distribution):
             value = (value - loc).to(dtype)
             mean = value.new_zeros(model.d)
         else:
-            mean = model.mean if is_traced(model.mean) else unexpanded(model.mean, 1)  # nobody asks for each row's gradient
+            # Gradients with respect to the mean of each row are not needed.
+            mean = model.mean if is_traced(model.mean) else unexpanded(model.mean, 1)
         return model.at(mean, list(model.covariance.parameters.values())), value
 
     def _factor(self) -> Factor:
@@ -192,22 +193,22 @@ class Normal(Distribution):
     # --- validation ----------------------------------------------------------------------------------------------
 
     def _validate(self) -> None:
-        """By our own checks, of one factorisation; where a subclass declares other constraints, by those, as torch does."""
-        if self.arg_constraints is not self._own_constraints:
+        """Check the parameters with one factorisation, or by the constraints of a subclass, as in torch."""
+        if self.arg_constraints is not self._class_constraints:
             super().__init__(self._batch_shape, self._event_shape)
             return
         if not passing():
             self._model.prepared()
-        self._model.validate_parameters(as_torch)
+        self._model.validate_parameters(torch_asymmetry)
 
     def _validate_sample(self, value: Tensor) -> None:
-        # Under vmap there are no numbers to look at, and without rows torch's constraints fail.
+        # Under vmap values are not available, and torch's constraints fail for zero rows.
         if not isinstance(value, Tensor) or (value.numel() and is_concrete(value)):
             super()._validate_sample(value)
 
 
 def in_dtype(function: str, name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Real numbers of any dtype, converted; a DtypeError for anything else."""
+    """Convert real numbers to this dtype; a DtypeError for other values."""
     if not isinstance(value, Tensor) or value.is_complex() or value.dtype is torch.bool:
         checks.floating(function, name, value)
     return value.to(dtype)

@@ -1,4 +1,4 @@
-"""The driver: units go to an engine, results come back in any order, and are merged in the order of the units."""
+"""The driver: it gives units of work to an engine and merges their sums in the order of the units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvnjac.tables.slices import Slice
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has done, with what was done before: rows, parts, bytes written, seconds of this run; the merged sums."""
+    """The result of a run, including resumed results: rows, parts, bytes of the parts, seconds, and the merged sums."""
 
     rows: int
     parts: int
@@ -32,8 +32,8 @@ def drive(
     record: Callable[[Result], None] = lambda result: None,
     known: Iterable[Result] = (),
 ) -> Outcome:
-    """Run a job over all slices but those whose results are known; each new result is recorded as it comes."""
-    start, tree = time.monotonic(), PairwiseReduction[_JobSums]()
+    """Run a job over all slices except those with known results; `record` is called with each new result."""
+    start, reduction = time.monotonic(), PairwiseReduction[_JobSums]()
     rows = parts = size = 0
     done = set[int]()
 
@@ -41,7 +41,7 @@ def drive(
         nonlocal rows, parts, size
         done.add(result.number)
         rows, parts, size = rows + result.rows, parts + bool(result.files), size + result.size
-        tree.add(result.number, _JobSums(result.sums))
+        reduction.add(result.number, _JobSums(result.sums))
 
     for result in known:
         take(result)
@@ -50,13 +50,13 @@ def drive(
     for result in engine.results(job, units, on_rows):
         record(result)
         take(result)
-    total = tree.total()
+    total = reduction.total()
     return Outcome(rows, parts, size, time.monotonic() - start, None if total is None else total.sums)
 
 
 @dataclass(frozen=True)
 class _JobSums:
-    """The sums of a unit; None of one without rows."""
+    """The sums of a unit; None for a unit without rows."""
 
     sums: Any
 

@@ -1,4 +1,4 @@
-"""What an engine must supply, and which there are."""
+"""The contract of an engine, and the choice of one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ NAMES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Resources:
-    """Where work is done.
+    """The engine of a command and its resources.
 
-    engine: "local" or "ray"; workers: how many, None: as many as there are cores to use; gpus: how many graphics processors each
-    worker has, a fraction where they share one; address: of a running Ray cluster.
+    Args:
+        engine: "local" or "ray".
+        workers: the number of workers; None: chosen by the engine.
+        gpus: the number of GPUs per worker; a fraction if workers share one.
+        address: the address of a running Ray cluster.
+
+    Raises:
+        UsageError: an unknown engine, or an address without Ray.
     """
 
     engine: str = "local"
@@ -30,34 +36,34 @@ class Resources:
         if self.engine not in NAMES:
             raise UsageError(f"--engine: there is no engine {self.engine!r}; expected one of {', '.join(NAMES)}.")
         if self.address is not None and self.engine != "ray":
-            raise UsageError("--address: is that of a Ray cluster; say --engine ray, too.")
+            raise UsageError("--address: is the address of a Ray cluster; add --engine ray.")
 
     @property
     def device(self) -> str:
-        """Where tensors lie."""
+        """The device of the tensors."""
         return "cuda" if self.gpus else "cpu"
 
     def open(self) -> Engine:
-        """The engine, which imports what it needs only now."""
+        """Create the engine; its module is imported only now."""
         module = importlib.import_module(f"mvnjac.engines.{self.engine}")
         engine: Engine = module.open_engine(self)
         return engine
 
 
 class Engine(ABC):
-    """Something that runs units of work."""
+    """Runs the units of a job. A new engine is one module of this package with a function `open_engine(resources)`."""
 
     @abstractmethod
     def results(self, job: Job, units: Sequence[Unit], on_rows: Callable[[int], None]) -> Iterator[Result]:
-        """Each unit's result, once, in any order; `on_rows` hears of rows as they are done.
+        """The result of each unit, exactly once, in any order; `on_rows` is called with numbers of further rows that are done.
 
         Raises:
-            MvnjacError: a unit failed, or its worker died again and again.
+            MvnjacError: a unit failed, or its worker died too often.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the workers."""
+        """Release the workers."""
 
     def __enter__(self) -> Engine:
         return self

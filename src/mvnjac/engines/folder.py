@@ -1,6 +1,7 @@
-"""The folder that parts are written to, here or in an object storage: every file in it is whole, or not there.
+"""A folder of output files, on this machine or in object storage, in which every file is complete.
 
-A file is written under another name, brought to the disk, and renamed; in an object storage it appears when its upload is complete.
+A file is written under a temporary name, flushed to the disk, and renamed; in object storage it appears when its upload is
+complete.
 """
 
 from __future__ import annotations
@@ -19,87 +20,86 @@ from mvnjac.engines.job import File
 from mvnjac.errors import TableError
 from mvnjac.tables.storage import child, entries, entry, filesystem, is_remote
 
-#: begins the name of what is not complete
+#: prefix of the names of incomplete files and folders
 UNFINISHED = ".writing-"
 _CHUNK = 2**22
 
 
 class Folder:
-    """A folder by its path or address; it need not be there yet."""
+    """A folder, by its path or address; it may not exist yet."""
 
     def __init__(self, path: str) -> None:
         self.path, self._remote = path, is_remote(path)
 
     def make(self) -> None:
-        """Make it, if it is not there; an object storage has no folders to make.
+        """Create the folder if it does not exist; object storage needs no folders.
 
         Raises:
-            TableError: it cannot be made or written to.
+            TableError: the folder cannot be created, or is not writable.
         """
         if self._remote:
             return
         try:
             Path(self.path).mkdir(exist_ok=True)
         except OSError as error:
-            raise TableError(f"{self.path}: the folder cannot be made ({error.strerror or error}).") from error
+            raise TableError(f"{self.path}: the folder cannot be created ({error.strerror or error}).") from error
         if not os.access(self.path, os.W_OK):
-            raise TableError(f"{self.path or repr('')}: the folder cannot be written to.")
+            raise TableError(f"{self.path or repr('')}: the folder is not writable.")
 
     def require_folder(self) -> None:
-        """Refuse what is there and is no folder.
+        """Raise an error if this is not a folder.
 
         Raises:
-            TableError: it is a file, or there is nothing.
+            TableError: it does not exist, or is a file.
         """
-        there = entry(self.path) if self.path else None
-        if there is None and not self._remote:
+        found = entry(self.path) if self.path else None
+        if found is None and not self._remote:
             raise TableError(f"{self.path!r}: there is no such folder.")
-        if there is not None and not there.folder:
-            raise TableError(f"{self.path}: is a file; name the folder that its parts, or the sums that were kept, are in.")
+        if found is not None and not found.folder:
+            raise TableError(f"{self.path}: is a file; expected a folder of parts, or a folder of --keep.")
 
     def sizes(self) -> dict[str, int]:
-        """Each file's size, by name."""
+        """The size of each file, by name."""
         if entry(self.path) is None:
             return {}
         return {each.name: each.size for each in entries(self.path) if not each.folder}
 
     @contextlib.contextmanager
     def writing(self, files: list[File]) -> Iterator[Path]:
-        """A folder on this machine to write into; what is in it at the end becomes files here, in alphabetical order, and they are
-        noted in `files`."""
+        """A temporary folder on this machine, whose files are moved to this folder at the end and appended to `files`."""
         inside = None if self._remote else self.path
         name = f"{UNFINISHED}{secrets.token_hex(4)}-"
         try:
-            with tempfile.TemporaryDirectory(prefix=name, dir=inside, ignore_cleanup_errors=True) as place:
-                yield Path(place)
-                for path in sorted(Path(place).iterdir()):
+            with tempfile.TemporaryDirectory(prefix=name, dir=inside, ignore_cleanup_errors=True) as temporary:
+                yield Path(temporary)
+                for path in sorted(Path(temporary).iterdir()):
                     files.append(File(path.name, path.stat().st_size, _digest(path)))
                     self._publish(path)
-                self._settle()
+                self._flush_names()
         except OSError as error:
             raise TableError(f"{self.path}: cannot be written ({error.strerror or error}).") from error
 
     def write(self, name: str, content: bytes) -> File:
-        """A small file."""
+        """Write a small file."""
         files: list[File] = []
-        with self.writing(files) as place:
-            (place / name).write_bytes(content)
+        with self.writing(files) as temporary:
+            (temporary / name).write_bytes(content)
         return files[0]
 
     def read(self, name: str) -> bytes:
-        """A small file."""
+        """The content of a small file."""
         with self._open(name) as stream:
             return stream.read()
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """The lines of a file that may be large."""
-        held = b""
+        """The lines of a file, which may be large."""
+        rest = b""
         with self._open(name) as stream:
             while chunk := stream.read(_CHUNK):
-                *whole, held = (held + chunk).split(b"\n")
-                yield from whole
-        if held:
-            yield held
+                *complete, rest = (rest + chunk).split(b"\n")
+                yield from complete
+        if rest:
+            yield rest
 
     def digest(self, name: str) -> str:
         """The SHA-256 of a file."""
@@ -110,7 +110,7 @@ class Folder:
         return sha.hexdigest()
 
     def remove(self, name: str) -> None:
-        """A file that must not be there."""
+        """Delete a file."""
         if self._remote:
             system, path = filesystem(child(self.path, name))
             system.delete_file(path)
@@ -118,7 +118,7 @@ class Folder:
             (Path(self.path) / name).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what a worker that died has left unfinished."""
+        """Remove the incomplete files of workers that died."""
         if not self._remote and Path(self.path).is_dir():
             for left in Path(self.path).glob(f"{UNFINISHED}*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -139,8 +139,8 @@ class Folder:
             os.fsync(file.fileno())
         os.replace(path, Path(self.path) / path.name)
 
-    def _settle(self) -> None:
-        """The names reach the disk, too."""
+    def _flush_names(self) -> None:
+        """Flush the folder itself, so that the names of its files are on the disk."""
         if self._remote:
             return
         descriptor = os.open(self.path, os.O_RDONLY)

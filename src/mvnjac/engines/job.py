@@ -1,7 +1,7 @@
-"""One unit of work: a slice of a table → its sums and, where rows are written, its own part.
+"""Jobs and their units of work: a unit reads one slice of a table, returns sums, and may write one part of an output.
 
-A job says what is done with each batch of rows; it travels to the workers, and so do slices, which are a few numbers each.
-Whoever runs a unit, and how often, its result is the same: it works on one thread, on the batches that its slice has.
+Jobs and units are sent to the workers. The result of a unit does not depend on the worker: a unit runs on one thread, over the
+batches of its slice.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 from mvnjac.tables.slices import Slice
 from mvnjac.tensors.allocation import refusal
 
-#: parameters of glibc's mallopt: below how many bytes memory is kept, and how much of it
+#: parameters of glibc's mallopt: the size from which memory is returned at once, and the amount of free memory that is retained
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A slice and its number."""
+    """A unit of work: a slice and its number."""
 
     number: int
     at: Slice
@@ -36,7 +36,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a part that is complete: its name in the output's folder, its size, its SHA-256."""
+    """A complete file of a part: its name in the output folder, its size, and its SHA-256."""
 
     name: str
     size: int
@@ -45,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a unit: sums that can be merged (None of no rows), and the files of its part."""
+    """The result of a unit: sums that can be merged (None without rows), and the files of its part."""
 
     number: int
     rows: int
@@ -54,25 +54,27 @@ class Result:
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
+        """The bytes of its files."""
         return sum(file.size for file in self.files)
 
 
 class Job(ABC):
-    """What is done with each unit. It is pickled: what is made from it on the way is made anew by each worker, once."""
+    """The work to be done for each unit. A job is pickled; each worker computes derived objects once."""
 
     @abstractmethod
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
-        """Do the unit; `on_rows` hears of so many rows more."""
+        """Run a unit; `on_rows` is called with numbers of further rows that are done."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What it does with the rows that it is given, as JSON: its fields but for `data`, which is said elsewhere; tensors by their
-        digests, and what has a `fingerprint` of its own by that."""
+        """A description of the job as JSON: its fields except `data`, which is described elsewhere.
+
+        Tensors are described by their digests, and objects with a method `fingerprint` by its result.
+        """
         return {"job": type(self).__name__, **_fields(self)}
 
 
 def digest(tensors: Mapping[str, Any]) -> str:
-    """The SHA-256 of some tensors, bit by bit."""
+    """The SHA-256 of named tensors."""
     sha = hashlib.sha256()
     for name, value in tensors.items():
         sha.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -98,23 +100,23 @@ def _described(value: Any) -> Any:
 
 
 class Packed:
-    """A job on its way to the workers."""
+    """A pickled job, to be sent to the workers."""
 
     def __init__(self, job: Job) -> None:
         self.content = pickle.dumps(job)
 
 
 def run(content: bytes, unit: Unit) -> Result:
-    """A unit of a packed job, on one thread: how many threads share a product is part of its rounding."""
-    with _memory_of(unit):
+    """Run a unit of a pickled job on one thread, because the number of threads affects the rounding of products."""
+    with _memory_errors(unit):
         return run_here(_unpacked(content), unit, lambda rows: None)
 
 
 def run_here(job: Job, unit: Unit, on_rows: Callable[[int], None]) -> Result:
-    """A unit of a job, likewise; a job that has no use for torch does not import it."""
+    """Run a unit in this process, on one thread; torch is not imported if the job does not use it."""
     keep_memory()
     torch = sys.modules.get("torch")
-    with _memory_of(unit):
+    with _memory_errors(unit):
         if torch is None:
             return job.run(unit, on_rows)
         threads = torch.get_num_threads()
@@ -126,22 +128,21 @@ def run_here(job: Job, unit: Unit, on_rows: Callable[[int], None]) -> Result:
 
 
 @contextlib.contextmanager
-def _memory_of(unit: Unit) -> Iterator[None]:
-    """An allocation that fails is a MemoryLimitError that names the unit."""
+def _memory_errors(unit: Unit) -> Iterator[None]:
+    """Turns a failed allocation into a MemoryLimitError that names the unit."""
     try:
         yield
     except Exception as error:
-        sentence = refusal(
-            error, str(unit.at), "choose fewer variables by --columns or fewer --workers, or give each more memory."
-        )
-        if sentence is None or sentence is error:
+        advice = "choose fewer variables with --columns or fewer --workers, or provide more memory."
+        memory_error = refusal(error, str(unit.at), advice)
+        if memory_error is None or memory_error is error:
             raise
-        raise sentence from error
+        raise memory_error from error
 
 
 @functools.cache
 def keep_memory() -> None:
-    """What a batch has used serves the next one: handed back to the system, it would cost more than the arithmetic on it."""
+    """Make glibc retain freed memory for the next batch: page faults for new memory would cost more than the arithmetic."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for parameter, size in ((_MMAP_THRESHOLD, 2**26), (_TRIM_THRESHOLD, 2**28)):

@@ -1,6 +1,6 @@
-"""This machine: this process, or processes beside it.
+"""The local engine: this process, or worker processes on this machine.
 
-They are spawned, never forked: threads of torch and of Arrow's allocator, which begins one as soon as it is imported, survive no fork.
+Workers are spawned, not forked, because the threads of torch and of pyarrow's allocator do not survive a fork.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mvnjac.engines.job import Job, Packed, Result, Unit, run, run_here
 from mvnjac.errors import MvnjacError
 from mvnjac.tensors.allocation import refusal
 
-#: a worker takes about two seconds to start: so many units must wait for each before it is worth it
+#: by default there is one worker per this many units, because starting a worker takes about two seconds
 _UNITS_A_WORKER = 8
-_LESS = "fewer workers (--workers) or fewer variables (--columns) need less."
-#: how often a unit may be begun again after its worker has died
+_ADVICE = "fewer workers (--workers) or fewer variables (--columns) need less."
+#: how often a unit is retried after its worker has died
 _TRIALS = 5
 
 
 class Local(Engine):
-    """One worker is this process itself."""
+    """With one worker, units run in this process."""
 
     def __init__(self, workers: int | None) -> None:
         self._workers = workers
@@ -44,14 +44,14 @@ class Local(Engine):
                 on_rows(result.rows)
                 yield result
         finally:
-            pool.end()
+            pool.stop()
 
     def close(self) -> None:
-        """A pool ends with the results that were asked of it."""
+        """Nothing to release: a pool of workers ends with its results."""
 
 
 class _Worker:
-    """A process that does one unit at a time."""
+    """A worker process, which runs one unit at a time."""
 
     def __init__(self, content: bytes) -> None:
         context = multiprocessing.get_context("spawn")
@@ -62,13 +62,13 @@ class _Worker:
         self.unit: Unit | None = None
 
     def begin(self, unit: Unit) -> None:
-        """Send it a unit. If it has died, that is found when it is waited for."""
+        """Send a unit to the worker. If the worker has died, `answer` returns None later."""
         self.unit = unit
         with contextlib.suppress(OSError):
             self.connection.send(unit)
 
     def answer(self) -> Result | Exception | None:
-        """What has become of its unit; None if it has died."""
+        """The result or the error of its unit; None if the worker has died."""
         try:
             answer: Result | Exception = self.connection.recv()
         except (EOFError, OSError):
@@ -76,24 +76,24 @@ class _Worker:
         self.unit = None
         return answer
 
-    def end(self) -> None:
-        """At once: a unit that is under way is given up."""
+    def stop(self) -> None:
+        """Kill the worker; a running unit is abandoned."""
         self.process.kill()
         self.process.join()
         self.connection.close()
 
 
 class _Pool:
-    """Workers; one that dies is replaced, and its unit begun again. Nothing of what it did counts."""
+    """A pool of workers. A worker that dies is replaced, and its unit is run again."""
 
     def __init__(self, content: bytes, workers: int) -> None:
         self._content, self._trials = content, dict[int, int]()
         self._workers = [_Worker(content) for _ in range(workers)]
 
     def results(self, units: Sequence[Unit]) -> Iterator[Result]:
-        """As they come."""
-        waiting, left = list(reversed(units)), len(units)
-        while left:
+        """The results of the units, as they become available."""
+        waiting, remaining = list(reversed(units)), len(units)
+        while remaining:
             for worker in self._workers:
                 if worker.unit is None and waiting:
                     worker.begin(waiting.pop())
@@ -105,32 +105,32 @@ class _Pool:
                 if isinstance(answer, Exception):
                     raise answer
                 if answer is not None:
-                    left -= 1
+                    remaining -= 1
                     yield answer
                 elif unit is not None:
-                    self._count(unit)
-                    worker.end()
+                    self._count_retry(unit)
+                    worker.stop()
                     self._workers[i] = _Worker(self._content)
                     waiting.append(unit)
 
-    def end(self) -> None:
-        """Of all of them."""
+    def stop(self) -> None:
+        """Kill all workers."""
         for worker in self._workers:
-            worker.end()
+            worker.stop()
 
-    def _count(self, unit: Unit) -> None:
+    def _count_retry(self, unit: Unit) -> None:
         trials = self._trials[unit.number] = self._trials.get(unit.number, 0) + 1
         if trials > _TRIALS:
             raise MvnjacError(
-                f"{unit.at}: a worker died {trials} times while this was under way. Was it killed for its memory? Fewer workers "
-                "(--workers) need less."
+                f"{unit.at}: a worker died {trials} times while it processed these rows. Was it killed because of its memory? "
+                "Fewer workers (--workers) need less."
             )
 
 
 def _serve(connection: Connection, content: bytes, driver: int) -> None:
-    """Do units until there is no driver. An interruption is the driver's to answer."""
+    """The main loop of a worker: run units until the connection closes. SIGINT is ignored, since the driver handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(driver,), daemon=True).start()
+    threading.Thread(target=_exit_with_driver, args=(driver,), daemon=True).start()
     while True:
         try:
             unit = connection.recv()
@@ -142,21 +142,21 @@ def _serve(connection: Connection, content: bytes, driver: int) -> None:
             answer = error
         try:
             connection.send(answer)
-        except Exception as error:  # nothing of it has been sent: it could not be pickled
+        except Exception as error:  # the answer cannot be pickled; nothing has been sent
             connection.send(
-                refusal(error, str(unit.at), _LESS) or MvnjacError(f"{unit.at}: its result cannot be sent: {error}")
+                refusal(error, str(unit.at), _ADVICE) or MvnjacError(f"{unit.at}: its result cannot be sent: {error}")
             )
 
 
-def _watch(driver: int) -> None:
-    """End with the driver, whatever is under way."""
+def _exit_with_driver(driver: int) -> None:
+    """Exit as soon as the driver process has ended."""
     while os.getppid() == driver:
         time.sleep(0.5)
     os._exit(1)
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Ray: tasks on this machine or on a cluster. A task whose worker or node dies is begun again by Ray."""
+"""The Ray engine: tasks on this machine or on a cluster. Ray retries a task whose worker or node dies."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from mvnjac.engines.job import Job, Packed, Result, Unit, run
 from mvnjac.engines.local import cores
 from mvnjac.errors import MemoryLimitError, MvnjacError, UsageError
 
-#: how often Ray begins a task again whose worker has died
+#: how often Ray retries a task whose worker has died
 _TRIALS = 5
-#: bytes of shared memory that Ray asks for: results are small, and its least is enough
+#: bytes of shared memory of a local Ray cluster: results are small, and its minimum suffices
 _STORE = 80 * 2**20
 
 
 class Ray(Engine):
-    """Ray is begun when the first unit is, and ended with the engine, unless it was there already."""
+    """Starts Ray with the first job, unless it is initialised already, and then shuts it down with the engine."""
 
     def __init__(self, resources: Resources) -> None:
-        self._resources, self._own = resources, False
+        self._resources, self._started = resources, False
 
     def results(self, job: Job, units: Sequence[Unit], on_rows: Callable[[int], None]) -> Iterator[Result]:
-        ray = self._begun()
+        ray = self._initialised()
         workers = self._resources.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1, num_gpus=self._resources.gpus, max_retries=_TRIALS)(run)
         content, waiting, running = ray.put(Packed(job).content), list(reversed(units)), dict[Any, Unit]()
-        # Twice as many tasks as workers, so that none waits for the next; on a cluster of others' no more than were asked for.
-        most = 2 * workers if self._own or self._resources.workers is None else workers
+        # Twice as many tasks as workers keep all workers busy; on a shared cluster, no more tasks than --workers.
+        most = 2 * workers if self._started or self._resources.workers is None else workers
         try:
             while waiting or running:
                 while waiting and len(running) < most:
@@ -46,9 +46,9 @@ class Ray(Engine):
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _begun(self) -> Any:
+    def _initialised(self) -> Any:
         address = self._resources.address
-        ray = _module(own=address is None)
+        ray = _module(private=address is None)
         if not ray.is_initialized():
             local: dict[str, Any] = {}
             if not address:
@@ -61,25 +61,26 @@ class Ray(Engine):
                 ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise MvnjacError(
-                    f"--engine ray: Ray could not be begun{f' at {address}' if address else ''}: {error}"
+                    f"--engine ray: Ray could not be started{f' at {address}' if address else ''}: {error}"
                 ) from error
-            self._own = not address
+            self._started = not address
         return ray
 
     def close(self) -> None:
-        if self._own:
+        if self._started:
             _module().shutdown()
 
 
-def _module(own: bool = False) -> Any:
-    """Ray, which tells nobody that it is used. What it is to know it must know before it is imported.
+def _module(private: bool = False) -> Any:
+    """Import Ray, without usage statistics. Its environment variables must be set before the import.
 
-    own: a cluster of this process's own, which nobody else may use; its key is in no file.
+    Args:
+        private: whether the cluster belongs to this process alone; it is then protected by a random token, which is in no file.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if own and "RAY_AUTH_MODE" not in os.environ:
+    if private and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default: it warns otherwise
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the future default; otherwise Ray warns
     try:
         import ray
     except ImportError:
@@ -90,16 +91,18 @@ def _module(own: bool = False) -> Any:
 def _result(ray: Any, reference: Any, unit: Unit) -> Result:
     try:
         result: Result = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:  # what was raised in the task, as it was raised
+    except ray.exceptions.RayTaskError as error:  # the original exception of the task
         raise error.cause from None
     except ray.exceptions.OutOfMemoryError as error:
         raise MemoryLimitError(
-            f"{unit.at}: Ray ended its worker {_TRIALS + 1} times, because the node had too little memory left; use fewer workers "
-            "(--workers) or fewer variables (--columns). --resume goes on from here."
+            f"{unit.at}: Ray ended its worker {_TRIALS + 1} times, because the node had too little memory; use fewer workers "
+            "(--workers) or fewer variables (--columns). --resume continues from here."
         ) from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
-        raise MvnjacError(f"{unit.at}: its worker died {_TRIALS + 1} times ({reason}). --resume goes on from here.") from error
+        raise MvnjacError(
+            f"{unit.at}: its worker died {_TRIALS + 1} times ({reason}). --resume continues from here."
+        ) from error
     return result
 
 

@@ -1,4 +1,4 @@
-"""How the jobs of one command are run: on which engine, and who hears how far they are."""
+"""How the jobs of a command are run: the engine, the progress callbacks, and the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from mvnjac.tables.slices import Slice
 
 @dataclass(frozen=True)
 class Run:
-    """An engine, and its listeners.
+    """An engine, progress callbacks, and an optional checkpoint.
 
-    progress: (phase, rows more, rows in all or None); search: (phase, iteration, log-likelihood); device: where tensors lie; kept:
-    where the sums of passes are kept.
+    Attributes:
+        progress: called with the phase, the number of further rows that are done, and the total number of rows or None.
+        search: called with the phase, the iteration and the log-likelihood.
+        device: the device of the tensors.
+        checkpoint: where the sums of passes are saved.
     """
 
     engine: Engine = field(default_factory=lambda: Local(1))
     progress: Callable[[str, int, int | None], None] = lambda phase, rows, total: None
     search: Callable[[str, int, float], None] = lambda phase, iteration, log_likelihood: None
     device: str = "cpu"
-    kept: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
 
     def over(
         self,
@@ -36,13 +39,13 @@ class Run:
         known: Iterable[Result] = (),
         engine: Engine | None = None,
     ) -> Outcome:
-        """Run a job over the slices of a table; each new result is recorded, or else kept where sums are kept, as it comes."""
+        """Run a job over the slices of a table. `record` gets each new result; without it, a checkpoint saves the sums."""
 
-        def driven(record: Callable[[Result], None], known: Iterable[Result]) -> Outcome:
+        def run_job(record: Callable[[Result], None], known: Iterable[Result]) -> Outcome:
             return drive(engine or self.engine, job, slices, lambda rows: self.progress(phase, rows, total), record, known)
 
         sizes = [at.rows for at in slices]
         total = None if None in sizes else sum(size or 0 for size in sizes)
-        if self.kept is None or record is not None or engine is not None:
-            return driven(record or (lambda result: None), known)
-        return self.kept.run(job.fingerprint(), len(slices), driven)
+        if self.checkpoint is None or record is not None or engine is not None:
+            return run_job(record or (lambda result: None), known)
+        return self.checkpoint.run(job.fingerprint(), len(slices), run_job)

@@ -87,7 +87,7 @@ class ParametricCurvature(Curvature):
         return m, K
 
     def vjp(self, g: Tensor, M: Tensor) -> dict[str, Tensor]:
-        """The gradients with respect to θ, from the gradients g with respect to m (of the rows or their sum) and M with respect to K."""
+        """The gradients with respect to θ from g, with respect to m (of the rows or their sum), and M, with respect to K."""
         result = {}
         for name in self.names:
             if name == "mean":

@@ -1,4 +1,5 @@
-"""What is run over tables: estimation, scores, their sums and parts, as jobs of an engine.
+"""Computations over tables as jobs of an engine: estimation, scores, their sums, and folders of parts.
 
-It may use `inference`, `estimation`, `engines`, `tables` and what is below them. Interface: `data.Data`, `density.prepared`,
-`commands`, `partitioned`, `provenance`."""
+The package may use `inference`, `estimation`, `engines`, `tables` and everything below them. Interface for other packages:
+`data.Data`, `density` (`Request`, `prepared`, `fitted`), `commands`, `partitioned`, `provenance`.
+"""

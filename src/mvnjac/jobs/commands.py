@@ -1,7 +1,7 @@
-"""The jobs of the command line: a table of observations in, its scores or their totals out, in one or two passes.
+"""The commands over a table of observations: scores of each row, their totals, their sums, and JᵀJ.
 
-The first pass estimates what was not given by maximum likelihood (`jobs/density.py`); the second goes over the slices of the table,
-each a unit of work (`engines/`). Memory holds one batch of rows and one chunk of the output.
+The first pass estimates by maximum likelihood what is not given (`jobs/density.py`); the second processes the slices of the
+table, each a unit of work (`engines/`). Only one batch of rows and one chunk of the output are in memory.
 """
 
 from __future__ import annotations
@@ -30,41 +30,42 @@ from mvnjac.jobs.density import Request, prepared
 from mvnjac.jobs.scores import Density, Stream, Sum, schema_of
 from mvnjac.tables.base import Source
 from mvnjac.tables.output import open_sink
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 from mvnjac.tensors import memory
 
-#: the kinds of standard errors of `score`
+#: the kinds of standard errors that `total_scores` computes
 ERRORS = (*KINDS, "hac")
 
 
 def parameters(parametrisation: str | None) -> list[str] | None:
-    """The parameters of a parametrisation: of its class name in kebab case ("scale-correlation"), or of one of them. None: the
-    covariance's own.
+    """The parameters of a parametrisation; None: the parameters of the covariance itself.
+
+    Args:
+        parametrisation: its class name in kebab case ("scale-correlation"), or one of its parameters.
 
     Raises:
-        UsageError: an unknown one, with the list.
+        UsageError: an unknown parametrisation; the message lists all.
     """
     if parametrisation is None:
         return None
-    owners = {cls.__name__: cls for cls in dense_parameters().values()}
-    choices = {kebab(name): list(cls.fields) for name, cls in owners.items()}
+    choices = {kebab(cls.__name__): list(cls.fields) for cls in dense_parameters().values()}
     wanted = parametrisation.lower().replace("_", "-")
     aliases = {parameter.replace("_", "-"): choices[kebab(cls.__name__)] for parameter, cls in dense_parameters().items()}
     if wanted not in choices and wanted not in aliases:
         raise UsageError(f"There is no parametrisation {parametrisation!r}; expected one of {', '.join(sorted(choices))}.")
-    chosen = choices.get(wanted) or aliases[wanted]
-    replaces_mean = not any(issubclass(dense_parameters()[name], Covariance) for name in chosen)
-    return chosen if replaces_mean else ["mean", *chosen]
+    names = choices.get(wanted) or aliases[wanted]
+    replaces_mean = not any(issubclass(dense_parameters()[name], Covariance) for name in names)
+    return names if replaces_mean else ["mean", *names]
 
 
 def parametrisations() -> list[str]:
-    """The names of the parametrisations, for the manual."""
+    """The names of the parametrisations, for the help texts."""
     return sorted({kebab(cls.__name__) for cls in dense_parameters().values()})
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a command has written: rows, columns of scores, parts, bytes, seconds."""
+    """The size of a written output: rows, columns of scores, parts, bytes; and the seconds that it took."""
 
     rows: int
     columns: int
@@ -76,11 +77,11 @@ class Written:
 def write_jacobian(
     data: Data, request: Request, wrt: Sequence[str] | None, layout: str, output: Path | None, run: Run
 ) -> Written:
-    """Write a row of scores an observation, as one stream: the index, then the columns of `J.matrix(wrt, layout)`."""
+    """Write one row of scores per observation: the index, then the columns of `J.matrix(wrt, layout)`."""
     source, names, gaussian = prepared(data, request, run)
     density = Density.of(gaussian, run.device)
     schema = schema_of(data, source, density, wrt, layout)
-    slices = source.slices(rows_of(len(names)))
+    slices = source.slices(rows_per_slice(len(names)))
     with open_sink(output, schema) as sink:
         job = Stream(data, tuple(names), density, _tuple(wrt), layout, schema, sink)
         outcome = run.over(job, slices, "writing", engine=Local(1))
@@ -90,11 +91,17 @@ def write_jacobian(
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The totals, one entry a parameter.
+    """Total scores, one entry per parameter.
 
-    estimate: the parameter's value; score: Σ of its scores; deviation: √(JᵀJ)ₖₖ, the standard deviation of that sum when the
-    scores are independent with mean 0; ratio: score / deviation; errors: the standard errors of the estimate, by kind, NaN where
-    the information is none; notes: how those were computed for which a choice was made from the data.
+    Attributes:
+        rows: the number of observations.
+        log_likelihood: Σ log p.
+        names: the parameters.
+        estimate: the value of each parameter.
+        score: the sum of its scores.
+        deviation: √(JᵀJ)ₖₖ, the standard deviation of this sum for independent scores with mean 0.
+        errors: the standard errors by kind; NaN where the information is not positive definite.
+        notes: by kind, how standard errors were computed that involve a choice made from the data.
     """
 
     rows: int
@@ -112,11 +119,11 @@ class ScoreTable:
 
     @property
     def headings(self) -> list[str]:
-        """Of the columns."""
+        """The headings of the columns."""
         return ["estimate", "score", "deviation", "ratio", *(f"{kind}_error" for kind in self.errors)]
 
     def lines(self) -> Iterator[tuple[str, list[float]]]:
-        """Each parameter's name, and its numbers under the headings."""
+        """The name of each parameter and its numbers, in the order of the headings."""
         columns = [self.estimate, self.score, self.deviation, self.ratio, *self.errors.values()]
         for name, *numbers in zip(self.names, *columns, strict=True):
             yield name, numbers
@@ -125,64 +132,63 @@ class ScoreTable:
 def total_scores(
     data: Data, request: Request, wrt: Sequence[str] | None, run: Run, errors: Sequence[str] = ("expected", "observed")
 ) -> ScoreTable:
-    """The total score and its standard deviation from JᵀJ, parameter by parameter, with standard errors of these kinds.
+    """The total score of each parameter and its standard deviation from JᵀJ, with standard errors.
 
-    errors: of `ERRORS`; what the others need is not computed. "hac" holds all rows in memory.
+    Args:
+        errors: kinds of standard errors, from `ERRORS`. "hac" needs all rows in memory.
 
     Raises:
-        MemoryLimitError: more rows than "hac" can hold.
+        MemoryLimitError: the rows do not fit into memory for "hac".
     """
     source, names, gaussian = prepared(data, request, run)
     kinds = tuple(kind for kind in errors if kind in KINDS)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=kinds)
-    sums, own = run.over(job, source.slices(rows_of(len(names))), "summing").sums, job.kernel
-    found, notes = own.standard_errors(sums), dict[str, str]()
+    sums, score_sums = run.over(job, source.slices(rows_per_slice(len(names))), "summing").sums, job.score_sums
+    found, notes = score_sums.standard_errors(sums), dict[str, str]()
     if "hac" in errors:
-        found["hac"], notes["hac"] = _series_errors(data, source, names, gaussian, own.columns)
-    scores, deviations = own.scores(sums).tolist(), own.deviations(sums).tolist()
+        found["hac"], notes["hac"] = _hac_errors(data, source, names, gaussian, score_sums.columns)
     return ScoreTable(
-        own.rows(sums),
-        own.log_likelihood(sums),
-        own.columns,
-        own.estimates,
-        scores,
-        deviations,
+        score_sums.rows(sums),
+        score_sums.log_likelihood(sums),
+        score_sums.columns,
+        score_sums.estimates,
+        score_sums.scores(sums).tolist(),
+        score_sums.deviations(sums).tolist(),
         {kind: found[kind] for kind in errors},
         notes,
     )
 
 
-def _series_errors(
+def _hac_errors(
     data: Data, source: Source, names: Sequence[str], gaussian: Gaussian, columns: Sequence[str]
 ) -> tuple[list[float], str]:
-    """Newey and West's standard errors, of rows in the order of the index, or of the table, and how they were computed.
+    """Newey-West standard errors, for the rows in the order of the index or of the table, and how they were computed.
 
-    The scores are prewhitened where there are rows enough for an autoregression of them.
+    The scores are prewhitened if there are enough rows for an autoregression.
     """
-    batches = [rows for at in source.slices(rows_of(len(names))) for rows in data.rows(names, at)]
+    batches = [rows for at in source.slices(rows_per_slice(len(names))) for rows in data.rows(names, at)]
     x = torch.cat([rows.x for rows in batches]) if batches else torch.zeros(0, len(names), dtype=torch.float64, device="cpu")
     if len(x) < 2:
-        return [math.nan] * len(columns), "fewer than two rows are no series"
+        return [math.nan] * len(columns), "a time series needs at least two rows"
     labels = [label for rows in batches if rows.index is not None for label in rows.index.to_pylist()]
     J = gaussian.jacobian(x)
     shape = (3, len(x), len(J.columns()))  # the scores, their autoregression and its residuals
-    memory.require("score --errors hac", shape, J.dtype, J.device, "choose fewer columns, or --errors sandwich.")
-    asked: dict[str, Any] = {"wrt": list(columns), "order_by": labels or None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotAtEstimateWarning)  # the scores stand beside the errors
+    memory.require("score --errors hac", shape, J.dtype, J.device, "select fewer columns, or use --errors sandwich.")
+    arguments: dict[str, Any] = {"wrt": list(columns), "order_by": labels or None}
+    with warnings.catch_warnings(action="ignore", category=NotAtEstimateWarning):  # the total scores are part of the output
         try:
-            found = covariance_of_estimates(J, "hac", **asked)
+            found = covariance_of_estimates(J, "hac", **arguments)
         except NotIdentifiedError:
-            found = covariance_of_estimates(J, "hac", prewhite=False, **asked)
+            found = covariance_of_estimates(J, "hac", prewhite=False, **arguments)
     return found.standard_errors.tolist(), found.kind
 
 
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
-    """Write the sum of each column of the Jacobian: a table of parameters and sums."""
+    """Write the sum of each column of the Jacobian, as a table of parameters and sums."""
     source, names, gaussian = prepared(data, request, run)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt))
-    outcome = run.over(job, source.slices(rows_of(len(names))), "summing")
-    columns = [pa.array(job.kernel.columns), pa.array(job.kernel.scores(outcome.sums).numpy())]
+    outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
+    columns = [pa.array(job.score_sums.columns), pa.array(job.score_sums.scores(outcome.sums).numpy())]
     schema = pa.schema([("parameter", pa.string()), ("sum", pa.float64())])
     with open_sink(output, schema) as sink:
         sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
@@ -190,13 +196,16 @@ def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: 
 
 
 def write_gram(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
-    """Write JᵀJ: a header of parameters, and a row a parameter."""
+    """Write JᵀJ, with the parameters as the header and one row per parameter."""
     source, names, gaussian = prepared(data, request, run)
     job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), gram=True)
-    outcome = run.over(job, source.slices(rows_of(len(names))), "summing")
-    gram, schema = job.kernel.gram(outcome.sums).numpy(), pa.schema([(name, pa.float64()) for name in job.kernel.columns])
+    outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
+    gram, schema = (
+        job.score_sums.gram(outcome.sums).numpy(),
+        pa.schema([(name, pa.float64()) for name in job.score_sums.columns]),
+    )
     with open_sink(output, schema) as sink:
-        sink.write_rows(None, gram, schema)  # symmetric: its rows are its columns
+        sink.write_rows(None, gram, schema)  # symmetric: the memory order does not matter
     return Written(outcome.rows, len(gram), 1, 0 if output is None else output.stat().st_size, outcome.seconds)
 
 

@@ -1,4 +1,4 @@
-"""The observations that a job reads: which columns of which table, kept how."""
+"""The observations of a job: a table, its variables, and how they are read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from mvnjac.tables.slices import Slice
 
 @dataclass(frozen=True)
 class Data:
-    """The observations: which columns of which table, kept how.
+    """The observations of a job.
 
-    index: a column kept in the output. log_returns: difference the logarithms of consecutive rows first. missing: "marginalise", or
-    None: a gap is an error.
+    Attributes:
+        path: the table.
+        columns: the variables; None: all columns except the index.
+        index: the column of row labels.
+        log_returns: whether the observations are differences of the logarithms of consecutive rows.
+        missing: "marginalise", or None: a missing value is an error.
     """
 
     path: str | Path
@@ -27,23 +31,23 @@ class Data:
     missing: str | None = None
 
     def open(self) -> tuple[Source, list[str]]:
-        """The table, and the names of its variables."""
+        """Open the table; also returns the names of its variables."""
         source = open_source(self.path, self.index)
         names = source.variables(self.columns, self.index)
         return (LogReturns(source, self.index) if self.log_returns else source), names
 
     def rows(self, names: Sequence[str], at: Slice) -> Iterator[Rows]:
-        """The rows of a slice: of its file alone, where a row is a row of the file."""
+        """The rows of a slice. Only its file is opened, except for log returns, which depend on other rows."""
         source = self.open()[0] if self.log_returns else open_source(at.path, self.index)
         yield from tensor_batches(source, names, self.index, self.missing is not None, at)
 
-    def through(
-        self, names: Sequence[str], at: Slice, on_rows: Callable[[int], None], each: Callable[[int, Rows], None]
+    def for_each_batch(
+        self, names: Sequence[str], at: Slice, on_rows: Callable[[int], None], process: Callable[[int, Rows], None]
     ) -> int:
-        """Each batch of the rows of a slice, and its number; `on_rows` hears of its rows when it is done. Gives how many rows."""
+        """Call `process` with the number and the rows of each batch of a slice, then `on_rows`; returns the number of rows."""
         count = 0
         for i, rows in enumerate(self.rows(names, at)):
-            each(i, rows)
+            process(i, rows)
             count += len(rows.x)
             on_rows(len(rows.x))
         return count

@@ -1,4 +1,4 @@
-"""Which mean and covariance a job is about: given in files, a model's, or estimated from the table by maximum likelihood."""
+"""The mean and the covariance of a command: from files, from a model, or estimated from the table by maximum likelihood."""
 
 from __future__ import annotations
 
@@ -29,41 +29,46 @@ from mvnjac.statistics.pairwise import PairwiseReduction
 from mvnjac.statistics.sufficient import Accumulator, SufficientStatistics
 from mvnjac.tables.base import Source
 from mvnjac.tables.mean_and_covariance import read_covariance, read_mean
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 
 
 @dataclass(frozen=True)
 class Gather(Job):
-    """A unit's rows, condensed to what a likelihood depends on."""
+    """The sufficient statistics of the rows of a unit."""
 
     data: Data
     names: tuple[str, ...]
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
-        gathering = Accumulator(len(self.names))
-        count = self.data.through(self.names, unit.at, on_rows, lambda _, rows: gathering.add(rows.x))
-        return Result(unit.number, count, gathering if count else None)
+        accumulator = Accumulator(len(self.names))
+        count = self.data.for_each_batch(self.names, unit.at, on_rows, lambda _, rows: accumulator.add(rows.x))
+        return Result(unit.number, count, accumulator if count else None)
 
 
 @dataclass(frozen=True)
 class Moment(Job):
-    """The moments of a unit's rows."""
+    """The moments of the rows of a unit."""
 
     data: Data
     names: tuple[str, ...]
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
-        tree = PairwiseReduction[Moments]()
-        count = self.data.through(self.names, unit.at, on_rows, lambda i, rows: tree.add(i, Moments.of(rows.x)))
-        return Result(unit.number, count, tree.total())
+        reduction = PairwiseReduction[Moments]()
+        count = self.data.for_each_batch(self.names, unit.at, on_rows, lambda i, rows: reduction.add(i, Moments.of(rows.x)))
+        return Result(unit.number, count, reduction.total())
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: files of a mean and a covariance, a file of a model, or a structure to estimate; all None: dense.
+    """The origin of the mean and the covariance; without arguments, a dense covariance is estimated.
+
+    Args:
+        mean, covariance: files; if only one is given, the other is estimated.
+        model: the file of a model, which has both.
+        structure: the structure of the covariance to estimate.
 
     Raises:
-        UsageError: more than one of them.
+        UsageError: the arguments exclude each other.
     """
 
     mean: Path | None = None
@@ -74,26 +79,29 @@ class Request:
     def __post_init__(self) -> None:
         given = {f"--{field.name}" for field in dataclasses.fields(self) if getattr(self, field.name) is not None}
         if len(given) > 1 and given != {"--mean", "--covariance"}:
-            raise UsageError(f"{' and '.join(sorted(given))} exclude each other: each says where the covariance comes from.")
+            raise UsageError(f"{' and '.join(sorted(given))} exclude each other, because each determines the covariance.")
 
     @property
     def estimates(self) -> bool:
-        """Whether mean and covariance are both estimated from the table."""
+        """Whether the mean and the covariance are both estimated from the table."""
         return self.mean is None and self.covariance is None and self.model is None
 
     def files(self) -> list[Path | None]:
-        """What is read besides the data."""
+        """The files that are read, besides the table."""
         return [self.mean, self.covariance, self.model]
 
 
 def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str], Gaussian]:
-    """The table, its variables, and the mean and covariance for them.
+    """Open the table and determine the mean and the covariance.
+
+    Returns:
+        The table, its variables, and the Gaussian.
 
     Raises:
-        NotPositiveDefiniteError: an estimate that is singular: constant columns, too few rows, linear dependence.
+        NotPositiveDefiniteError: the estimate is singular: constant or linearly dependent columns, or too few rows.
 
     Warns:
-        IllConditionedWarning: few digits are left of the scores.
+        IllConditionedWarning: the scores have few correct digits.
     """
     if request.estimates:
         source, names = data.open()
@@ -108,7 +116,7 @@ def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str],
 
 
 def fitted(data: Data, structure: str, max_iterations: int, run: Run, lower: float = LOWER) -> Fit:
-    """The estimate of a structure from the table."""
+    """The maximum-likelihood estimate from the table; `lower` bounds the unique variances of a factor model."""
     return _fitted(data, *data.open(), structure, max_iterations, run, lower)
 
 
@@ -119,8 +127,9 @@ def _fitted(
     sample = _sample(data, source, names, run)
     if sample is None:
         raise TableError(f"{data.path}: there are no rows to estimate from.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", NotConvergedWarning)  # half a maximum is none: nothing is made from it
+    with warnings.catch_warnings(
+        action="error", category=NotConvergedWarning
+    ):  # no output from a search that has not converged
         try:
             return fit_sample(sample, choice, names, data.missing, max_iterations, run.search, lower)
         except NotConvergedWarning as warning:
@@ -128,23 +137,24 @@ def _fitted(
 
 
 def _sample(data: Data, source: Source, names: list[str], run: Run) -> SufficientStatistics | None:
-    """What stands for the table's rows; None of none."""
-    slices, columns = source.slices(rows_of(len(names))), tuple(names)
+    """The sufficient statistics of the table; None if it has no rows."""
+    slices, columns = source.slices(rows_per_slice(len(names))), tuple(names)
 
     def name_of(i: int) -> str:
         return repr(names[i])
 
     if data.missing is None:
-        gathering = run.over(Gather(data, columns), slices, "estimating").sums
-        return None if gathering is None else gathering.sample(name_of, str(data.path))
-    survey, passed = run.over(pilot.PilotPass(data, columns, pilot.MOST_HELD), slices, "estimating").sums, itertools.count(1)
+        accumulator = run.over(Gather(data, columns), slices, "estimating").sums
+        return None if accumulator is None else accumulator.sample(name_of, str(data.path))
+    sample = run.over(pilot.PilotPass(data, columns, pilot.MOST_HELD), slices, "estimating").sums
+    numbers = itertools.count(1)
 
     def over_rows(gaussian: Gaussian, wrt: Sequence[str], origin: Tensor, units: Tensor) -> tuple[float, dict[str, Tensor]]:
         job = pilot.LikelihoodPass(data, columns, gaussian.mean, gaussian.covariance, tuple(wrt), origin, units)
-        totals = run.over(job, slices, f"pass {next(passed)}").sums
+        totals = run.over(job, slices, f"pass {next(numbers)}").sums
         return float(totals[pilot.VALUE]), {name: totals[name] for name in wrt}
 
-    return None if survey is None else survey.sample(name_of, str(data.path), over_rows)
+    return None if sample is None else sample.sample(name_of, str(data.path), over_rows)
 
 
 def _choice(structure: str) -> Choice:
@@ -155,21 +165,23 @@ def _choice(structure: str) -> Choice:
 
 
 def _given(data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None, run: Run) -> Gaussian:
-    """A given mean or covariance; the other, where it is not given, estimated at it."""
+    """The given mean and covariance; if only one is given, the other is estimated for it."""
     mu = None if mean is None else read_mean(mean, names)
     sigma = None if covariance is None else read_covariance(covariance, names)
     if mu is None or sigma is None:
         if data.missing is not None:
-            raise UsageError("--missing: mean and covariance are estimated together then; give both or neither.")
-        moments = run.over(Moment(data, tuple(names)), source.slices(rows_of(len(names))), "estimating").sums
+            raise UsageError(
+                "--missing: with missing values, mean and covariance are estimated together; give both or neither."
+            )
+        moments = run.over(Moment(data, tuple(names)), source.slices(rows_per_slice(len(names))), "estimating").sums
         if moments is None:
             raise TableError(f"{data.path}: there are no rows to estimate from.")
-        sigma = _about(mu, moments, names, data.path) if sigma is None else sigma
+        sigma = _covariance_about(mu, moments, names, data.path) if sigma is None else sigma
         mu = moments.mean if mu is None else mu
     return Gaussian(mu, sigma, names=names, missing=data.missing)
 
 
-def _about(mean: Tensor | None, moments: Moments, names: list[str], path: str | Path) -> Tensor:
+def _covariance_about(mean: Tensor | None, moments: Moments, names: list[str], path: str | Path) -> Tensor:
     covariance = moments.covariance(mean)
     sample = SufficientStatistics.of_moments(moments, lambda i: repr(names[i]), str(path))
     refuse_extreme(sample)
@@ -178,20 +190,29 @@ def _about(mean: Tensor | None, moments: Moments, names: list[str], path: str | 
 
 
 def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
-    """The model's variables are those of its names, wherever they stand in the table."""
+    """A model and its variables, which are found in the table by their names."""
     gaussian = model_file.read(path)
-    own, asked = gaussian.names, data.columns
-    if own is not None:
-        if asked is not None and set(asked) != set(own):
-            raise UsageError(f"--columns: the model {path} is of {', '.join(own)}; leave --columns out, or name all of these.")
-        data = dataclasses.replace(data, columns=own)
+    model_names = gaussian.names
+    if model_names is not None:
+        if data.columns is not None and set(data.columns) != set(model_names):
+            variables = ", ".join(model_names)
+            raise UsageError(
+                f"--columns: the variables of the model {path} are {variables}; leave out --columns, or name them all."
+            )
+        data = dataclasses.replace(data, columns=model_names)
     source, names = data.open()
     if len(names) != gaussian.mean.numel():
         raise UsageError(
-            f"{path}: the model is of {counted(gaussian.mean.numel(), 'variable')} without names, but the number of "
-            f"columns that are chosen is {len(names)}."
+            f"{path}: the model has {counted(gaussian.mean.numel(), 'variable')} without names, but "
+            f"{counted(len(names), 'column')} are selected."
         )
-    found = Gaussian(gaussian.mean.flatten(), gaussian.covariance, names=names, missing=data.missing)
+    return source, names, with_names(gaussian, names, data.missing)
+
+
+def with_names(gaussian: Gaussian, names: list[str], missing: str | None) -> Gaussian:
+    """The same Gaussian of d variables with these names."""
+    mean = None if gaussian.covariance.mean is not None else gaussian.mean.flatten()
+    result = Gaussian(mean, gaussian.covariance, names=names, missing=missing)
     at_bound = [column in gaussian.boundary for column in gaussian.columns()]
-    found.boundary = list(itertools.compress(found.columns(), at_bound))
-    return source, names, found
+    result.boundary = list(itertools.compress(result.columns(), at_bound))
+    return result

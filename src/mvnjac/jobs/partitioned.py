@@ -1,4 +1,4 @@
-"""Scores as a folder of parts, one a unit of work, with a manifest: written by many, resumed, verified."""
+"""Scores as a folder of parts, one per unit of work, with a manifest, which can be resumed and verified."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mvnjac.engines.job import Result, digest
-from mvnjac.engines.manifest import Journal, claimed, clear
+from mvnjac.engines.manifest import Journal, claim_folder, remove_output
 from mvnjac.engines.run import Run
 from mvnjac.jobs.commands import Written
 from mvnjac.jobs.data import Data
@@ -15,7 +15,7 @@ from mvnjac.jobs.density import Request, prepared
 from mvnjac.jobs.provenance import input_files, versions
 from mvnjac.jobs.scores import Density, Part, schema_of
 from mvnjac.tables.base import Source
-from mvnjac.tables.slices import rows_of
+from mvnjac.tables.slices import rows_per_slice
 
 TOTALS = "_totals.json"
 
@@ -31,32 +31,35 @@ def write_parts(
     resume: bool = False,
     force: bool = False,
 ) -> Written:
-    """Write the scores of each slice of the table as a file of its own, in the format of a suffix; whole, or not at all.
+    """Write the scores of each slice of the table to a separate file, which is complete or absent.
+
+    Args:
+        form: the suffix of the files, which determines their format.
 
     Raises:
-        UsageError: the folder holds something else, or (`resume`) the beginning of another job.
+        UsageError: the folder contains something else or, with `resume`, the output of another job.
     """
-    folder = claimed(output, resume, force)
+    folder = claim_folder(output, resume, force)
     source, names, gaussian = prepared(data, request, run)
     density = Density.of(gaussian, run.device)
     schema = schema_of(data, source, density, wrt, layout)
     columns = len(schema) - bool(data.index)
-    slices = source.slices(rows_of(len(names), columns))
+    slices = source.slices(rows_per_slice(len(names), columns))
     digits = max(5, len(str(len(slices))))
-    asked = None if wrt is None else tuple(wrt)
-    job = Part(data, tuple(names), density, asked, layout=layout, schema=schema, folder=output, form=form, digits=digits)
-    journal = Journal(folder, _about(data, source, names, density, asked, layout, form), len(slices))
+    wrt = None if wrt is None else tuple(wrt)
+    job = Part(data, tuple(names), density, wrt, layout=layout, schema=schema, folder=output, form=form, digits=digits)
+    journal = Journal(folder, _about(data, source, names, density, wrt, layout, form), len(slices))
     known: Iterable[Result] = []
     if resume:
         known = journal.resume()
     else:
         if force:
-            clear(folder)
+            remove_output(folder)
         journal.begin()
-    with journal.kept():
+    with journal.recording():
         outcome = run.over(job, slices, "writing", journal.record, known)
-    totals = dict(zip(job.kernel.columns, job.kernel.scores(outcome.sums).tolist(), strict=True))
-    likelihood = job.kernel.log_likelihood(outcome.sums)
+    totals = dict(zip(job.score_sums.columns, job.score_sums.scores(outcome.sums).tolist(), strict=True))
+    likelihood = job.score_sums.log_likelihood(outcome.sums)
     record = {"rows": outcome.rows, "log_likelihood": likelihood, "scores": totals}
     folder.write(TOTALS, (json.dumps(record, indent=1) + "\n").encode())
     journal.complete({"rows": outcome.rows, "bytes": outcome.size, "log_likelihood": likelihood})
@@ -72,7 +75,7 @@ def _about(
     layout: str,
     form: str,
 ) -> dict[str, Any]:
-    """What the output depends on."""
+    """Everything that the output depends on, for the manifest."""
     return {
         "command": "jacobian",
         "input": input_files(source),

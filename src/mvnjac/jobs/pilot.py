@@ -1,8 +1,9 @@
-"""Missing entries of more patterns than can be held: some rows stand in for the table, and the likelihood is that of all of it.
+"""Estimation with more patterns of missing entries than fit into memory.
 
-Rows from all of the table, as many as fit into a bound, say where a search starts and in which metric it moves; value and score at each
-point of it, which decide where it ends, are sums over all rows: a pass over the slices, merged like any others
-(`statistics/pairwise.py`). The score of a row by mean and covariance is what EM's expectation step has of it (`estimation/em.py`).
+A subsample of the rows gives the starting values and the metric of the search. The log-likelihood and the score at each point
+of the search are sums over the full table, computed in a pass over its slices and merged pairwise (`statistics/pairwise.py`),
+so that the estimate is that of the full table. The score of a row with respect to mean and covariance contains the same
+information as the expectation step of EM (`estimation/em.py`).
 """
 
 from __future__ import annotations
@@ -27,33 +28,35 @@ if TYPE_CHECKING:
     from mvnjac.jobs.data import Data
     from mvnjac.tables.rows import Rows
 
-#: numbers that are held of the rows of all patterns together, in a unit or in what was merged: 64 MB
+#: the largest number of float64 held for the rows of all patterns, in a unit or after merging: 64 MB
 MOST_HELD = 2**23
-#: what a pattern costs beside its numbers, in numbers
-_EACH = 256
-#: under which name the log-likelihood stands beside the gradients
+#: the overhead of a pattern, in float64
+_PATTERN_OVERHEAD = 256
+#: the name of the log-likelihood among the named sums of gradients
 VALUE = "log_likelihood"
 #: (density, its parameters, origin, units) → the log-likelihood of all rows (x − origin) / units, and its gradients
-Pass = Callable[[Density, Sequence[str], Tensor, Tensor], tuple[float, dict[str, Tensor]]]
+LogLikelihood = Callable[[Density, Sequence[str], Tensor, Tensor], tuple[float, dict[str, Tensor]]]
 
 
 @stored_as("thinned_rows")
 class ThinnedAccumulator(Accumulator):
-    """Rows pattern by pattern, of which some can be left out."""
+    """Rows by pattern of missing entries, from which patterns can be left out."""
 
     @property
     def held(self) -> int:
-        """About how many numbers this holds."""
+        """The approximate number of float64 that this object holds."""
         sizes = ((len(o), len(o) if p.moments is not None else p.count) for o, p in self._patterns.items())
-        return sum(_EACH + columns * rows for columns, rows in sizes)
+        return sum(_PATTERN_OVERHEAD + columns * rows for columns, rows in sizes)
 
     def thin(self) -> None:
-        """Leave out every second pattern, in the order of their rows' number: of those that have one each, evenly. But each variable
-        keeps the one with most rows."""
+        """Leave out every second pattern, in descending order of the number of rows.
+
+        For each variable, the pattern with the most rows is retained.
+        """
         ordered = sorted(self._patterns.items(), key=lambda item: -item[1].count)
         first = {i: place for place in reversed(range(len(ordered))) for i in ordered[place][0]}
-        kept = sorted({*range(0, len(ordered), 2), *first.values()})
-        self._patterns = dict(ordered[place] for place in kept)
+        retained = sorted({*range(0, len(ordered), 2), *first.values()})
+        self._patterns = dict(ordered[place] for place in retained)
 
     def __len__(self) -> int:
         return len(self._patterns)
@@ -61,12 +64,16 @@ class ThinnedAccumulator(Accumulator):
 
 @stored_as("pilot_sample")
 class PilotSample:
-    """Rows as they come: some of them, pattern by pattern, and a few numbers about all of them.
+    """A subsample of the rows, by pattern of missing entries, and summary statistics of all rows.
+
+    The names of the attributes are stored in files.
 
     Attributes:
-        gathering: the rows that are held, about `most` numbers.
-        full: whether there were more.
-        count: rows with any entry; pair_counts (d, d): in how many of them two variables are observed; smallest, largest: (d,) values.
+        gathering: the subsample, about `most` numbers.
+        full: whether rows have been left out.
+        count: the number of rows with at least one entry.
+        pair_counts: (d, d) the number of rows that observe both variables.
+        smallest, largest: (d,) the range of each variable.
     """
 
     def __init__(self, d: int, most: int) -> None:
@@ -77,18 +84,18 @@ class PilotSample:
         )
 
     def add(self, x: Tensor) -> None:
-        """Rows x (n, d), NaN where an entry is missing."""
+        """Add rows x (n, d), NaN where an entry is missing."""
         missing = x.isnan()
-        seen = (~missing).to(x)
+        observed = (~missing).to(x)
         self.count += int((~missing).any(-1).sum())
-        self.pair_counts = self.pair_counts + seen.mT @ seen
+        self.pair_counts = self.pair_counts + observed.mT @ observed
         self.smallest = torch.minimum(self.smallest, x.masked_fill(missing, torch.inf).amin(0))
         self.largest = torch.maximum(self.largest, x.masked_fill(missing, -torch.inf).amax(0))
         self.gathering.add(x)
         self._thin()
 
     def merge(self, other: PilotSample) -> PilotSample:
-        """Of both sets of rows, these first."""
+        """The subsample and the statistics of both sets of rows."""
         both = PilotSample(len(self.smallest), self._most)
         both.gathering, both.full = self.gathering.merge(other.gathering), self.full or other.full
         both.count = self.count + other.count
@@ -99,14 +106,17 @@ class PilotSample:
         return both
 
     def _thin(self) -> None:
-        """Hold no more than was said, unless what each variable needs is more."""
+        """Leave out patterns until at most `most` numbers are held, or no more patterns can be left out."""
         before = None
         while self.gathering.held > self._most and len(self.gathering) != before:
             before, self.full = len(self.gathering), True
             self.gathering.thin()
 
-    def sample(self, name_of: Callable[[int], str], name: str, over_rows: Pass) -> SufficientStatistics | None:
-        """The rows, where they are all held; else what stands for them. None where nothing is observed."""
+    def sample(self, name_of: Callable[[int], str], name: str, over_rows: LogLikelihood) -> SufficientStatistics | None:
+        """The sufficient statistics if no row was left out, otherwise those of the subsample, with the likelihood of all rows.
+
+        None if there are no observations.
+        """
         held = self.gathering.sample(name_of, name)
         if held is None or not self.full:
             return held
@@ -115,8 +125,8 @@ class PilotSample:
         rare = {*held.constant, *held.unobserved} - {*constant, *unobserved}
         if rare:
             raise NotIdentifiedError(
-                f"{name}: {', '.join(map(name_of, sorted(rare)))}: observed too rarely among so many patterns of missing entries, "
-                "of which only some are held; leave it out, or take only rows that have it."
+                f"{name}: {', '.join(map(name_of, sorted(rare)))}: observed too rarely: there are more patterns of missing entries "
+                "than fit into memory, and no row in the subsample has this variable; leave it out, or select only rows that have it."
             )
         share = self.count / held.total
         fields = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)} | {
@@ -126,19 +136,21 @@ class PilotSample:
             "constant": constant,
             "unobserved": unobserved,
         }
-        return StandIn(**fields, survey=self, over_rows=over_rows, units=torch.ones_like(held.origin))
+        return SubsampleStatistics(**fields, pilot=self, over_rows=over_rows, units=torch.ones_like(held.origin))
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandIn(SufficientStatistics):
-    """Rows that stand for more of them, with weights that add up to the number of all.
+class SubsampleStatistics(SufficientStatistics):
+    """The statistics of a subsample, with weights that sum to the number of all rows.
 
     Attributes:
-        survey: what is known of all; over_rows: their likelihood; units: (d,) those of the variables here.
+        pilot: summary statistics of all rows.
+        over_rows: computes the log-likelihood of all rows and its gradients.
+        units: (d,) the units of the variables in this object.
     """
 
-    survey: PilotSample
-    over_rows: Pass
+    pilot: PilotSample
+    over_rows: LogLikelihood
     units: Tensor
 
     def in_units(self, units: Tensor) -> SufficientStatistics:
@@ -146,7 +158,7 @@ class StandIn(SufficientStatistics):
 
     @property
     def pair_counts(self) -> Tensor:
-        return self.survey.pair_counts
+        return self.pilot.pair_counts
 
     def totals(self, gaussian: Density, names: Sequence[str]) -> tuple[float, dict[str, Tensor]]:
         return self.over_rows(gaussian, names, self.origin, self.units)
@@ -156,28 +168,26 @@ class StandIn(SufficientStatistics):
         return SufficientStatistics(**fields)
 
     def require_rows(self, wanted: str) -> None:
-        raise MvnjacError(
-            f"{self.name}: {wanted} need all rows again, more than are held; ask for them by `mvnjac score --model`."
-        )
+        raise MvnjacError(f"{self.name}: {wanted} need all rows, which do not fit into memory; use `mvnjac score --model`.")
 
 
 @dataclass(frozen=True)
 class PilotPass(Job):
-    """The survey of a unit's rows, of which `most` numbers are held."""
+    """The pilot sample of the rows of a unit, with at most about `most` numbers."""
 
     data: Data
     names: tuple[str, ...]
     most: int
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
-        survey = PilotSample(len(self.names), self.most)
-        count = self.data.through(self.names, unit.at, on_rows, lambda _, rows: survey.add(rows.x))
-        return Result(unit.number, count, survey if count else None)
+        sample = PilotSample(len(self.names), self.most)
+        count = self.data.for_each_batch(self.names, unit.at, on_rows, lambda _, rows: sample.add(rows.x))
+        return Result(unit.number, count, sample if count else None)
 
 
 @dataclass(frozen=True)
 class LikelihoodPass(Job):
-    """The log-likelihood of a unit's rows (x − origin) / units, each the marginal of what it observes, and its gradients."""
+    """The log-likelihood of the rows (x − origin) / units of a unit, each with its observed variables, and its gradients."""
 
     data: Data
     names: tuple[str, ...]
@@ -189,11 +199,11 @@ class LikelihoodPass(Job):
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         gaussian = Gaussian(self.mean, self.covariance, missing="marginalise")
-        tree = PairwiseReduction[NamedSums]()
+        reduction = PairwiseReduction[NamedSums]()
 
         def add(i: int, rows: Rows) -> None:
             J = gaussian.jacobian((rows.x - self.origin) / self.units)
-            tree.add(i, NamedSums({VALUE: J.log_prob.sum(), **J.sum(wrt=self.wrt)}))
+            reduction.add(i, NamedSums({VALUE: J.log_prob.sum(), **J.sum(wrt=self.wrt)}))
 
-        count = self.data.through(self.names, unit.at, on_rows, add)
-        return Result(unit.number, count, tree.total())
+        count = self.data.for_each_batch(self.names, unit.at, on_rows, add)
+        return Result(unit.number, count, reduction.total())

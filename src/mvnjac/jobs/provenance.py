@@ -1,4 +1,4 @@
-"""What an output is made from, as JSON: a manifest holds it, and a run that goes on must be made from the same."""
+"""The inputs and versions that an output depends on, as JSON for its manifest; a resumed run must have the same."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mvnjac.tables.storage import entry, is_remote
 
 
 def input_files(source: Source) -> list[dict[str, Any]]:
-    """What the table is read from: names, sizes, when they were changed."""
+    """The files of a table: names, sizes, and modification times."""
     files = []
     for path in source.inputs():
-        there = entry(path)
-        if there is None:
+        found = entry(path)
+        if found is None:
             raise TableError(f"{path}: no such file.")
         name = path if is_remote(path) else os.path.abspath(path)
-        files.append({"path": name, "size": there.size, "changed": there.changed})
+        files.append({"path": name, "size": found.size, "changed": found.changed})
     return files
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers come from."""
+    """The versions of the software that affect the numbers."""
     import numpy
     import pyarrow
     import torch
@@ -43,10 +43,10 @@ def versions() -> dict[str, str]:
 
 
 def digest_of_file(path: Path | None) -> str | None:
-    """The SHA-256 of a small file; None of none.
+    """The SHA-256 of a small file; None for None.
 
     Raises:
-        TableError: it is not there.
+        TableError: there is no such file.
     """
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""The jobs over scores, unit by unit: their sums; their rows, as one stream; their rows, as a part of a folder."""
+"""Jobs that compute scores: their sums, their rows as one stream, or their rows as parts of a folder."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mvnjac.jobs.data import Data
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.pairwise import PairwiseReduction, SumTuple
 from mvnjac.statistics.serialization import mapped
-from mvnjac.tables.base import Sink, Source, sink_format
+from mvnjac.tables.base import Sink, Source, format_of
 from mvnjac.tables.rows import Rows
 from mvnjac.tensors import memory
 
-#: A chunk of the output in memory, in bytes; wide outputs take fewer rows a chunk.
+#: bytes of a chunk of the output in memory; a wide output has fewer rows per chunk
 _CHUNK = 4 * 2**20
-#: bytes for each column of a table that is written, measured: its name, its type, and what the formats' writers keep of it
+#: bytes per column of a written table, measured: its name, its type, and the buffers of the format
 _COLUMN = 8192
 
 
 @dataclass(frozen=True)
 class Density:
-    """A mean and a covariance as they travel: numbers, no factor."""
+    """A mean and a covariance as sent to workers, without the factorisation."""
 
     mean: Tensor
     covariance: Covariance
@@ -43,14 +43,14 @@ class Density:
 
     @classmethod
     def of(cls, gaussian: Gaussian, device: str = "cpu") -> Density:
-        """That of a Gaussian."""
+        """The mean and the covariance of a Gaussian."""
         names = None if gaussian.names is None else tuple(gaussian.names)
         return cls(
             gaussian.mean, gaussian.covariance, names, gaussian.model.arguments.missing, device, tuple(gaussian.boundary)
         )
 
     def gaussian(self) -> Gaussian:
-        """It, factorised."""
+        """The Gaussian, on the device."""
         mean = None if self.covariance.mean is not None else self.mean.to(self.device)
         covariance = self.covariance if self.device == "cpu" else self.covariance.map(lambda t: t.to(self.device))
         gaussian = Gaussian(mean, covariance, names=self.names, missing=self.missing)
@@ -60,7 +60,7 @@ class Density:
 
 @dataclass(frozen=True)
 class Sum(Job):
-    """The sums of a unit's scores."""
+    """Sums of the scores of a unit."""
 
     data: Data
     names: tuple[str, ...]
@@ -71,32 +71,32 @@ class Sum(Job):
     errors: tuple[str, ...] = ()
 
     @cached_property
-    def kernel(self) -> ScoreSums:
-        """What is summed, and what follows from it."""
+    def score_sums(self) -> ScoreSums:
+        """Computes the sums of batches, and results from the total sums."""
         return ScoreSums(self.density.gaussian(), self.wrt, self.squares, self.gram, self.errors)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "kernel"}
+        return {name: value for name, value in vars(self).items() if name != "score_sums"}
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
-        return self._over(unit, on_rows, lambda rows, J: None)
+        return self._run(unit, on_rows, lambda rows, J: None)
 
-    def _over(self, unit: Unit, on_rows: Callable[[int], None], each: Callable[[Rows, Jacobian], None]) -> Result:
-        tree, kernel = PairwiseReduction[SumTuple](), self.kernel
+    def _run(self, unit: Unit, on_rows: Callable[[int], None], process: Callable[[Rows, Jacobian], None]) -> Result:
+        reduction, score_sums = PairwiseReduction[SumTuple](), self.score_sums
 
         def add(i: int, rows: Rows) -> None:
-            derivatives = kernel.derivatives(rows.x.to(self.density.device))
-            tree.add(i, kernel.of(derivatives))
-            each(rows, Jacobian(derivatives))
+            derivatives = score_sums.derivatives(rows.x.to(self.density.device))
+            reduction.add(i, score_sums.of(derivatives))
+            process(rows, Jacobian(derivatives))
 
-        count = self.data.through(self.names, unit.at, on_rows, add)
-        sums = tree.total()
+        count = self.data.for_each_batch(self.names, unit.at, on_rows, add)
+        sums = reduction.total()
         return Result(unit.number, count, sums if self.density.device == "cpu" else mapped(sums, Tensor.cpu))
 
 
 @dataclass(frozen=True)
 class Stream(Job):
-    """The rows of scores, into a sink that is open in this process, one unit after the other."""
+    """Writes the rows of scores to a sink in this process, unit by unit."""
 
     data: Data
     names: tuple[str, ...]
@@ -115,15 +115,18 @@ class Stream(Job):
             J = self._gaussian.jacobian(rows.x.to(self.density.device))
             _write(self.sink, rows, J, self.wrt, self.layout, self.schema)
 
-        count = self.data.through(self.names, unit.at, on_rows, write)
+        count = self.data.for_each_batch(self.names, unit.at, on_rows, write)
         return Result(unit.number, count, None)
 
 
 @dataclass(frozen=True)
 class Part(Sum):
-    """The rows of scores, as a part of a folder; and their sums, which say the same of any output.
+    """Writes the rows of scores as one part of a folder, and returns their sums.
 
-    folder: its path or address; form: the suffix of the parts; digits: of a part's number in its name.
+    Attributes:
+        folder: its path or address.
+        form: the suffix of the parts.
+        digits: the number of digits of the part's number in its name.
     """
 
     layout: str = "unique"
@@ -134,22 +137,20 @@ class Part(Sum):
 
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         files = list[File]()
-        with Folder(self.folder).writing(files) as place:
-            path = place / f"part-{unit.number:0{self.digits}d}{self.form}"
-            sink = sink_format(path).open_sink(path, self.schema)
-            result = self._over(unit, on_rows, lambda rows, J: _write(sink, rows, J, self.wrt, self.layout, self.schema))
+        with Folder(self.folder).writing(files) as temporary:
+            path = temporary / f"part-{unit.number:0{self.digits}d}{self.form}"
+            sink = format_of(path).sink(path, self.schema)
+            result = self._run(unit, on_rows, lambda rows, J: _write(sink, rows, J, self.wrt, self.layout, self.schema))
             sink.close()
         return Result(result.number, result.rows, result.sums, tuple(files))
 
 
 def schema_of(data: Data, source: Source, density: Density, wrt: Sequence[str] | None, layout: str) -> pa.Schema:
-    """The index, then the columns of `J.matrix(wrt, layout)`."""
+    """The schema of the output: the index, then the columns of `J.matrix(wrt, layout)`."""
     empty = density.gaussian().jacobian(density.mean.new_zeros(0, density.mean.numel(), device=density.device))
     count = empty.selection(wrt, layout).size
-    memory.require_bytes(
-        f"jacobian: {count:,} columns of scores", _COLUMN * count, torch.device("cpu"), "choose fewer variables by --columns, or fewer "
-        "columns by --wrt; --sum-only needs one number for each."
-    )  # fmt: skip
+    advice = "select fewer variables with --columns or fewer columns with --wrt; --sum-only needs one number per column."
+    memory.require_bytes(f"jacobian: {count:,} columns of scores", _COLUMN * count, torch.device("cpu"), advice)
     fields = [(name, pa.float64()) for name in empty.columns(wrt, layout)]
     if data.index:
         fields.insert(0, (data.index, source.schema.field(data.index).type))
@@ -164,7 +165,7 @@ def _write(sink: Sink, rows: Rows, J: Jacobian, wrt: Sequence[str] | None, layou
 
 
 def _chunks(J: Jacobian, wrt: Sequence[str] | None, layout: str, columns: int, row_major: bool) -> Iterator[tuple[int, Tensor]]:
-    """(first row, matrix) for slices of rows; a matrix lies in memory as its table is stored."""
+    """(first row, matrix) for chunks of rows, in the memory order in which the table is stored."""
     step = max(1, _CHUNK // (8 * max(columns, 1)))
     for first in range(0, J.batch[0], step):
         part = J[first : first + step]

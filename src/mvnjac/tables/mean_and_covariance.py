@@ -1,4 +1,4 @@
-"""A given mean and covariance, read from tables and matched to the variables by name."""
+"""Reads a mean and a covariance from tables, matched to the variables by name."""
 
 from __future__ import annotations
 
@@ -17,42 +17,49 @@ from mvnjac.tables.rows import exact_batches
 
 
 def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
-    """(d,) from a table of one row under the variables' names, in any order; or an .npy of shape (d,) or (1, d), in order.
+    """The mean (d,), from a table with one row and the variables as columns, or from an .npy array of shape (d,) or (1, d).
+
+    The columns of a table may be in any order; the entries of an array are in the order of `names`.
 
     Raises:
-        TableError: a variable without a value, more than one row, a wrong shape.
+        TableError: a variable has no value, the table does not have one row, or the array has another shape.
     """
-    if _nameless(path):
+    if _is_unnamed_array(path):
         return torch.from_numpy(_array(path, [(len(names),), (1, len(names))]).reshape(-1))
     columns = _columns(path, names)
     if len(columns[0]) != 1:
-        raise TableError(f"{path}: {counted(len(columns[0]), 'row')}; a mean is one row under the variables' names.")
+        raise TableError(
+            f"{path}: {counted(len(columns[0]), 'row')}; expected one row, with the variables' names in the header."
+        )
     return torch.from_numpy(np.array([column[0] for column in columns]))
 
 
 def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
-    """(d, d) from a header of names and a row a variable; an optional column of names says which row is which.
+    """The covariance (d, d), from a table with one column and one row per variable, or from an .npy array of shape (d, d).
 
-    Without such a column the rows are in the order of the header. Variables beyond `names` are left out. An .npy of shape (d, d)
-    is taken in order, unless a file of column names lies beside it.
+    A column of names labels the rows; without one, the rows are in the order of the header. Variables that are not in `names`
+    are left out. An array is in the order of `names`, unless there is a file of column names beside it.
 
     Raises:
-        TableError: a variable without a row or a column, or rows that do not match the header.
+        TableError: a variable has no row or no column, or the rows do not match the header.
     """
-    if _nameless(path):
+    if _is_unnamed_array(path):
         return torch.from_numpy(_array(path, [(len(names), len(names))]))
     table = _table(path)
     labels = _labels(table, names)
     if len(labels) > 1:
-        raise TableError(f"{path}: the columns {', '.join(map(repr, labels))} are not numeric; expected at most one, of names.")
+        raise TableError(
+            f"{path}: the columns {', '.join(map(repr, labels))} are not numeric; expected at most one column of names."
+        )
     header = [name for name in table.schema.names if name not in labels]
     rows = [_label(value) for value in table.column(labels[0]).to_pylist()] if labels else header
-    twice = sorted({name for name in rows if rows.count(name) > 1})
-    if twice:
-        raise TableError(f"{path}: the rows {', '.join(map(repr, twice))} occur more than once.")
+    repeated = sorted({name for name in rows if rows.count(name) > 1})
+    if repeated:
+        raise TableError(f"{path}: the rows {', '.join(map(repr, repeated))} occur more than once.")
     if len(rows) != table.num_rows:
         raise TableError(
-            f"{path}: {counted(table.num_rows, 'row')} for the {counted(len(rows), 'variable')} of its header; expected one a variable."
+            f"{path}: {counted(table.num_rows, 'row')} for the {counted(len(rows), 'variable')} of its header; expected one row per "
+            "variable."
         )
     missing = [name for name in names if name not in rows or name not in header]
     if missing:
@@ -65,7 +72,9 @@ def _columns(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     table = _table(path)
     missing = [name for name in names if name not in table.schema.names]
     if missing:
-        raise TableError(f"{path}: no column for {', '.join(map(repr, missing))}; it has {', '.join(table.schema.names)}.")
+        raise TableError(
+            f"{path}: no column for {', '.join(map(repr, missing))}; the columns are {', '.join(table.schema.names)}."
+        )
     return [_numbers(path, table, name) for name in names]
 
 
@@ -80,7 +89,11 @@ def _numbers(path: Path, table: pa.Table, name: str) -> np.ndarray:
 
 
 def _labels(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """The column of row names: what is not numeric; else a first column beyond a square, that is no variable and names the others."""
+    """The columns with the names of the rows.
+
+    These are the columns that are not numeric; otherwise the first column of a d × (d + 1) table, if it contains the names of
+    the other columns.
+    """
     found = [field.name for field in table.schema if not is_numeric(field.type) or field.name.startswith("__index")]
     first = table.schema.names[0]
     if found or first in names or table.num_rows != table.num_columns - 1:
@@ -89,11 +102,11 @@ def _labels(table: pa.Table, names: Sequence[str]) -> list[str]:
 
 
 def _label(value: object) -> str:
-    """A row's name as it stands in the header: variables that are called 1, 2, … have come as numbers."""
+    """A row's name as in the header: the names 1, 2, … have been read as numbers."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _nameless(path: Path) -> bool:
+def _is_unnamed_array(path: Path) -> bool:
     return path.suffix == ".npy" and not path.with_suffix(".columns.txt").exists()
 
 

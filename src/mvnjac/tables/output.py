@@ -1,4 +1,4 @@
-"""Outputs are complete or absent: written under a temporary name, renamed when complete."""
+"""Output files are written under a temporary name and renamed when complete: they are complete or absent."""
 
 from __future__ import annotations
 
@@ -13,81 +13,84 @@ from pathlib import Path
 import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
-from mvnjac.tables.base import Sink, sink_format
+from mvnjac.tables.base import Sink, TableFormat, format_of, is_folder_format
 from mvnjac.tables.formats.csv import CsvSink
 from mvnjac.tables.storage import is_remote
 
-#: suffixes of formats that are folders themselves
-_FOLDERS = (".zarr",)
-
 
 def is_folder(output: str) -> bool:
-    """Whether an output is a folder of parts: an address, a name without a suffix, or what is a folder already and no array."""
+    """Whether an output is a folder of parts: an address, a name without a suffix, or a folder that is not a table."""
     path = Path(output)
     if is_remote(output):
         return True
-    return path.suffix == "" or output.endswith("/") or (path.is_dir() and path.suffix not in _FOLDERS)
+    return path.suffix == "" or output.endswith("/") or (path.is_dir() and not is_folder_format(path))
 
 
-def check_output(path: Path | None, force: bool, inputs: Sequence[str | Path | None] = ()) -> None:
-    """Before any work is done: can this output be written, and may it? Never over one of the inputs, forced or not.
+def check_output(path: Path | None, force: bool, inputs: Sequence[str | Path | None] = (), permission: str = "--force") -> None:
+    """Check, before any work is done, that an output can be written.
+
+    Args:
+        path: the output; None: standard output.
+        force: whether an existing file may be replaced.
+        inputs: files that must not be overwritten, even with `force`.
+        permission: the option that permits replacing a file, for the message.
 
     Raises:
-        UsageError: it, or a file that belongs to it, exists and `force` was not given.
-        TableError: its folder does not exist or cannot be written to.
+        UsageError: the output, or a file that belongs to it, exists already; or it is one of the inputs.
+        TableError: its folder does not exist or is not writable.
     """
     if path is None:
         return
     for each in inputs:
         given = None if each is None or is_remote(each) else Path(each)
         if given is not None and given.exists() and path.resolve() in (given.resolve(), *map(Path.resolve, _parts_of(given))):
-            raise UsageError(f"{path}: is an input of this very command; name another output.")
-    if path.is_dir() and path.suffix not in _FOLDERS:
-        raise TableError(f"{path}: is a folder; name a file.")
+            raise UsageError(f"{path}: is an input of this command; choose another output.")
+    if path.is_dir() and not is_folder_format(path):
+        raise TableError(f"{path}: is a folder; expected a file name.")
     if path.exists() and not force:
-        raise UsageError(f"{path}: exists already; pass --force to replace it.")
+        raise UsageError(f"{path}: exists already; pass {permission} to replace it.")
     for companion in companions_of(path):
         if companion.exists() and not force:
-            raise UsageError(f"{companion}: exists already, and belongs to {path.name}; pass --force to replace it.")
+            raise UsageError(f"{companion}: exists already, and belongs to {path.name}; pass {permission} to replace it.")
     folder = path.parent
     if not folder.is_dir():
         raise TableError(f"{path}: the folder {folder} does not exist.")
     if not os.access(folder, os.W_OK):
-        raise TableError(f"{path}: the folder {folder} cannot be written to.")
+        raise TableError(f"{path}: the folder {folder} is not writable.")
 
 
 @contextlib.contextmanager
 def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
-    """A sink for the output, by its suffix; CSV to standard output without one. It exists only once the block is left well."""
+    """A sink for an output file, which exists only if the block ends without an error; None: CSV to standard output."""
     if path is None:
         sink: Sink = CsvSink(sys.stdout.buffer, schema)
         yield sink
         sink.close()
         return
-    form = sink_format(path)
+    table_format = format_of(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
         try:
-            sink = form.open_sink(temporary, schema)
+            sink = table_format.sink(temporary, schema)
             yield sink
             sink.close()
-            _replace(type(sink), temporary, path)
+            _replace(table_format, temporary, path)
         except OSError as error:
             raise TableError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
-        for leftover in [temporary, *sink_companions(form, temporary)]:
+        for leftover in [temporary, *table_format.companions(temporary)]:
             _remove(leftover)
 
 
 def write_text(path: Path, text: str) -> None:
-    """A small text output, likewise."""
+    """Write a small text file, which is complete or absent."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; it becomes the path once the block is left well, and is gone otherwise."""
+    """A temporary path to write to. It is renamed to `path` if the block ends without an error, and removed otherwise."""
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
         yield temporary
@@ -100,18 +103,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _replace(kind: type[Sink], temporary: Path, path: Path) -> None:
-    """Everything reaches the disk before it gets its name; the table itself gets it last."""
-    pairs = [*zip(kind.companions(temporary), kind.companions(path), strict=True), (temporary, path)]
+def _replace(table_format: TableFormat, temporary: Path, path: Path) -> None:
+    """Flush all files of a table to the disk and rename them, the table itself last."""
+    pairs = [*zip(table_format.companions(temporary), table_format.companions(path), strict=True), (temporary, path)]
     for old, new in pairs:
         if not old.exists():
-            _remove(new)  # a companion of the table that is being replaced
+            _remove(new)  # left by the table that is being replaced
             continue
         for file in [old] if old.is_file() else old.rglob("*"):
             if file.is_file():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
-        if new.is_dir():  # a folder is replaced by nothing that is not one
+        if new.is_dir():  # os.replace does not replace a folder that is not empty
             _remove(new)
         os.replace(old, new)
 
@@ -128,14 +131,8 @@ def _parts_of(path: Path) -> list[Path]:
 
 
 def companions_of(path: Path) -> list[Path]:
-    """The files that belong to a table, beside it."""
+    """The files that belong to a table and lie beside it."""
     try:
-        return sink_companions(sink_format(path), path)
-    except UsageError:  # no table: a report, say
+        return format_of(path).companions(path)
+    except UsageError:  # not a table, but a report, for example
         return []
-
-
-def sink_companions(form: object, temporary: Path) -> list[Path]:
-    """The companions that a format's sink may have left."""
-    kinds = [value for value in vars(form).values() if isinstance(value, type) and issubclass(value, Sink)]
-    return [path for kind in kinds for path in kind.companions(temporary)]

@@ -1,4 +1,4 @@
-"""Log returns: log pₜ − log pₜ₋₁ between consecutive rows. A gap breaks the return; nothing is filled."""
+"""Log returns log pₜ − log pₜ₋₁ between consecutive rows; a missing price makes two returns missing, without imputation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mvnjac.tables.sorting import Ordered
 
 
 class LogReturns(Source):
-    """The log returns of a table of prices, itself a table of one row fewer.
+    """The log returns of a table of prices, as a table with one row fewer.
 
-    With an index, rows are ordered ascending by it before they are differenced, and each return stands at the later of its two
-    rows. A missing price makes the return missing there and in the next row.
+    With an index, the rows are first sorted by it, ascending. A return has the index of the later of its two rows. A missing
+    price makes the return of its row and of the next row missing.
 
     Raises:
-        TableError: a price that is not positive: its column, row and index.
+        TableError: a price is not positive; the message names its column and its row or index.
     """
 
     def __init__(self, source: Source, index: str | None) -> None:
-        source.index = index  # it keeps its own type
+        source.index = index
         self._source = source if index is None else Ordered(source, index)
         self.path, self.schema, self.index, self._index = source.path, source.schema, index, index
 
@@ -32,7 +32,7 @@ class LogReturns(Source):
         return self._source.inputs()
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
-        before: np.ndarray | None = None  # the logarithms of the last row of the batch before
+        before: np.ndarray | None = None  # the log prices of the last row of the previous batch
         variables = [name for name in columns if name != self._index]
         row = 0
         for batch in self._source.batches(columns):
@@ -52,7 +52,7 @@ class LogReturns(Source):
         if len(bad):
             i, j = bad[0]
             place = f"row {first + i + 1}" if self._index is None else f"{self._index} {batch.column(self._index)[int(i)]}"
-            raise TableError(f"{self.path}: {variables[j]!r} is {prices[i, j]} at {place}; a logarithm takes positive prices.")
+            raise TableError(f"{self.path}: {variables[j]!r} is {prices[i, j]} at {place}; log returns need positive prices.")
         return np.log(prices)
 
     def _batch(self, rows: pa.RecordBatch, columns: Sequence[str], variables: list[str], returns: np.ndarray) -> pa.RecordBatch:

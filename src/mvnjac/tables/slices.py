@@ -1,4 +1,4 @@
-"""Slices of a table: what one unit of work reads. How a table is cut depends on the table alone, never on who reads it."""
+"""Slices of a table, each the input of one unit of work. They do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-#: About how many bytes of float64 one unit of work reads, or writes: enough that starting it costs nothing beside it.
+#: Approximate bytes of float64 that one unit of work reads or writes: large enough for a negligible cost of starting it.
 READ_BYTES, WRITTEN_BYTES = 64 * 2**20, 256 * 2**20
-#: A block of rows that is stored together (a row group) is read from its start: into more slices than this it is not cut.
-_MOST_CUTS = 8
+#: The largest number of slices of one stored block (a row group): each slice reads its block from the start.
+_MOST_PIECES = 8
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some consecutive rows of one file.
+    """Consecutive rows of one file.
 
     Attributes:
         path: the file.
-        first, last: blocks of it, in the format's own unit (row groups, record batches, rows, bytes); last is not included, and
-            None where the file is read to its end.
-        row: how many rows of the table come before, None where that is not known.
-        rows: how many it has, None where that is not known.
-        skip, take: of the rows of these blocks only `take`, after the first `skip`; None: all the rest.
+        first, last: the range of blocks, in the format's unit (row groups, record batches, rows or bytes), without `last`;
+            None: to the end of the file.
+        row: the number of rows of the table before this slice; None if unknown.
+        rows: the number of rows of this slice; None if unknown.
+        skip, take: within these blocks, leave out the first `skip` rows and read `take` rows; None: all remaining rows.
     """
 
     path: str
@@ -38,28 +38,28 @@ class Slice:
         return f"{self.path}{where}"
 
 
-def rows_of(columns: int, written: int = 0) -> int:
-    """How many rows make a slice: of so many columns that are read, and so many that are written for them."""
+def rows_per_slice(columns: int, written: int = 0) -> int:
+    """The number of rows of a slice, given the number of columns that are read and written."""
     read = READ_BYTES // (8 * max(columns, 1))
     return max(1, min(read, WRITTEN_BYTES // (8 * written)) if written else read)
 
 
-def of_blocks(path: str, blocks: Sequence[int], rows: int, first_row: int) -> Iterator[Slice]:
-    """Slices of about so many rows: whole blocks of these numbers of rows, and pieces of those that are larger."""
-    start = begun = 0
+def slices_of_blocks(path: str, blocks: Sequence[int], rows: int, first_row: int) -> Iterator[Slice]:
+    """Slices of about `rows` rows: whole blocks, whose numbers of rows are given, and pieces of larger blocks."""
+    start = count = 0
     for i, size in enumerate(blocks):
-        begun += size
-        if begun < rows and i + 1 < len(blocks):
+        count += size
+        if count < rows and i + 1 < len(blocks):
             continue
         if start == i:
-            yield from _cut(path, i, size, rows, first_row)
+            yield from _divided(path, i, size, rows, first_row)
         else:
-            yield Slice(path, start, i + 1, first_row, begun)
-        first_row, start, begun = first_row + begun, i + 1, 0
+            yield Slice(path, start, i + 1, first_row, count)
+        first_row, start, count = first_row + count, i + 1, 0
 
 
-def _cut(path: str, block: int, size: int, rows: int, first_row: int) -> Iterator[Slice]:
-    pieces = max(1, min(_MOST_CUTS, round(size / rows)))
+def _divided(path: str, block: int, size: int, rows: int, first_row: int) -> Iterator[Slice]:
+    pieces = max(1, min(_MOST_PIECES, round(size / rows)))
     bounds = [size * k // pieces for k in range(pieces + 1)]
     for skip, end in itertools.pairwise(bounds):
         take = None if pieces == 1 else end - skip

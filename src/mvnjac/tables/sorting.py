@@ -1,4 +1,4 @@
-"""A table in ascending order of its index, without holding more than the index in memory."""
+"""A table sorted by its index; only the index is held in memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mvnjac.tables.slices import Slice
 
 
 class Ordered(Source):
-    """The same table with its rows ascending by the index.
+    """The table with its rows in ascending order of the index.
 
-    Already ascending, it is streamed as it is. Otherwise the columns asked for are spilled, uncompressed, to a temporary file,
-    which is memory-mapped and read in order.
+    A table in ascending order is streamed. Otherwise the columns are first written, uncompressed, to a temporary file, which is
+    memory-mapped and read in order.
 
     Raises:
-        TableError: an index value that is missing, or that stands in more than one row.
+        TableError: an index value is missing or occurs in more than one row, or is text whose order is not the order in time.
     """
 
     def __init__(self, source: Source, index: str) -> None:
         self.path, self.schema, self.index = source.path, source.schema, index
         self._source, self._index = source, index
         values = pa.chunked_array([batch.column(0) for batch in source.batches([index])] or [[]])
-        if pa.types.is_dictionary(values.type):  # a categorical: its values, not their numbers
+        if pa.types.is_dictionary(values.type):  # sort the values, not their codes
             values = values.cast(values.type.value_type)
         self._require_unique(values)
         order = pc.sort_indices(values)
@@ -48,15 +48,15 @@ class Ordered(Source):
         if self._order is None:
             yield from self._source.batches(columns)
             return
-        with self._spilled(columns) as table:
+        with self._temporary_copy(columns) as table:
             rows = batch_rows(len(columns), 16_384)
             for first in range(0, len(self._order), rows):
                 yield from table.take(self._order.slice(first, rows)).combine_chunks().to_batches()
 
     @contextlib.contextmanager
-    def _spilled(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def _temporary_copy(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         with tempfile.TemporaryDirectory(prefix="mvnjac-") as folder:
-            path = Path(folder) / "spill.arrow"
+            path = Path(folder) / "table.arrow"
             sink = None
             for batch in self._source.batches(columns):
                 sink = sink or ArrowSink(path, batch.schema)
@@ -68,14 +68,14 @@ class Ordered(Source):
                 yield pa.ipc.open_file(mapped).read_all()
 
     def _require_sortable(self, values: pa.ChunkedArray) -> None:
-        """Text sorts letter by letter: 30/12/2020 would come after 01/01/2021, and every return would be a wrong one."""
+        """Refuse text in lexicographic order, where 30/12/2020 would come after 01/01/2021."""
         if not _is_text(values.type):
             return
         texts = (text for chunk in values.iterchunks() for text in chunk.to_pylist())
         if not sorts_in_time(texts):
             raise TableError(
-                f"{self.path}: the index {self._index!r} is text such as {values[0].as_py()!r} and not ascending as it stands; sorted "
-                "letter by letter it need not be in the order of time. Write it as YYYY-MM-DD, or order the rows in the file."
+                f"{self.path}: the index {self._index!r} is text such as {values[0].as_py()!r} and not in ascending order; sorted as "
+                "text, it may not be in the order of time. Write it as YYYY-MM-DD, or sort the rows in the file."
             )
 
     def _require_unique(self, values: pa.ChunkedArray) -> None:
@@ -90,8 +90,8 @@ class Ordered(Source):
         repeated = counts.filter(pc.greater(counts.field("counts"), 1))
         if len(repeated):
             raise TableError(
-                f"{self.path}: the index {self._index!r} has {repeated[0]['values']} in {repeated[0]['counts']} rows; returns "
-                "between rows of the same index are ambiguous."
+                f"{self.path}: the index {self._index!r} has {repeated[0]['values']} in {repeated[0]['counts']} rows; "
+                "returns between rows with the same index are ambiguous."
             )
 
 

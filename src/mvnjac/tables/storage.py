@@ -1,4 +1,4 @@
-"""Where files lie: on this machine, or in an object storage that pyarrow knows (s3://, gs://, abfss://, hdfs://)."""
+"""Files on this machine or in object storage that pyarrow supports (s3://, gs://, abfss://, hdfs://)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvnjac.errors import TableError
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or a folder: its full name, its last part, its size in bytes, when it was changed (nanoseconds)."""
+    """A file or a folder: its path, its name, its size in bytes, and when it was changed, in nanoseconds."""
 
     path: str
     name: str
@@ -25,7 +25,7 @@ class Entry:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether this is the address of an object storage, not a path."""
+    """Whether this is an address in object storage rather than a path."""
     return "://" in str(path)
 
 
@@ -33,11 +33,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
     """pyarrow's file system for an address, and the path in it.
 
     Raises:
-        TableError: an address that pyarrow does not understand.
+        TableError: pyarrow does not support the address.
     """
     try:
         system, path = fs.FileSystem.from_uri(uri)
-    except MemoryError:  # Arrow's is an ArrowException, too
+    except MemoryError:  # pyarrow's MemoryError is an ArrowException too
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{uri}: cannot be reached ({error}).") from error
@@ -45,7 +45,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 
 def open_file(path: str | Path) -> Any:
-    """A file for reading at any place: a path is opened by whoever reads it, memory-mapped."""
+    """A seekable file in object storage; for a file on this machine its path, which the reader opens memory-mapped."""
     if not is_remote(path):
         return str(path)
     system, inner = filesystem(str(path))
@@ -53,7 +53,7 @@ def open_file(path: str | Path) -> Any:
 
 
 def entry(path: str | Path) -> Entry | None:
-    """What lies there; None where nothing does."""
+    """The file or folder at a path; None if there is none."""
     if is_remote(path):
         system, inner = filesystem(str(path))
         return _remote(str(path), system.get_file_info(inner))
@@ -63,12 +63,12 @@ def entry(path: str | Path) -> Entry | None:
         return None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise TableError(f"{str(path)!r}: there can be no such file ({reason}).") from error
+        raise TableError(f"{str(path)!r}: is not a valid path ({reason}).") from error
     return Entry(str(path), Path(path).name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
 
 
 def entries(folder: str | Path) -> list[Entry]:
-    """What lies in a folder, by name."""
+    """The files and folders in a folder, sorted by name."""
     if is_remote(folder):
         system, inner = filesystem(str(folder))
         found = [_remote(child(folder, info.base_name), info) for info in system.get_file_info(fs.FileSelector(inner))]
@@ -81,7 +81,7 @@ def entries(folder: str | Path) -> list[Entry]:
 
 
 def child(folder: str | Path, name: str) -> str:
-    """The full name of a file in a folder; an address keeps its options, which stand behind a question mark."""
+    """The path of a file in a folder; the options of an address, after its question mark, are preserved."""
     if not is_remote(folder):
         return str(Path(folder) / name)
     path, mark, options = str(folder).partition("?")

@@ -1,1 +1,1 @@
-"""What a report says: estimates, diagnostics, stability in time, as plain numbers."""
+"""The content of a report as plain numbers: estimates, diagnostics, and stability over time."""

@@ -1,33 +1,47 @@
-"""What a report says: computed once, from one `Jacobian`, before anything is drawn."""
+"""The content of a report, computed once from one `Jacobian`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import PurePath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mvnjac.engines.run import Run
 from mvnjac.errors import UsageError, counted
-from mvnjac.estimation import model_file
 from mvnjac.estimation.conditioning import Conditioning, conditioning
 from mvnjac.estimation.structure import kebab
 from mvnjac.gaussian import Gaussian
-from mvnjac.jobs.data import Data
-from mvnjac.jobs.density import Request, prepared
 from mvnjac.report.analysis.diagnostics import Missing, missing_entries
 from mvnjac.report.analysis.estimates_table import HeatMap, ParameterTable, TotalScore, estimated, given, total_score
-from mvnjac.report.analysis.load_rows import observations
+from mvnjac.report.analysis.load_rows import LabelledRows
 from mvnjac.report.analysis.stability import Cusum, Influences, cusum, influences
 from mvnjac.report.analysis.unavailable import Unavailable, attempt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.sufficient import SufficientStatistics
 
-#: the covariance of so many scores is still formed and inverted in seconds
-_PARAMETERS = 2000
+#: with this many scores, their covariance can be formed and inverted in seconds
+_MOST_PARAMETERS = 2000
+
+
+@dataclass(frozen=True)
+class Description:
+    """How the page describes the rows and the parameters.
+
+    Attributes:
+        title: the name of the data.
+        index: the name of the row labels; None: rows are numbered.
+        log_returns: whether the rows are log returns.
+        missing: "marginalise", or None.
+        files: the names of the files that the parameters are from, by "mean", "covariance" or "model".
+    """
+
+    title: str
+    index: str | None = None
+    log_returns: bool = False
+    missing: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,15 +49,16 @@ class Content:
     """Everything that a report shows.
 
     Attributes:
-        data: where the rows are from; model_file: where the density is from, if it was given.
-        names: the d variables; labels: (n,) of the rows; sorted: whether these are ascending.
-        structure: of the covariance, as --structure calls it.
+        data: the description of the rows and the parameters.
+        names: the d variables.
+        labels: (n,) the labels of the rows.
+        sorted: whether the rows are sorted by their labels.
+        structure: the structure of the covariance, as in --structure.
         log_likelihood: Σ log p.
-        estimate: whether the parameters were estimated from these rows: here, or by the fit that wrote the model.
+        estimate: whether the parameters are the estimate from these rows.
     """
 
-    data: Data
-    request: Request
+    data: Description
     names: list[str]
     labels: list[Any]
     sorted: bool
@@ -59,37 +74,22 @@ class Content:
     conditioning: Conditioning
 
     @property
-    def file(self) -> str:
-        """The name of the table."""
-        return PurePath(self.data.path).name
-
-    @property
     def rows(self) -> int:
-        """n."""
+        """The number of rows n."""
         return len(self.labels)
 
 
-def content(data: Data, request: Request, run: Run) -> Content:
-    """Read the table, estimate what was not given, and compute what the report shows.
-
-    Raises:
-        UsageError: more parameters than a report can hold.
-        MemoryLimitError: more rows than it can hold.
-    """
-    source, names, gaussian = prepared(data, request, run)
-    rows = observations(data, source, names, _required_few(gaussian), run)
+def content_of(gaussian: Gaussian, names: list[str], rows: LabelledRows, data: Description, estimate: bool) -> Content:
+    """Compute the content of a report for rows in memory."""
     J = gaussian.jacobian(rows.x)
-    total, estimate = total_score(J), request.estimates or _estimated_from(request, gaussian, rows.x)
-    errors = "observed" if bool(rows.x.isnan().any()) else "expected"
-    parameters, heat = estimated(J, errors) if estimate else given(J)
-    covariance = gaussian.covariance
+    total = total_score(J)
+    parameters, heat = estimated(J, "observed" if bool(rows.x.isnan().any()) else "expected") if estimate else given(J)
     return Content(
         data,
-        request,
         names,
         rows.labels,
         rows.sorted,
-        kebab(type(covariance).__name__),
+        kebab(type(gaussian.covariance).__name__),
         float(J.log_prob.sum()),
         estimate,
         total,
@@ -102,29 +102,31 @@ def content(data: Data, request: Request, run: Run) -> Content:
     )
 
 
-def _estimated_from(request: Request, gaussian: Gaussian, x: Tensor) -> bool:
-    """Whether a model's file says that it was estimated from these rows."""
-    source = None if request.model is None else model_file.estimated_from(request.model)
-    sample = None if source is None else SufficientStatistics.of(x, None, lambda i: f"variable {i}", "report")
-    return source is not None and sample is not None and source.matches(Fingerprint.of(sample))
+def parameter_count(gaussian: Gaussian) -> int:
+    """The number of parameters.
+
+    Raises:
+        UsageError: more parameters than a report can show.
+    """
+    count = len(gaussian.columns())
+    if count > _MOST_PARAMETERS:
+        raise UsageError(
+            f"The model has {counted(count, 'parameter')}, but a report can have at most {_MOST_PARAMETERS}: select fewer variables, "
+            "or use a structure with fewer parameters (--columns, --structure)."
+        )
+    return count
+
+
+def is_estimate_from(fingerprint: Fingerprint | None, x: Tensor) -> bool:
+    """Whether the rows of a fit, given by their fingerprint, are these rows."""
+    sample = None if fingerprint is None else SufficientStatistics.of(x, None, lambda i: f"variable {i}", "report")
+    return fingerprint is not None and sample is not None and fingerprint.matches(Fingerprint.of(sample))
 
 
 def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailable:
     if not estimate:
         return Unavailable(
-            "The parameters are not the estimate from these rows, so that their scores do not sum to 0 and cannot be tested for a "
-            "change within them. Leave --mean, --covariance and --model out to estimate them first."
+            "The parameters are not the estimate from these rows: their scores do not sum to 0 and cannot be tested for structural "
+            "breaks. Estimate the parameters from these rows to see this test (without --mean, --covariance and --model)."
         )
     return attempt(lambda: cusum(J, labels))
-
-
-def _required_few(gaussian: Gaussian) -> int:
-    """The number of parameters."""
-    count = len(gaussian.jacobian(torch.zeros(0, gaussian.mean.numel(), dtype=torch.float64, device="cpu")).columns())
-    if count > _PARAMETERS:
-        raise UsageError(
-            f"The model has {counted(count, 'parameter')}, and a report is of at most {_PARAMETERS}: choose fewer "
-            "variables by --columns, or a "
-            "--structure of fewer parameters."
-        )
-    return count

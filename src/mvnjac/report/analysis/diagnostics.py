@@ -1,4 +1,4 @@
-"""What the data are like: missing entries."""
+"""Patterns of missing entries."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from mvnjac.statistics.patterns import distinct
 
-#: as many patterns of missing entries are shown
-_PATTERNS = 12
+#: the largest number of patterns that are shown
+_MOST_PATTERNS = 12
 
 
 @dataclass(frozen=True)
 class PatternCount:
-    """Rows that observe the same: how many, and (d,) what."""
+    """A pattern: the number of its rows, and which of the d variables they observe."""
 
     rows: int
     observed: list[bool]
@@ -24,11 +24,14 @@ class PatternCount:
 
 @dataclass(frozen=True)
 class Missing:
-    """The largest patterns, and how many there are.
+    """Missing entries.
 
     Attributes:
-        patterns: the largest first; count: of all; entries: how many are missing; share: of all entries.
-        by_variable: (d,) how many rows do not have it.
+        patterns: the patterns with the most rows, in descending order.
+        count: the number of all patterns.
+        entries: the number of missing entries.
+        share: their share of all entries.
+        by_variable: (d,) the number of missing entries of each variable.
     """
 
     patterns: list[PatternCount]
@@ -39,11 +42,11 @@ class Missing:
 
 
 def missing_entries(x: Float[Tensor, "n d"]) -> Missing:
-    """The patterns of NaN."""
+    """The patterns of NaN in x."""
     observed = ~x.isnan()
     patterns, of_row = distinct(observed.numpy())
     counts = torch.bincount(torch.from_numpy(of_row), minlength=len(patterns))
-    largest = counts.argsort(descending=True, stable=True)[:_PATTERNS].tolist()
-    gone = (~observed).sum(0)
+    largest = counts.argsort(descending=True, stable=True)[:_MOST_PATTERNS].tolist()
+    missing = (~observed).sum(0)
     shown = [PatternCount(int(counts[p]), patterns[p].tolist()) for p in largest]
-    return Missing(shown, len(patterns), int(gone.sum()), float(gone.sum()) / observed.numel(), gone.tolist())
+    return Missing(shown, len(patterns), int(missing.sum()), float(missing.sum()) / observed.numel(), missing.tolist())

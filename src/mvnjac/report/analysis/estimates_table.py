@@ -1,4 +1,4 @@
-"""The estimates with their standard errors, and what is shown over the elements of Σ."""
+"""The table of parameters, and the map of the elements of Σ."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from mvnjac.report.analysis.unavailable import Unavailable, attempt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 
-#: a map of more variables than this has cells that nobody can tell apart
+#: the largest number of variables for which the map is readable
 MAPPED = 60
 _SIGMA = "covariance_matrix"
 
 
 @dataclass(frozen=True)
 class ParameterTable:
-    """One row a parameter; all columns (p,).
+    """The table of parameters.
 
     Attributes:
-        names: the p parameters; columns: by heading; notes: how each was computed, in words.
+        names: the p parameters.
+        columns: (p,) numbers by heading.
+        notes: how the columns were computed.
     """
 
     names: list[str]
@@ -41,8 +43,8 @@ class HeatMap:
     """A number for each element of Σ.
 
     Attributes:
-        diverging: whether 0 is the middle of the scale; otherwise the scale is logarithmic, and 1 its middle.
-        values: (d, d), NaN where an element does not vary.
+        diverging: whether the scale is centred at 0; otherwise it is logarithmic and centred at 1.
+        values: (d, d), NaN for elements that are fixed.
     """
 
     diverging: bool
@@ -51,10 +53,10 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class TotalScore:
-    """The test of the given parameters: sᵀ I⁻¹ s, s the total score and I the expected information.
+    """The score test of the given parameters: sᵀ I⁻¹ s with the total score s and the expected information I.
 
     Attributes:
-        statistic, df, p_value: χ²_df if the rows have this density.
+        statistic, df, p_value: the statistic has a χ² distribution with df degrees of freedom if the rows have this density.
     """
 
     statistic: float
@@ -63,7 +65,7 @@ class TotalScore:
 
 
 def total_score(J: Jacobian) -> TotalScore:
-    """Of all parameters that are known by more than a convention."""
+    """The score test of all identified parameters."""
     estimating = EstimatingFunctions("report", J, None, None, J.model.covariance.unidentified or None)
     total = estimating.total()
     statistic = float(total @ estimating.solve("expected", total.unsqueeze(0)).squeeze(0))
@@ -72,15 +74,15 @@ def total_score(J: Jacobian) -> TotalScore:
 
 
 def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap | Unavailable]:
-    """Where the parameters were estimated from these rows: standard errors of three kinds, and what the model's assumption costs.
+    """For parameters estimated from these rows: three kinds of standard errors, and robust over classical variances.
 
     Args:
-        model_errors: the errors that trust the model: "expected", or with missing entries "observed".
+        model_errors: the kind of the classical errors: "expected", or with missing entries "observed".
     """
     classical = inference.covariance_of_estimates(J, model_errors)
     robust = inference.covariance_of_estimates(J, "sandwich")
     serial = attempt(lambda: inference.covariance_of_estimates(J, "hac"))
-    if isinstance(serial, Unavailable):  # dependent scores, as of a factor model's rotations, can be summed all the same
+    if isinstance(serial, Unavailable):  # without prewhitening, linearly dependent scores are allowed
         serial = attempt(lambda: inference.covariance_of_estimates(J, "hac", prewhite=False))
     columns = {
         "estimate": classical.values.tolist(),
@@ -89,7 +91,7 @@ def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap |
     }
     notes = [f"classical: {classical.kind}", f"robust: {robust.kind}"]
     if isinstance(serial, Unavailable):
-        notes.append(f"no standard errors for a series: {serial.reason}")
+        notes.append(f"standard errors for time series are not available: {serial.reason}")
     else:
         columns["series error"] = serial.standard_errors.tolist()
         notes.append(f"series: {serial.kind}")
@@ -97,7 +99,7 @@ def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap |
 
 
 def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
-    """Where the parameters were given: the total scores, and each in units of its own standard deviation."""
+    """For given parameters: the total scores, also in units of their standard deviations."""
     names, total = J.columns(), J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype, device=J.device))
     deviations = J.gram().diagonal().sqrt()
     errors = attempt(lambda: inference.covariance_of_estimates(J, "expected"))
@@ -106,30 +108,28 @@ def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
     if isinstance(errors, Estimates):
         columns["classical error"] = errors.standard_errors.tolist()
     notes = [
-        "deviation: the root of the diagonal of JᵀJ, the standard deviation of a total of independent scores",
-        "ratio: the total in units of its deviation; beyond ±2, the rows speak against the value",
-        "classical error: what the standard error would be if the value were an estimate (expected information)",
+        "deviation: the standard deviation of the total score for independent rows, the square root of the diagonal of JᵀJ",
+        "ratio: total score divided by deviation; beyond ±2, the rows are evidence against the value",
+        "classical error: the standard error if the value were an estimate (expected information)",
     ]
     return ParameterTable(names, columns, notes), _mapped(J, lambda: _scaled_scores(J))
 
 
 def _mapped(J: Jacobian, compute: Callable[[], HeatMap]) -> HeatMap | Unavailable:
     if J.model.d > MAPPED:
-        return Unavailable(
-            f"A map of {J.model.d} × {J.model.d} elements could not be read; it is drawn up to {MAPPED} variables."
-        )
+        return Unavailable(f"The map is drawn for up to {MAPPED} variables; there are {J.model.d}.")
     return attempt(compute)
 
 
 def _variance_ratios(J: Jacobian, classical: Estimates, robust: Estimates) -> HeatMap:
-    """The robust over the classical variance of each element of Σ."""
+    """The ratio of the robust to the classical variance of each element of Σ."""
     if _SIGMA in J.model.covariance.fields:
-        chosen = [name.startswith(f"{_SIGMA}[") for name in classical.columns]
-        own, model = robust.covariance.diagonal()[chosen], classical.covariance.diagonal()[chosen]
+        selected = [name.startswith(f"{_SIGMA}[") for name in classical.columns]
+        sandwich, model = robust.covariance.diagonal()[selected], classical.covariance.diagonal()[selected]
     else:
-        own, model = (inference.delta_method(of, _elements).covariance.diagonal() for of in (robust, classical))
+        sandwich, model = (inference.delta_method(each, _elements).covariance.diagonal() for each in (robust, classical))
     negligible = torch.finfo(model.dtype).eps * model.amax()
-    return HeatMap(False, _matrix(torch.where(model > negligible * 1e-3, own / model, torch.nan)))
+    return HeatMap(False, _matrix(torch.where(model > negligible * 1e-3, sandwich / model, torch.nan)))
 
 
 def _elements(theta: Mapping[str, Tensor]) -> Tensor:
@@ -137,8 +137,8 @@ def _elements(theta: Mapping[str, Tensor]) -> Tensor:
 
 
 def _scaled_scores(J: Jacobian) -> HeatMap:
-    """The total score by each element of Σ, whatever the structure, in units of its standard deviation."""
-    if _SIGMA not in J.model.covariance.fields:  # by a dense Σ at the same density: also where the structure forbids a change
+    """The total score with respect to each element of Σ, in units of its standard deviation."""
+    if _SIGMA not in J.model.covariance.fields:  # of a dense Σ: also for elements that the structure fixes
         sigma, x = J.model.parameter(_SIGMA).detach(), J.evaluation.rows.x
         J = Gaussian(J.model.parameter("mean"), sigma, missing=J.model.arguments.missing).jacobian(x)
     total = J.rmatvec(torch.ones(J.batch[0], dtype=J.dtype, device=J.device), _SIGMA)

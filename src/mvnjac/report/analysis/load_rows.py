@@ -1,9 +1,10 @@
-"""All rows of a table in memory, in the order of time where their index says it."""
+"""All rows in memory, sorted by their labels if these are in a known order of time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from typing import Any
 
 import torch
@@ -15,24 +16,24 @@ from mvnjac.errors import MemoryLimitError, TableError, counted
 from mvnjac.jobs.data import Data
 from mvnjac.tables.base import Source
 from mvnjac.tables.chronology import sorts_in_time
-from mvnjac.tables.rows import Rows, tensor_batches
+from mvnjac.tables.rows import tensor_batches
 from mvnjac.tensors import memory
 from mvnjac.tensors.allocation import human
 
-#: how many matrices of the scores of all rows are held at once where most are: by the test of breaks, as a series
+#: the largest number of n×p matrices in memory at the same time, in the test for breaks of a time series
 _MATRICES = 7
-#: how many p×p matrices: an information, its inverse and their work space
+#: the largest number of p×p matrices: an information, its inverse, and their work space
 _SQUARES = 13
 
 
 @dataclass(frozen=True)
-class Observations:
-    """The rows.
+class LabelledRows:
+    """Rows and their labels.
 
     Attributes:
         x: (n, d) float64, NaN where an entry is missing.
-        labels: (n,) the index; numbers from 1 where there is none.
-        sorted: whether the rows are in ascending order of the index; otherwise they are as in the file.
+        labels: (n,) the index, or numbers from 1.
+        sorted: whether the rows have been sorted by the index, ascending; otherwise they are in their original order.
     """
 
     x: Float[Tensor, "n d"]
@@ -40,61 +41,55 @@ class Observations:
     sorted: bool
 
 
-def observations(data: Data, source: Source, names: Sequence[str], parameters: int, run: Run) -> Observations:
-    """All rows of the table.
+def load_rows(data: Data, source: Source, names: Sequence[str], parameters: int, run: Run) -> LabelledRows:
+    """All rows of a table file.
 
     Args:
-        parameters: how many scores a row has.
+        parameters: the number of scores of a row.
 
     Raises:
-        TableError: there are none.
-        MemoryLimitError: what is computed from them would not fit into memory.
+        TableError: the table has no rows.
+        MemoryLimitError: the scores of all rows do not fit into memory.
     """
     batches, count = [], 0
     for rows in tensor_batches(source, names, data.index, data.missing is not None):
         batches.append(rows)
         count += len(rows.x)
-        _require_memory(data, count, len(names), parameters)
+        require_memory(str(data.path), count, len(names), parameters)
         run.progress("reading", len(rows.x), None)
     if not batches:
         raise TableError(f"{data.path}: there are no rows to report on.")
-    x = torch.cat([rows.x for rows in batches])
-    labels = _labels(batches)
+    labels = [label for rows in batches if rows.index is not None for label in rows.index.to_pylist()]
+    return labelled(torch.cat([rows.x for rows in batches]), labels if data.index else None)
+
+
+def labelled(x: Float[Tensor, "n d"], labels: Sequence[Any] | None) -> LabelledRows:
+    """The rows with their labels, sorted if the order of the labels is that of time; None: numbers from 1."""
     if labels is None:
-        return Observations(x, list(range(1, len(x) + 1)), False)
+        return LabelledRows(x, list(range(1, len(x) + 1)), False)
+    if all(isinstance(label, datetime) and label.time() == time() and label.tzinfo is None for label in labels):
+        labels = [label.date() for label in labels]  # dates that are stored as timestamps
     if not sortable(labels):
-        return Observations(x, labels, False)
+        return LabelledRows(x, list(labels), False)
     order = sorted(range(len(x)), key=lambda i: labels[i])
-    return Observations(x[order], [labels[i] for i in order], True)
+    return LabelledRows(x[order], [labels[i] for i in order], True)
 
 
-def _require_memory(data: Data, rows: int, variables: int, parameters: int) -> None:
-    needed, free = _needed(rows, variables, parameters), memory.available(torch.device("cpu"))
+def require_memory(where: str, rows: int, variables: int, parameters: int) -> None:
+    """Raise a MemoryLimitError if the computations of a report do not fit into memory."""
+    needed = 8 * (rows * (_MATRICES * parameters + variables) + _SQUARES * parameters**2)
+    free = memory.available(torch.device("cpu"))
     if free is not None and needed > free:
         raise MemoryLimitError(
-            f"{data.path}: {counted(rows, 'row', ',')} of scores by {counted(parameters, 'parameter')}, seven times over, "
-            f"and the covariance of the parameters are {human(needed)}, but there are {human(free)} free: report on fewer rows, on "
-            "fewer variables by --columns, or on a --structure of fewer parameters; `mvnjac score` needs no more memory for more rows."
+            f"{where}: a report needs {human(needed)} for {counted(rows, 'row', ',')} and {counted(parameters, 'parameter')}, but "
+            f"{human(free)} are free: use fewer rows, fewer variables (--columns) or a structure with fewer parameters "
+            "(--structure). The memory of `mvnjac score` does not grow with the number of rows."
         )
 
 
-def _needed(rows: int, variables: int, parameters: int) -> int:
-    """Bytes of all of it: the scores, and the covariance of the parameters with what is made of it."""
-    return 8 * (rows * (_MATRICES * parameters + variables) + _SQUARES * parameters**2)
-
-
 def sortable(labels: Iterable[Any]) -> bool:
-    """Whether ascending labels are the order of time; of text: `chronology.sorts_in_time`."""
+    """Whether the ascending order of the labels is the order of time; for text see `chronology.sorts_in_time`."""
     found = list(labels)
     if any(label is None or label != label for label in found):
         return False
     return sorts_in_time(found) if isinstance(found[0], str) else True
-
-
-def _labels(batches: Sequence[Rows]) -> list[Any] | None:
-    labels: list[Any] = []
-    for rows in batches:
-        if rows.index is None:
-            return None
-        labels += rows.index.to_pylist()
-    return labels

@@ -1,4 +1,4 @@
-"""What scores say in the course of time: which rows move the estimates, and whether the parameters have changed."""
+"""Stability over time: influential rows, and tests for structural breaks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mvnjac.inference.structural_change import BreakTest, ScoreProcess
 from mvnjac.report.analysis.unavailable import Unavailable, attempt
 from mvnjac.score.jacobian import Jacobian
 
-#: as many influential rows are listed
+#: the number of influential rows in the table
 TOP = 15
 LEVEL = 0.05
-#: of the rows at either end, where a break is not looked for
+#: the share of rows at either end where no break is looked for
 TRIM = 0.15
 
 
 @dataclass(frozen=True)
 class InfluentialRow:
-    """One of the most influential rows: standard_errors is by how many of these leaving it out would move `most_changed`."""
+    """An influential row. Without it, the estimate `most_changed` would move by `standard_errors` standard errors."""
 
     label: Any
     distance: float
@@ -31,7 +31,7 @@ class InfluentialRow:
 
 @dataclass(frozen=True)
 class Influences:
-    """(n,) distances sᵢᵀ I⁻¹ sᵢ in the order of time; the rows of the largest ones."""
+    """(n,) distances sᵢᵀ I⁻¹ sᵢ in the order of time, and the rows with the largest distances."""
 
     distances: list[float]
     top: list[InfluentialRow]
@@ -39,13 +39,14 @@ class Influences:
 
 @dataclass(frozen=True)
 class Break:
-    """Of the parameters of one variable: the supLM test of a single break, by both covariances of the scores.
+    """The supLM test of a single break in the parameters of one variable.
 
     Attributes:
-        date: the last row before the break, if there is one; row: its number.
-        first, last: the rows after which a break was looked for.
-        independent_date, independent_statistic, independent_p_value: the same if rows were independent.
-        path: (n + 1,) the statistic of a break after each row, NaN where none is looked for; critical: its line at 5%.
+        first, last: the first and the last row after which a break was looked for.
+        date, row: the label and the number of the last row before the most likely break.
+        independent_date, independent_statistic, independent_p_value: results for the covariance of independent scores.
+        path: (n + 1,) the statistic of a break after each row, NaN where no break is looked for.
+        critical: the critical value of the path at 5%.
     """
 
     variable: str
@@ -65,14 +66,16 @@ class Break:
 
 @dataclass(frozen=True)
 class Cusum:
-    """Cumulated scores.
+    """Cumulative scores, and tests for structural breaks.
 
     Attributes:
-        path: (n + 1,) the largest over the parameters; critical: the line at 5%.
-        date, row, column, statistic, p_value: where it is largest, and of which parameter.
-        breaks: one a variable, as in the table; untested: the variables of too few rows.
-        covariance: of the scores, in words; law: where p-values are from, in words; correction: of the p-values of all variables, in
-            words, or nothing; left_out: parameters known only up to a convention.
+        path: (n + 1,) the largest cumulative score over all parameters; critical: its critical value at 5%.
+        date, row, column, statistic, p_value: the maximum of the path, and its parameter.
+        breaks: the test of each variable.
+        untested: the variables with too few observations.
+        covariance, law, correction: in words, the covariance of the scores, the origin of the p-values, and their correction
+            for several variables, if any.
+        left_out: parameters that are identified only up to a convention.
     """
 
     path: list[float]
@@ -91,7 +94,7 @@ class Cusum:
 
 
 def influences(J: Jacobian, labels: Sequence[Any], information: str) -> Influences:
-    """How far the estimates would move without each row."""
+    """The influence of each row on the estimates."""
     found = inference.influence(J, labels=labels, information=information)
     top = found.top(TOP).to_arrow().to_pylist()
     rows = [InfluentialRow(row["name"], row["distance"], row["most_changed"], row["standard_errors"]) for row in top]
@@ -99,20 +102,23 @@ def influences(J: Jacobian, labels: Sequence[Any], information: str) -> Influenc
 
 
 def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
-    """The cumulated scores, and a test a variable. Scores of returns are not independent, since volatility clusters: their
-    covariance is Newey and West's where there are rows enough for it."""
+    """The cumulative scores, and a test for each variable.
+
+    The scores of returns are not independent, because of volatility clustering; if there are enough rows, the Newey-West
+    covariance of the scores is used.
+    """
     left_out = tuple(J.model.covariance.unidentified)
     known = left_out or None
     independent = inference.score_process(J, known=known)
-    beside = independent.by_variable("sup_lm")
+    independent_tests = independent.by_variable("sup_lm")
     if independent.clocks is None:
         process, words = _serial(J, known, independent)
     else:
-        del independent  # each holds several times the scores of all rows
+        del independent  # frees several arrays of the size of all scores
         process = inference.score_process(J, known=known, lag=None)
-        words = f"Newey and West's, of a series (automatic lag: {process.clocks.lag if process.clocks else 0})"
+        words = f"Newey-West for time series (automatic lag: {process.clocks.lag if process.clocks else 0})"
     largest = process.double_max()
-    found = _breaks(process, beside, labels)
+    found = _breaks(process, independent_tests, labels)
     return Cusum(
         process.process.abs().amax(-1).tolist(),
         process.critical_value(LEVEL),
@@ -131,33 +137,38 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
 
 
 def _serial(J: Jacobian, known: Sequence[str] | None, independent: ScoreProcess) -> tuple[ScoreProcess, str]:
-    """The process with Newey and West's covariance, and which covariance it is; where that cannot be had, that of independent rows."""
+    """The process with the Newey-West covariance, or that of independent rows; also returns the covariance in words."""
     serial = attempt(
         lambda: inference.score_process(J, known=known, scores_covariance=inference.scores_covariance(J, known=known))
     )
     if isinstance(serial, Unavailable):
-        return independent, f"of independent rows (not Newey and West's: {serial.reason})"
-    return serial, "Newey and West's, of a series (prewhitened, automatic lag)"
+        return independent, f"that of independent rows (Newey-West is not available: {serial.reason})"
+    return serial, "Newey-West for time series (prewhitened, automatic lag)"
 
 
-def _breaks(process: ScoreProcess, beside: Mapping[str, BreakTest], labels: Sequence[Any]) -> list[Break]:
-    """Of the variables that can be tested; beside them the tests as if rows were independent."""
-    lines = dict[int, float]()
+def _breaks(process: ScoreProcess, independent: Mapping[str, BreakTest], labels: Sequence[Any]) -> list[Break]:
+    """The tests of the variables with enough observations."""
+    critical_values = dict[int, float]()
     return [
-        _break(variable, process.select(process.variables[variable]), test, beside[variable], labels, lines)
+        _break(variable, process.select(process.variables[variable]), test, independent[variable], labels, critical_values)
         for variable, test in process.by_variable("sup_lm").items()
-        if not math.isnan(test.p_value) and not math.isnan(beside[variable].p_value)
+        if not math.isnan(test.p_value) and not math.isnan(independent[variable].p_value)
     ]
 
 
 def _break(
-    variable: str, own: ScoreProcess, test: BreakTest, other: BreakTest, labels: Sequence[Any], lines: dict[int, float]
+    variable: str,
+    process: ScoreProcess,
+    test: BreakTest,
+    independent: BreakTest,
+    labels: Sequence[Any],
+    critical_values: dict[int, float],
 ) -> Break:
-    """The limiting law's lines, by numbers of parameters, are kept in `lines`."""
-    if own.clocks is not None or test.components not in lines:
-        lines[test.components] = own.critical_value(LEVEL, "sup_lm", TRIM)
-    path = own.lm_statistics(TRIM).tolist()
-    margin = int(TRIM * own.rows) if own.clocks is None else 0
+    """The test of one variable; `critical_values` caches those of the limiting distribution by number of parameters."""
+    if process.clocks is not None or test.components not in critical_values:
+        critical_values[test.components] = process.critical_value(LEVEL, "sup_lm", TRIM)
+    path = process.lm_statistics(TRIM).tolist()
+    margin = int(TRIM * process.rows) if process.clocks is None else 0
     return Break(
         variable,
         labels[int(test.first)],
@@ -167,9 +178,9 @@ def _break(
         test.statistic,
         test.p_value,
         test.components,
-        labels[other.row],
-        other.statistic,
-        other.p_value,
-        [value if margin <= i <= own.rows - margin else math.nan for i, value in enumerate(path)],
-        lines[test.components],
+        labels[independent.row],
+        independent.statistic,
+        independent.p_value,
+        [value if margin <= i <= process.rows - margin else math.nan for i, value in enumerate(path)],
+        critical_values[test.components],
     )

@@ -1,4 +1,4 @@
-"""A panel that cannot be computed from these rows says why; the others are there all the same."""
+"""Results that cannot be computed from the rows: the panel then shows the reason."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Unavailable:
-    """What stands in place of a result.
-
-    Attributes:
-        reason: the sentence of the error.
-    """
+    """Stands for a result that is not available; `reason` is the message of the error."""
 
     reason: str
 
 
 def attempt(compute: Callable[[], Result]) -> Result | Unavailable:
-    """The result, or why there is none: too few rows, scores that are linearly dependent, what would not fit into memory."""
+    """The result, or the reason why it is not available, such as too few rows or linearly dependent scores."""
     try:
         return compute()
     except (ArgumentError, MemoryLimitError) as error:

@@ -1,1 +1,1 @@
-"""How a report shows it: one HTML page with charts, tables and the numbers as JSON."""
+"""The report as one HTML page, with charts, tables, and the numbers as JSON."""

@@ -1,4 +1,4 @@
-"""Where the ticks of an axis are, and what stands there."""
+"""The ticks of an axis and their labels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 _DATE = re.compile(r"(\d{4})-\d{2}")
-#: pixels that a year, or any other label, takes
+#: the widths of a year and of any other label, in pixels
 _YEAR, _LABEL = 46, 92
 
 
 def number_ticks(highest: float, count: int = 5) -> list[float]:
-    """0, and about `count` round numbers up to at most the highest."""
+    """0, and about `count` round numbers up to the highest."""
     if not highest > 0:
         return [0.0]
     rough = highest / count
@@ -23,7 +23,7 @@ def number_ticks(highest: float, count: int = 5) -> list[float]:
 
 
 def decades(lowest: float, highest: float) -> list[float]:
-    """The powers of ten from one to the other; where there are hardly any, 2 and 5 of each too."""
+    """The powers of ten between two numbers; if there are few, also their multiples by 2 and 5."""
     first, last = math.floor(math.log10(lowest)), math.floor(math.log10(highest))
     ticks = [factor * 10.0**k for k in range(first, last + 1) for factor in (1, 2, 5)]
     inside = [tick for tick in ticks if lowest <= tick <= highest]
@@ -31,7 +31,7 @@ def decades(lowest: float, highest: float) -> list[float]:
 
 
 def row_ticks(labels: Sequence[Any], width: float) -> list[tuple[int, str]]:
-    """(row, text): the first rows of round years where the labels are dates, evenly spaced labels otherwise."""
+    """(row, text): for dates the first rows of round years, otherwise evenly spaced labels."""
     texts = [str(label) for label in labels]
     if all(_DATE.match(text) for text in texts):
         years = [(i, int(text[:4])) for i, text in enumerate(texts) if i and text[:4] != texts[i - 1][:4]]

@@ -1,4 +1,4 @@
-"""SVG, drawn by hand: its colours are the page's, in the light and in the dark. Nothing is computed here but places."""
+"""Charts in SVG. Their colours are defined in the style sheet of the page, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mvnjac.report.html.axes import decades, number_ticks, row_ticks
 from mvnjac.report.html.formatting import short
 from mvnjac.report.html.markup import Markup, tag
 
-#: a chart for a desktop and for paper, and one for a phone: letters have the same size in both
+#: the widths for a desktop or paper, and for a phone; letters have the same size in both
 WIDTHS = {"wide": 860, "narrow": 340}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 34, 24
-#: a cell of a map is labelled by its number if it is as wide
+#: the smallest width of a map cell that is labelled by its number
 _READABLE = 30
 
 
 def both(draw: Callable[[int], Markup]) -> Markup:
-    """The chart at either width; the style sheet shows one."""
+    """The chart in both widths; the style sheet shows one of them."""
     return Markup("".join(tag("div", draw(width), class_=name) for name, width in WIDTHS.items()))
 
 
 def stems(
     values: Sequence[float], labels: Sequence[Any], marked: Sequence[tuple[int, str]], caption: str, width: int
 ) -> Markup:
-    """A stem a row on a logarithmic scale: of the rows of one pixel the longest; the marked ones with their labels."""
+    """One stem per row on a logarithmic scale; for each pixel, the longest stem is drawn. Marked rows have labels."""
     height = 300
     plot = width - _LEFT - _RIGHT
     highest = max(max(values), 1e-300) * 1.6
@@ -49,7 +49,7 @@ def stems(
 def curve(
     values: Sequence[float], labels: Sequence[Any], critical: float, mark: tuple[int, str], caption: str, width: int
 ) -> Markup:
-    """A statistic over time (n + 1 values, NaN where there is none) with its critical line; the row of the break is named."""
+    """A statistic over time (n + 1 values, NaN where it is not defined) with its critical value and the row of the break."""
     height = 260
     plot = width - _LEFT - _RIGHT
     highest = 1.12 * max(critical, *(v for v in values if v == v))
@@ -71,7 +71,7 @@ def curve(
 
 
 def small_curve(values: Sequence[float], critical: float, row: int, caption: str) -> Markup:
-    """The same as a thumbnail, without axes."""
+    """The same as a thumbnail without axes."""
     width, height = 200, 64
     highest = 1.05 * max(critical, *(v for v in values if v == v))
     places = _Places(len(values), width, 0)
@@ -90,7 +90,7 @@ def small_curve(values: Sequence[float], critical: float, row: int, caption: str
 
 
 def heat_map(heat: HeatMap, names: Sequence[str], caption: str, width: int) -> Markup:
-    """The lower triangle of Σ, darker where the number is larger; of a diverging scale each sign has its colour."""
+    """The lower triangle of Σ as coloured cells; the two sides of the scale have different colours."""
     longest = max(map(len, names))
     left = min(11 + 7 * longest, width // 4)
     cell = min((width - left) / len(names), 40.0)
@@ -123,7 +123,7 @@ def heat_map(heat: HeatMap, names: Sequence[str], caption: str, width: int) -> M
 
 
 def bars(values: Sequence[float], caption: str, width: int) -> Markup:
-    """Eigenvalues, largest first, on a logarithmic scale."""
+    """Bars on a logarithmic scale."""
     height = 170
     highest, lowest = max(values) * 1.3, max(min(values), max(values) * 1e-16) / 1.6
     bottom, top, plot = height - _BOTTOM, 8, width - _LEFT - _RIGHT
@@ -147,7 +147,7 @@ def bars(values: Sequence[float], caption: str, width: int) -> Markup:
 
 
 class _Places:
-    """Where rows are, from left to right."""
+    """The horizontal positions of rows."""
 
     def __init__(self, count: int, width: float, left: float = _LEFT) -> None:
         self._count, self._width, self._left = count, width, left
@@ -156,7 +156,7 @@ class _Places:
         return self._left + self._width * (row / max(self._count - 1, 1))
 
     def largest(self, values: Sequence[float]) -> list[int]:
-        """Of the rows of each pixel the one that is seen: the largest."""
+        """For each pixel, the row with the largest value."""
         best: dict[int, int] = {}
         for row, value in enumerate(values):
             pixel = int(self.x(row))
@@ -187,14 +187,14 @@ def _rows(labels: Sequence[Any], places: _Places, height: int, plot: int) -> Mar
 
 
 def _anchor(x: float, half: float, plot: int) -> str:
-    """Labels do not leave the chart."""
+    """The text anchor with which a label stays inside the chart."""
     if x + half > _LEFT + plot + _RIGHT:
         return "end"
     return "start" if x - half < _LEFT - 30 else "middle"
 
 
 def _marks(marks: Sequence[tuple[float, float, str]], width: int) -> list[Markup]:
-    """A dot and a label each, the most important first; labels that would cover another are left out (the table has them)."""
+    """A dot and a label for each mark, the most important first; a label that would cover another one is left out."""
     taken: list[tuple[float, float, float]] = [(x - 4, x + 4, y + 4) for x, y, _ in marks]
     parts = [tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="mark") for x, y, _ in marks]
     for x, y, text in marks:
@@ -209,7 +209,7 @@ def _marks(marks: Sequence[tuple[float, float, str]], width: int) -> list[Markup
 
 
 def _strength(diverging: bool, finite: Sequence[float]) -> Callable[[float], float]:
-    """From a number to −1 … 1: its sign the colour, its size the strength."""
+    """A map from numbers to −1 … 1: the sign selects the colour, the absolute value its strength."""
     if diverging:
         scale = max((abs(v) for v in finite), default=1.0) or 1.0
         return lambda v: v / scale
@@ -217,12 +217,12 @@ def _strength(diverging: bool, finite: Sequence[float]) -> Callable[[float], flo
     return lambda v: math.log(v) / scale if v > 0 else 0.0
 
 
-def _cell(value: float, says: str, x: float, y: float, size: float, strength: float, labelled: bool) -> list[Markup]:
+def _cell(value: float, tooltip: str, x: float, y: float, size: float, strength: float, labelled: bool) -> list[Markup]:
     box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{size - 1:.1f}", "height": f"{size - 1:.1f}"}
     if not math.isfinite(value):
-        return [tag("rect", tag("title", says), **box, class_="cell none")]
+        return [tag("rect", tag("title", tooltip), **box, class_="cell none")]
     hue = "cell high" if strength >= 0 else "cell low"
-    cells = [tag("rect", tag("title", says), **box, class_=hue, fill_opacity=f"{0.06 + 0.94 * abs(strength):.2f}")]
+    cells = [tag("rect", tag("title", tooltip), **box, class_=hue, fill_opacity=f"{0.06 + 0.94 * abs(strength):.2f}")]
     if labelled:
         words = "number strong" if abs(strength) > 0.5 else "number"
         middle = f"{x + size / 2 - 0.5:.1f}"

@@ -1,20 +1,20 @@
-"""Numbers as people read them."""
+"""Numbers as text."""
 
 from __future__ import annotations
 
 
 def short(value: float) -> str:
-    """Three digits."""
+    """Three significant digits."""
     return _written(value, 3)
 
 
 def digits(value: float) -> str:
-    """Five digits."""
+    """Five significant digits."""
     return _written(value, 5)
 
 
 def probability(p_value: float) -> str:
-    """A p-value; what no one can tell from 0 is said to be small."""
+    """A p-value; values below 1e−15 are not distinguished."""
     return "< 1e−15" if p_value < 1e-15 else short(p_value)
 
 

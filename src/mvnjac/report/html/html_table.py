@@ -1,4 +1,4 @@
-"""Tables that sort: by a click on a heading, by the numbers behind the cells."""
+"""Tables that the reader can sort by a click on a heading."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mvnjac.report.html.formatting import short
 from mvnjac.report.html.markup import Markup, tag
 
 
 class Number:
-    """A cell that is a number: how it is shown, and what it is sorted by."""
+    """A numeric cell: the value, by which the table is sorted, and its text."""
 
-    def __init__(self, value: float, shown: str) -> None:
-        self.value, self.shown = value, shown
+    def __init__(self, value: float, text: str | None = None) -> None:
+        self.value, self.text = value, short(value) if text is None else text
 
 
 def sortable_table(name: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], tall: bool = False) -> Markup:
-    """A table; `tall`: it scrolls on a screen, and is whole on paper."""
+    """A table; with `tall`, it scrolls on a screen and is complete on paper."""
     cells = [list(row) for row in rows]
     numeric = [bool(cells) and all(isinstance(row[j], Number) for row in cells) for j in range(len(headings))]
     head = [
@@ -31,5 +32,5 @@ def sortable_table(name: str, headings: Sequence[str], rows: Iterable[Sequence[A
 
 def _cell(cell: Any, column: int) -> Markup:
     if isinstance(cell, Number):
-        return tag("td", cell.shown, class_="n", data_v=repr(cell.value) if math.isfinite(cell.value) else "")
+        return tag("td", cell.text, class_="n", data_v=repr(cell.value) if math.isfinite(cell.value) else "")
     return tag("th", cell, scope="row") if column == 0 else tag("td", cell)

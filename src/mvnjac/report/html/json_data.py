@@ -1,4 +1,4 @@
-"""The numbers of a report as JSON inside its page, for programs: <script type="application/json" id="mvnjac-data">."""
+"""The numbers of a report as JSON in its page: <script type="application/json" id="mvnjac-data">."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvnjac.report.html.markup import Markup
 
 
 def data_block(content: Content) -> Markup:
-    """JSON without <, > and &, so that nothing in it ends the block; NaN is null."""
+    """The JSON block. <, > and & are escaped, so that no text can end the block; NaN is null."""
     written = json.dumps(_plain(_record(content)), ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":
         written = written.replace(character, f"\\u{ord(character):04x}")
@@ -30,7 +30,7 @@ def _record(content: Content) -> dict[str, Any]:
     return {
         "mvnjac": __version__,
         "data": {
-            "file": content.file,
+            "file": data.title,
             "rows": content.rows,
             "first": content.labels[0],
             "last": content.labels[-1],
@@ -78,12 +78,12 @@ def _cusum(found: Cusum | Unavailable) -> dict[str, Any]:
 
 def _break(test: Break) -> dict[str, Any]:
     left_out = {"path", "row"}
-    own = {key: value for key, value in vars(test).items() if key not in left_out}
-    return own | {"test": "supLM", "significant": test.p_value < LEVEL}
+    fields = {key: value for key, value in vars(test).items() if key not in left_out}
+    return fields | {"test": "supLM", "significant": test.p_value < LEVEL}
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has: dates and all that is no number become text."""
+    """A value that JSON can represent; dates and other objects become text."""
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

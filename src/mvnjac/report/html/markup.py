@@ -1,4 +1,4 @@
-"""HTML and SVG that cannot be injected: text is escaped unless it is markup already."""
+"""HTML and SVG, safe against injection: all text is escaped unless it is `Markup`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _VOID = ("meta", "link", "wbr")
 
 
 class Markup(str):
-    """Text that is HTML or SVG. Only `tag`, `join` and the assets make it."""
+    """Text that is HTML or SVG. Only `tag`, `join` and the assets create it."""
 
     __slots__ = ()
 
 
 def text(value: object) -> Markup:
-    """What is shown as it is written: a column that is called <script> stays text."""
+    """Escaped text: the column name "<script>" is displayed as text."""
     return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
 
 
 def join(parts: Iterable[object]) -> Markup:
-    """One after the other."""
+    """The concatenation of parts."""
     return Markup("".join(text(part) for part in parts))
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Markup:
-    """An element. Attributes: None is left out; `class_` is class, `data_row` is data-row."""
+    """An element. Attributes that are None are left out; `class_` becomes class, and `data_row` becomes data-row."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()

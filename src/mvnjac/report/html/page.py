@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything in it, that asks no one for anything."""
+"""The page: one HTML file that contains everything and makes no network requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mvnjac.report.html.markup import Markup, join, tag
 
 
 def page(content: Content) -> str:
-    """The whole file."""
+    """The complete file."""
     style, script = _asset("report.css"), _asset("report.js")
-    title = f"{content.file}: the scores of a multivariate normal distribution"
+    title = f"{content.data.title}: the scores of a multivariate normal distribution"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -44,7 +44,7 @@ def _panel(name: str, heading: str, parts: list[Markup]) -> Markup:
 
 
 def _policy(script: str) -> str:
-    """Nothing is loaded, and no script runs but ours, whatever the data may hold."""
+    """The content security policy: nothing is loaded, and only the script of this package runs, whatever the data contain."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; base-uri 'none'"
 

@@ -1,4 +1,4 @@
-"""Panels of the covariance and of the data: the map of Σ, missing entries, condition, the parameters."""
+"""Panels on the covariance and the data: the map of Σ, missing entries, the condition number, and the parameters."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mvnjac.report.html.html_table import Number, sortable_table
 from mvnjac.report.html.markup import Markup, tag
 from mvnjac.report.html.panels_stability import unavailable
 
-#: from this condition on it is worth saying which variables depend on each other
+#: the condition number from which the nearly dependent variables are named
 _DEPENDENT = 10
 
 
 def heat(content: Content) -> list[Markup]:
-    """The map of Σ, and what its colours mean."""
+    """The map of Σ and its explanation."""
     found = content.heat
     if isinstance(found, Unavailable):
         return unavailable(found)
     caption = _heat_caption(found, content)
-    drawn = charts.both(lambda width: charts.heat_map(found, content.names, caption, width))
-    return [tag("p", caption), tag("figure", drawn, tag("figcaption", *_legend(found)))]
+    chart = charts.both(lambda width: charts.heat_map(found, content.names, caption, width))
+    return [tag("p", caption), tag("figure", chart, tag("figcaption", *_legend(found)))]
 
 
 def _heat_caption(found: HeatMap, content: Content) -> str:
@@ -35,94 +35,84 @@ def _heat_caption(found: HeatMap, content: Content) -> str:
     element = f"covariance_matrix[{content.names[i]},{content.names[j]}]"
     if found.diverging:
         return (
-            "The total score by each element of Σ, in units of its standard deviation: positive where the rows ask for a "
-            f"larger covariance than was given, negative for a smaller one; beyond ±2 they speak against the value. Furthest from 0: "
-            f"{element}, {short(found.values[i][j])}."
+            "The total score of each element of the covariance matrix Σ, in units of its standard deviation. It is positive if the "
+            "rows suggest a larger covariance than the given one, and negative if they suggest a smaller one. Beyond ±2, the rows are "
+            f"evidence against the given value. Furthest from 0: {element}, {short(found.values[i][j])}."
         )
     return (
-        "At the estimate every total score is 0. Shown instead is what the scores say of the errors: the variance of each estimated "
-        "element of Σ that their spread gives (sandwich) over the one that normality promises (information). 1 is agreement; at 4, "
-        f"classical standard errors are half of what they should be. Largest: {element}, {short(value)}."
+        "At the estimate, every total score is 0. The map therefore shows how reliable the classical standard errors are: for each "
+        "element of the covariance matrix Σ, the robust variance of its estimate (sandwich, from the spread of the scores) divided by "
+        "the classical variance (from the information, which assumes a normal distribution). 1 means that they agree; at 4, the "
+        f"classical standard error is half of the robust one. Largest: {element}, {short(value)}."
     )
 
 
 def _legend(found: HeatMap) -> list[object]:
-    high, low = tag("span", "", class_="swatch high"), tag("span", "", class_="swatch low")
+    high, low, none = (tag("span", "", class_=f"swatch {side}") for side in ("high", "low", "none"))
     if found.diverging:
-        return [high, " rows ask for more, ", low, " for less; the strength of the colour is the size of the scaled score."]
-    none = tag("span", "", class_="swatch none")
-    return [
-        high, " more variance than the model promises, ", low, " less, logarithmic; ", none,
-        " elements that the structure fixes.",
-    ]  # fmt: skip
+        return [high, " the rows suggest a larger value, ", low, " a smaller value; stronger colours mean larger scores."]
+    return [high, " larger variance than the model assumes, ", low, " smaller (logarithmic scale), ", none, " fixed elements."]
 
 
 def missing(content: Content) -> list[Markup]:
-    """The largest patterns, a row each."""
-    found = content.missing
+    """The patterns of missing entries with the most rows."""
+    found, names = content.missing, content.names
     if not found.entries:
-        return [
-            tag(
-                "p",
-                f"No entry is missing: {_all(content.rows, 'row')} {'observes' if content.rows == 1 else 'observe'} "
-                f"{_all(len(content.names), 'variable')}.",
-            )
-        ]
-    names = content.names
+        size = f"{counted(content.rows, 'row', ',')} of {counted(len(names), 'variable')}"
+        return [tag("p", f"No entry is missing ({size}).")]
     shown = [j for j, count in enumerate(found.by_variable) if count]
-    whole = len(names) - len(shown)
+    complete = len(names) - len(shown)
     head = tag(
         "tr", tag("td", "rows", class_="n"), tag("td", "share", class_="n"), *(tag("th", names[j], scope="col") for j in shown),
         class_="names",
     )  # fmt: skip
     rows = []
     for pattern in found.patterns:
-        says = [("observed", "box") if pattern.observed[j] else ("missing", "box gone") for j in shown]
-        boxes = [tag("td", tag("span", "", class_=look, role="img", aria_label=word)) for word, look in says]
+        cells = [("observed", "box") if pattern.observed[j] else ("missing", "box gone") for j in shown]
+        boxes = [tag("td", tag("span", "", class_=style, role="img", aria_label=word)) for word, style in cells]
         share = f"{pattern.rows / content.rows:.1%}"
         rows.append(tag("tr", tag("td", f"{pattern.rows:,}", class_="n"), tag("td", share, class_="n"), *boxes))
     table = tag("table", tag("tbody", head, *rows), class_="patterns")
-    more = f" The {len(found.patterns)} largest:" if found.count > len(found.patterns) else ""
-    rest = f" {whole} variables without gaps are not shown." if whole else ""
+    largest = f" The {len(found.patterns)} most frequent patterns:" if found.count > len(found.patterns) else ""
+    rest = f" {counted(complete, 'variable')} without missing entries not shown." if complete else ""
+    entries = f"{counted(found.entries, 'entry', ',')} ({found.share:.1%}) {'is' if found.entries == 1 else 'are'} missing"
     return [
-        tag(
-            "p",
-            f"{counted(found.entries, 'entry', ',')} ({found.share:.1%}) {'is' if found.entries == 1 else 'are'} "
-            f"missing, in {counted(found.count, 'pattern', ',')}.{more}",
-        ),
+        tag("p", f"{entries}, in {counted(found.count, 'pattern', ',')}.{largest}"),
         tag("div", table, class_="table", tabindex="0", role="region", aria_label="patterns of missing entries"),
         tag("p", f"Filled: observed; dashed: missing.{rest}", class_="soft"),
     ]
 
 
 def conditioning(content: Content) -> list[Markup]:
-    """κ, the digits that it leaves, and the combination of variables that is nearly constant."""
+    """The condition number, its effect on the accuracy, and the combination of variables with the smallest variance."""
     found = content.conditioning
-    named = found.correlation > _DEPENDENT
-    terms = " ".join(
-        f"{'−' if weight < 0 else '+'} {abs(weight):.2f} {name}" for name, weight in found.combination if abs(weight) >= 0.05
-    ).removeprefix("+ ")
-    caption = "Eigenvalues of the correlation matrix, the largest first"
-    drawn = charts.both(lambda width: charts.bars(found.eigenvalues, caption, width))
-    return [
-        tag(
-            "p",
-            f"κ(Σ) = {short(found.covariance)}; with each variable in units of its standard deviation κ = {short(found.correlation)}, "
-            "and it is this number that costs digits, for a Cholesky factorisation does not see units: the scores are good to "
-            f"about {found.digits64:.0f} of 16 decimal digits in float64, as here, and would be to "
-            f"{found.digits32:.0f} of 7 in float32.",
-        ),
-        *(
-            [tag("p", f"The combination of standardised variables that varies least (largest terms): {terms}.")]
-            if named
-            else []
-        ),
-        tag("figure", drawn, tag("figcaption", caption + " (logarithmic scale).")),
-    ]
+    caption = "Eigenvalues of the correlation matrix, largest first"
+    chart = charts.both(lambda width: charts.bars(found.eigenvalues, caption, width))
+    text = (
+        f"The condition number of the covariance matrix is {short(found.covariance)}; with each variable in units of its standard "
+        f"deviation it is {short(found.correlation)}. The second number determines the accuracy, because a Cholesky factorisation does "
+        f"not depend on the units: about {found.digits64:.0f} of the 16 decimal digits of the scores are correct in float64 (used "
+        f"here), and about {found.digits32:.0f} of 7 would be correct in float32."
+    )
+    parts = [tag("p", text)]
+    if found.correlation > _DEPENDENT:
+        terms = " ".join(
+            f"{'−' if weight < 0 else '+'} {abs(weight):.2f} {name}"
+            for name, weight in found.combination
+            if abs(weight) >= 0.05
+        )
+        parts.append(
+            tag(
+                "p",
+                f"The linear combination of standardised variables with the smallest variance (largest terms): "
+                f"{terms.removeprefix('+ ')}.",
+            )
+        )
+    return [*parts, tag("figure", chart, tag("figcaption", caption + " (logarithmic scale)."))]
 
 
 def parameters(content: Content) -> list[Markup]:
-    """All of them, in a table."""
+    """The table of all parameters."""
     table = content.parameters
     rows = [
         [name, *(Number(value, digits(value)) for value in values)]
@@ -132,8 +122,3 @@ def parameters(content: Content) -> list[Markup]:
         tag("p", "; ".join(table.notes) + ". Click a heading to sort.", class_="soft"),
         sortable_table("all-parameters", ["parameter", *table.columns], rows, tall=True),
     ]
-
-
-def _all(count: int, noun: str) -> str:
-    """ "the only row", "all 3 rows"."""
-    return f"the only {noun}" if count == 1 else f"all {counted(count, noun, ',')}"

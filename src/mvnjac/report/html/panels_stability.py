@@ -1,4 +1,4 @@
-"""Panels over time: influential rows, and breaks."""
+"""Panels over time: influential rows, and structural breaks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mvnjac.report.html.formatting import probability, short
 from mvnjac.report.html.html_table import Number, sortable_table
 from mvnjac.report.html.markup import Markup, tag
 
-#: as many rows are named in the chart, and as many variables are drawn
+#: the number of rows that are labelled in the chart, and the largest number of variables with a chart
 _NAMED, _DRAWN = 7, 24
-#: an estimate that moves by fewer of its standard errors than this hardly moves by itself
-_ALONE = 0.5
+#: a change of an estimate, in standard errors, below which it counts as small
+_SMALL = 0.5
 
 
 def unavailable(found: Unavailable) -> list[Markup]:
-    """Why a panel is empty."""
+    """The reason why a panel is empty."""
     return [tag("p", found.reason, class_="why")]
 
 
 def influence(content: Content) -> list[Markup]:
-    """A stem a row, and the largest in a table."""
+    """The influence of each row, and a table of the most influential rows."""
     found = content.influence
     if isinstance(found, Unavailable):
         return unavailable(found)
@@ -30,134 +30,105 @@ def influence(content: Content) -> list[Markup]:
     marked = [(row, str(content.labels[row])) for row in at]
     caption = f"Influence of each row over time; the largest: {', '.join(text for _, text in marked)}"
     chart = charts.both(lambda width: charts.stems(found.distances, content.labels, marked, caption, width))
-    rows = [
-        [
-            row.label,
-            Number(row.distance, short(row.distance)),
-            row.most_changed,
-            Number(row.standard_errors, short(row.standard_errors)),
-        ]
-        for row in found.top
-    ]
-    return [
-        tag("p", _who(found, content.estimate)),
-        tag(
-            "figure",
-            chart,
-            tag(
-                "figcaption",
-                "Generalised Cook distance sᵀ I⁻¹ s of each row (logarithmic scale; of the rows behind one pixel the largest is "
-                "drawn). At ",
-                tag("span", "1", class_="dash"),
-                " the estimates move by one standard error in some direction. The smaller half of all is below the axis.",
-            ),
-        ),
-        sortable_table(
-            f"the-{TOP}-most-influential-rows",
-            [content.data.index or "row", "distance", "most moved estimate", "by standard errors"],
-            rows,
-        ),
-    ]
+    headings = [content.data.index or "row", "distance", "most changed estimate", "change in standard errors"]
+    rows = [[row.label, Number(row.distance), row.most_changed, Number(row.standard_errors)] for row in found.top]
+    explanation = tag(
+        "figcaption",
+        "Generalised Cook distance sᵀ I⁻¹ s of each row (logarithmic scale; if several rows share a pixel, the largest is drawn). At a "
+        "distance of ",
+        tag("span", "1", class_="dash"),
+        ", the estimates move by one standard error in some direction. The smaller half of the distances is below the axis.",
+    )
+    text = tag("p", _influence_text(found, content.estimate))
+    return [text, tag("figure", chart, explanation), sortable_table(f"the-{TOP}-most-influential-rows", headings, rows)]
 
 
-def _who(found: Influences, estimate: bool) -> str:
+def _influence_text(found: Influences, estimate: bool) -> str:
     first, names = found.top[0], ", ".join(str(row.label) for row in found.top[:3])
     size = short(abs(first.standard_errors))
     if not estimate:
         return (
-            f"How far would one step of estimation, from the given parameters, move for a row's sake? Furthest: {names}. That of "
-            f"{first.label} is mostly {first.most_changed}, {size} of its standard errors."
+            "How much does each row change the result of one estimation step from the given parameters? The largest changes are those "
+            f"of {names}. For {first.label}, the most affected parameter is {first.most_changed}: {size} standard errors."
         )
     direction = "rise" if first.standard_errors > 0 else "fall"
-    together = any(row.distance > 1 and abs(row.standard_errors) < _ALONE for row in found.top)
-    combined = " Where all move far and none does by itself, they move along a combination of variables." if together else ""
+    combined = any(row.distance > 1 and abs(row.standard_errors) < _SMALL for row in found.top)
+    note = " Some rows change no single estimate much, but a combination of several estimates." if combined else ""
     return (
-        f"How far would all estimates together move if a row were left out? Furthest: {names}. Without {first.label}, "
-        f"{first.most_changed} would {direction} by {size} of its standard errors.{combined}"
+        f"How much would the estimates change if a row were left out? The largest changes are those of {names}. Without {first.label}, "
+        f"{first.most_changed} would {direction} by {size} standard errors.{note}"
     )
 
 
 def breaks(content: Content) -> list[Markup]:
-    """The cumulated scores, and a test a variable."""
+    """The cumulative scores, and the test of each variable."""
     found = content.cusum
     if isinstance(found, Unavailable):
         return unavailable(found)
-    caption = f"Largest cumulated score over time with its line at 5%; largest on {found.date}"
+    caption = f"Largest cumulative score over time, with its 5% line; maximum after {found.date}"
     mark = (found.row, str(found.date))
     chart = charts.both(lambda width: charts.curve(found.path, content.labels, found.critical, mark, caption, width))
-    most = sorted(found.breaks, key=lambda test: test.p_value)
+    tests = sorted(found.breaks, key=lambda test: test.p_value)
     rows = [
         [
             test.variable,
             test.first,
             test.last,
             test.date,
-            Number(test.statistic, short(test.statistic)),
+            Number(test.statistic),
             Number(test.p_value, probability(test.p_value)),
             Number(test.parameters, str(test.parameters)),
             test.independent_date,
             Number(test.independent_p_value, probability(test.independent_p_value)),
         ]
-        for test in most
+        for test in tests
     ]
-    headings = [
-        "variable",
-        "tested from",
-        "to",
-        "break after",
-        "supLM",
-        "p‑value",
-        "parameters",
-        "break, if independent",
-        "p‑value, if independent",
-    ]
+    headings = ["variable", "tested from", "to", "break after", "supLM", "p‑value", "parameters"]
+    headings += ["break, if independent", "p‑value, if independent"]
+    explanation = tag(
+        "figcaption",
+        "Score CUSUM: the largest of the cumulative, decorrelated scores at each row. If no parameter changes, it always stays below "
+        "the ",
+        tag("span", "dashed line", class_="dash"),
+        f" at {short(found.critical)} with probability 95%.{_left_out(found)}",
+    )
     return [
-        tag("p", _verdict(found)),
-        tag(
-            "figure",
-            chart,
-            tag(
-                "figcaption",
-                "Score CUSUM: at each row the largest of the cumulated, decorrelated scores. If no parameter changes it stays "
-                "below the ",
-                tag("span", "dashed line", class_="dash"),
-                f" at {short(found.critical)} all the time with probability 95%.{_left_out(found)}",
-            ),
-        ),
+        tag("p", _summary(found)),
+        tag("figure", chart, explanation),
         tag("h3", "Variable by variable"),
-        tag("p", _explained(found), class_="soft"),
-        tag("div", *(_small(test) for test in most[:_DRAWN]), class_="smalls"),
+        tag("p", _explanation(found), class_="soft"),
+        tag("div", *(_small(test) for test in tests[:_DRAWN]), class_="smalls"),
         sortable_table("breaks-by-variable", headings, rows),
     ]
 
 
-def _verdict(found: Cusum) -> str:
-    changed = [test for test in found.breaks if test.p_value < LEVEL]
-    names = ", ".join(f"{test.variable} ({test.date})" for test in sorted(changed, key=lambda test: test.p_value))
-    first = (
-        f"The cumulated score of {found.column} is the largest, {short(found.statistic)} after {found.date} "
-        f"(p {'' if found.p_value < 1e-15 else '= '}{probability(found.p_value)})."
-    )
-    where = f"a break is found at 5% in {names}" if changed else "no break is found at 5%"
+def _summary(found: Cusum) -> str:
+    changed = sorted((test for test in found.breaks if test.p_value < LEVEL), key=lambda test: test.p_value)
+    names = ", ".join(f"{test.variable} ({test.date})" for test in changed)
+    p = f"p {'' if found.p_value < 1e-15 else '= '}{probability(found.p_value)}"
     independent = sum(test.independent_p_value < LEVEL for test in found.breaks)
-    return f"{first} Variable by variable, {where}; if the rows were independent, it would be in {independent} of {len(found.breaks)}."
-
-
-def _explained(found: Cusum) -> str:
-    untested = f" Not tested, since there are too few rows with it: {', '.join(found.untested)}." if found.untested else ""
-    one_at_a_time = found.correction or "p-values are for one test at a time"
     return (
-        "The Lagrange multiplier statistic of a single break after each row (between 15% and 85% of the information about a parameter: "
-        "supLM), of all parameters that a variable stands in, with its 5% line; the table says from when to when a break "
-        f"was looked for. p-values are from {found.law}; {one_at_a_time}. "
-        f"Covariance of the scores: {found.covariance}. The last two columns take rows as independent. Where volatility comes and "
-        "goes, as in returns, that finds breaks everywhere; Newey and West's is cautious, for a break that is there inflates it. What "
-        f"both find is a break; what only the last columns find may be either.{untested}"
+        f"The largest cumulative score is that of {found.column}: {short(found.statistic)} after {found.date} ({p}). In the tests of "
+        f"single variables at the 5% level, {f'a break is found in {names}' if changed else 'no break is found'}; if the rows were "
+        f"independent, breaks would be found in {independent} of {len(found.breaks)} variables."
+    )
+
+
+def _explanation(found: Cusum) -> str:
+    untested = f" Not tested, because they have too few observations: {', '.join(found.untested)}." if found.untested else ""
+    return (
+        "Each chart shows the Lagrange multiplier statistic of a single break after each row, in all parameters of a variable, with "
+        "its 5% line; the test statistic is the maximum (supLM) between 15% and 85% of the information about a parameter. The table "
+        f"shows the period in which a break was looked for. p-values are from {found.law}; "
+        f"{found.correction or 'they are for one test at a time'}. Covariance of the scores: {found.covariance}. The last two columns "
+        "assume that the rows are independent. If the volatility changes over time, as in returns, this assumption leads to false "
+        "breaks; the Newey-West covariance is conservative, because a break inflates it. A break that both tests find is well "
+        f"supported; a break that only the last columns show is uncertain.{untested}"
     )
 
 
 def _left_out(found: Cusum) -> str:
-    return f" Without {', '.join(found.left_out)}, known up to a convention only." if found.left_out else ""
+    return f" Left out: {', '.join(found.left_out)} (identified only up to a convention)." if found.left_out else ""
 
 
 def _small(test: Break) -> Markup:

@@ -1,4 +1,4 @@
-"""The sentences and panels of the page."""
+"""The introduction, the key figures and the panels of the page."""
 
 from __future__ import annotations
 
@@ -15,85 +15,83 @@ Panel = tuple[str, str, list[Markup]]
 
 
 def panels(content: Content) -> list[Panel]:
-    """(id, heading, parts) of each, in the order of the page."""
+    """(id, heading, parts) of each panel, in the order of the page."""
     return [
         ("influence", "The most influential rows", panels_stability.influence(content)),
         ("breaks", "Have the parameters changed?", panels_stability.breaks(content)),
         ("heat-map", _heat_heading(content), panels_data.heat(content)),
         ("missing", "Missing entries", panels_data.missing(content)),
-        ("conditioning", "The condition of Σ, and the digits", panels_data.conditioning(content)),
+        ("conditioning", "Condition number and accuracy", panels_data.conditioning(content)),
         ("parameters", _parameters_heading(content), panels_data.parameters(content)),
     ]
 
 
 def lead(content: Content) -> Markup:
-    """What was computed, with its conventions."""
-    data, d, p = content.data, len(content.names), len(content.parameters.names)
+    """The introduction: the data, the parameters, and the conventions."""
+    data, p = content.data, len(content.parameters.names)
     what = "log returns (differences of the logarithms of consecutive rows)" if data.log_returns else "rows"
-    span = f", {content.labels[0]} to {content.labels[-1]}" if data.index else ""
-    gaps = "; missing entries are marginalised: each row counts with what it observes" if data.missing else ""
+    span = f" ({content.labels[0]} to {content.labels[-1]})" if data.index else ""
     likelihood = f"{content.log_likelihood:,.2f}".replace("-", "−")
-    first = tag(
-        "p",
-        f"The scores (derivatives of the log-density of each row by the parameters) of a multivariate normal distribution of {d} "
-        f"variables over {content.rows:,} {what}{span}{gaps}. {_origin(content)} The log-likelihood is "
-        f"{likelihood}.",
-        class_="lead",
-    )
-    order = (
-        f"Rows are in ascending order of {data.index}."
+    sentences = [
+        f"This report analyses {content.rows:,} {what} of {counted(len(content.names), 'variable')}{span} with a multivariate normal "
+        "distribution. It is based on the scores of the rows: the derivatives of the log-density of each row with respect to the "
+        "parameters."
+    ]
+    if data.missing:
+        sentences.append("Missing entries are marginalised: each row contributes the density of its observed variables.")
+    sentences += [_origin(content), f"The log-likelihood is {likelihood}."]
+    conventions = [
+        f"Conventions: there are {counted(p, 'parameter')}. Of a symmetric matrix, only the unique elements are parameters (the lower "
+        "triangle, column by column); a derivative with respect to an off-diagonal element changes both of its entries."
+    ]
+    if content.estimate:
+        conventions.append("The covariance is the maximum-likelihood estimate (divisor n, not n − 1).")
+    conventions.append(
+        f"The rows are in ascending order of {data.index}."
         if content.sorted
-        else "Rows are in the order of the file, which is taken for that of time."
+        else "The rows are in their original order, which is assumed to be their order in time."
     )
-    divisor = "The covariance is the maximum-likelihood one (divisor n, not n − 1). " if content.estimate else ""
-    second = tag(
-        "p",
-        f"Conventions: {p} parameters, of Σ its unique elements (column after column of the lower triangle; a derivative by an "
-        f"off-diagonal element changes both of its entries). {divisor}{order} Arithmetic is in float64.",
-        class_="soft",
-    )
-    return join([first, second])
+    conventions.append("All computations are in float64.")
+    return join([tag("p", " ".join(sentences), class_="lead"), tag("p", " ".join(conventions), class_="soft")])
 
 
 def _origin(content: Content) -> str:
-    request, p = content.request, len(content.parameters.names)
-    if request.model is not None:
-        words = f"Mean and covariance ({content.structure}, {p} parameters) are those of the model {request.model.name}"
-        return words + (
-            ", estimated from these rows by maximum likelihood."
-            if content.estimate
-            else ", taken as given: the file does not say that it was estimated from these rows."
-        )
-    given = [
-        f"the {name} from {path.name}" for name, path in (("mean", request.mean), ("covariance", request.covariance)) if path
-    ]
-    if given:
-        rest = "" if len(given) == 2 else "; the other is estimated at it"
-        return f"Given: {' and '.join(given)}{rest} ({p} parameters)."
-    return f"Mean and covariance ({content.structure}, {p} parameters) are estimated from these rows by maximum likelihood."
+    """A sentence about the origin of the parameters."""
+    files = content.data.files
+    parameters = f"({content.structure}, {counted(len(content.parameters.names), 'parameter')})"
+    estimated = "estimated from these rows by maximum likelihood"
+    if "model" in files:
+        unknown = "taken as given, because the file does not say that they were estimated from these rows"
+        how = estimated if content.estimate else unknown
+        return f"The mean and the covariance {parameters} are those of the model {files['model']}, {how}."
+    if files:
+        given = " and ".join(f"the {name} from {file}" for name, file in files.items())
+        rest = "" if len(files) == 2 else "; the other is estimated for it"
+        return f"Given are {given}{rest} {parameters}."
+    return f"The mean and the covariance {parameters} are {estimated if content.estimate else 'given values'}."
 
 
 def facts(content: Content) -> Markup:
-    """The findings in numbers."""
+    """The key figures."""
     found = [_influence_fact(content), _score_fact(content), _condition_fact(content), _missing_fact(content)]
     return tag(
         "dl",
-        *(tag("div", tag("dt", name), tag("dd", big, tag("small", _breakable(more)))) for name, big, more in found),
+        *(tag("div", tag("dt", name), tag("dd", figure, tag("small", _breakable(note)))) for name, figure, note in found),
         class_="facts",
     )
 
 
 def _breakable(words: str) -> Markup:
-    """A narrow column may break a name before its brackets."""
+    """Text with optional line breaks before brackets, for narrow columns."""
     first, *rest = words.split("[")
     return join([first, *(join([tag("wbr"), "[", part]) for part in rest)])
 
 
 def _influence_fact(content: Content) -> tuple[str, object, str]:
     if isinstance(content.influence, Unavailable):
-        return "Most influential row", "–", "see below"
+        return "Most influential row", "–", "not available (see below)"
     top = content.influence.top[0]
-    return "Most influential row", top.label, f"moves {top.most_changed} by {short(abs(top.standard_errors))} standard errors"
+    return "Most influential row", top.label, f"changes {top.most_changed} by {short(abs(top.standard_errors))} standard errors"
 
 
 def _score_fact(content: Content) -> tuple[str, object, str]:
@@ -105,11 +103,11 @@ def _score_fact(content: Content) -> tuple[str, object, str]:
             f"χ² = {short(total.statistic)}, {total.df} df",
         )
     if isinstance(content.cusum, Unavailable):
-        return "Change of the parameters", "–", "see below"
+        return "Structural break", "–", "not available (see below)"
     cusum = content.cusum
     if cusum.p_value < LEVEL:
-        return "Parameters changed about", cusum.date, f"{cusum.column}, p {_equals(cusum.p_value)}"
-    return "Change of the parameters", "not found", f"largest about {cusum.date}, p {_equals(cusum.p_value)}"
+        return "Structural break after", cusum.date, f"{cusum.column}, p {_equals(cusum.p_value)}"
+    return "Structural break", "not found", f"largest score after {cusum.date}, p {_equals(cusum.p_value)}"
 
 
 def _equals(p_value: float) -> str:
@@ -120,9 +118,9 @@ def _equals(p_value: float) -> str:
 def _condition_fact(content: Content) -> tuple[str, object, str]:
     condition = content.conditioning
     return (
-        "Condition of the correlations",
+        "Condition number (correlations)",
         f"κ = {short(condition.correlation)}",
-        f"about {condition.digits64:.0f} of 16 digits hold",
+        f"about {condition.digits64:.0f} of 16 digits are correct",
     )
 
 
@@ -134,7 +132,7 @@ def _missing_fact(content: Content) -> tuple[str, object, str]:
 
 
 def _heat_heading(content: Content) -> str:
-    return "The errors of Σ: robust over classical variance" if content.estimate else "The scaled score over Σ"
+    return "Covariance: robust versus classical variances" if content.estimate else "Covariance: scaled total scores"
 
 
 def _parameters_heading(content: Content) -> str:
@@ -142,12 +140,11 @@ def _parameters_heading(content: Content) -> str:
 
 
 def closing(content: Content) -> Markup:
-    """The last line."""
+    """The footer."""
     total = content.total
     return tag(
         "p",
-        f"mvnjac {__version__}. The total score, in units of its information, is √(sᵀ I⁻¹ s) = "
-        f"{digits(max(total.statistic, 0.0) ** 0.5)}"
-        f"{' (0 but for rounding, at a maximum)' if content.estimate else ''}. All numbers are in this file as JSON (mvnjac-data); "
-        "it loads nothing.",
+        f"mvnjac {__version__}. The size of the total score s, in units of its standard deviation, is √(sᵀ I⁻¹ s) = "
+        f"{digits(max(total.statistic, 0.0) ** 0.5)}{' (0 up to rounding, at a maximum)' if content.estimate else ''}. All numbers are "
+        "also in this file as JSON (element mvnjac-data). The page works without a network.",
     )

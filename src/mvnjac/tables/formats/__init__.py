@@ -1,1 +1,1 @@
-"""Formats of tables, one file each, with `SUFFIXES`, `open_source` and `open_sink`; they are found by themselves."""
+"""The built-in table formats, one module each, which defines a `TableFormat` named `FORMAT`; they are found automatically."""

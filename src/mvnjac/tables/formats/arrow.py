@@ -1,4 +1,4 @@
-"""Arrow IPC files (Feather is the same format): memory-mapped when read."""
+"""Arrow IPC files (Feather is the same format), memory-mapped when read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mvnjac.tables.base import Sink, Source, as_float64, batch_rows, unreadable
-from mvnjac.tables.slices import Slice, of_blocks
-
-SUFFIXES = (".arrow", ".feather")
+from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, table_errors
+from mvnjac.tables.slices import Slice, slices_of_blocks
 
 
 class ArrowSource(Source):
@@ -25,25 +23,20 @@ class ArrowSource(Source):
         with pa.memory_map(str(self.path)) as source:
             reader = pa.ipc.open_file(source)
             blocks = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
-        return list(of_blocks(str(self.path), blocks, rows, 0))
+        return list(slices_of_blocks(str(self.path), blocks, rows, 0))
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         rows, at = batch_rows(len(columns)), at or Slice(str(self.path))
-        try:
-            with pa.memory_map(str(self.path)) as source:
-                reader = pa.ipc.open_file(source)
-                for i in range(at.first, reader.num_record_batches if at.last is None else at.last):
-                    batch = reader.get_batch(i).select(list(columns)).slice(at.skip, at.take)
-                    for first in range(0, batch.num_rows, rows):
-                        yield as_float64(batch.slice(first, rows), self.index)
-        except MemoryError:  # Arrow's is an ArrowException, too
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(self.path, error) from error
+        with table_errors(self.path), pa.memory_map(str(self.path)) as source:
+            reader = pa.ipc.open_file(source)
+            for i in range(at.first, reader.num_record_batches if at.last is None else at.last):
+                batch = reader.get_batch(i).select(list(columns)).slice(at.skip, at.take)
+                for first in range(0, batch.num_rows, rows):
+                    yield as_float64(batch.slice(first, rows), self.index)
 
 
 class ArrowSink(Sink):
-    """One record batch a part."""
+    """Writes each batch as one record batch."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = pa.ipc.new_file(str(path), schema)
@@ -55,9 +48,4 @@ class ArrowSink(Sink):
         self._writer.close()
 
 
-def open_source(path: Path) -> Source:
-    return ArrowSource(path)
-
-
-def open_sink(path: Path, schema: pa.Schema) -> Sink:
-    return ArrowSink(path, schema)
+FORMAT = TableFormat((".arrow", ".feather"), ArrowSource, ArrowSink)

@@ -1,4 +1,4 @@
-"""CSV, plain or compressed with gzip; missing values are empty, N/A, NA, NaN or null."""
+"""CSV, also compressed with gzip; an empty field, N/A, NA, NaN or null is a missing value."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import pyarrow as pa
 from pyarrow import csv
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import Sink, Source, unreadable
+from mvnjac.tables.base import Sink, Source, TableFormat, unreadable
 from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.slices import Slice
 
-SUFFIXES = (".csv", ".csv.gz")
-
-#: pyarrow reads about 32 blocks ahead
+#: bytes of a block; pyarrow reads about 32 blocks ahead
 _BLOCK = 2**20
-#: about how many bytes a number takes, for slices: they depend on the file alone
+#: approximate bytes of a number in a file, from which the sizes of slices are computed
 _NUMBER_BYTES = 12
 _VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+): invalid value '(.*)'", re.DOTALL)
 _WIDTH = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
@@ -32,9 +30,9 @@ _MISSING = ["", "N/A", "NA", "n/a", "NaN", "nan", "NULL", "null", "-nan", "#N/A"
 
 
 class CsvSource(Source):
-    """One CSV file with a header. Types are those of its first block; numbers are read as float64 throughout.
+    """One CSV file with a header. The types are inferred from its first block; numbers are read as float64.
 
-    Columns without a name that are empty (from a trailing comma) are left out.
+    Empty columns without a name, which result from a trailing comma, are left out.
     """
 
     path: Path
@@ -46,23 +44,23 @@ class CsvSource(Source):
             found = reader.schema
         if found.names and all(_DECIMAL.fullmatch(name) for name in found.names):
             raise TableError(
-                f"{path}: the first row {', '.join(found.names[:4])}, … is numbers; a header of names is expected."
+                f"{path}: the first row {', '.join(found.names[:4])}, … is numbers; expected a header of column names."
             )
-        # Each column of the file under a name of its own, also those that have none.
+        # Each column needs a unique name, including columns without a name in the header.
         nameless = {i for i, field in enumerate(found) if not field.name and pa.types.is_null(field.type)}
         self._physical = [f"\0{i}" if i in nameless else field.name for i, field in enumerate(found)]
         self._nameless = [self._physical[i] for i in sorted(nameless)]
         self.schema = pa.schema([field for i, field in enumerate(found) if i not in nameless])
 
     def slices(self, rows: int) -> list[Slice]:
-        """Ranges of bytes that begin and end with a line; what is compressed is read from its start, as one."""
+        """Ranges of bytes that begin and end at line ends; a compressed file is one slice."""
         size = os.path.getsize(self.path)
         step = max(rows * len(self.schema) * _NUMBER_BYTES, self._block)
         if self.path.name.lower().endswith(".gz") or size < self._header_bytes + step:
             return super().slices(rows)
         bounds = [self._header_bytes]
         with self.path.open("rb") as file:
-            while bounds[-1] + 1.5 * step < size:  # the last one is no stub
+            while bounds[-1] + 1.5 * step < size:  # avoids a very short last slice
                 file.seek(bounds[-1] + step)
                 file.readline()
                 bounds.append(file.tell())
@@ -70,7 +68,7 @@ class CsvSource(Source):
         return [Slice(str(self.path), a, b, None) for a, b in itertools.pairwise(bounds)]
 
     def rows_before(self, at: Slice) -> int:
-        """The lines before it are counted: this is asked for once, for a message."""
+        """Counts the lines before the slice, which is needed at most once, for an error message."""
         if at.last is None:
             return 0
         with self.path.open("rb") as file:
@@ -81,7 +79,7 @@ class CsvSource(Source):
         return lines
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
-        # The first block may miss a column's values altogether: its type is said, not inferred.
+        # Types are given, not inferred: all values of a column may be missing in the first block.
         kinds = {name: self._kind(name) for name in columns} | dict.fromkeys(self._nameless, pa.string())
         options = csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=_MISSING)
         at = None if at is None or at.last is None else at
@@ -91,10 +89,10 @@ class CsvSource(Source):
                 for batch in reader:
                     self._require_empty(batch)
                     yield batch.select(list(columns))
-        except MemoryError:  # Arrow's is an ArrowException, too
+        except MemoryError:  # pyarrow's MemoryError is an ArrowException too
             raise
         except (pa.ArrowException, OSError, EOFError) as error:
-            raise self._explained(error, at) from error
+            raise self._table_error(error, at) from error
 
     def _kind(self, name: str) -> pa.DataType:
         kind = self.schema.field(name).type
@@ -103,7 +101,7 @@ class CsvSource(Source):
         return pa.float64() if is_numeric(kind) else kind
 
     def _reader(self, reading: dict[str, Any], options: csv.ConvertOptions, at: Slice | None = None) -> Any:
-        # One thread is as fast as several here, and only then a message says which row is meant.
+        # One thread is as fast as several, and only with one thread do error messages contain the row number.
         how = csv.ReadOptions(use_threads=False, block_size=self._block, **reading)
         if at is None or at.last is None:
             stream = _stream(self.path)
@@ -117,14 +115,14 @@ class CsvSource(Source):
             if values:
                 raise TableError(f"{self.path}: column {int(name[1:]) + 1} has no name in the header, but holds {values[0]!r}.")
 
-    def _explained(self, error: Exception, at: Slice | None) -> TableError:
+    def _table_error(self, error: Exception, at: Slice | None) -> TableError:
         before = -self._header_lines if at is None else self.rows_before(at)
         value, width = _VALUE.search(str(error)), _WIDTH.search(str(error))
         if value:
             column, line, kind, text = value.groups()
             return TableError(
-                f"{self.path}: {self._physical[int(column)]!r} is {text!r} at row {int(line) + before}, which is no {kind} "
-                "as in the first rows; correct it, or choose the other columns by --columns."
+                f"{self.path}: {self._physical[int(column)]!r} is {text!r} at row {int(line) + before}, but the first rows "
+                f"have the type {kind}; correct the value, or select the other columns with --columns."
             )
         if width:
             row, expected, got = int(width[1]) + before, width[2], width[3]
@@ -137,7 +135,7 @@ def _stream(path: Path) -> pa.NativeFile:
 
 
 def _layout(path: Path) -> tuple[int, int, int]:
-    """How many lines and bytes come before the data, and a block size that holds a row, however wide the table is."""
+    """The number of lines and of bytes before the data, and a block size that holds at least one row of any width."""
     start = b""
     with _stream(path) as stream:
         while start.lstrip(b"\r\n").count(b"\n") < 2 and (more := stream.read(2**20)):
@@ -149,7 +147,7 @@ def _layout(path: Path) -> tuple[int, int, int]:
     try:
         lines[0].decode()
     except UnicodeDecodeError:
-        raise TableError(f"{path}: the header is not in UTF-8; save the file in that encoding.") from None
+        raise TableError(f"{path}: the header is not in UTF-8; save the file in this encoding.") from None
     if b"," not in lines[0] and (b";" in lines[0] or b"\t" in lines[0]):
         shown = lines[0][:60].decode(errors="replace").strip()
         raise TableError(f"{path}: the header {shown!r} is not separated by commas.")
@@ -159,7 +157,7 @@ def _layout(path: Path) -> tuple[int, int, int]:
 
 
 class CsvSink(Sink):
-    """Numbers with as many digits as it takes to read them back exactly."""
+    """Writes numbers with enough digits to read them back exactly."""
 
     def __init__(self, path: Path | IO[bytes], schema: pa.Schema) -> None:
         compressed = isinstance(path, Path) and ".csv.gz" in path.name
@@ -175,9 +173,4 @@ class CsvSink(Sink):
             self._stream.close()
 
 
-def open_source(path: Path) -> Source:
-    return CsvSource(path)
-
-
-def open_sink(path: Path | IO[bytes], schema: pa.Schema) -> Sink:
-    return CsvSink(path, schema)
+FORMAT = TableFormat((".csv", ".csv.gz"), CsvSource, CsvSink)

@@ -1,4 +1,4 @@
-"""NumPy's .npy: a 2-D array of numbers, memory-mapped; names in `<stem>.columns.txt`, the index in `<stem>.index.csv`."""
+"""NumPy's .npy: a 2-D array of numbers, with column names in `<stem>.columns.txt` and the index in `<stem>.index.csv`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import numpy as np
 import pyarrow as pa
 
 from mvnjac.errors import TableError, counted
-from mvnjac.tables.base import Sink, Source, batch_rows
+from mvnjac.tables.base import Sink, Source, TableFormat, batch_rows
 from mvnjac.tables.exact import array_as_float64
 from mvnjac.tables.formats.csv import CsvSink
 from mvnjac.tables.slices import Slice
 
-SUFFIXES = (".npy",)
-
 
 class NpySource(Source):
-    """One .npy file; its columns are named by `<stem>.columns.txt`, one name a line, else "0", "1", …"""
+    """One .npy file, memory-mapped. `<stem>.columns.txt` has one column name a line; without it the names are "0", "1", …"""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._array = np.load(path, mmap_mode="r", allow_pickle=False)
         if self._array.ndim != 2 or self._array.dtype.kind not in "fiu":
             raise TableError(
-                f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected (rows, columns) numbers."
+                f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected numbers of shape (rows, columns)."
             )
         names = _names_file(path)
         labels = (
@@ -52,7 +50,7 @@ class NpySource(Source):
 
 
 class NpySink(Sink):
-    """Rows are appended as they come; the header, which says how many, is written again at the end."""
+    """Appends rows; the header, which contains their number, is rewritten at the end."""
 
     row_major = True
 
@@ -77,7 +75,7 @@ class NpySink(Sink):
     def write_rows(self, keys: pa.Array | None, numbers: np.ndarray, schema: pa.Schema) -> None:
         if keys is not None and self._index is not None:
             self._index.write(pa.RecordBatch.from_arrays([keys], names=self._other_names))
-        elif keys is not None:  # an index of numbers is one of the columns
+        elif keys is not None:  # a float64 index is a column of the array
             numbers = np.column_stack([keys.to_numpy(zero_copy_only=False), numbers])
         self._file.write(np.ascontiguousarray(numbers).data)
         self._rows += len(numbers)
@@ -90,21 +88,9 @@ class NpySink(Sink):
             self._index.close()
 
     def _header(self) -> None:
-        # NumPy pads a header so that the first axis can grow without moving the data.
+        # NumPy pads the header so that the length of the first axis can be rewritten in place.
         description = {"descr": "<f8", "fortran_order": False, "shape": (self._rows, len(self._names))}
         np.lib.format.write_array_header_1_0(self._file, description)
-
-    @staticmethod
-    def companions(path: Path) -> list[Path]:
-        return [_names_file(path), _index_file(path)]
-
-
-def open_source(path: Path) -> Source:
-    return NpySource(path)
-
-
-def open_sink(path: Path, schema: pa.Schema) -> Sink:
-    return NpySink(path, schema)
 
 
 def _names_file(path: Path) -> Path:
@@ -113,3 +99,6 @@ def _names_file(path: Path) -> Path:
 
 def _index_file(path: Path) -> Path:
     return path.with_suffix(".index.csv")
+
+
+FORMAT = TableFormat((".npy",), NpySource, NpySink, companions=lambda path: [_names_file(path), _index_file(path)])

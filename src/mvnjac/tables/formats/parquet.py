@@ -1,4 +1,4 @@
-"""Parquet: a file, or a folder of parts read in the order of their names."""
+"""Parquet: a file, or a folder of files that are read in the order of their names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvnjac.errors import TableError
-from mvnjac.tables.base import Sink, Source, as_float64, batch_rows, unreadable
-from mvnjac.tables.slices import Slice, of_blocks
+from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, table_errors
+from mvnjac.tables.slices import Slice, slices_of_blocks
 from mvnjac.tables.storage import entries, entry, is_remote, open_file
 
-SUFFIXES = (".parquet",)
-
-#: Row groups below 5000 rows read slowly; above 64 MB they need too much memory to write.
+_SUFFIX = ".parquet"
+#: Row groups with fewer than 5000 rows are slow to read; row groups of more than 64 MB need much memory to write.
 _GROUP_ROWS, _GROUP_BYTES = 5_000, 64 * 2**20
 
 
@@ -25,7 +24,7 @@ class ParquetSource(Source):
     def __init__(self, path: str | Path) -> None:
         self.path = path
         self._parts = _parts(path)
-        self._groups: list[list[int]] = []  # the rows of each group of each part
+        self._groups: list[list[int]] = []  # the number of rows of each row group, by file
         for i, part in enumerate(self._parts):
             schema, groups = _footer(part)
             self._groups.append(groups)
@@ -33,12 +32,14 @@ class ParquetSource(Source):
                 self.schema = schema
             elif not schema.equals(self.schema):
                 first = PurePosixPath(self._parts[0]).name
-                raise TableError(f"{part}: {_difference(schema, self.schema)} in {first}; all parts need one schema.")
+                raise TableError(
+                    f"{part}: {_difference(schema, self.schema)} in {first}; all files of a table need the same schema."
+                )
 
     def slices(self, rows: int) -> list[Slice]:
         found, row = list[Slice](), 0
         for part, groups in zip(self._parts, self._groups, strict=True):
-            found += of_blocks(part, groups, rows, row)
+            found += slices_of_blocks(part, groups, rows, row)
             row += sum(groups)
         return found
 
@@ -47,17 +48,13 @@ class ParquetSource(Source):
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         for whole in [Slice(part) for part in self._parts] if at is None else [at]:
-            try:
+            with table_errors(whole.path):
                 for batch in _read(whole, columns):
                     yield as_float64(batch.select(list(columns)), self.index)
-            except MemoryError:  # Arrow's is an ArrowException, too
-                raise
-            except (pa.ArrowException, OSError) as error:
-                raise unreadable(whole.path, error) from error
 
 
 class ParquetSink(Sink):
-    """Row groups of at least 5000 rows (or 64 MB), without dictionaries: scores hardly repeat."""
+    """Writes row groups of at least 5000 rows (or 64 MB), without dictionary encoding, because scores rarely repeat."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
@@ -82,8 +79,9 @@ class ParquetSink(Sink):
 
 
 def _read(at: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a slice: a group that is cut is read from its start."""
-    with pq.ParquetFile(open_file(at.path), memory_map=not is_remote(at.path)) as file:  # else a row group is read whole
+    """The rows of a slice; a row group is always read from its start."""
+    # Without memory mapping pyarrow would read whole row groups.
+    with pq.ParquetFile(open_file(at.path), memory_map=not is_remote(at.path)) as file:
         groups = range(at.first, file.num_row_groups if at.last is None else at.last)
         skip, left = at.skip, at.take
         for batch in file.iter_batches(batch_rows(len(columns)), list(groups), list(columns)):
@@ -101,39 +99,31 @@ def _parts(path: str | Path) -> list[str]:
     there = entry(path)
     if there is None or not there.folder:
         return [str(path)]
-    shown = [each for each in entries(path) if not each.name.startswith((".", "_"))]  # no temporaries, no markers
-    nested = [each.name for each in shown if each.folder]
+    visible = [each for each in entries(path) if not each.name.startswith((".", "_"))]  # no temporary files and no manifests
+    nested = [each.name for each in visible if each.folder]
     if nested:
-        raise TableError(f"{path}: holds the folder {nested[0]!r}; the parts must lie in one folder, not in further ones.")
-    parts = [each.path for each in shown if each.name.lower().endswith(SUFFIXES)]
+        raise TableError(
+            f"{path}: holds the folder {nested[0]!r}; all files of a table must lie in one folder, without subfolders."
+        )
+    parts = [each.path for each in visible if each.name.lower().endswith(_SUFFIX)]
     if not parts:
         raise TableError(f"{path}: the folder has no .parquet files.")
     return parts
 
 
 def _footer(part: str) -> tuple[pa.Schema, list[int]]:
-    """The schema of a part, and how many rows each of its groups has."""
-    try:
-        with pq.ParquetFile(open_file(part)) as file:
-            metadata = file.metadata
-            return file.schema_arrow, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    except MemoryError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(part, error) from error  # the part, not the folder
+    """The schema of a file, and the number of rows of each of its row groups."""
+    with table_errors(part), pq.ParquetFile(open_file(part)) as file:  # the error names the file rather than the folder
+        metadata = file.metadata
+        return file.schema_arrow, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 
 def _difference(here: pa.Schema, there: pa.Schema) -> str:
     for name in [*here.names, *there.names]:
-        mine, theirs = (str(schema.field(name).type) if name in schema.names else "absent" for schema in (here, there))
-        if mine != theirs:
-            return f"column {name!r} is {mine} here and {theirs}"
-    return "the columns stand in another order than"
+        one, other = (str(schema.field(name).type) if name in schema.names else "absent" for schema in (here, there))
+        if one != other:
+            return f"column {name!r} is {one} here and {other}"
+    return "the columns are in another order than"
 
 
-def open_source(path: str | Path) -> Source:
-    return ParquetSource(path)
-
-
-def open_sink(path: Path, schema: pa.Schema) -> Sink:
-    return ParquetSink(path, schema)
+FORMAT = TableFormat((_SUFFIX,), ParquetSource, ParquetSink, is_remote=True)

@@ -1,6 +1,6 @@
-"""Zarr version 3: a folder with an array of numbers, in chunks; its names are an attribute, the index lies in `index.csv` inside.
+"""Zarr version 3: a folder with a chunked array of numbers; its attribute "columns" has the names, its `index.csv` the index.
 
-The library is an extra: pip install 'mvnjac[zarr]'.
+The zarr library is an optional dependency: pip install 'mvnjac[zarr]'.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ import numpy as np
 import pyarrow as pa
 
 from mvnjac.errors import TableError, UsageError
-from mvnjac.tables.base import Sink, Source, batch_rows
+from mvnjac.tables.base import Sink, Source, TableFormat, batch_rows
 from mvnjac.tables.exact import array_as_float64
 from mvnjac.tables.formats.csv import CsvSink
 from mvnjac.tables.slices import Slice
 
-SUFFIXES = (".zarr",)
-#: bytes of a chunk, which is a file; columns of one
+#: bytes of a chunk, which is one file; the largest number of its columns
 _CHUNK_BYTES, _CHUNK_COLUMNS = 8 * 2**20, 1024
 _ARRAY = "scores"
 
 
 class ZarrSource(Source):
-    """The array of one folder."""
+    """The array in one folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._array = _library().open_group(str(path), mode="r")[_ARRAY]
+        try:
+            self._array = _library().open_group(str(path), mode="r")[_ARRAY]
+        except (KeyError, FileNotFoundError) as error:
+            raise TableError(f"{path}: is not a Zarr group with an array {_ARRAY!r} ({error}).") from error
         if self._array.ndim != 2 or self._array.dtype.kind not in "fiu":
             raise TableError(
-                f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected (rows, columns) numbers."
+                f"{path}: holds {self._array.dtype} of shape {self._array.shape}; expected numbers of shape (rows, columns)."
             )
         names = self._array.attrs.get("columns") or [str(i) for i in range(self._array.shape[1])]
         self.schema = pa.schema([(name, pa.float64()) for name in names])
@@ -52,7 +54,7 @@ class ZarrSource(Source):
 
 
 class ZarrSink(Sink):
-    """Rows are held until they fill a row of chunks; uncompressed, since scores hardly compress."""
+    """Buffers rows until they fill a row of chunks; without compression, because scores are almost incompressible."""
 
     row_major = True
 
@@ -68,7 +70,7 @@ class ZarrSink(Sink):
         )
         self._index = CsvSink(path / "index.csv", pa.schema(others)) if others else None
         self._others = [field.name for field in others]
-        self._names, self._held = names, np.empty((0, len(names)))
+        self._names, self._buffer = names, np.empty((0, len(names)))
 
     def write(self, batch: pa.RecordBatch) -> None:
         numbers = np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in self._names])
@@ -78,16 +80,16 @@ class ZarrSink(Sink):
     def write_rows(self, keys: pa.Array | None, numbers: np.ndarray, schema: pa.Schema) -> None:
         if keys is not None and self._index is not None:
             self._index.write(pa.RecordBatch.from_arrays([keys], names=self._others))
-        elif keys is not None:  # an index of numbers is one of the columns
+        elif keys is not None:  # a float64 index is a column of the array
             numbers = np.column_stack([keys.to_numpy(zero_copy_only=False), numbers])
-        self._held = np.concatenate([self._held, numbers]) if len(self._held) else numbers.copy()
-        whole = len(self._held) // self._step * self._step
+        self._buffer = np.concatenate([self._buffer, numbers]) if len(self._buffer) else numbers.copy()
+        whole = len(self._buffer) // self._step * self._step
         if whole:
-            self._append(self._held[:whole])
-            self._held = self._held[whole:]
+            self._append(self._buffer[:whole])
+            self._buffer = self._buffer[whole:]
 
     def close(self) -> None:
-        self._append(self._held)
+        self._append(self._buffer)
         if self._index is not None:
             self._index.close()
 
@@ -98,20 +100,12 @@ class ZarrSink(Sink):
             self._array[first:] = rows
 
 
-def open_source(path: Path) -> Source:
-    try:
-        return ZarrSource(path)
-    except (KeyError, FileNotFoundError) as error:
-        raise TableError(f"{path}: is no Zarr group with an array {_ARRAY!r} ({error}).") from error
-
-
-def open_sink(path: Path, schema: pa.Schema) -> Sink:
-    return ZarrSink(path, schema)
-
-
 def _library() -> Any:
     try:
         import zarr
     except ImportError:
         raise UsageError("Zarr is not installed; pip install 'mvnjac[zarr]'.") from None
     return zarr
+
+
+FORMAT = TableFormat((".zarr",), ZarrSource, ZarrSink, is_folder=True)

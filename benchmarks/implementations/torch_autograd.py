@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import hessian as functional_hessian
 
-from benchmarks.contestants.operands import leaves, tensors
+from benchmarks.implementations.operands import leaves, tensors
 from benchmarks.workload import Data, Result
 
 
@@ -21,7 +21,7 @@ def total_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 def density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """log p of x (..., d) under as many Gaussians."""
+    """log p of x (..., d), with one Gaussian per row."""
     L = torch.linalg.cholesky(covariance)
     z = torch.linalg.solve_triangular(L, (x - mean).unsqueeze(-1), upper=False).squeeze(-1)
     log_root = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -40,7 +40,7 @@ def total(data: Data):
     return call
 
 
-def own(data: Data):
+def one_per_row(data: Data):
     x, *parameters = tensors(data)
 
     def call() -> Result:
@@ -53,7 +53,7 @@ def own(data: Data):
 
 
 def vech_density(x: Tensor, parameters: Tensor) -> Tensor:
-    """Σ log p by the p unique elements, (mean, vech Σ)."""
+    """Σ log p as a function of the p unique elements, (mean, vech Σ)."""
     d = x.shape[-1]
     columns, rows = torch.triu_indices(d, d)  # vech: the lower triangle, column after column
     lower = torch.zeros(d, d, dtype=x.dtype).index_put((rows, columns), parameters[d:])
@@ -93,7 +93,7 @@ def natural_gradient(data: Data):
 
 
 def missing(data: Data):
-    """Closed forms with one Cholesky factor a pattern; the patterns are known beforehand."""
+    """Closed forms with one Cholesky factor per pattern; the patterns are computed beforehand."""
     holes, mean, covariance = tensors(data, "holes", "mean", "covariance")
     patterns, of_row = (~holes.isnan()).unique(dim=0, return_inverse=True)
     rows = [(of_row == p).nonzero().squeeze(-1) for p in range(len(patterns))]
@@ -101,14 +101,14 @@ def missing(data: Data):
 
     def call() -> Result:
         by_mean, by_matrix, value = torch.zeros_like(mean), torch.zeros_like(covariance), 0.0
-        for own, some in zip(indices, rows, strict=True):
-            L = torch.linalg.cholesky(covariance[own][:, own])
-            r = holes[some][:, own] - mean[own]
+        for observed, members in zip(indices, rows, strict=True):
+            L = torch.linalg.cholesky(covariance[observed][:, observed])
+            r = holes[members][:, observed] - mean[observed]
             a = torch.cholesky_solve(r.mT, L).mT
-            log_root = L.diagonal().log().sum() + 0.5 * len(own) * math.log(2 * math.pi)
-            value += float(-0.5 * (a * r).sum() - len(some) * log_root)
-            by_mean[own] += a.sum(0)
-            by_matrix[own.unsqueeze(-1), own] += 0.5 * (a.mT @ a - len(some) * torch.cholesky_inverse(L))
+            log_root = L.diagonal().log().sum() + 0.5 * len(observed) * math.log(2 * math.pi)
+            value += float(-0.5 * (a * r).sum() - len(members) * log_root)
+            by_mean[observed] += a.sum(0)
+            by_matrix[observed.unsqueeze(-1), observed] += 0.5 * (a.mT @ a - len(members) * torch.cholesky_inverse(L))
         return {"value": value, "mean": by_mean, "covariance": by_matrix}
 
     return call

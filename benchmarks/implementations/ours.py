@@ -1,4 +1,4 @@
-"""The library, called as its users call it."""
+"""mvnjac, called as by its users."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.func import grad, vmap
 
 import mvnjac
-from benchmarks.contestants.operands import leaves, tensors
+from benchmarks.implementations.operands import leaves, tensors
 from benchmarks.workload import Data, Result
 from mvnjac import Jacobian
 
@@ -28,7 +28,7 @@ def matrix_out(data: Data):
 
 
 def rows_by_vmap(data: Data):
-    """The user's own vmap(grad(...)), of our log_prob."""
+    """vmap(grad(...)) of mvnjac.log_prob."""
     operands = tensors(data)
     per_row = vmap(grad(mvnjac.log_prob, argnums=(1, 2)), (0, None, None))
     return lambda: dict(zip(("mean", "covariance"), per_row(*operands), strict=True))
@@ -54,8 +54,8 @@ def value_and_total(data: Data):
     return call
 
 
-def own(data: Data):
-    """Each row its own Gaussian: values, and the gradients of each."""
+def one_per_row(data: Data):
+    """One Gaussian per row: values and gradients."""
     operands = tensors(data)
 
     def call() -> Result:

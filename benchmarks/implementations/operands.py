@@ -14,5 +14,5 @@ def tensors(data: Data, *names: str) -> tuple[Tensor, ...]:
 
 
 def leaves(*parameters: Tensor) -> list[Tensor]:
-    """As in a training step: leaves of a new graph. They share the parameters' memory."""
+    """New leaves of an autograd graph, as in a training step, which share the memory of the parameters."""
     return [parameter.detach().requires_grad_() for parameter in parameters]

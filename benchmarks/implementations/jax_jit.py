@@ -1,4 +1,4 @@
-"""JAX: the textbook's density, compiled. JAX is imported when a contestant is prepared, so that all else runs without it."""
+"""JAX: the density by its textbook formula, compiled. JAX is imported by the functions that prepare an implementation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 
 from benchmarks.workload import Data
 
-#: bytes of operands. Below, jit's own dispatch counts, some microseconds faster than that of an executable compiled by hand;
-#: above, compiling by hand leaves the first call, whose memory is measured, to do nothing but the work
+#: bytes of operands, below which jit is used, whose dispatch is some microseconds faster than that of an executable compiled ahead
+#: of time; above, compilation ahead of time keeps it out of the first call, whose memory is measured
 SMALL = 1_000_000
 
 
 def _compiled(function, names: tuple[str, ...], operands):
-    """The call, compiled for these operands beforehand; it waits for its results."""
+    """A call that is compiled for these operands, and waits for its results."""
     import jax
 
     compiled = jax.jit(function)
@@ -57,7 +57,7 @@ def _total_density(x, mean, covariance):
 
 
 def _low_rank_density(x, mean, W, v):
-    """Σ log p of the rows of x (n, d), by Woodbury's identity, as NumPyro and torch.distributions have it."""
+    """Σ log p of the rows of x (n, d), with the Woodbury identity, as in NumPyro and torch.distributions."""
     import jax.numpy as jnp
     from jax.scipy.linalg import solve_triangular
 
@@ -83,7 +83,7 @@ def total(data: Data):
     return _compiled(jax.value_and_grad(_total_density, argnums=(1, 2)), ("value", "mean", "covariance"), _arrays(data))
 
 
-def own(data: Data):
+def one_per_row(data: Data):
     import jax
 
     both = jax.vmap(jax.value_and_grad(_density, argnums=(1, 2)))
@@ -104,7 +104,7 @@ def low_rank(data: Data):
 
 
 def gram(data: Data):
-    """The n×p matrix over the unique elements by vmap(grad), multiplied with itself."""
+    """The n×p matrix over the unique elements from vmap(grad), times its transpose."""
     import jax
     import jax.numpy as jnp
 

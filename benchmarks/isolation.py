@@ -1,8 +1,8 @@
-"""A contestant in a process of its own, stopped whenever it is not its turn.
+"""Implementations in separate processes, which are stopped while other implementations are timed.
 
-Idle thread pools (OpenMP, OpenBLAS, XLA) spin for a while, and slow whoever comes next about twice: a stopped process cannot. Its
-own process also makes its peak memory its own. The processes are forks of a server that has imported the libraries and
-computed nothing.
+Idle thread pools (OpenMP, OpenBLAS, XLA) spin for a while and can double the time of the next implementation; a stopped process cannot.
+A separate process also allows its peak memory to be measured. The processes are forks of a server that has imported the libraries,
+but computed nothing.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import Contestant, Data, Workload
+from benchmarks.workload import Data, Implementation, Workload
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["mvnjac", "scipy.linalg", "threadpoolctl", "jax", "benchmarks.workloads"])
 _PR_SET_PDEATHSIG = 1
 
 
-class ContestantError(Exception):
-    """A contestant raised; the text says what."""
+class ImplementationError(Exception):
+    """An implementation raised an error."""
 
 
 class Process:
-    """One contestant, ready.
+    """The process of one implementation, ready to be timed.
 
     Attributes:
-        seconds: what the first call took.
-        peak: bytes that the first call took at most above what was there before it (the inputs, the libraries).
+        seconds: the duration of the first call.
+        peak: the peak memory of the first call, in bytes, in addition to the memory before it (inputs and libraries).
     """
 
-    def __init__(self, workload: Workload, contestant: Contestant, dtype: str, threads: int) -> None:
-        self._pipe, theirs = _CONTEXT.Pipe()
+    def __init__(self, workload: Workload, implementation: Implementation, dtype: str, threads: int) -> None:
+        self._pipe, child_pipe = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
             target=_serve,
-            args=(theirs, workload, contestant, contestant.dtype or dtype, contestant.threads or threads),
+            args=(child_pipe, workload, implementation, implementation.dtype or dtype, implementation.threads or threads),
             daemon=True,
         )
         self._process.start()
-        theirs.close()
+        child_pipe.close()
         try:
             self.seconds, self.peak = self._reply()
-        except ContestantError:
+        except ImplementationError:
             self.close()
             raise
 
     def time(self, calls: int, untimed: int = 0) -> tuple[float, float]:
-        """Seconds a call, the mean of so many after some untimed ones, and seconds of processor time in it."""
+        """The mean seconds per call and the mean seconds of processor time, over `calls` calls after some untimed ones."""
         os.kill(self._pid, signal.SIGCONT)
         self._pipe.send((calls, untimed))
         return self._reply()
@@ -71,19 +71,21 @@ class Process:
         try:
             reply = self._pipe.recv()
         except EOFError:
-            raise ContestantError("the process died (out of memory?)") from None
+            raise ImplementationError("the process died (out of memory?)") from None
         if isinstance(reply, str):
-            raise ContestantError(reply)
+            raise ImplementationError(reply)
         os.kill(self._pid, signal.SIGSTOP)
         return reply
 
 
-def _serve(pipe: Connection, workload: Workload, contestant: Contestant, dtype: str, threads: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped process would outlive the server
+def _serve(pipe: Connection, workload: Workload, implementation: Implementation, dtype: str, threads: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # otherwise a stopped process would outlive the server
     try:
         _limit_threads(threads)
-        contestant.prepare(_cast(workload.tiny(), dtype))()  # code is loaded, pools are made: none of that is the call's memory
-        call = contestant.prepare(_cast(workload.data(), dtype))
+        implementation.prepare(
+            _cast(workload.tiny(), dtype)
+        )()  # loads code and creates thread pools, which are not part of the memory of a call
+        call = implementation.prepare(_cast(workload.data(), dtype))
         before = _reset_peak()
         seconds = _timed(call)
         pipe.send((seconds, _memory("VmHWM") - before))
@@ -101,7 +103,7 @@ def _serve(pipe: Connection, workload: Workload, contestant: Contestant, dtype: 
 
 
 def _timed(call: Any) -> float:
-    """Seconds, the result's release not included."""
+    """The seconds of a call, without releasing its result."""
     start = time.perf_counter()
     result = call()
     elapsed = time.perf_counter() - start
@@ -110,7 +112,7 @@ def _timed(call: Any) -> float:
 
 
 def _limit_threads(threads: int) -> None:
-    """Every pool that anybody here uses. XLA reads its own when JAX is first used."""
+    """Limit all thread pools. XLA reads its settings when JAX is first used."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -125,7 +127,7 @@ def _cast(data: Data, dtype: str) -> Data:
 
 
 def _reset_peak() -> int:
-    """The memory in use, bytes, which becomes the peak so far."""
+    """Reset the peak memory to the memory in use, which is returned in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
 

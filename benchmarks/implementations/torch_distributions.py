@@ -1,4 +1,4 @@
-"""torch.distributions and autograd. Ours looks at its numbers, too, so that validation is the fair peer; both are timed."""
+"""torch.distributions and autograd, with and without validation; mvnjac validates its arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
-from benchmarks.contestants.operands import leaves, tensors
+from benchmarks.implementations.operands import leaves, tensors
 from benchmarks.workload import Data, Result
 
 
@@ -22,7 +22,7 @@ def _total(data: Data, validate: bool):
     return call
 
 
-def _own(data: Data, validate: bool):
+def _one_per_row(data: Data, validate: bool):
     x, *parameters = tensors(data)
 
     def call() -> Result:
@@ -58,7 +58,7 @@ def _prepared_log_prob(data: Data, validate: bool):
 
 
 total, total_unvalidated = partial(_total, validate=True), partial(_total, validate=False)
-own, own_unvalidated = partial(_own, validate=True), partial(_own, validate=False)
+one_per_row, one_per_row_unvalidated = partial(_one_per_row, validate=True), partial(_one_per_row, validate=False)
 low_rank, low_rank_unvalidated = partial(_low_rank, validate=True), partial(_low_rank, validate=False)
 log_prob, log_prob_unvalidated = partial(_log_prob, validate=True), partial(_log_prob, validate=False)
 prepared_log_prob = partial(_prepared_log_prob, validate=False)

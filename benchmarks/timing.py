@@ -1,4 +1,4 @@
-"""Rounds: in each, every contestant is timed once, in turn. Only ratios within a round mean anything on a shared machine."""
+"""Timing in rounds: in each round, every implementation is timed once. On a shared machine, only ratios within a round are reliable."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import statistics
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from benchmarks.process import ContestantError, Process
+from benchmarks.isolation import ImplementationError, Process
 from benchmarks.workload import Workload
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """The duration of the measurements.
 
     Args:
-        rounds: at most.
-        seconds: of each contestant in all rounds, of which there are three at least.
-        slow: seconds; who takes longer is timed once, and left out where the configuration is not the first.
-        sample: seconds; a shorter call is repeated in each round until it has taken so long, after a quarter as many untimed ones:
-            the first call after another process had the processor takes 200 to 600 µs more.
+        rounds: the largest number of rounds.
+        seconds: the time of each implementation in all rounds; there are at least three rounds.
+        slow: an implementation that takes longer, in seconds, is timed once, and left out in all configurations but the first.
+        sample: the least seconds of a sample. Shorter calls are repeated, after a quarter as many untimed calls, because the first
+            call after another process has used the processor takes 200 to 600 µs longer.
     """
 
     rounds: int = 11
@@ -31,7 +31,7 @@ class Effort:
         return max(3, min(self.rounds, int(self.seconds / seconds)))
 
     def calls_of(self, process: Process) -> int:
-        """How many of its calls are a sample; the first estimate is of a call that may be a cold one."""
+        """The number of calls of a sample, estimated repeatedly, because the first call may be slow."""
         calls = 1
         for _ in range(3):
             calls = max(1, round(self.sample / process.time(calls)[0]))
@@ -48,11 +48,12 @@ class Measurement:
     """The times of one workload in one configuration.
 
     Attributes:
-        times: seconds a call by contestant, one a round; who is slow takes part in the first rounds only.
-        shares: processor time over time, one a round and contestant of one thread. Below 1, others had the machine.
-        peak: bytes above the inputs by contestant.
-        failed: who raised, and what.
-        left_out: who was too slow.
+        times: seconds per call, by implementation and round; slow implementations take part in the first rounds only.
+        shares: processor time divided by time, for each round and implementation with one thread; below 1, other processes used
+            the machine.
+        peak: bytes in addition to the inputs, by implementation.
+        failed: the errors, by implementation.
+        left_out: implementations that are too slow.
     """
 
     group: str
@@ -73,27 +74,27 @@ class Measurement:
         return statistics.median(self.times[name]) if self.times.get(name) else None
 
     def ratio(self, name: str, to: str) -> float | None:
-        """The median over the rounds that both took part in."""
+        """The median ratio over the rounds with both implementations."""
         pairs = list(zip(self.times.get(name, ()), self.times.get(to, ()), strict=False))
         return statistics.median(a / b for a, b in pairs) if pairs else None
 
 
 def measure(workload: Workload, dtype: str, threads: int, effort: Effort, without: Collection[str] = ()) -> Measurement:
-    """One workload in one configuration, without some contestants."""
+    """One workload in one configuration, without some implementations."""
     measurement = Measurement(workload.group, workload.size, dtype, threads)
     processes: dict[str, Process] = {}
     try:
-        for contestant in workload.contestants:
-            if contestant.name in without:
-                measurement.left_out.append(contestant.name)
+        for implementation in workload.implementations:
+            if implementation.name in without:
+                measurement.left_out.append(implementation.name)
                 continue
             try:
-                processes[contestant.name] = process = Process(workload, contestant, dtype, threads)
-                measurement.peak[contestant.name] = process.peak
-            except ContestantError as error:
-                measurement.failed[contestant.name] = str(error)
-        alone = {c.name for c in workload.contestants if (c.threads or threads) == 1}
-        _rounds(processes, measurement, effort, alone)
+                processes[implementation.name] = process = Process(workload, implementation, dtype, threads)
+                measurement.peak[implementation.name] = process.peak
+            except ImplementationError as error:
+                measurement.failed[implementation.name] = str(error)
+        single_threaded = {c.name for c in workload.implementations if (c.threads or threads) == 1}
+        _rounds(processes, measurement, effort, single_threaded)
     finally:
         for process in processes.values():
             process.close()
@@ -101,7 +102,7 @@ def measure(workload: Workload, dtype: str, threads: int, effort: Effort, withou
 
 
 def _rotated(names: list[str], index: int) -> list[str]:
-    """Nobody always comes after the same: some leave the machine slower than others."""
+    """A rotation of the names, since the implementation timed before affects the time of the next."""
     start = 5 * index % max(len(names), 1)
     return names[start:] + names[:start]
 
@@ -110,8 +111,8 @@ def _untimed(calls: int) -> int:
     return -(-calls // 4) if calls > 1 else 0
 
 
-def _rounds(processes: dict[str, Process], measurement: Measurement, effort: Effort, alone: Collection[str]) -> None:
-    """Who is slow has had its only turn: the first call."""
+def _rounds(processes: dict[str, Process], measurement: Measurement, effort: Effort, single_threaded: Collection[str]) -> None:
+    """Time all implementations; for slow ones, the first call is the only sample."""
     for name, process in processes.items():
         if process.seconds > effort.slow:
             measurement.times[name] = [process.seconds]
@@ -123,9 +124,9 @@ def _rounds(processes: dict[str, Process], measurement: Measurement, effort: Eff
         for name in _rotated([name for name in timed if index < rounds[name]], index):
             try:
                 wall, processor = timed[name].time(calls[name], _untimed(calls[name]))
-            except ContestantError as error:
+            except ImplementationError as error:
                 measurement.failed[name], rounds[name] = str(error), 0
                 continue
             measurement.times.setdefault(name, []).append(wall)
-            if name in alone:
+            if name in single_threaded:
                 measurement.shares.append(processor / wall)

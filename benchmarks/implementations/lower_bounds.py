@@ -1,13 +1,13 @@
-"""What nothing that computes the result can avoid: writing it, reading the operands, the products and factors alone.
+"""Lower bounds: necessary parts of the work, such as writing the result, reading the operands, or the matrix products.
 
-A floor returns no result: it does a part of the work. The largest floor is the one that counts.
+They return no result. The largest lower bound of a workload is the relevant one.
 """
 
 from __future__ import annotations
 
 import torch
 
-from benchmarks.contestants.operands import tensors
+from benchmarks.implementations.operands import tensors
 from benchmarks.workload import Data
 
 
@@ -17,7 +17,7 @@ def _columns(data: Data) -> int:
 
 
 def fill_fresh(data: Data):
-    """Memory that the operating system has yet to give. It is returned to stay alive until the clock has stopped."""
+    """Fills new memory, which is returned so that it is released after the time is taken."""
     x = torch.from_numpy(data["x"])
     shape = len(x), _columns(data)
     return lambda: torch.empty(shape, dtype=x.dtype).fill_(1.0)
@@ -36,10 +36,10 @@ def torch_products(data: Data):
 
 
 def openblas_products(data: Data):
-    """potrf, potri and one syrk, half the products of a gemm, by the OpenBLAS that comes with scipy."""
+    """potrf, potri and one syrk, half the products of a gemm, with the OpenBLAS of scipy."""
     from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-    x, covariance = data["x"].T, data["covariance"].T  # in Fortran's order without a copy
+    x, covariance = data["x"].T, data["covariance"].T  # column-major without a copy
     potrf, potri = get_lapack_funcs(("potrf", "potri"), (covariance,))
     (syrk,) = get_blas_funcs(("syrk",), (x,))
 
@@ -56,7 +56,7 @@ def copy(data: Data):
 
 
 def syrk(data: Data):
-    """JᵀJ of the ready n×p matrix, by the OpenBLAS that comes with scipy."""
+    """JᵀJ of the ready n×p matrix, with the OpenBLAS of scipy."""
     from scipy.linalg import get_blas_funcs
 
     import mvnjac
@@ -72,7 +72,7 @@ def two_gemms(data: Data):
 
 
 def low_rank_products(data: Data):
-    """The residuals, and the products of u = v^-½ r and B = v^-½ W that are left: u B, ŵ Bᵀ, uᵀ ŵ, BᵀB, B C⁻¹."""
+    """The residuals, and the products of u = v^-½ r and B = v^-½ W that remain: u B, ŵ Bᵀ, uᵀ ŵ, BᵀB, B C⁻¹."""
     x, mean, W, v = tensors(data)
 
     def call():

@@ -1,12 +1,12 @@
-"""torch.func over the textbook's density."""
+"""torch.func with the density by its textbook formula."""
 
 from __future__ import annotations
 
 import torch
 from torch.func import grad, grad_and_value, jacrev, vmap
 
-from benchmarks.contestants.operands import tensors
-from benchmarks.contestants.torch_autograd import density, total_density, unique, vech_density
+from benchmarks.implementations.operands import tensors
+from benchmarks.implementations.torch_autograd import density, total_density, unique, vech_density
 from benchmarks.workload import Data, Result
 
 
@@ -27,7 +27,7 @@ def total(data: Data):
     return call
 
 
-def own(data: Data):
+def one_per_row(data: Data):
     operands = tensors(data)
     both = vmap(grad_and_value(density, argnums=(1, 2)))
 
@@ -39,7 +39,7 @@ def own(data: Data):
 
 
 def gram(data: Data):
-    """The n×p matrix over the unique elements by vmap(grad), multiplied with itself."""
+    """The n×p matrix over the unique elements from vmap(grad), times its transpose."""
     operands = tensors(data)
     d = operands[0].shape[-1]
     columns, rows = torch.triu_indices(d, d)

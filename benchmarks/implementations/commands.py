@@ -1,4 +1,4 @@
-"""The command line over a table of returns with gaps: from the file to the result, in this process."""
+"""The command line on a table of returns with missing entries, run in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def report(data: Data):
 
 
 def fit_and_information(data: Data):
-    """What both of them cannot do without: the estimate, and one information as a matrix."""
+    """The part that both commands need: the estimate, and one information matrix."""
     x = torch.from_numpy(data["x"])
 
     def call() -> None:
@@ -45,7 +45,7 @@ def _run(data: Data, command: str, output: str) -> dict[str, float]:
 
 
 def _block(page: str) -> str:
-    """The numbers in a report, for programs."""
+    """The JSON block of a report."""
     match = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert match is not None
     return match[1]

@@ -1,0 +1,141 @@
+"""`mvnjac.write_report`: the same report as that of the command line, from arrays and data frames."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+
+import mvnjac
+from mvnjac.engines.run import Run
+from mvnjac.errors import ArgumentError, ShapeError, TableError
+from mvnjac.jobs.data import Data
+from mvnjac.jobs.density import Request
+from mvnjac.report import write_table_report
+from tests.cli.test_cli import run
+from tests.report.pages import data, nasty_table
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """150 days of three variables, the variance of the second of which changes."""
+    x = np.random.default_rng(0).normal(size=(150, 3)).round(3)
+    x[80:, 1] *= 3
+    return pd.DataFrame(x, columns=["a", "b", "c"], index=pd.date_range("2020-01-01", periods=150, name="day"))
+
+
+def assert_same_report(found: Path, expected: Path) -> None:
+    """The same page: all numbers to 6 digits, and all text."""
+
+    def compare(a: Any, b: Any) -> None:
+        assert type(a) is type(b)
+        if isinstance(a, dict):
+            assert a.keys() == b.keys()
+            for key in a:
+                if key not in ("label", "most_changed", "standard_errors", "ratio"):  # of scores that are 0 up to rounding
+                    compare(a[key], b[key])
+        elif isinstance(a, list):
+            assert len(a) == len(b)
+            for each, other in zip(a, b, strict=True):
+                compare(each, other)
+        else:
+            assert a == (pytest.approx(b, rel=1e-6, abs=1e-6) if isinstance(a, float) else b)
+
+    compare(data(found), data(expected))
+    numbers = re.compile(r"<svg.*?</svg>|<script.*?</script>|[-−\d.e,]+", re.S)
+    texts = [numbers.sub("", page.read_text("utf-8")) for page in (found, expected)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("structure", ["dense", "low-rank:1"])
+def test_a_data_frame_gives_the_report_of_its_table(frame: pd.DataFrame, tmp_path: Path, structure: str) -> None:
+    frame.to_csv(tmp_path / "x.csv")
+    options = ["--index", "day", "--structure", structure, "-o", tmp_path / "1.html"]
+    assert run("report", tmp_path / "x.csv", *options)[0] == 0
+    fit = mvnjac.fit(torch.tensor(frame.to_numpy()), structure)
+    mvnjac.write_report(fit, frame, tmp_path / "2.html", title="x.csv")
+    assert_same_report(tmp_path / "2.html", tmp_path / "1.html")
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "frame", "arrow"])
+def test_missing_entries_and_rows_without_labels(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    frame = frame.reset_index(drop=True)
+    frame.iloc[::7, 2] = np.nan
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    assert run("report", tmp_path / "x.csv", "--missing", "marginalise", "-o", tmp_path / "1.html")[0] == 0
+    x = torch.tensor(frame.to_numpy())
+    fit = mvnjac.fit(x, missing="marginalise", names=["a", "b", "c"])
+    rows = {"tensor": x, "array": x.numpy(), "frame": frame, "arrow": pa.Table.from_pandas(frame)}[kind]
+    mvnjac.write_report(fit, rows, str(tmp_path / "2.html"), title="x.csv")
+    assert_same_report(tmp_path / "2.html", tmp_path / "1.html")
+
+
+def test_a_gaussian_is_given(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Its columns are found by name, whatever their order, dtype, and further columns."""
+    gaussian = mvnjac.Gaussian(torch.zeros(3), torch.eye(3).requires_grad_(), names=["a", "b", "c"])
+    mvnjac.write_report(gaussian, frame[["c", "a", "b"]].assign(text="word"), tmp_path / "x.html")
+    record = data(tmp_path / "x.html")
+    assert not record["model"]["estimated"]
+    assert record["data"]["variables"] == ["a", "b", "c"]
+    assert (record["data"]["first"], record["data"]["last"], record["data"]["sorted"]) == ("2020-01-01", "2020-05-29", True)
+    assert record["parameters"][0]["total_score"] == pytest.approx(frame["a"].sum())
+    assert "are given values" in (tmp_path / "x.html").read_text("utf-8")
+
+
+def test_a_fit_of_other_rows_is_given(frame: pd.DataFrame, tmp_path: Path) -> None:
+    fit = mvnjac.fit(torch.tensor(frame.to_numpy()), names=list(frame.columns))
+    for rows, estimated in ((frame, True), (frame.iloc[::-1], True), (frame.iloc[:100], False)):
+        mvnjac.write_report(fit, rows, tmp_path / "x.html", overwrite=True)
+        assert data(tmp_path / "x.html")["model"]["estimated"] is estimated
+
+
+def test_matrix_observations(tmp_path: Path) -> None:
+    x = torch.randn(60, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mvnjac.write_report(mvnjac.fit(x, "kronecker:2x2"), x, tmp_path / "x.html")
+    record = data(tmp_path / "x.html")
+    assert record["model"]["estimated"]
+    assert record["model"]["structure"] == "kronecker"
+    assert len(record["data"]["variables"]) == 4
+
+
+def test_errors(frame: pd.DataFrame, tmp_path: Path) -> None:
+    x, path = torch.tensor(frame.to_numpy()), tmp_path / "x.html"
+    fit = mvnjac.fit(x, names=["a", "b", "c"])
+    path.write_text("precious")
+    with pytest.raises(ArgumentError, match=r"x\.html: exists already; pass overwrite=True to replace it"):
+        mvnjac.write_report(fit, x, path)
+    with pytest.raises(ArgumentError, match=r"expected the suffix \.html"):
+        mvnjac.write_report(fit, x, tmp_path / "x.pdf")
+    with pytest.raises(TableError, match="does not exist"):
+        mvnjac.write_report(fit, x, tmp_path / "absent" / "x.html")
+    with pytest.raises(ArgumentError, match="got a str; expected a Fit or a Gaussian"):
+        mvnjac.write_report("fit", x, tmp_path / "y.html")
+    for rows in (x[:, :2], x[:0], x[0]):
+        with pytest.raises(ShapeError, match="expected rows of 3 variables"):
+            mvnjac.write_report(fit, rows, tmp_path / "y.html")
+    with pytest.raises(ArgumentError, match="no column 'c'"):
+        mvnjac.write_report(fit, frame[["a", "b"]], tmp_path / "y.html")
+    with pytest.raises(ArgumentError, match="NaN"):
+        mvnjac.write_report(fit, x.masked_fill(x > 2, torch.nan), tmp_path / "y.html")
+    with pytest.raises(ShapeError, match="batch dimensions"):
+        mvnjac.write_report(mvnjac.Gaussian(torch.zeros(5, 3), torch.eye(3)), x, tmp_path / "y.html")
+    many = torch.randn(80, 70, dtype=torch.float64)
+    with pytest.raises(ArgumentError, match="2555 parameters, but a report can have at most 2000"):
+        mvnjac.write_report(mvnjac.Gaussian(torch.zeros(70), torch.eye(70)), many, tmp_path / "y.html")
+    assert path.read_text() == "precious"
+    assert [each.name for each in tmp_path.iterdir()] == ["x.html"]
+
+
+def test_progress_of_the_report_on_a_table(tmp_path: Path) -> None:
+    done = list[int]()
+    progress = Run(progress=lambda phase, rows, total: done.append(rows))
+    table = nasty_table(tmp_path / "x.csv", gaps=False)
+    summary = write_table_report(Data(table), Request(), tmp_path / "x.html", progress)
+    assert summary == "300 rows of 3 variables, 9 parameters."
+    assert sum(done) == 600
