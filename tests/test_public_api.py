@@ -13,6 +13,8 @@ from pathlib import Path
 from mvnjac import Covariance
 
 MODULES = ("", "inference", "distributions", "errors", "sklearn", "distributed", "covariance", "testing", "tables")
+#: results, which are made by functions: their constructors are not public
+RESULTS = {"Jacobian", "Fit", "Estimates", "Influence", "ScoreProcess", "ScoreTest", "BreakTest", "Observations", "Total"}
 LISTED = Path(__file__).with_name("public_api.txt")
 
 
@@ -53,8 +55,7 @@ def listing() -> list[str]:
                 bases = ", ".join(base.__name__ for base in value.__mro__[1:] if base not in (object, BaseException))
                 lines.append(f"{full} is a {bases}")
             elif inspect.isclass(value):
-                made_elsewhere = "Made by" in (inspect.getdoc(value) or "")
-                lines.append(full if made_elsewhere else f"{full}{signature(value)}")
+                lines.append(full if name in RESULTS else f"{full}{signature(value)}")
                 lines += (
                     [] if module_name == "covariance" else members(full, value)
                 )  # there, the contract of Covariance says more

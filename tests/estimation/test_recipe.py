@@ -77,4 +77,4 @@ def test_by_covariance_is_none_and_averaging_halves() -> None:
 
 def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
     recipe.main()
-    assert "one row an observation" in capsys.readouterr().out
+    assert "one row per observation" in capsys.readouterr().out

@@ -129,6 +129,7 @@ def _jacobian_arguments(obj: mvnjac.Jacobian) -> dict[str, list[tuple]]:
         "gram": [(), (w,), (None, "mean")],
         "matrix": [(), ("mean",), (None, "full")],
         "columns": [(), ("mean",), (None, "full")],
+        "selection": [(None,)],
         "__getitem__": [("x",), ("mean",), ("covariance_matrix",), ("precision_tril",)],
     }
 
@@ -363,6 +364,12 @@ def _from_table(case: Case) -> Any:
     return [everything(mvnjac.from_table(given)) for given in (frame, pa.Table.from_pandas(frame, preserve_index=False))]
 
 
+def _write_report(case: Case) -> Any:
+    path = Path(tempfile.mkdtemp()) / "report.html"
+    mvnjac.write_report(mvnjac.fit(case.x, **case.keywords()), case.x.double(), path)
+    return torch.tensor(float(path.stat().st_size > 1000), dtype=torch.float64, device="cpu")
+
+
 def _at_the_fit(case: Case) -> mvnjac.Jacobian:
     return mvnjac.fit(case.x, **case.keywords()).gaussian.jacobian(case.x.double())
 
@@ -442,6 +449,7 @@ ON_TABLES: dict[str, Callable[[Case], Any]] = {
     "fit": _fit,
     "load": _load,
     "from_table": _from_table,
+    "write_report": _write_report,
     "inference.covariance_of_estimates": _estimates,
     "inference.scores_covariance": _scores_covariance,
     "inference.delta_method": _delta_method,

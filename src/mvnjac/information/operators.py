@@ -248,10 +248,10 @@ class FisherInformation(Operator):
 
     Example:
         >>> import torch, mvnjac
-        >>> F = mvnjac.fisher_information(torch.zeros(1), 2 * torch.eye(1))
+        >>> F = mvnjac.fisher_information(torch.zeros(1), torch.eye(1))
         >>> F.inverse()
-        tensor([[2., 0.],
-                [0., 8.]])
+        tensor([[1., 0.],
+                [0., 2.]])
     """
 
     _name = "fisher_information"

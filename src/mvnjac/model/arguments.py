@@ -33,6 +33,7 @@ class Arguments:
         covariance: a structure; a plain tensor is wrapped in `Dense`.
         batch: the leading dimensions of mean and covariance, broadcast.
         event: the shape of an observation: (d,), or (m, q) if the mean is a matrix.
+        d: the number of variables.
         naming: the names of the variables.
         dtype: the dtype of the results; working: the dtype of the arithmetic.
         missing: None or "marginalise"; check: whether values are validated.
@@ -45,6 +46,7 @@ class Arguments:
     covariance: Covariance
     batch: Size
     event: Size
+    d: int
     naming: Names
     dtype: torch.dtype
     working: torch.dtype
@@ -57,11 +59,6 @@ class Arguments:
     def mean(self) -> Tensor:
         """The mean (..., d); a matrix is flattened row by row."""
         return stacked(self.given_mean, -2) if self.mean_is_matrix else self.given_mean
-
-    @property
-    def d(self) -> int:
-        """The number of variables."""
-        return constant_size(self.mean)
 
     @property
     def given(self) -> list[Tensor]:
@@ -179,6 +176,7 @@ def parse(
         covariance,
         validation.common_batch(function, mean_name, flat, covariance),
         event,
+        constant_size(flat),
         valid_names(function, names, event, matrix_shape),
         mean.dtype,
         validation.working_dtype(function, precision, mean.dtype),

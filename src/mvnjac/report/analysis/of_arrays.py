@@ -59,7 +59,7 @@ def _plain(gaussian: Any) -> Gaussian:
 def _rows(data: Any, names: list[str] | None) -> tuple[Tensor, list[str] | None, Sequence[Any] | None, str | None]:
     """The rows (n, d) in float64; if available, the names of the columns, the row labels, and the name of the labels."""
     if isinstance(data, Tensor | np.ndarray):
-        x = torch.as_tensor(data).detach().to("cpu", torch.float64)
+        x = (torch.from_numpy(data) if isinstance(data, np.ndarray) else data).detach().to("cpu", torch.float64)
         return x.flatten(1) if x.ndim > 2 else x, None, None, None
     table = data if isinstance(data, Observations) else from_table(data, columns=names)
     x, columns = table.x, table.names
