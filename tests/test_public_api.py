@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def signature(value: object) -> str:
     except (TypeError, ValueError):
         return ""
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
-    return str(inspect.Signature(plain))
+    return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.Signature(plain)))
 
 
 def members(name: str, cls: type) -> Iterator[str]:

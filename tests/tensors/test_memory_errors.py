@@ -69,7 +69,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("jacobian", ["wide.npy", "-o", "out.parquet"], 1.1e8, r"11,475 columns of scores"),
         pytest.param("jacobian", ["wide.npy", "-o", "out.csv", "--gram"], 2e8, r"gram: 11475 × 11475", marks=pytest.mark.long),
-        ("report", ["tall.npy", "-o", "out.html"], 1e8, r"a report needs \d+ MB for 3,000 rows and 860 parameters"),
+        ("report", ["tall.npy", "-o", "out.html"], 1e8, "for 3,000 rows and 860 parameters"),
         ("score", ["gaps.npy", "--missing", "marginalise", "-o", "out.csv"], 4e7, ""),
         pytest.param("fit", ["gaps.npy", "--missing", "marginalise", "-o", "out.safetensors"], 4e7, "", marks=pytest.mark.long),
         pytest.param("jacobian", ["gaps.npy", "--missing", "marginalise", "-o", "parts"], 4e7, "", marks=pytest.mark.long),
