@@ -36,13 +36,13 @@ class Covariance(SecondOrder, Marginalisable["Covariance"], Estimable):
     …) and of estimation (`start`, …), which have defaults. The page "Custom structures" of the documentation has a complete
     example.
 
-    Args: **parameters: tensors (*batch, *shape) of the same dtype (float32 or float64) and device. The keywords are the
-        parameters'
-            names; the leading dimensions broadcast against each other.
+    Args:
+        parameters: as keywords, tensors (*batch, *shape) of the same dtype (float32 or float64) and device. The keywords are
+            the names of the parameters; the leading dimensions broadcast against each other.
 
-    Attributes: fields: the names of the parameters, each with a function d → its coordinates over d variables.
-        `coordinates_of` gives the
-            coordinates for this instance.
+    Attributes:
+        fields: the names of the parameters, each with a function d → its coordinates over d variables. `coordinates_of` gives
+            the coordinates for this instance.
         parameters: the tensors that were given, by name; they are never modified.
 
     Raises:
