@@ -20,9 +20,9 @@ from mvnjac.tensors.tracing import constant_size
 class NamedParameters(ABC):
     """The parameters of a covariance. The keywords of the constructor are their names.
 
-    Attributes: fields: the names of the parameters, each with a function d → its coordinates over d variables.
-        `coordinates_of` gives the
-            coordinates for this instance.
+    Attributes:
+        fields: the names of the parameters, each with a function d → its coordinates over d variables. `coordinates_of` gives
+            the coordinates for this instance.
         parameters: the tensors that were given, by name; they are never modified.
     """
 

@@ -27,7 +27,8 @@ class Conditioning:
     """The condition numbers of Σ and of its correlation matrix.
 
     Attributes:
-        covariance: κ(Σ). correlation: κ of the correlation matrix.
+        covariance: κ(Σ).
+        correlation: κ of the correlation matrix.
         eigenvalues: of the correlation matrix, descending.
         digits64, digits32: correct decimal digits of the scores in float64 and float32, given κ of the correlation matrix.
         combination: the largest terms, (variable, weight), of the combination of standardised variables with least variance.
@@ -69,7 +70,8 @@ def warn_if_ill_conditioned(function: str, gaussian: Gaussian, name_of: Callable
     The check covers dense parametrisations, and other structures up to 500 variables, since it forms Σ.
 
     Args:
-        function: the name with which the message begins. name_of: the name of variable i.
+        function: the name with which the message begins.
+        name_of: the name of variable i.
     """
     d = gaussian.model.d
     if not isinstance(gaussian.covariance, DenseParametrisation) and d > _MAX_FORMED:

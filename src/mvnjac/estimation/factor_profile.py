@@ -30,8 +30,11 @@ class FactorProfile:
     """An `Objective` of θ = log v (d,).
 
     Args:
-        sample: the number of observations. rows: (m, d) with Gram matrix S. k: the number of factors.
-        start: (d,) starting values of v. lower: (d,) its lower bounds.
+        sample: the number of observations.
+        rows: (m, d) with Gram matrix S.
+        k: the number of factors.
+        start: (d,) starting values of v.
+        lower: (d,) its lower bounds.
     """
 
     def __init__(self, sample: SufficientStatistics, rows: Tensor, k: int, start: Tensor, lower: Tensor) -> None:

@@ -38,7 +38,9 @@ def search(
     Args:
         sample: with all variables scaled to variance 1.
         given: the only starting value; None: several, computed from the data.
-        k: the number of factors. lower: the lower bound of the unique variances. max_iterations: for each starting value.
+        k: the number of factors.
+        lower: the lower bound of the unique variances.
+        max_iterations: for each starting value.
     """
     progress = _BestSoFar(callback)
     if not sample.complete:

@@ -27,8 +27,14 @@ class FactorPosterior:
     """Rows, and the distribution of their factors given the observed entries.
 
     Attributes:
-        weights: (m, 1). observed: (m, d) 1 where an entry is observed, else 0. x: (m, d) the rows, 0 where entries are missing.
-        B: (d, k). u: (m, d). covariances: (m, k, k) C⁻¹. means: (m, k) ŵ. log_dets: (m,) log |C|.
+        weights: (m, 1).
+        observed: (m, d) 1 where an entry is observed, else 0.
+        x: (m, d) the rows, 0 where entries are missing.
+        B: (d, k).
+        u: (m, d).
+        covariances: (m, k, k) C⁻¹.
+        means: (m, k) ŵ.
+        log_dets: (m,) log |C|.
     """
 
     def __init__(self, rows: Tensor, weights: Tensor, mean: Tensor, W: Tensor, v: Tensor) -> None:

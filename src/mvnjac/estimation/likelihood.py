@@ -35,7 +35,8 @@ class Likelihood:
 
     Attributes:
         names: the parameters.
-        start: θ at the given mean and structure. lower: the lower bounds of θ, here −inf.
+        start: θ at the given mean and structure.
+        lower: the lower bounds of θ, here −inf.
     """
 
     def __init__(self, sample: SufficientStatistics, mean: Tensor, structure: Covariance) -> None:

@@ -41,7 +41,9 @@ class Point(Protocol):
     """The log-likelihood at one θ.
 
     Attributes:
-        theta: (p,). value: the log-likelihood. score: (p,) its gradient with respect to θ.
+        theta: (p,).
+        value: the log-likelihood.
+        score: (p,) its gradient with respect to θ.
         active: (p,) which elements are at their lower bound with a score that points outwards.
     """
 
@@ -73,7 +75,8 @@ class Objective(Protocol):
     """A log-likelihood as a function of θ.
 
     Attributes:
-        start: (p,) the starting point. lower: (p,) the lower bounds, −inf where there are none.
+        start: (p,) the starting point.
+        lower: (p,) the lower bounds, −inf where there are none.
     """
 
     start: Tensor
@@ -94,9 +97,11 @@ class SearchResult:
     """The end of a search.
 
     Attributes:
-        point: the last point. iterations: the number of steps.
+        point: the last point.
+        iterations: the number of steps.
         reason: why the search ended before `TOLERANCE` was reached; None if it was reached.
-        rounding_error: the uncertainty of the log-likelihood. line_search_failed: no step increased the log-likelihood further.
+        rounding_error: the uncertainty of the log-likelihood.
+        line_search_failed: no step increased the log-likelihood further.
     """
 
     point: Point

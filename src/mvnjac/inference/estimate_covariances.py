@@ -35,7 +35,9 @@ class Estimates(ResultTable):
 
     Attributes:
         kind: a description of how the covariance was computed.
-        columns: the k names. values: (k,) the estimates. covariance: (k, k).
+        columns: the k names.
+        values: (k,) the estimates.
+        covariance: (k, k).
         rows: the number of observations.
         df: the degrees of freedom of Student's t for p-values and intervals; None: the normal distribution.
     """

@@ -43,8 +43,11 @@ class EstimatingFunctions:
 
     Attributes:
         jacobian: the Jacobian, float64, without an autograd graph.
-        names: the parameters. columns: the p names of their elements. values: (p,) their values.
-        requested: the columns of `wrt`. positions: their positions among all columns.
+        names: the parameters.
+        columns: the p names of their elements.
+        values: (p,) their values.
+        requested: the columns of `wrt`.
+        positions: their positions among all columns.
         rows, size: n and p.
         weights: (n,) or None.
         free: (p,) which columns are not at a bound; None if none is. All results are conditional on the columns at a bound.

@@ -34,7 +34,8 @@ class Influence(ResultTable):
     """The influence of each row on the estimates; returned by `influence`.
 
     Attributes:
-        columns: the k names. labels: (n,) the labels of the rows.
+        columns: the k names.
+        labels: (n,) the labels of the rows.
         changes: (n, k) the approximate change of each estimate if the row is left out.
         distances: (n,) the squared norm of the change of all estimated parameters, in the metric of their inverse covariance.
         standard_errors: (k,) from the same information.

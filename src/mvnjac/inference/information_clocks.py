@@ -39,7 +39,8 @@ class BreakEstimate:
 
     Attributes:
         statistic, p_value: of the test.
-        row_count: the number of rows before the estimated break. column: the position of the most deviating column.
+        row_count: the number of rows before the estimated break.
+        column: the position of the most deviating column.
         first, last: the smallest and largest row count that was considered.
     """
 
@@ -178,7 +179,8 @@ def information_clocks(
     """Prepare the tests.
 
     Args:
-        scores: (n, p) in the order of time, at the estimate. patterns: (n,) the number of the pattern of each row.
+        scores: (n, p) in the order of time, at the estimate.
+        patterns: (n,) the number of the pattern of each row.
         lag: rows up to this lag depend on each other.
         group_only: whether tests treat the tested columns as the only estimated ones.
         multipliers, seed: the number of simulated processes, and the seed.

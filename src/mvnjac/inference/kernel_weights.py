@@ -63,7 +63,8 @@ def newey_west_bandwidth(series: Tensor, n: int, prewhite: int, kernel: str = "B
     Bartlett kernel.
 
     Args:
-        series: (n − prewhite,) the sum over the columns. n: the number of rows before prewhitening.
+        series: (n − prewhite,) the sum over the columns.
+        n: the number of rows before prewhitening.
     """
     properties = KERNELS[kernel]
     assert properties.lag_exponent is not None

@@ -29,7 +29,8 @@ class PooledScores:
     """Scores in the order of time, with standard deviations pooled by pattern. Made by `pool_scores`.
 
     Attributes:
-        scores: (n, p). patterns: (n,) the number of the pattern of observed variables of each row.
+        scores: (n, p).
+        patterns: (n,) the number of the pattern of observed variables of each row.
         deviations: (P, p) the standard deviation of the scores of each pattern; 0 without information.
     """
 

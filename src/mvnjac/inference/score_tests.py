@@ -37,7 +37,8 @@ class ScoreTest(ResultTable):
 
     Attributes:
         statistic, df, p_value: the joint test of the lifted constraints.
-        constraints: the k constraints in words. statistics, p_values: for each alone (df = 1), with the others imposed.
+        constraints: the k constraints in words.
+        statistics, p_values: for each alone (df = 1), with the others imposed.
         expected_changes: the approximate change, by one signed Newton step, of the constrained quantity if that constraint
             alone is lifted: of the parameter (R: lavaan's `modindices`, epc), or of the difference of two equal parameters.
         bound: the largest possible value of the statistic: the number of rows if it is robust or by "opg", else infinity.

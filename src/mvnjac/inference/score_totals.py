@@ -35,7 +35,10 @@ class ScoreSums:
     """Sums over validated rows, for one density.
 
     Args:
-        wrt: the columns. squares: add their sums of squares. gram: add JᵀJ. errors: add the sums for these standard errors.
+        wrt: the columns.
+        squares: add their sums of squares.
+        gram: add JᵀJ.
+        errors: add the sums for these standard errors.
     """
 
     def __init__(

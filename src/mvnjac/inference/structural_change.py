@@ -65,12 +65,14 @@ class ScoreProcess(ResultTable):
     Attributes:
         columns: the k names.
         process: (n + 1, k) in the order of time: 0 before the first row, 0 after the last.
-        dates: (n,) the labels of the rows, in that order. row_numbers: (n,) their numbers in J.
+        dates: (n,) the labels of the rows, in that order.
+        row_numbers: (n,) their numbers in J.
         variables: for each variable, the columns that are about it.
         law: the distribution that p-values are from, in words.
         alone: whether tests of some columns treat these as the only estimated ones; tests by variable and by column then have
             Holm's correction.
-        clocks: the tests if columns have information at different times; else None. places: the positions of the columns there.
+        clocks: the tests if columns have information at different times; else None.
+        places: the positions of the columns there.
         correlation: (k, k) of the scores, if the process is not decorrelated but all clocks are equal; else None.
     """
 

@@ -94,9 +94,9 @@ class BandedFactor(Factor):
 class BandedPrecision(Covariance):
     """The bands of P = Σ⁻¹: given all others, each variable depends only on its b neighbours on either side.
 
-    Args: precision_bands: (..., b + 1, d) with precision_bands[k, j] = P[j + k, j], in inverse squared units of x: the main
-        diagonal
-            first (the lower form of LAPACK). The last k entries of row k are padding, which is ignored.
+    Args:
+        precision_bands: (..., b + 1, d) with precision_bands[k, j] = P[j + k, j], in inverse squared units of x: the main
+            diagonal first (the lower form of LAPACK). The last k entries of row k are padding, which is ignored.
 
     With r = x − µ, for j = i − k (Magnus & Neudecker, *Matrix Differential Calculus*; an entry below the diagonal occurs
     twice in P):
@@ -142,9 +142,10 @@ class BandedPrecision(Covariance):
         Returns:
             The structure of bandwidth p, differentiable with respect to both arguments.
 
-        Raises: ShapeError: if d is not greater than p. NotPositiveDefiniteError: if the autoregression is not stationary, or
-            the variance not positive. Values are not checked
-                under vmap and torch.compile.
+        Raises:
+            ShapeError: if d is not greater than p.
+            NotPositiveDefiniteError: if the autoregression is not stationary, or the variance not positive. Values are not
+                checked under vmap and torch.compile.
 
         Example:
             >>> import torch, mvnjac

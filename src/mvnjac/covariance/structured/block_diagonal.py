@@ -34,11 +34,11 @@ Values = Mapping[str, Tensor]
 class BlockDiagonal(Covariance):
     """Σ = diag(Σ₁, Σ₂, …): consecutive groups of variables that are independent of each other.
 
-    Args: blocks: the covariances of the groups, each of any structure, including `BlockDiagonal`, but not a `Parametric`
-        whose function
-            returns a mean. Their leading dimensions broadcast. sizes: the number of variables of each block; None for a block
-        that determines it. One block that does not determine it, such
-            as an `Isotropic`, may have None: it then has the variables of the mean that the other blocks leave.
+    Args:
+        blocks: the covariances of the groups, each of any structure, including `BlockDiagonal`, but not a `Parametric` whose
+            function returns a mean. Their leading dimensions broadcast.
+        sizes: the number of variables of each block; None for a block that determines it. One block that does not determine
+            it, such as an `Isotropic`, may have None: it then has the variables of the mean that the other blocks leave.
 
     The parameters are those of the blocks, named `blocks[i].` followed by their name in the block. log p is a sum over the
     blocks, so that the derivatives are those of each block pᵢ with the corresponding variables of x and µ:

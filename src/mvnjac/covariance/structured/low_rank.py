@@ -29,8 +29,10 @@ from mvnjac.whitening.residuals import Residuals
 class LowRank(Covariance):
     """Σ = W Wᵀ + diag(v): k common factors and an idiosyncratic variance of each variable.
 
-    Args: cov_factor: (..., d, k) W, in units of x. It is identified only up to a rotation: W Q gives the same Σ for every
-        orthogonal Q. cov_diag: (..., d) v, positive, in squared units of x.
+    Args:
+        cov_factor: (..., d, k) W, in units of x. It is identified only up to a rotation: W Q gives the same Σ for every
+            orthogonal Q.
+        cov_diag: (..., d) v, positive, in squared units of x.
 
     With a = Σ⁻¹(x − µ) by Woodbury's identity (chain rule on `Dense`):
 
