@@ -172,7 +172,7 @@ class IncompleteResiduals(Residuals):
         return True
 
     @property
-    def everyday(self) -> bool:
+    def unbatched(self) -> bool:
         return False
 
     @property

@@ -197,7 +197,7 @@ class GeneralEvaluation(RowBlocks):
     def in_one_pass(self, names: Sequence[str], batches: Sequence[Size]) -> bool:
         """Whether the factor of the structure may compute these totals in one pass over the rows."""
         supported = {"mean", *self.model.covariance.fields}
-        return self.rows.everyday and not self.rows.has_scaled and not any(batches) and set(names) <= supported
+        return self.rows.unbatched and not self.rows.has_scaled and not any(batches) and set(names) <= supported
 
     def totals_from(self, sums: ForwardCache, names: Sequence[str]) -> list[Tensor]:
         """The totals with respect to the mean and the covariance's parameters, from the sums of `squares_and_sums`."""

@@ -86,7 +86,7 @@ def _scaled(evaluation: GeneralEvaluation) -> str:
 def _sum(evaluation: GeneralEvaluation, names: list[str]) -> str:
     batches = [evaluation.param_batch(name) for name in names]
     if evaluation.sums_first(names, batches):
-        compiled = limits.kernel_sums(evaluation.rows.d) and evaluation.rows.everyday
+        compiled = limits.kernel_sums(evaluation.rows.d) and evaluation.rows.unbatched
         return f"sums of whitened rows first, then d³: by {'the compiled kernel' if compiled else 'BLAS, in chunks'}"
     structured = type(evaluation.rows.factor).squares_and_totals is not Factor.squares_and_totals
     if structured and evaluation.in_one_pass(names, batches):

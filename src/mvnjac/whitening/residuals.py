@@ -113,7 +113,7 @@ class Residuals:
         return self._cached("scaled", lambda rows, layout: self.factor.solve(rows, layout, out))
 
     @property
-    def everyday(self) -> bool:
+    def unbatched(self) -> bool:
         """Whether these are rows (n, d) of one density, without tracing (the common case, which kernels support)."""
         one = len(self.batch) == 1 and self.mean.ndim == 1 and not self.factor.batch and self._source is None
         return one and not self.is_traced
@@ -142,7 +142,7 @@ class Residuals:
         """‖z‖² of each row. If z is not computed yet and nothing is traced, it is formed in chunks of rows and discarded."""
         name = "whitened" if self.factor.whitens_forward else "reverse_whitened"
         step = planner.rows_in(planner.ROW_CHUNK_BYTES, self.d, self.mean.element_size())
-        squares = self.factor.squares(self) if self.everyday and name not in self._cache else None
+        squares = self.factor.squares(self) if self.unbatched and name not in self._cache else None
         if squares is not None:
             return squares
         # This comes first: under tracing the number of rows may be symbolic and must not be compared.

@@ -49,7 +49,7 @@ class WhitenedMoments:
     @classmethod
     def at_once(cls, rows: Residuals, weights: Tensor | None, squares: Tensor | None = None) -> WhitenedMoments | None:
         """The sums by the compiled kernel; None if it does not support the rows. `squares` (n,) receives ‖z‖²."""
-        if not rows.everyday or not rows.factor.whitens_forward:
+        if not rows.unbatched or not rows.factor.whitens_forward:
             return None
         sums = cpu.whitened_sums(rows.x, rows.mean, rows.factor.dense().scale_tril, weights, squares)
         if sums is None:
