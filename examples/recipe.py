@@ -29,7 +29,7 @@ def naive_log_prob(x: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor
     return -0.5 * (d * math.log(2 * math.pi) + log_det + ((r @ precision) * r).sum(1))
 
 
-# --- with respect to x ------------------------------------------------------------------------------------------------------------
+# --- with respect to x ----------------------------------------------------------------------------------------------------
 
 
 def naive_by_x() -> torch.Tensor:
@@ -42,7 +42,7 @@ def by_x() -> torch.Tensor:
     return mvnjac.jacobian(X, MEAN, SIGMA)["x"]
 
 
-# --- with respect to the mean -----------------------------------------------------------------------------------------------------
+# --- with respect to the mean -------------------------------------------------------------------------------------------
 
 
 def naive_by_mean() -> torch.Tensor:
@@ -55,7 +55,7 @@ def by_mean() -> torch.Tensor:
     return mvnjac.jacobian(X, MEAN, SIGMA)["mean"]
 
 
-# --- with respect to the unique elements of the covariance ------------------------------------------------------------------------
+# --- with respect to the unique elements of the covariance ------------------------------------------------------------
 
 
 def naive_by_covariance() -> torch.Tensor | None:
