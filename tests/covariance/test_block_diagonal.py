@@ -11,7 +11,8 @@ import mvnjac
 from mvnjac.covariance import structures
 from mvnjac.covariance.samples import Maker
 from tests.covariance import reference
-from tests.information.test_information import expected_information, own_twin
+from tests.covariance.missing import own_textbook
+from tests.information.test_information import expected_information
 from tests.support.tolerance import assert_close, condition
 from tests.support.work import operations
 
@@ -63,7 +64,7 @@ def test_information_of_a_function() -> None:
     """F, H and solutions for a block whose Σ is a function of θ, against the reference."""
     structure = mvnjac.BlockDiagonal([parametric(), mvnjac.LowRank(Maker(seed=6).normal(2, 1), Maker(seed=7).positive(2))])
     x, mean = Maker(batch=(N,), seed=3).normal(4), Maker(seed=4).normal(4)
-    twin, gaussian = own_twin(mean, structure), mvnjac.Gaussian(mean, structure)
+    twin, gaussian = own_textbook(mean, structure), mvnjac.Gaussian(mean, structure)
     kappa = condition(structure.dense()) ** 2
     expected = expected_information(twin, mean, structure.dense())
     assert_close(gaussian.fisher_information().matrix(), expected, kappa, what="F")

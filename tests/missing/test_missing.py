@@ -1,7 +1,7 @@
-"""Missing entries: the Jacobian of every structure where each row is the marginal of what it observes, and what is refused.
+"""Missing entries: the Jacobian of every structure, from the marginal density of each row, and invalid arguments.
 
-The reference is `tests/covariance/missing.py`, which lavaan has confirmed. Second order is in `test_missing_information.py`, transforms
-are in `test_missing_transforms.py`, lavaan's own numbers in `test_oracles.py`.
+The reference is `tests/covariance/missing.py`, which is itself compared with lavaan. Second derivatives are in
+`test_missing_information.py`, transforms in `test_missing_transforms.py`, results of lavaan in `tests/oracles`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def cases() -> Iterator:
 
 
 def packed(expected: dict[str, Tensor], names: list[str], batch: torch.Size) -> Tensor:
-    """The matrix of scores, from full gradients."""
+    """(*batch, p) the matrix of scores, from full gradients."""
     columns = [reference.unique(expected[name], kind(name)) for name in names]
     return torch.cat([c if c.ndim > len(batch) else c.unsqueeze(-1) for c in columns], -1)
 
 
 @pytest.mark.parametrize(("name", "d", "key", "dtype"), list(cases()))
-def test_own_derivatives(name: str, d: int, key: str, dtype: torch.dtype) -> None:
-    """Blocks, unique elements, matrix, totals and products by the structure's own parameters, in every batch."""
+def test_parameters_of_the_structure(name: str, d: int, key: str, dtype: torch.dtype) -> None:
+    """Blocks, unique elements, matrix, totals and products for the parameters of the structure, in every batch."""
     for x, mean, structure in sample(name, d, BATCHES[key], dtype):
         x = missing.gaps(x)
         J = mvnjac.jacobian(x, mean, structure, **GAPS)
@@ -53,7 +53,7 @@ def test_own_derivatives(name: str, d: int, key: str, dtype: torch.dtype) -> Non
         assert_close(mvnjac.log_prob(x, mean, structure, **GAPS), log_prob, kappa, what="log_prob")
         M = packed(expected, ["mean", *structure.parameters], J.batch)
         for block, gradient in expected.items():
-            size = largest(gradient.abs()) or largest(M.abs())  # where all that a block is about is missing
+            size = largest(gradient.abs()) or largest(M.abs())  # a block is 0 if all its entries are missing
             assert_close(J[block], gradient, kappa, what=f"J[{block}]", scale=size)
             assert_close(J.unique(block), packed(expected, [block], J.batch), kappa, what=f"unique {block}", scale=size)
             entries = gradient.flatten(len(J.batch)) if gradient.ndim > len(J.batch) else gradient.unsqueeze(-1)
@@ -70,7 +70,7 @@ def test_own_derivatives(name: str, d: int, key: str, dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("parameter", dense_parameters())
 @pytest.mark.parametrize("key", ["rows", "grid", "covariance per row", "mean per row"])
 def test_dense_derivatives(name: str, parameter: str, key: str) -> None:
-    """Every dense parametrisation by name, whichever one was given: blocks, unique elements, totals and products."""
+    """Blocks, unique elements, totals and products for every dense parametrisation, whatever the structure."""
     for x, mean, structure in sample(name, 4, BATCHES[key]):
         x, dense = missing.gaps(x), structure.dense(4)
         J, kappa = mvnjac.jacobian(x, mean, structure, **GAPS), condition(dense)
@@ -80,23 +80,22 @@ def test_dense_derivatives(name: str, parameter: str, key: str) -> None:
         assert_close(J.unique(parameter), M, kappa, what=f"unique {parameter}")
         v = Maker(seed=5).normal(M.shape[-1])
         assert_close(J.matvec(v, wrt=parameter), M @ v, kappa, what="matvec", scale=largest((M * v).abs().sum(-1)))
-        own = torch.broadcast_shapes(mean.shape[:-1], structure.batch)
+        param_batch = torch.broadcast_shapes(mean.shape[:-1], structure.batch)
         w = Maker(batch=J.batch, seed=6).normal()
-        weighted, shape = M * w.unsqueeze(-1), (*own, M.shape[-1])
+        weighted, shape = M * w.unsqueeze(-1), (*param_batch, M.shape[-1])
         size = largest(weighted.abs().sum_to_size(shape))
         assert_close(J.rmatvec(w, wrt=parameter), weighted.sum_to_size(shape), kappa, what="rmatvec", scale=size)
-        some = J.columns(parameter)[1::2]
-        assert_close(J.matrix(some), M[..., 1::2], kappa, what="elements", scale=largest(M.abs()))
+        assert_close(J.matrix(J.columns(parameter)[1::2]), M[..., 1::2], kappa, what="elements", scale=largest(M.abs()))
         outer = (weighted.unsqueeze(-1) * M.unsqueeze(-2)).abs()
-        size = largest(outer.sum_to_size((*own, *outer.shape[-2:])))
-        gram = (weighted.unsqueeze(-1) * M.unsqueeze(-2)).sum_to_size((*own, *outer.shape[-2:]))
+        size = largest(outer.sum_to_size((*param_batch, *outer.shape[-2:])))
+        gram = (weighted.unsqueeze(-1) * M.unsqueeze(-2)).sum_to_size((*param_batch, *outer.shape[-2:]))
         assert_close(J.gram(weights=w, wrt=parameter), gram, 2 * kappa, what="gram", scale=size)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("key", [slice(1, 4), slice(None, None, 2), torch.tensor([4, 0, 2, 2]), torch.arange(6) % 2 == 0])
-def test_some_rows(name: str, key: slice | Tensor) -> None:
-    """J[...] is the Jacobian of these rows, with their patterns."""
+def test_indexing_rows(name: str, key: slice | Tensor) -> None:
+    """J[key] is the Jacobian of these rows, with their patterns."""
     for x, mean, structure in sample(name, 3, ((6,), (), ())):
         x = missing.gaps(x)
         part = mvnjac.jacobian(x, mean, structure, **GAPS)[key]
@@ -112,7 +111,7 @@ def test_some_rows(name: str, key: slice | Tensor) -> None:
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_complete_rows(name: str, dtype: torch.dtype) -> None:
-    """Where nothing is missing, missing= changes nothing."""
+    """With complete rows, missing= changes nothing."""
     for x, mean, structure in sample(name, 3, BATCHES["rows"], dtype):
         kappa = condition(structure.dense(3))
         with_gaps, without = (mvnjac.jacobian(x, mean, structure, **g) for g in (GAPS, {}))
@@ -127,7 +126,7 @@ def test_complete_rows(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("key", ["rows", "grid", "covariance per row", "one observation"])
 def test_empty_rows(name: str, key: str) -> None:
-    """Without any entry: log p is 0, and so is every derivative, exactly."""
+    """Rows without observed entries have a log-density and derivatives that are exactly 0."""
     for x, mean, structure in sample(name, 3, BATCHES[key]):
         J = mvnjac.jacobian(torch.full_like(x, torch.nan), mean, structure, **GAPS)
         dense = ["scale_tril", "precision_matrix", "natural_location"]
@@ -137,18 +136,18 @@ def test_empty_rows(name: str, key: str) -> None:
         assert mvnjac.log_prob(torch.full_like(x, torch.nan), mean, structure, **GAPS).shape == J.batch
 
 
-#: parameters of one variable, or of two: the axes along which an entry belongs to a variable
+#: the number of axes of a parameter along which an entry belongs to a variable
 LOCAL = {
     **dict.fromkeys(("x", "mean", "scale", "cov_diag"), 1),
     **dict.fromkeys(("covariance_matrix", "correlation_matrix"), 2),
-    **dict.fromkeys(("scale_tril", "log_scale_tril", "cov_factor"), 1),  # the marginal has the rows of its variables
+    **dict.fromkeys(("scale_tril", "log_scale_tril", "cov_factor"), 1),  # the marginal has the rows of the observed variables
 }
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_exact_zeros(name: str, dtype: torch.dtype) -> None:
-    """By what belongs to a missing variable the derivative is 0 to the last bit; elsewhere it is not."""
+    """The derivative with respect to an entry of a missing variable is exactly 0; others are not."""
     for x, mean, structure in sample(name, 4, ((8,), (), ()), dtype):
         x = missing.gaps(x)
         absent = x.isnan()
@@ -179,7 +178,7 @@ def test_x_is_not_altered() -> None:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_blocks_carry_gradients(name: str) -> None:
-    """J["mean"] differentiates by mean and parameters, as the textbook's gradient does."""
+    """J["mean"] is differentiable with respect to mean and parameters, with the derivatives of the textbook's gradient."""
     x, mean, structure = next(sample(name, 3, ((6,), (), ())))
     x, w = missing.gaps(x), Maker(batch=(6,), seed=9).normal(3)
     leaves = [t.clone().requires_grad_() for t in (mean, *structure.parameters.values())]
@@ -190,18 +189,17 @@ def test_blocks_carry_gradients(name: str) -> None:
         return torch.autograd.grad(density.sum(), rows, create_graph=True)[0]
 
     def gradients(block: Tensor) -> list[Tensor]:
-        given = torch.autograd.grad((block * w).sum(), leaves)
+        result = torch.autograd.grad((block * w).sum(), leaves)
         kinds = [structure.coordinates_of(n, 3) for n in structure.parameters]
-        return [given[0], *(reference._project_to(k, g) for k, g in zip(kinds, given[1:], strict=True))]
+        return [result[0], *(reference._project_to(k, g) for k, g in zip(kinds, result[1:], strict=True))]
 
-    ours = gradients(mvnjac.jacobian(x, leaves[0], structure.at(leaves[1:]), **GAPS)["mean"])
-    for actual, wanted in zip(ours, gradients(textbook()), strict=True):
-        torch.testing.assert_close(actual, wanted, rtol=1e-10, atol=1e-10)
+    actual = gradients(mvnjac.jacobian(x, leaves[0], structure.at(leaves[1:]), **GAPS)["mean"])
+    torch.testing.assert_close(actual, gradients(textbook()), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", FEW)
 def test_many_patterns(name: str) -> None:
-    """2000 rows of 12 variables, nearly as many patterns: some of them row by row, and the totals of them all."""
+    """2000 rows of 12 variables with nearly as many patterns: a sample of the rows one by one, and the totals of all rows."""
     d, n = 12, 2000
     x, mean, structure = next(sample(name, d, ((n,), (), ())))
     observed = torch.rand(n, d, generator=torch.Generator().manual_seed(1)) < 0.6
@@ -219,8 +217,8 @@ def test_many_patterns(name: str) -> None:
     assert_close(J.matvec(v), M @ v, kappa, what="matvec", scale=largest((M * v).abs().sum(-1)))
 
 
-def test_float32_worked_in_float64() -> None:
-    """precision="float64": full float32 accuracy, at missing entries as elsewhere."""
+def test_float32_computed_in_float64() -> None:
+    """With precision="float64", results have full float32 accuracy with missing entries, too."""
     x, mean, structure = next(sample("LowRank", 3, BATCHES["rows"], torch.float32))
     x = missing.gaps(x)
     J = mvnjac.jacobian(x, mean, structure, precision="float64", **GAPS)
@@ -230,7 +228,7 @@ def test_float32_worked_in_float64() -> None:
 
 
 def test_gaussian() -> None:
-    """A prepared distribution takes missing= once; its results are those of the functions."""
+    """`Gaussian` takes missing= once, and its results are those of the functions."""
     x, mean, structure = next(sample("Dense", 3, BATCHES["rows"]))
     x = missing.gaps(x)
     gaussian = mvnjac.Gaussian(mean, structure, **GAPS)
@@ -241,11 +239,11 @@ def test_gaussian() -> None:
     torch.testing.assert_close(gaussian.natural_gradient(x), natural)
     expected = mvnjac.fisher_information(mean, structure, observed=~x.isnan()).matrix()
     torch.testing.assert_close(gaussian.fisher_information(observed=~x.isnan()).matrix(), expected)
-    for other in (x.roll(1, 0), x[:2], x[0], x.nan_to_num()):  # other patterns, the same factor
+    for other in (x.roll(1, 0), x[:2], x[0], x.nan_to_num()):  # other patterns with the same factor
         torch.testing.assert_close(gaussian.log_prob(other), missing.log_density(other, mean, structure.dense()))
 
 
-def test_of_a_distribution() -> None:
+def test_distribution_as_argument() -> None:
     x, mean, structure = next(sample("Dense", 3, BATCHES["rows"]))
     x, dist = missing.gaps(x), torch.distributions.MultivariateNormal(mean, structure.dense())
     expected = mvnjac.jacobian(x, mean, structure, **GAPS)
@@ -253,7 +251,7 @@ def test_of_a_distribution() -> None:
     torch.testing.assert_close(mvnjac.log_prob(x, dist, **GAPS), expected.log_prob)
 
 
-def test_names_of_columns() -> None:
+def test_column_names() -> None:
     x, mean, structure = next(sample("Dense", 3, BATCHES["rows"]))
     names = ["Ozone", "Wind", "Temp"]
     J = mvnjac.jacobian(missing.gaps(x), mean, structure, names=names, **GAPS)
@@ -261,7 +259,7 @@ def test_names_of_columns() -> None:
     torch.testing.assert_close(J.matrix("mean[Wind]").squeeze(-1), J["mean"][:, 1])
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------------
+# --- invalid arguments --------------------------------------------------------------------------------------------------
 
 CALLS = {
     "jacobian": lambda x, mean, sigma, **more: mvnjac.jacobian(x, mean, sigma, **more),
@@ -280,7 +278,7 @@ def arguments() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_nan_is_an_error_unless_asked_for(call: Callable, arguments: tuple[Tensor, ...]) -> None:
+def test_nan_is_an_error_by_default(call: Callable, arguments: tuple[Tensor, ...]) -> None:
     x, mean, sigma = arguments
     x[1, 2] = torch.nan
     with pytest.raises(NotFiniteError, match=r"x is nan at row 1, column 2.*missing=.marginalise"):
@@ -299,15 +297,15 @@ def test_infinities_are_always_an_error(call: Callable, value: float, arguments:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-@pytest.mark.parametrize("word", ["drop", "", True])
-def test_other_words_are_refused(call: Callable, word: object, arguments: tuple[Tensor, ...]) -> None:
-    with pytest.raises(ArgumentError, match=f"missing.*{word!r}.*'marginalise'"):
-        call(*arguments, missing=word)
+@pytest.mark.parametrize("value", ["drop", "", True])
+def test_invalid_values_of_missing(call: Callable, value: object, arguments: tuple[Tensor, ...]) -> None:
+    with pytest.raises(ArgumentError, match=f"missing.*{value!r}.*'marginalise'"):
+        call(*arguments, missing=value)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_nan_in_the_parameters_is_an_error(call: Callable, arguments: tuple[Tensor, ...]) -> None:
-    """missing= is about x alone."""
+    """missing= applies to x only."""
     x, mean, sigma = arguments
     mean[1] = torch.nan
     with pytest.raises(NotFiniteError, match="mean is nan"):
@@ -315,8 +313,8 @@ def test_nan_in_the_parameters_is_an_error(call: Callable, arguments: tuple[Tens
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_the_whole_covariance_must_be_definite(call: Callable, arguments: tuple[Tensor, ...]) -> None:
-    """Also where the rows observe only a definite part of it."""
+def test_the_full_covariance_must_be_positive_definite(call: Callable, arguments: tuple[Tensor, ...]) -> None:
+    """An indefinite covariance is an error even if its observed part is positive definite."""
     x, mean, sigma = arguments
     x[:, 2] = torch.nan
     sigma[2, 2] = -1
@@ -325,11 +323,12 @@ def test_the_whole_covariance_must_be_definite(call: Callable, arguments: tuple[
 
 
 def test_unchecked() -> None:
-    """check=False: the same numbers, and NaN where there is no density, not a missing entry's 0."""
+    """With check=False results are the same, and not finite for infinite x, instead of the 0 of a missing entry."""
     x, mean, structure = next(sample("Dense", 3, BATCHES["rows"]))
     x = missing.gaps(x)
-    kept = mvnjac.jacobian(x, mean, structure, check=False, **GAPS).matrix()
-    torch.testing.assert_close(kept, mvnjac.jacobian(x, mean, structure, **GAPS).matrix())
+    unchecked = mvnjac.jacobian(x, mean, structure, check=False, **GAPS).matrix()
+    torch.testing.assert_close(unchecked, mvnjac.jacobian(x, mean, structure, **GAPS).matrix())
     x[1, 0] = torch.inf
-    assert not mvnjac.log_prob(x, mean, structure, check=False, **GAPS)[1].isfinite()
-    assert mvnjac.log_prob(x, mean, structure, check=False, **GAPS)[0].isfinite()
+    log_prob = mvnjac.log_prob(x, mean, structure, check=False, **GAPS)
+    assert log_prob[0].isfinite()
+    assert not log_prob[1].isfinite()

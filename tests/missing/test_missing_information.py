@@ -1,7 +1,7 @@
-"""Second order with missing entries: Hessian, information over the rows' patterns, and the natural gradient.
+"""Second derivatives with missing entries: Hessian, information averaged over the patterns, and natural gradient.
 
-The reference is the textbook of `tests/covariance/missing.py`: reverse over reverse of the marginals' density, and the definition of
-the expected information, pattern by pattern. lavaan's own numbers are in `test_oracles.py`.
+The reference is the textbook of `tests/covariance/missing.py`: reverse over reverse mode of the marginal densities, and the
+definition of the expected information, pattern by pattern. Results of lavaan are in `tests/oracles`.
 """
 
 from __future__ import annotations
@@ -30,32 +30,31 @@ GAPS = {"missing": "marginalise"}
 
 
 def sample(name: str, i: int = 0) -> tuple[Tensor, Tensor, mvnjac.Covariance]:
-    """Rows of which one is complete, so that every parameter is identified, and one is empty."""
+    """Rows of which one is complete, so that all parameters are identified, and one has no observed entry."""
     structure = list(STRUCTURES[name].samples(D, Maker(seed=1)))[i]
     return missing.gaps(Maker(batch=(N,), seed=2).normal(D)), Maker(seed=3).normal(D), structure
 
 
 def check(x: Tensor, gaussian: mvnjac.Gaussian, book: Textbook, sigma: Tensor, redundant: bool = False) -> None:
-    """matrix, matvec and solve of Hessian and information, and the natural gradient, against the textbook."""
+    """Compare matrix, matvec and solve of Hessian and information, and the natural gradient, with the textbook."""
     kappa, wrt = condition(sigma) ** 2, book.names
-    H, wanted = gaussian.hessian(x, wrt=wrt), book.hessian(x)
+    H, hessian = gaussian.hessian(x, wrt=wrt), book.hessian(x)
     F, expected = gaussian.fisher_information(wrt=wrt, observed=~x.isnan()), book.fisher(~x.isnan())
-    v = Maker(seed=7).normal(len(wanted))
-    assert_close(H.matrix(), wanted, kappa, what="hessian")
-    assert_close(H.matvec(v), wanted @ v, kappa, what="H v", scale=float((wanted.abs() @ v.abs()).max()))
+    v = Maker(seed=7).normal(len(hessian))
+    assert_close(H.matrix(), hessian, kappa, what="hessian")
+    assert_close(H.matvec(v), hessian @ v, kappa, what="H v", scale=float((hessian.abs() @ v.abs()).max()))
     assert_close(F.matrix(), expected, kappa, what="fisher")
     assert_close(F.matvec(v), expected @ v, kappa, what="F v", scale=float((expected.abs() @ v.abs()).max()))
     assert H.columns() == F.columns() == gaussian.jacobian(x).columns(wrt)
-    many = torch.stack([v, -2 * v])
-    torch.testing.assert_close(F.matvec(many), torch.stack([F.matvec(v), -2 * F.matvec(v)]))
-    torch.testing.assert_close(H.matvec(many), torch.stack([H.matvec(v), -2 * H.matvec(v)]))
+    vectors = torch.stack([v, -2 * v])
+    torch.testing.assert_close(F.matvec(vectors), torch.stack([F.matvec(v), -2 * F.matvec(v)]))
+    torch.testing.assert_close(H.matvec(vectors), torch.stack([H.matvec(v), -2 * H.matvec(v)]))
     if not redundant:
-        steep = condition(sigma) * float(torch.linalg.cond(wanted))
-        solution = torch.linalg.solve(wanted, v)
-        assert_close(H.solve(v), solution, steep, what="H⁻¹ v")
+        steep = condition(sigma) * float(torch.linalg.cond(hessian))
+        assert_close(H.solve(v), torch.linalg.solve(hessian, v), steep, what="H⁻¹ v")
     inverse = torch.linalg.pinv(expected, rtol=1e-9, hermitian=True)
     steep = condition(sigma) * float(torch.linalg.svdvals(inverse)[0] * torch.linalg.svdvals(expected)[0])
-    b = expected @ v  # in the range, where there is a null space
+    b = expected @ v  # in the range of a singular matrix
     assert_close(F.solve(b), inverse @ b, steep, what="F⁻¹ b", scale=float(inverse.abs().max() * b.abs().max()))
     size = float(inverse.diagonal().abs().max())
     assert_close(F.inverse_diagonal(), inverse.diagonal(), steep, what="diagonal of F⁻¹", scale=size)
@@ -65,28 +64,28 @@ def check(x: Tensor, gaussian: mvnjac.Gaussian, book: Textbook, sigma: Tensor, r
 
 
 @pytest.mark.parametrize(("name", "i"), samples())
-def test_by_own_parameters(name: str, i: int) -> None:
+def test_parameters_of_the_structure(name: str, i: int) -> None:
     x, mean, structure = sample(name, i)
     gaussian = mvnjac.Gaussian(mean, structure, **GAPS)
     check(x, gaussian, missing.own_textbook(mean, structure), structure.dense(D), structure.redundant)
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-@pytest.mark.parametrize("given", ["Dense", "PrecisionCholesky", "Diagonal", "LowRank"])
-def test_by_any_dense_parametrisation(owner: str, given: str) -> None:
-    x, mean, structure = sample(given)
+@pytest.mark.parametrize("name", ["Dense", "PrecisionCholesky", "Diagonal", "LowRank"])
+def test_any_dense_parametrisation(owner: str, name: str) -> None:
+    x, mean, structure = sample(name)
     sigma = structure.dense(D)
     check(x, mvnjac.Gaussian(mean, structure, **GAPS), missing.dense_textbook(OWNERS[owner], mean, sigma), sigma)
 
 
 @pytest.mark.parametrize(("name", "i"), samples())
 def test_per_observation(name: str, i: int) -> None:
-    """reduce=False: one Hessian a row, 0 of the empty one; their weighted sum is the weighted Hessian."""
+    """With reduce=False there is one Hessian per row, 0 for an empty row; their weighted sum is the weighted Hessian."""
     x, mean, structure = sample(name, i)
     book, kappa = missing.own_textbook(mean, structure), condition(structure.dense(D)) ** 2
-    each = mvnjac.hessian(x, mean, structure, reduce=False, **GAPS)
-    assert each.shape == (N, len(book.point), len(book.point))
-    matrices = each.matrix()
+    H = mvnjac.hessian(x, mean, structure, reduce=False, **GAPS)
+    assert H.shape == (N, len(book.point), len(book.point))
+    matrices = H.matrix()
     size = float(matrices.abs().max())
     for row, matrix in zip(x, matrices, strict=True):
         assert_close(matrix, book.hessian(row), kappa, what="one row", scale=size)
@@ -98,7 +97,7 @@ def test_per_observation(name: str, i: int) -> None:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_complete_rows(name: str) -> None:
-    """Where nothing is missing: what there is without missing= and observed=."""
+    """With complete rows, results are those without missing= and observed=."""
     _, mean, structure = sample(name)
     x = Maker(batch=(N,), seed=2).normal(D)
     everything = torch.ones(N, D, dtype=torch.bool)
@@ -126,7 +125,7 @@ def test_averages_count_every_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Dense", "Cholesky", "LowRank"])
 def test_repeated_rows_are_weights(name: str) -> None:
-    """Weights 2, 1, 0 mean rows that are there twice, once, and not."""
+    """A weight of 2, 1 or 0 is equivalent to a row that occurs twice, once or not at all."""
     x, mean, structure = sample(name)
     w = torch.tensor([2.0, 1, 1, 3, 0, 1, 2]).double()
     repeated = x.repeat_interleave(w.long(), 0)
@@ -137,7 +136,7 @@ def test_repeated_rows_are_weights(name: str) -> None:
 
 
 def test_batches_and_grids() -> None:
-    """x (n, 1, d) against K densities gives K Hessians and natural gradients; a mask has the shape of x."""
+    """x (n, 1, d) with K densities gives K Hessians and natural gradients; the mask has the shape of x."""
     make = Maker(batch=(3,), seed=4)
     x, mean, sigma = missing.gaps(Maker(batch=(N, 1), seed=2).normal(D)), make.normal(D), make.definite(D)
     H, F = mvnjac.hessian(x, mean, sigma, **GAPS), mvnjac.fisher_information(mean, sigma, observed=~x.isnan())
@@ -158,9 +157,9 @@ def test_batches_and_grids() -> None:
     assert mvnjac.hessian(x, mean, sigma, reduce=False, **GAPS).shape == (N, 3, p, p)
 
 
-@pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "Parametric"])  # which says it by its function
-def test_means_of_each_rows_own(name: str) -> None:
-    """A mean per row: second order row by row, and the information of the average row at each mean."""
+@pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "Parametric"])  # its means come from its function
+def test_a_mean_per_row(name: str) -> None:
+    """Second derivatives are those of each row, and the information at each mean is that of the average row."""
     x, _, structure = sample(name)
     x = torch.cat([x[:4], Maker(batch=(2,), seed=5).normal(D)])
     means = Maker(batch=(6,), seed=3).normal(D)
@@ -175,12 +174,12 @@ def test_means_of_each_rows_own(name: str) -> None:
         one = mvnjac.fisher_information(means[i], structure, wrt=wrt, observed=~x.isnan())
         torch.testing.assert_close(F.matrix()[i], one.matrix())
     if not structure.redundant:
-        with pytest.raises(SingularError, match="singular"):  # a mean whose only row has gaps
+        with pytest.raises(SingularError, match="singular"):  # a mean whose only row has missing entries
             mvnjac.natural_gradient(x, means, structure, **GAPS)
     known = x.clone()
     known[:, :2] = Maker(batch=(6,), seed=7).normal(2)
     wrt = ["mean"]
-    half = torch.cat([known, known + 1]).reshape(2, 6, D)  # two rows a mean, so that the gaps of one are filled by the other
+    half = torch.cat([known, known + 1]).reshape(2, 6, D)  # two rows per mean, one of them complete
     half[1] = half[1].nan_to_num(0.5)
     step = mvnjac.natural_gradient(half, means, structure, wrt=wrt, **GAPS)["mean"]
     for i in range(6):
@@ -190,25 +189,25 @@ def test_means_of_each_rows_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Dense", "Cholesky", "LowRank"])
 def test_selected_elements(name: str) -> None:
-    """wrt names elements: the same rows and columns of the whole, and a solution of those alone."""
+    """With elements in wrt, matrix and solution are those of the corresponding rows and columns."""
     x, mean, structure = sample(name)
     gaussian = mvnjac.Gaussian(mean, structure, **GAPS)
     index = torch.tensor([5, 1, 6])
-    some = [gaussian.jacobian(x).columns()[i] for i in index]
+    elements = [gaussian.jacobian(x).columns()[i] for i in index]
     observed = ~x.isnan()
     for whole, part in [
-        (gaussian.hessian(x), gaussian.hessian(x, wrt=some)),
-        (gaussian.fisher_information(observed=observed), gaussian.fisher_information(observed=observed, wrt=some)),
+        (gaussian.hessian(x), gaussian.hessian(x, wrt=elements)),
+        (gaussian.fisher_information(observed=observed), gaussian.fisher_information(observed=observed, wrt=elements)),
     ]:
         matrix = whole.matrix()[index][:, index]
         torch.testing.assert_close(part.matrix(), matrix)
         b = Maker(seed=6).normal(3)
         torch.testing.assert_close(part.solve(b), torch.linalg.solve(matrix, b))
-        assert part.columns() == some
+        assert part.columns() == elements
 
 
 def test_many_patterns() -> None:
-    """Hundreds of patterns: the information is the average of theirs, the Hessian the sum of the rows'."""
+    """With hundreds of patterns, the information is the average over the patterns, the Hessian the sum over the rows."""
     x, mean, structure = Maker(batch=(400,), seed=2).normal(9), Maker(seed=3).normal(9), Maker(seed=4).definite(9)
     observed = torch.rand(400, 9, generator=torch.Generator().manual_seed(1)) < 0.6
     x = x.masked_fill(~observed, torch.nan)
@@ -218,15 +217,15 @@ def test_many_patterns() -> None:
     F = mvnjac.fisher_information(mean, structure, observed=observed)
     assert_close(F.matrix(), book.fisher(observed), kappa, what="fisher")
     v = Maker(seed=5).normal(len(book.point))
-    wanted = book.hessian_times(x, v)
-    size = float(mvnjac.hessian(x, mean, structure, **GAPS).matrix().abs() @ v.abs() @ torch.ones_like(v))
-    assert_close(mvnjac.hessian(x, mean, structure, **GAPS).matvec(v), wanted, kappa, what="H v", scale=size)
+    H = mvnjac.hessian(x, mean, structure, **GAPS)
+    size = float(H.matrix().abs() @ v.abs() @ torch.ones_like(v))
+    assert_close(H.matvec(v), book.hessian_times(x, v), kappa, what="H v", scale=size)
 
 
 @pytest.mark.parametrize("owner", OWNERS)
 @pytest.mark.parametrize("per_pattern", [1, 40])
 def test_sums_over_patterns(owner: str, per_pattern: int) -> None:
-    """Few rows a pattern and many, with weights of both signs and an empty row, by every parametrisation."""
+    """Few and many rows per pattern, with weights of both signs and an empty row, in every parametrisation."""
     d, observed = 5, torch.rand(6, 5, generator=torch.Generator().manual_seed(2)) < 0.6
     observed[0], observed[1] = True, False
     mean, sigma = Maker(seed=3).normal(d), Maker(seed=4).definite(d)
@@ -234,15 +233,15 @@ def test_sums_over_patterns(owner: str, per_pattern: int) -> None:
     weights = torch.linspace(-0.5, 2, len(x), dtype=torch.float64)
     book, kappa = missing.dense_textbook(OWNERS[owner], mean, sigma), condition(sigma) ** 2
     H = mvnjac.hessian(x, mean, sigma, wrt=book.names, weights=weights, **GAPS).matrix()
-    wanted = sum(w * book.hessian(row.unsqueeze(0)) for w, row in zip(weights, x, strict=True))
-    assert isinstance(wanted, Tensor)
-    assert_close(H, wanted, kappa, what="hessian", scale=float(sum(abs(w) for w in weights) * 10))
+    expected = sum(w * book.hessian(row.unsqueeze(0)) for w, row in zip(weights, x, strict=True))
+    assert isinstance(expected, Tensor)
+    assert_close(H, expected, kappa, what="hessian", scale=float(sum(abs(w) for w in weights) * 10))
     assert torch.equal(H, H.mT)
 
 
 @pytest.mark.parametrize("wrt", [["covariance_matrix"], ["covariance_matrix", "mean"], ["mean"]])
 def test_whole_parameters_in_any_order(wrt: list[str]) -> None:
-    """Parts of the matrix over both, in the order in which they were asked for."""
+    """The matrix has the rows and columns of the parameters in the order of wrt."""
     x, mean, sigma = sample("Dense")
     for operator, whole in [
         (mvnjac.hessian(x, mean, sigma, wrt=wrt, **GAPS), mvnjac.hessian(x, mean, sigma, **GAPS)),
@@ -251,13 +250,13 @@ def test_whole_parameters_in_any_order(wrt: list[str]) -> None:
             mvnjac.fisher_information(mean, sigma, observed=~x.isnan()),
         ),
     ]:
-        places = [whole.columns().index(name) for name in operator.columns()]
-        torch.testing.assert_close(operator.matrix(), whole.matrix()[places][:, places])
+        index = [whole.columns().index(name) for name in operator.columns()]
+        torch.testing.assert_close(operator.matrix(), whole.matrix()[index][:, index])
 
 
 def test_memory_does_not_grow_with_patterns_times_columns() -> None:
-    """600 rows, each with a pattern of its own, 30 variables: the tables hold 600 × 465 numbers, and each sum 465²; a product of each
-    of the 495 columns with each of the patterns would hold 2 GB."""
+    """600 rows with 600 patterns, 30 variables: the tables have 600 × 465 numbers and each sum 465², whereas the products of
+    the 495 columns with each of the patterns would need 2 GB."""
     done = subprocess.run(
         [sys.executable, "-c", f"from tests.support.peak import peak; from {__name__} import informations; informations(3, 8)\n"
          "before = peak(); informations(600, 30); print(peak() - before)"],
@@ -267,7 +266,7 @@ def test_memory_does_not_grow_with_patterns_times_columns() -> None:
 
 
 def informations(n: int, d: int) -> None:
-    """Both, as matrices, at n rows of d variables with scattered gaps."""
+    """Form both matrices for n rows of d variables with scattered missing entries."""
     mean, sigma = Maker(seed=3).normal(d), Maker(seed=4).definite(d)
     observed = torch.rand(n, d, generator=torch.Generator().manual_seed(1)) < 0.8
     x = Maker(batch=(n,), seed=2).normal(d).masked_fill(~observed, torch.nan)
@@ -275,7 +274,7 @@ def informations(n: int, d: int) -> None:
     mvnjac.fisher_information(mean, sigma, observed=observed).matrix()
 
 
-def test_float32_worked_in_float64() -> None:
+def test_float32_computed_in_float64() -> None:
     x, mean, structure = sample("LowRank")
     half = structure.map(Tensor.float)
     exact = mvnjac.hessian(x.float().double(), mean.float().double(), half.map(Tensor.double), **GAPS).matrix()
@@ -287,14 +286,14 @@ def test_float32_worked_in_float64() -> None:
     torch.testing.assert_close(F.matrix().double(), exact, rtol=1e-6, atol=1e-6)
 
 
-# --- what is not identified, and what is refused --------------------------------------------------------------------------
+# --- unidentified parameters and invalid arguments -------------------------------------------------------------------------
 
 IDENTIFIED = [name for name, cls in STRUCTURES.items() if not cls.redundant]
 
 
 @pytest.mark.parametrize("name", IDENTIFIED)
 def test_a_variable_that_is_never_observed(name: str) -> None:
-    """The Jacobian is as ever, 0 by its mean; information and Hessian are singular: solve says so, and wrt= helps."""
+    """The Jacobian is valid, with 0 for the mean of the variable; information and Hessian are singular unless wrt= omits it."""
     x, mean, structure = sample(name)
     x[:, 2] = torch.nan
     J = mvnjac.jacobian(x, mean, structure, **GAPS)
@@ -318,8 +317,8 @@ def test_a_variable_that_is_never_observed(name: str) -> None:
 
 
 @pytest.mark.parametrize("owner", [name for name, cls in OWNERS.items() if not cls.canonical])
-def test_a_pair_that_is_never_observed_together(owner: str) -> None:
-    """Every variable is observed, but one covariance says nothing about the data: singular by any dense parametrisation."""
+def test_a_pair_that_is_never_jointly_observed(owner: str) -> None:
+    """If no row observes both variables, the information is singular in any dense parametrisation."""
     _, mean, structure = sample("Dense")
     observed = torch.ones(N, D, dtype=torch.bool)
     observed[:4, 1], observed[4:, 3] = False, False
@@ -332,7 +331,7 @@ def test_a_pair_that_is_never_observed_together(owner: str) -> None:
 
 
 def test_no_rows() -> None:
-    """An average of nothing is refused or not a number; a sum of nothing is 0."""
+    """The sum over no rows and the average over empty rows are 0; an average over no rows raises an error."""
     x, mean, structure = sample("Dense")
     assert not mvnjac.hessian(x[:0], mean, structure, **GAPS).matrix().any()
     empty = torch.zeros(3, D, dtype=torch.bool)
@@ -345,7 +344,7 @@ def test_no_rows() -> None:
 
 @pytest.mark.parametrize("hidden", [slice(0, 2), slice(4, 6)], ids=["nested", "outer"])
 def test_a_block_that_is_never_observed(hidden: slice) -> None:
-    """Its parameters are the information's null space: by the others all is as if it were not there."""
+    """The null space of the information consists of the parameters of this block; the others can be solved for."""
     make = Maker(seed=1)
     inner = mvnjac.BlockDiagonal([mvnjac.Isotropic(make.positive()), mvnjac.Dense(make.definite(2))], sizes=[2, None])
     structure = mvnjac.BlockDiagonal([inner, mvnjac.Isotropic(make.positive())], sizes=[None, 2])
@@ -381,7 +380,7 @@ def test_bad_masks() -> None:
 
 
 class Masked:
-    """The same by a prepared distribution."""
+    """The same call with a `Gaussian`."""
 
     def __init__(self, mean: Tensor, structure: mvnjac.Covariance) -> None:
         self.gaussian = mvnjac.Gaussian(mean, structure)
@@ -391,7 +390,7 @@ class Masked:
 
 
 def test_differentiable() -> None:
-    """Operators carry gradients by the mean and Σ, as the textbook's do by numerical differences."""
+    """Products are differentiable with respect to the mean and Σ, as numerical differences confirm."""
     x, mean, structure = sample("Dense")
     v = Maker(seed=5).normal(14)
 

@@ -1,6 +1,6 @@
-"""log_prob with missing entries under every transform of PyTorch: the table of `test_transforms.py`, at rows of different patterns.
+"""log_prob with missing entries under every transform of `tests/autodiff/test_transforms.py`, for rows of different patterns.
 
-The reference is reverse-mode autodiff of the textbook's marginals, row by row (`tests/covariance/missing.py`).
+The reference is reverse-mode autodiff of the textbook's marginal densities, row by row (`tests/covariance/missing.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.autodiff.test_transforms import ALONG, EACH_ROW, QUIET, SECOND, TOTAL
 from tests.covariance import missing
 
 STRUCTURES = structures()
-#: where the compiler and the rarer nestings run: the others differ in their formulas alone
+#: the structures for which compiled and nested transforms are tested; the others differ only in their formulas
 FEW = ["Dense", "Precision", "LowRank"]
 
 
@@ -34,7 +34,7 @@ def compiled(transforms: dict[str, Callable]) -> list[str]:
 
 
 def arguments(name: str) -> Arguments:
-    """x whose rows miss every other entry, none, all, and some; the mean, and the structure's parameters."""
+    """x, whose rows miss every other entry, none, all, and random ones; the mean; the parameters of the structure."""
     x, *others = table.arguments(name)
     return missing.gaps(x), *others
 
@@ -88,7 +88,7 @@ def test_totals(name: str, transform: str) -> None:
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("transform", uncompiled(EACH_ROW))
 def test_each_row(name: str, transform: str) -> None:
-    """vmap(grad) among them: NaN inside of the x that is mapped over, a pattern a row."""
+    """Gradients of each row, including vmap(grad) with a different pattern in each row that is mapped over."""
     check_each_row(name, transform)
 
 
@@ -128,13 +128,13 @@ def test_nested_second_derivatives(name: str, transform: str) -> None:
     ],
 )
 def test_compiled(name: str, check: Callable[[str, str], None], transform: str) -> None:
-    """Whole graphs, though patterns are data."""
+    """The compiler gets whole graphs, although patterns depend on the data."""
     check(name, transform)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_gradcheck(name: str) -> None:
-    """Forward, reverse and twice, by numerical differences of the mean and the parameters; x has no neighbours at NaN."""
+    """Forward, reverse and second derivatives against numerical differences in the mean and the parameters (x contains NaN)."""
     x, *leaves = (v.clone().requires_grad_() for v in arguments(name))
     x = x.detach()
 
@@ -146,8 +146,8 @@ def test_gradcheck(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_gradients_by_missing_entries_are_exactly_zero(name: str) -> None:
-    """And never NaN: whatever the cotangent, and in every second derivative."""
+def test_gradients_at_missing_entries_are_exactly_zero(name: str) -> None:
+    """For any cotangent, and in second derivatives; no derivative is NaN."""
     values = [v.clone().requires_grad_() for v in arguments(name)]
     w = Maker(batch=(N,), seed=7).normal()
     gradients = torch.autograd.grad((ours(name)(*values) * w).sum(), values, create_graph=True)
@@ -171,7 +171,7 @@ def test_only_empty_rows(name: str) -> None:
 
 
 def test_complete_rows() -> None:
-    """Where nothing is missing, values and derivatives are those without missing=."""
+    """With complete rows, values and derivatives are those without missing=."""
     for name in STRUCTURES:
         values = [v.clone().requires_grad_() for v in table.arguments(name)]
         results = [(f(*values), torch.autograd.grad(f(*values).sum(), values)) for f in (ours(name), table.ours(name))]
@@ -180,22 +180,24 @@ def test_complete_rows() -> None:
 
 @pytest.mark.parametrize("name", FEW)
 def test_mapped_over_parameters(name: str) -> None:
-    """vmap over stacked parameters with all the rows inside: each a density of its own."""
+    """vmap over stacked parameters, with all rows inside."""
     x, *others = arguments(name)
-    stacked = [torch.stack([v, 1.1 * v]) for v in others]  # a scaled parameter is one, too: SPD, triangular, positive
+    stacked = [
+        torch.stack([v, 1.1 * v]) for v in others
+    ]  # scaled parameters are valid: positive definite, triangular, positive
     if name == "LowRank":
         stacked[2] = torch.stack([others[2], others[2] + 0.1])
     total = lambda *values: ours(name)(x, *values).sum()  # noqa: E731
-    every = tuple(range(len(others)))
-    together = vmap(grad(total, argnums=every))(*stacked)
+    argnums = tuple(range(len(others)))
+    batched = vmap(grad(total, argnums=argnums))(*stacked)
     for k in range(2):
-        alone = grad(total, argnums=every)(*(v[k] for v in stacked))
-        for a, b in zip(together, alone, strict=True):
+        single = grad(total, argnums=argnums)(*(v[k] for v in stacked))
+        for a, b in zip(batched, single, strict=True):
             close(a[k], b)
 
 
 def test_float32() -> None:
-    """In float32 the gradients are those of float64, to float32's rounding."""
+    """Gradients in float32 equal those in float64 up to rounding."""
     x, mean, sigma = arguments("Dense")
     exact, rounded = (
         grad(lambda *v: ours("Dense")(*v).sum(), argnums=(0, 1, 2))(*(t.to(dtype) for t in (x, mean, sigma)))
@@ -208,7 +210,7 @@ def test_float32() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_many_rows(weighted: bool) -> None:
-    """Where rows are many, sums and means of log_prob: right for any weights, and after the parameters were changed in place."""
+    """Gradients of sums and means over many rows, for any weights and after in-place changes of the parameters."""
     x = missing.gaps(Maker(batch=(60,), seed=5).normal(D))
     _, mean, sigma = table.arguments("Dense")
     w = Maker(batch=(60,), seed=6).normal() if weighted else torch.tensor(1 / 60, dtype=torch.float64)
@@ -224,8 +226,8 @@ def test_many_rows(weighted: bool) -> None:
             leaves[1].mul_(2)
 
 
-def test_a_step_of_an_optimiser() -> None:
-    """The likelihood of rows with gaps rises along its gradient, and plain rows would have given another."""
+def test_optimiser_step() -> None:
+    """The likelihood increases along its gradient, and differs from that of rows with zeros in place of NaN."""
     x = missing.gaps(Maker(batch=(40,), seed=5).normal(D))
     _, mean, sigma = table.arguments("Dense")
     leaf = mean.clone().requires_grad_()

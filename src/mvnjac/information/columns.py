@@ -27,8 +27,7 @@ class ColumnMaps:
         selection: the parameters, or elements of them, that are the columns.
         batch: the leading dimensions of the maps: one p×p matrix for each entry.
         curvature: the implementation behind the maps.
-        dtype: of the computation.
-        device: of the computation.
+        dtype, device: of the computation.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Base classes of second derivatives: products with the Fisher information, and with the Hessian of the rows.
 
-There is one implementation per kind of covariance: `dense` for every dense parametrisation, `structured` for structures that supply
-their own information, `parametric` for functions θ → Σ(θ), `incomplete` and `marginal` for rows with missing entries. Changes and
-gradients have the shapes of the parameters; `columns` converts them to columns.
+There is one implementation per kind of covariance: `dense` for every dense parametrisation, `structured` for structures that
+supply their own information, `parametric` for functions θ → Σ(θ), `incomplete` and `marginal` for rows with missing entries.
+Changes and gradients have the shapes of the parameters; `columns` converts them to columns.
 
 Source: Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15.
 """

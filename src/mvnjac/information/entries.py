@@ -1,7 +1,7 @@
 """The information and the Hessian with respect to the mean and Σ, entry by entry, without forming Kronecker products.
 
-For unique elements (i,j) and (k,l), with multiplicities m (1 on the diagonal, 2 off it), the symmetric part of Dᵀ (A ⊗ B) D has the
-entries ¼ m_ij m_kl (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik).
+For unique elements (i,j) and (k,l), with multiplicities m (1 on the diagonal, 2 off it), the symmetric part of Dᵀ (A ⊗ B) D has
+the entries ¼ m_ij m_kl (A_ik B_jl + A_il B_jk + A_jk B_il + A_jl B_ik).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def elements(d: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def joined(mean_block: Tensor, cross: Tensor | None) -> Tensor:
-    """(*batch, d + q, d + q) from the block of the mean (*batch, d, d) and the cross block (*batch, q, d); 0 in the block of Σ."""
+    """(*batch, d + q, d + q) from the blocks (*batch, d, d) of the mean and (*batch, q, d) of Σ and the mean; 0 for Σ."""
     d = constant_size(mean_block)
     p = d + symmetric(d).size
     full = mean_block.new_zeros(*mean_block.shape[:-2], p, p)
@@ -74,7 +74,7 @@ def joined(mean_block: Tensor, cross: Tensor | None) -> Tensor:
 
 
 def _assembled(mean_block: Tensor, cross: Pair | None, kronecker: Pair, coefficient: float) -> Tensor:
-    """The blocks of the mean, −½ m (s_i P_jk + s_j P_ik) for cross = (s, P), and the symmetric part of coefficient · Dᵀ (A ⊗ B) D."""
+    """With cross = (s, P) the block −½ m (s_i P_jk + s_j P_ik), and for Σ the symmetric part of coefficient · Dᵀ (A ⊗ B) D."""
     d = constant_size(mean_block)
     i, j, weight = elements(d, mean_block)
     block = None

@@ -14,7 +14,7 @@ from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.covariance.structured.parametric import Parametric
 from mvnjac.errors import ArgumentError
 from mvnjac.fused.dense import prepare
-from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
+from mvnjac.information.curvature import Curvature, DirectMatrix
 from mvnjac.information.dense import DenseCurvature, DenseStatistics
 from mvnjac.information.marginal import incomplete_curvature, owners_of
 from mvnjac.information.operators import FisherInformation, Hessian
@@ -37,8 +37,8 @@ Wrt = str | Iterable[str] | None
 @guarded("hessian", "take fewer rows or fewer variables.")
 def hessian(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*#batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*#batch d d"] | Covariance | None = None,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*param_batch d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
@@ -84,8 +84,8 @@ def hessian(
 
 @guarded("fisher_information", "take fewer rows or fewer variables.")
 def fisher_information(
-    mean: Float[Tensor, "*#batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*#batch d d"] | Covariance | None = None,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*param_batch d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     observed: Bool[Tensor, "*rows d"] | None = None,
@@ -129,8 +129,8 @@ def fisher_information(
 
 def natural_gradient(
     x: Float[Tensor, "*rows d"],
-    mean: Float[Tensor, "*#batch d"] | Distribution | Covariance | None,
-    covariance: Float[Tensor, "*#batch d d"] | Covariance | None = None,
+    mean: Float[Tensor, "*batch d"] | Distribution | Covariance | None,
+    covariance: Float[Tensor, "*param_batch d d"] | Covariance | None = None,
     *,
     wrt: Wrt = None,
     weights: Float[Tensor, "*rows"] | None = None,
@@ -140,8 +140,8 @@ def natural_gradient(
 ) -> dict[str, Tensor]:
     """The natural gradient (n F)⁻¹ s of the log-likelihood, with the total score s and the Fisher information F.
 
-    With respect to the mean it is the average of r = x − µ, so that a step of 1 leads to the sample mean; with respect to Σ it is
-    the average of r rᵀ − Σ. For all parameters of another dense parametrisation it is the corresponding change of these
+    With respect to the mean it is the average of r = x − µ, so that a step of 1 leads to the sample mean; with respect to Σ it
+    is the average of r rᵀ − Σ. For all parameters of another dense parametrisation it is the corresponding change of these
     parameters, in closed form.
 
     Args:
@@ -185,7 +185,7 @@ def hessian_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | None, reduce
     with model.arithmetic():
         curvature = _curvature(model, _names(selection), evaluation.rows, param_batch=batch)
         statistics = curvature.statistics(evaluation, evaluation.row_weights(weights), batch)
-    return _hessian(model, selection, batch, curvature, statistics, _scale(model, wrt, evaluation.rows))
+    return Hessian(model, selection, batch, curvature, statistics, _scale(model, wrt, evaluation.rows))
 
 
 def hessian_from(model: Model, wrt: Wrt, moments: WhitenedMoments) -> Hessian:
@@ -194,7 +194,7 @@ def hessian_from(model: Model, wrt: Wrt, moments: WhitenedMoments) -> Hessian:
     names = _names(selection)
     with model.arithmetic():
         curvature = DenseCurvature(model, names, owners_of(model, names))
-        return _hessian(model, selection, model.batch, curvature, DenseStatistics(curvature, moments))
+        return Hessian(model, selection, model.batch, curvature, DenseStatistics(curvature, moments))
 
 
 def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: Tensor | None = None) -> FisherInformation:
@@ -204,7 +204,7 @@ def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: T
     with model.arithmetic():
         rows = None if observed is None else model.rows_observing(observed)
         curvature = _curvature(model, _names(selection), rows, weights)
-    return _fisher(model, selection, curvature, _scale(model, wrt, rows))
+    return FisherInformation(model, selection, curvature, _scale(model, wrt, rows))
 
 
 @guarded("natural_gradient", "take fewer rows or fewer variables.")
@@ -213,9 +213,7 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     evaluation, selection = GeneralEvaluation.at(model, x), model.arguments.select(wrt)
     elements = [label for part in selection.parts for label in part.labels]
     if elements:
-        raise ArgumentError(
-            f"natural_gradient: wrt names the elements {', '.join(elements)}; expected names of whole parameters."
-        )
+        raise ArgumentError(f"natural_gradient: wrt has {elements[0]!r}; expected names of whole parameters.")
     names = _names(selection)
     with model.arithmetic():
         weights = evaluation.row_weights(weights)
@@ -229,12 +227,12 @@ def natural_gradient_of(model: Model, x: Tensor, wrt: Wrt, weights: Tensor | Non
     others = [name for name in names if name not in step]
     if others:
         rest = model.arguments.select(others)
-        operator = _fisher(model, rest, curvature, _scale(model, others, evaluation.rows))
+        operator = FisherInformation(model, rest, curvature, _scale(model, others, evaluation.rows))
         step |= rest.unpack(operator.solve(rest.pack(average, gradients=True).to(model.dtype)))
     return {name: model.arguments.shaped(name, step[name].to(model.dtype)) for name in names}
 
 
-# --- operators from implementations -------------------------------------------------------------------------------------
+# --- implementations ----------------------------------------------------------------------------------------------------
 
 
 def _curvature(
@@ -255,26 +253,6 @@ def _curvature(
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
         return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
     return DenseCurvature(model, names, owners_of(model, names))
-
-
-def _hessian(
-    model: Model,
-    selection: Selection,
-    batch: Size,
-    curvature: Curvature,
-    statistics: RowStatistics,
-    scale: DirectMatrix | None = None,
-) -> Hessian:
-    maps, matrix = (statistics.hessian, statistics.hessian_solve), statistics.hessian_matrix(selection)
-    return Hessian(model, selection, batch, *maps, curvature=curvature, matrix=matrix, scale=scale)
-
-
-def _fisher(model: Model, selection: Selection, curvature: Curvature, scale: DirectMatrix | None) -> FisherInformation:
-    maps, matrix = (curvature.fisher, curvature.fisher_solve), curvature.fisher_matrix(selection)
-    diagonal = curvature.fisher_inverse_diagonal()
-    return FisherInformation(
-        model, selection, model.reduced_batch, *maps, curvature=curvature, matrix=matrix, inverse_diagonal=diagonal, scale=scale
-    )
 
 
 def _scale(model: Model, wrt: Wrt, rows: Residuals | None) -> DirectMatrix | None:

@@ -6,10 +6,10 @@ covariance. A row with the mask o and z = z_c is a complete row of its observed 
     Fisher    m̃ → o ∘ m̃,     K̃ → ½ o oᵀ ∘ K̃
     Hessian   −B,             −½ (B zᵀ + z Bᵀ) + ½ o oᵀ ∘ K̃
 
-Sums over rows need only Σ o oᵀ for the Fisher information, for any number of patterns, and for the Hessian at most d + 1 rows per
-pattern that have the same sums of products. If the rows share one Σ of at most 96 variables, both are formed once as matrices over the
-unique elements of m and K (`information/pattern_sums.py`), and products are products with these matrices. For structures whose
-marginals are of the same structure, the information is a sum over patterns instead (`information/marginal.py`).
+Sums over rows need only Σ o oᵀ for the Fisher information, for any number of patterns, and for the Hessian at most d + 1 rows
+per pattern that have the same sums of products. If the rows share one Σ of at most 96 variables, both are formed once as
+matrices over the unique elements of m and K (`information/pattern_sums.py`), and products are products with these matrices. For
+structures whose marginals are of the same structure, the information is a sum over patterns (`information/marginal.py`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,10 @@ from mvnjac.covariance.maps.autodiff import AutodiffMaps
 from mvnjac.covariance.maps.whitened import WhitenedMaps, added
 from mvnjac.covariance.parametrisation import DenseParametrisation, Values
 from mvnjac.errors import ShapeError
-from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
+from mvnjac.information.curvature import Curvature, DirectMatrix
 from mvnjac.information.pattern_sums import PatternSums
-from mvnjac.information.rotated_groups import (
-    Gradient,
-    RotatedBatch,
-    RowTerms,
-    full_weights,
-    rotated_batches,
-    summed_gradients,
-)
+from mvnjac.information.rotated_groups import Gradient, RotatedBatch, RowTerms, rotated_batches, summed_gradients
+from mvnjac.information.structured import WeightedRows, full_weights
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.parameters.coordinates import symmetric
 from mvnjac.parameters.selection import Selection
@@ -65,8 +59,8 @@ class IncompleteCurvature(Curvature):
         self.names, self.rows, self.param_batch, self.weights = list(names), rows, param_batch, weights
         if rows.covariance.mean is not None and rows.mean.ndim > 1:
             raise ShapeError(
-                f"µ(θ) has shape {tuple(rows.mean.shape)}: with missing entries, second derivatives need the same mean in all rows; "
-                "let the function return a mean (d,)."
+                f"µ(θ) has shape {tuple(rows.mean.shape)}: with missing entries, second derivatives need the same mean in all "
+                "rows; let the function return a mean (d,)."
             )
         mean, factor = rows.mean, rows.factor.dense()
         self.mean_and_covariance = bool(owners) and set(names) <= {"mean", "covariance_matrix"}
@@ -129,7 +123,7 @@ class IncompleteCurvature(Curvature):
         columns = {"mean": range(d), "covariance_matrix": range(d, d * (d + 3) // 2)}
         return partial(_submatrix, matrix, [column for name in names for column in columns[name]])
 
-    def statistics(self, evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> RowStatistics:
+    def statistics(self, evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> WeightedRows:
         assert isinstance(evaluation.rows, IncompleteResiduals)
         rows = _for_sums(evaluation.rows, param_batch)
         by_matrix = self.broadcasts and _forms_matrix(rows, param_batch, weights)
@@ -143,8 +137,8 @@ class IncompleteCurvature(Curvature):
         return rows.layout.fold_params(m, 1).unsqueeze(-2), rows.layout.fold_params(K, 2).unsqueeze(-3)
 
 
-class IncompleteStatistics(RowStatistics):
-    """The rows and their weights, summed to `param_batch`; by_matrix: whether products use the matrix over (m, K)."""
+class IncompleteStatistics(WeightedRows):
+    """The rows and their weights; by_matrix: whether products use the matrix over (m, K)."""
 
     def __init__(
         self,
@@ -155,16 +149,8 @@ class IncompleteStatistics(RowStatistics):
         param_batch: Size,
         by_matrix: bool,
     ) -> None:
-        self._curvature, self._rows, self._evaluation = curvature, rows, evaluation
-        self._param_batch, self._weights, self._by_matrix = param_batch, full_weights(rows, weights), by_matrix
-
-    @property
-    def count(self) -> Tensor:
-        return sum_to(self._weights, self._param_batch, 0)
-
-    def score(self) -> dict[str, Tensor]:
-        names = self._curvature.names
-        return dict(zip(names, self._evaluation.totals(names, self._weights, [self._param_batch] * len(names)), strict=True))
+        super().__init__(curvature.names, evaluation, weights, param_batch)
+        self._curvature, self._rows, self._by_matrix = curvature, rows, by_matrix
 
     def hessian(self, v: Values) -> dict[str, Tensor]:
         maps = self._curvature.maps
@@ -183,7 +169,7 @@ class IncompleteStatistics(RowStatistics):
             B = terms.sign * torch.where(terms.mask, terms.z @ K_batch + terms.root * m_batch.unsqueeze(-2), 0)
             cross = B.mT @ terms.z
             parts.append((-(terms.root * B).sum(-2), 0.5 * (batch.pair_counts * K_batch - cross - cross.mT)))
-        return summed_gradients(self._rows, self._batches, parts, self._param_batch)
+        return summed_gradients(self._rows, self._batches, parts, self.param_batch)
 
     def hessian_matrix(self, selection: Selection) -> DirectMatrix | None:
         return self._curvature.selected(selection, partial(getattr, self, "matrix"))
@@ -191,7 +177,7 @@ class IncompleteStatistics(RowStatistics):
     @cached_property
     def sums(self) -> PatternSums:
         """The sums over patterns from which the matrix is computed."""
-        return PatternSums.of(self._rows, self._weights, self._curvature.basis, observed=True)
+        return PatternSums.of(self._rows, self.weights, self._curvature.basis, observed=True)
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -207,15 +193,15 @@ class IncompleteStatistics(RowStatistics):
         for batch, terms in zip(self._batches, self._row_terms, strict=True):
             z, counts = terms.sign * terms.z, batch.pair_counts.diagonal(dim1=-2, dim2=-1)
             parts.append(((terms.root * z).sum(-2), 0.5 * (z.mT @ terms.z - torch.diag_embed(counts))))
-        return summed_gradients(self._rows, self._batches, parts, self._param_batch)
+        return summed_gradients(self._rows, self._batches, parts, self.param_batch)
 
     @cached_property
     def _batches(self) -> list[RotatedBatch]:
-        return rotated_batches(self._rows, self._weights)
+        return rotated_batches(self._rows, self.weights)
 
     @cached_property
     def _row_terms(self) -> list[RowTerms]:
-        return [RowTerms.of(batch.factored, self._rows.weights_of(batch.factored, self._weights)) for batch in self._batches]
+        return [RowTerms.of(batch.factored, self._rows.weights_of(batch.factored, self.weights)) for batch in self._batches]
 
 
 class IdentityMaps:

@@ -1,4 +1,4 @@
-"""The information with missing entries of a structure from its marginal structures, or from its independent groups of variables."""
+"""The information of a structure with missing entries, from its marginal structures or its independent groups of variables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mvnjac.whitening.residuals import Residuals
 def incomplete_curvature(
     model: Model, names: Sequence[str], rows: IncompleteResiduals, weights: Tensor | None, batch: Size
 ) -> Curvature:
-    """The implementation of second derivatives for rows with missing entries; sums over the rows have the dimensions `batch`."""
+    """The implementation of second derivatives for rows with missing entries; `batch`: of the sums over the rows."""
     of_structure = set(names) <= {"mean", *model.covariance.fields} and not isinstance(model.covariance, DenseParametrisation)
     if of_structure and (rows.keeps_form or rows.variable_groups):
         return MarginalCurvature(model, names, rows, weights)
@@ -72,7 +72,7 @@ class MarginalCurvature(StructuredCurvature):
         if rows.variable_groups:
             return self._by_groups(rows, covariance, mean_change, others)
         if rows.keeps_form and _same_average(rows, param_batch, weights):
-            return rows.marginals.fisher(dict(v), rows.d, weights)
+            return rows.marginals.fisher(dict(v), weights)
         if id(rows) not in self._dense:
             owners = [type(covariance)] if isinstance(covariance, DenseParametrisation) else []
             names = ["mean", *covariance.fields]

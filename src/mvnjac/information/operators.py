@@ -1,4 +1,4 @@
-"""Hessian and Fisher information as operators over columns: products with vectors are cheap, the p×p matrix is formed on request."""
+"""Hessian and Fisher information as operators over columns: cheap products with vectors, and the p×p matrix on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Size, Tensor
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.information.columns import ColumnMaps, ParameterMap
-from mvnjac.information.curvature import Curvature, DirectMatrix
+from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
 from mvnjac.linalg.scipy_operator import linear_operator
 from mvnjac.linalg.solvers import DefiniteFactor, conjugate_gradients, definite_factor, dense_solution
 from mvnjac.model.model import Model
@@ -48,13 +48,12 @@ class Operator:
         model: Model,
         selection: Selection,
         batch: Size,
+        curvature: Curvature,
         product: ParameterMap,
         inverse_product: ParameterMap,
-        *,
-        curvature: Curvature,
-        matrix: DirectMatrix | None = None,
-        inverse_diagonal: DirectMatrix | None = None,
-        scale: DirectMatrix | None = None,
+        matrix: DirectMatrix | None,
+        inverse_diagonal: DirectMatrix | None,
+        scale: DirectMatrix | None,
     ) -> None:
         self._model, self._curvature = model, curvature
         self._product, self._inverse_product = product, inverse_product
@@ -217,9 +216,7 @@ class Operator:
         p = self.selection.size
         if not isinstance(v, Tensor) or v.ndim == 0 or v.shape[-1] != p:
             got = f"has shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"is a {type(v).__name__}"
-            raise ShapeError(
-                f"{self._name}.{method}: the vector {got}; expected a tensor of shape ({p},) or (..., {p}), one number per column."
-            )
+            raise ShapeError(f"{self._name}.{method}: the vector {got}; expected a tensor of shape ({p},) or (..., {p}).")
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.name} {part.size}" for part in self.selection.parts)
@@ -240,6 +237,18 @@ class Hessian(Operator):
 
     _name = "hessian"
 
+    def __init__(
+        self,
+        model: Model,
+        selection: Selection,
+        batch: Size,
+        curvature: Curvature,
+        statistics: RowStatistics,
+        scale: DirectMatrix | None = None,
+    ) -> None:
+        maps, matrix = (statistics.hessian, statistics.hessian_solve), statistics.hessian_matrix(selection)
+        super().__init__(model, selection, batch, curvature, *maps, matrix, None, scale)
+
 
 class FisherInformation(Operator):
     """The expected information of one observation, over the unique elements. It is positive semidefinite.
@@ -257,6 +266,11 @@ class FisherInformation(Operator):
     _name = "fisher_information"
     _positive_semidefinite = True
 
+    def __init__(self, model: Model, selection: Selection, curvature: Curvature, scale: DirectMatrix | None) -> None:
+        maps, matrix = (curvature.fisher, curvature.fisher_solve), curvature.fisher_matrix(selection)
+        diagonal = curvature.fisher_inverse_diagonal()
+        super().__init__(model, selection, model.reduced_batch, curvature, *maps, matrix, diagonal, scale)
+
     @guarded("{0._name}.inverse", _LESS)
     def inverse(self) -> Float[Tensor, "*batch p p"]:
         """The inverse (*batch, p, p) if it has a closed form: n times the covariance of an efficient estimate.
@@ -269,8 +283,9 @@ class FisherInformation(Operator):
         with self._model.arithmetic():
             inverse = self._maps.closed_inverse(self._inverse_product)
         if inverse is None:
+            names = ", ".join(part.name for part in self.selection.parts)
             raise ArgumentError(
-                f"fisher_information.inverse: there is no closed form for {', '.join(part.name for part in self.selection.parts)}; use "
-                "solve(b), or select all parameters of one dense parametrisation by wrt=."
+                f"fisher_information.inverse: there is no closed form for {names}; use solve(b), or select all parameters of "
+                "one dense parametrisation by wrt=."
             )
         return inverse.to(self.dtype)

@@ -1,6 +1,6 @@
 """Second derivatives with respect to θ for any functions µ(θ) and Σ(θ), from whitened inner products of their derivatives.
 
-With mₖ = L⁻¹ ∂ₖµ (of each row, if the rows have different means), Kₖ = L⁻¹ ∂ₖΣ L⁻ᵀ and the direction v: m = Σ vₖ mₖ, K = Σ vₖ Kₖ,
+With mₖ = L⁻¹ ∂ₖµ (of each row, if the means differ), Kₖ = L⁻¹ ∂ₖΣ L⁻ᵀ, a direction v, m = Σ vₖ mₖ and K = Σ vₖ Kₖ,
 
     (F v)ₖ = mₖᵀ m + ½ ⟨Kₖ, K⟩                                        averaged over the rows
     (H v)ₖ = Σ w [−mₖᵀ (m + K z) − ⟨Kₖ, m zᵀ + K z zᵀ − ½ K⟩] + ⟨G, d²Σ[v, k]⟩ + Σ w aᵀ d²µ[v, k]
@@ -39,8 +39,8 @@ class ParametricCurvature(Curvature):
         self.model, self.names, self.factor, self.covariance, self.mean = model, list(names), factor, model.covariance, mean
         if mean.ndim > 1 and not model.arguments.mean_follows:
             raise ShapeError(
-                f"the mean has shape {tuple(mean.shape)} and the covariance is Parametric; expected a mean (d,). For a different "
-                "mean in each row let the function return (µ, Σ)."
+                f"the mean has shape {tuple(mean.shape)} and the covariance is Parametric; expected a mean (d,). For a "
+                "different mean in each row let the function return (µ, Σ)."
             )
         if model.working != model.dtype:
             self.covariance = self.covariance.map(lambda t: t.to(model.working))
@@ -59,7 +59,7 @@ class ParametricCurvature(Curvature):
         w = torch.ones(z.shape[:-1], dtype=z.dtype, device=z.device) if weights is None else weights.expand(z.shape[:-1])
         if param_batch and param_batch != z.shape[:-1]:
             raise ShapeError(
-                f"a Parametric covariance has no leading dimensions; got {tuple(param_batch)}, expected none: take one at a time."
+                f"a Parametric covariance has no leading dimensions; got {tuple(param_batch)}, expected (): use one at a time."
             )
         return ParametricStatistics(self, z, w, bool(param_batch))
 

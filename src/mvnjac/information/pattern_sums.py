@@ -1,14 +1,14 @@
-"""Sums over patterns of missing entries, from which the information and the Hessian with respect to the mean and Σ are computed.
+"""Sums over patterns of missing entries that give the information and the Hessian with respect to the mean and Σ.
 
-Let a row observe o, a = Σ_oo⁻¹ r_o and P = Σ_oo⁻¹, both with 0 in the other places. A pattern with the total weight w, s = Σ a and
-A = Σ a aᵀ (over its weighted rows) contributes
+For a row observed on o, let a = Σ_oo⁻¹ r_o and P = Σ_oo⁻¹, both with 0 in the other places. A pattern with the total weight w,
+s = Σ a and A = Σ a aᵀ (over its weighted rows) contributes
 
     Fisher    F_µµ = w P                      F_vech = ½ Dᵀ (w P ⊗ P) D
     Hessian   H_µµ = −w P    H_vech,µ = −Dᵀ (s ⊗ P)    H_vech,vech = −½ Dᵀ (P ⊗ (2 A − w P)) D, symmetric part
 
-The sums over patterns are therefore products of tables with one row per pattern: with the table V of the unique elements of P and the
-table U of those of 2 A − w P, all entries of Σ P ⊗ (2 A − w P) are entries of Vᵀ U. The same holds in the coordinates in which
-Σ = B Bᵀ is the identity: P becomes the projection Bᵀ P B, and a becomes Bᵀ a.
+The sums over patterns are therefore products of tables with one row per pattern: with the table V of the unique elements of P
+and the table U of those of 2 A − w P, all entries of Σ P ⊗ (2 A − w P) are entries of Vᵀ U. The same holds in the coordinates
+in which Σ = B Bᵀ is the identity: P becomes the projection Bᵀ P B, and a becomes Bᵀ a.
 
 Source: Magnus & Neudecker, *Matrix Differential Calculus*, ch. 15, applied to the marginal density.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.information.entries import elements, joined
-from mvnjac.information.rotated_groups import full_weights
+from mvnjac.information.structured import full_weights
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 from mvnjac.missing.nested_cholesky import FactoredBatch
 from mvnjac.parameters.coordinates import symmetric
@@ -42,8 +42,8 @@ class PatternSums:
 
     Attributes:
         d: the number of variables.
-        tensors: by name, `precision` (q,) Σ w P; with expected=True `expected` (q, q) Σ w P ⊗ P; with observed=True `first` (d,) Σ s,
-            `second` (q,) Σ A, `cross` (d, q) Σ s ⊗ P and `observed` (q, q) Σ P ⊗ (2 A − w P).
+        tensors: by name, `precision` (q,) Σ w P; with expected=True `expected` (q, q) Σ w P ⊗ P; with observed=True `first`
+            (d,) Σ s, `second` (q,) Σ A, `cross` (d, q) Σ s ⊗ P and `observed` (q, q) Σ P ⊗ (2 A − w P).
     """
 
     d: int
@@ -109,7 +109,7 @@ class PatternSums:
 
     @property
     def score(self) -> tuple[Tensor, Tensor]:
-        """(d,) and (d, d): the total score with respect to the mean, and the full gradient ½ (Σ A − Σ w P) with respect to Σ."""
+        """The total score: (d,) with respect to the mean, and the full gradient (d, d) ½ (Σ A − Σ w P) with respect to Σ."""
         matrix = 0.5 * (self.tensors["second"] - self.tensors["precision"])
         return self.tensors["first"], symmetric(self.d).unpack(matrix)
 

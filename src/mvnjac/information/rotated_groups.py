@@ -1,6 +1,7 @@
 """Monotone groups in rotated coordinates, in which each row is a complete row of its observed variables.
 
-The coordinates of a monotone group (`missing/incomplete_residuals.py`) are m̃ = T m and K̃ = T K Tᵀ for changes of mean and covariance.
+For changes m of the mean and K of the covariance, the coordinates of a monotone group (`missing/incomplete_residuals.py`) are
+m̃ = T m and K̃ = T K Tᵀ.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class RowTerms:
 
     @classmethod
     def of(cls, factored: FactoredBatch, weights: Tensor) -> RowTerms:
-        """All rows of a batch; for many rows of a single group, at most d + 1 rows per pattern with the same sums of products."""
+        """All rows of a batch; for a single large group, at most d + 1 rows per pattern with the same sums of products."""
         mask, n_patterns, d = factored.mask, factored.n_patterns, factored.mask.shape[-1]
         root = weights.abs().sqrt().unsqueeze(-1)
         terms = cls(root * factored.whitened, root, weights.sign().unsqueeze(-1), mask)
@@ -63,12 +64,6 @@ class RowTerms:
         reduced = torch.cat(triangles).unsqueeze(0)
         z, root = torch.where(mask, reduced[..., 1:], 0), reduced[..., :1]
         return cls(z, root, torch.ones_like(root), mask.unsqueeze(0))
-
-
-def full_weights(rows: IncompleteResiduals, weights: Tensor | None) -> Tensor:
-    """(*batch) the weights, 1 by default."""
-    weights = torch.ones((), dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
-    return weights.expand(rows.batch)
 
 
 def rotated_batches(rows: IncompleteResiduals, weights: Tensor | None) -> list[RotatedBatch]:

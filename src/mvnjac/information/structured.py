@@ -15,8 +15,9 @@ from mvnjac.covariance.parametrisation import Values
 from mvnjac.information.curvature import Curvature, RowStatistics
 from mvnjac.model.model import Model
 from mvnjac.score.evaluation import GeneralEvaluation
-from mvnjac.tensors.broadcasting import RowLayout, batch_shape
+from mvnjac.tensors.broadcasting import RowLayout, batch_shape, sum_to
 from mvnjac.whitening.factor import Factor
+from mvnjac.whitening.residuals import Residuals
 
 
 class StructuredCurvature(Curvature):
@@ -67,14 +68,12 @@ class WeightedRows(RowStatistics):
     """The rows and their weights: H v is the gradient of the directional derivative along v, summed over the rows."""
 
     def __init__(self, names: Sequence[str], evaluation: GeneralEvaluation, weights: Tensor | None, param_batch: Size) -> None:
-        batch, mean = evaluation.rows.batch, evaluation.rows.mean
-        weights = torch.ones(batch, dtype=mean.dtype, device=mean.device) if weights is None else weights
-        self.names, self.evaluation, self.weights, self.param_batch = names, evaluation, weights.expand(batch), param_batch
+        self.names, self.evaluation, self.param_batch = list(names), evaluation, param_batch
+        self.weights = full_weights(evaluation.rows, weights)
 
     @property
     def count(self) -> Tensor:
-        layout = RowLayout(self.weights.shape, self.param_batch)
-        return layout.unfold_params(layout.fold(self.weights, 0).sum(-1), 0)
+        return sum_to(self.weights, self.param_batch, 0)
 
     def score(self) -> dict[str, Tensor]:
         batches = [self.param_batch] * len(self.names)
@@ -83,6 +82,12 @@ class WeightedRows(RowStatistics):
     def hessian(self, v: Values) -> dict[str, Tensor]:
         model, x = self.evaluation.model, self.evaluation.rows.x
         return gradient_of_directional(model, x, self.weights, v, self.names, self.param_batch)
+
+
+def full_weights(rows: Residuals, weights: Tensor | None) -> Tensor:
+    """(*batch) the weights, 1 by default."""
+    weights = torch.ones((), dtype=rows.mean.dtype, device=rows.mean.device) if weights is None else weights
+    return weights.expand(rows.batch)
 
 
 def precision_times(factor: Factor, v: Tensor) -> Tensor:

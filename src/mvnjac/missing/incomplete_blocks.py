@@ -1,4 +1,4 @@
-"""Derivatives of rows with missing entries with respect to one parameter: that of complete rows, plus a constant of the pattern.
+"""The derivative of rows with missing entries with respect to a parameter: that of complete rows plus a constant per pattern.
 
 The derivative of complete rows is evaluated at the imputed residuals. The constant is ½ (I − Π) in whitened coordinates
 (`missing/incomplete_residuals.py`), mapped to the parameter.
@@ -108,12 +108,12 @@ class IncompleteBlock(UnchunkedBlock):
 
     def entries(self, positions: Tensor) -> Tensor:
         shift, pattern = self._shifts()
-        layout, every = self._rows.layout, self.coordinates.all_entries()
-        shift = every.pack(shift)[..., positions]
+        layout, entries = self._rows.layout, self.coordinates.all_entries()
+        shift = entries.pack(shift)[..., positions]
         by_row = shift if pattern is None else shift.index_select(-2, pattern)
-        nonzero = every.pack(self._nonzero(self._rows.mask))[..., positions]
-        entries = self._complete.entries(positions) + layout.unfold(by_row, 1)
-        return entries * layout.unfold(nonzero.expand((*layout.group_shape, *nonzero.shape)), 1)
+        nonzero = entries.pack(self._nonzero(self._rows.mask))[..., positions]
+        shifted = self._complete.entries(positions) + layout.unfold(by_row, 1)
+        return shifted * layout.unfold(nonzero.expand((*layout.group_shape, *nonzero.shape)), 1)
 
     def total(self, weights: Tensor | None, param_batch: Size) -> Tensor:
         rows, weights = self._rows, None if weights is None else weights.expand(self.batch)
@@ -138,7 +138,7 @@ class IncompleteBlock(UnchunkedBlock):
         return (self._complete.matvec(direction) + 0.5 * (trace - observed)) * rows.observed.any(-1)
 
     def _shifts(self) -> tuple[Tensor, Tensor | None]:
-        """(G?, P, *shape) the shifts of the patterns and (N,) the pattern of each row; for separate rows (N, *shape) and None."""
+        """(G?, P, *shape) the shift of each pattern and (N,) each row's pattern; for separate rows (N, *shape) and None."""
         layout = self._rows.layout
         M, pattern = shifts(self._rows)
         if pattern is None:

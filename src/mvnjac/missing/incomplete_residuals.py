@@ -1,14 +1,14 @@
 """Rows with missing entries: each row has the marginal density of its observed entries.
 
-All formulas use the coordinates that whiten Σ = L Lᵀ. For a row observed on o, let a = Σ_oo⁻¹ r_o and P° = Σ_oo⁻¹, both with 0 in the
-other places. The gradient with respect to Σ is ½ (a aᵀ − P°). With the imputed residual r̂ = Σ a, z = L⁻¹ r̂ and the projection
-Π = Lᵀ P° L,
+All formulas use the coordinates that whiten Σ = L Lᵀ. For a row observed on o, let a = Σ_oo⁻¹ r_o and P° = Σ_oo⁻¹, both with 0
+in the other places. The gradient with respect to Σ is G = ½ (a aᵀ − P°). With the imputed residual r̂ = Σ a, z = L⁻¹ r̂ and the
+projection Π = Lᵀ P° L,
 
     Lᵀ G L = ½ (z zᵀ − Π),   the gradient ½ (z zᵀ − I) of a complete row at the imputed residual, plus ½ (I − Π).
 
-The derivative with respect to any parameter is therefore its formula for complete rows at r̂, plus a constant of the pattern of the row
-(`missing/pattern_shifts.py`). In a monotone group (`statistics/patterns.py`) the patterns are nested. With L_c the Cholesky factor of Σ
-in the group's order of the variables and m the mask of a row in that order,
+The derivative with respect to any parameter is therefore its formula for complete rows at r̂, plus a constant of the pattern of
+the row (`missing/pattern_shifts.py`). In a monotone group (`statistics/patterns.py`) the patterns are nested. With L_c the
+Cholesky factor of Σ in the group's order of the variables and m the mask of a row in that order,
 
     z_c = m ∘ L_c⁻¹ r        a = L_c⁻ᵀ z_c        Π = Tᵀ diag(m) T,    T = L_c⁻¹ L orthogonal.
 
@@ -38,8 +38,8 @@ class IncompleteResiduals(Residuals):
 
     Attributes:
         observed: (*batch of x, d) the observed entries.
-        grouped: whether rows are grouped by their patterns. If each row has its own covariance, if the patterns are not available
-            (traced or batched by vmap), or after `separate`, each row is factorised by itself.
+        grouped: whether rows are grouped by their patterns. If each row has its own covariance, if the patterns are not
+            available (traced or batched by vmap), or after `separate`, each row is factorised by itself.
         layout: the division of the batch into rows (N) and covariances (G).
     """
 
@@ -54,9 +54,7 @@ class IncompleteResiduals(Residuals):
         self.layout = layout if self.grouped else RowLayout(self.batch, Size())
         self._factored_batches: list[FactoredBatch] | None = None
         self._rotations: list[tuple[FactoredBatch, Tensor]] | None = None
-        self._position: Tensor | None = (
-            None  # (N,) of each row in the factored batches; None if they have the order of the rows
-        )
+        self._position: Tensor | None = None  # (N,) of each row in the factored batches; None for the original order
         self._marginals: Marginals | None = None
         self._variable_groups: list[Residuals] | None = None
         self._allow_grouping = grouped

@@ -103,10 +103,12 @@ class Marginals:
             t = t.new_zeros(size).index_add(axis, observed, t)
         return t
 
-    def fisher(self, v: dict[str, Tensor], d: int, weights: Tensor | None = None) -> dict[str, Tensor]:
+    def fisher(self, v: dict[str, Tensor], weights: Tensor | None = None) -> dict[str, Tensor]:
         """F v of the (weighted) average row, for a change v of some parameters of the structure and of the mean."""
         total: dict[str, Tensor] = {}
-        kinds = {"mean": vector(d), **{name: self.covariance.coordinates_of(name, d) for name in self.covariance.fields}}
+        kinds = {name: self.covariance.coordinates_of(name, self.d) for name in self.covariance.fields} | {
+            "mean": vector(self.d)
+        }
         axes = {name: [-1] if name == "mean" else self.axes(name, kind) for name, kind in kinds.items()}
         for part, share in zip(self.patterns, self._shares(weights), strict=True):
             change = {name: self.restricted(value, part.observed, axes[name]) for name, value in v.items()}

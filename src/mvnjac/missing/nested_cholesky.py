@@ -12,7 +12,9 @@ from mvnjac.statistics.patterns import MonotoneBatch
 
 
 class FactoredBatch:
-    """C monotone groups of R rows each, factorised and whitened for each of G covariances (no dimension G for a single one).
+    """C monotone groups (chains of nested patterns) of R rows each, factorised and whitened for each of G covariances.
+
+    A single covariance has no dimension G.
 
     Attributes:
         monotone: the rows, the order of the variables and the patterns of each group.

@@ -1,6 +1,6 @@
-"""The constant ½ (I − Π) of each pattern: the difference between its derivative and that of complete rows, in whitened coordinates.
+"""The shift ½ (I − Π) of each pattern: its derivative minus that of complete rows, in whitened coordinates.
 
-`missing/incomplete_residuals.py` defines Π and shows where the constant comes from.
+`missing/incomplete_residuals.py` defines Π and derives the shift.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
 
-#: bytes of the constants of patterns, d×d each, that are formed at a time
+#: bytes of the shifts of patterns, d×d each, that are formed at a time
 _CHUNK_BYTES = 16 * 2**20
 
 
 def shifts(rows: IncompleteResiduals) -> tuple[Tensor, Tensor | None]:
-    """(G?, P, d, d) the constants of the patterns and (N,) the pattern of each row; for separate rows (N, d, d) and None."""
+    """(G?, P, d, d) the shifts of the patterns and (N,) the pattern of each row; for separate rows (N, d, d) and None."""
     if not rows.grouped:
         ((factored, T),) = rows.rotations
         return _shift(torch.where(factored.mask.mT, T, 0)), None
@@ -27,7 +27,7 @@ def shifts(rows: IncompleteResiduals) -> tuple[Tensor, Tensor | None]:
 
 
 def shifts_in_chunks(rows: IncompleteResiduals) -> Iterator[Tensor]:
-    """(G?, …, d, d) the constants of the patterns of grouped rows, in chunks."""
+    """(G?, …, d, d) the shifts of the patterns of grouped rows, in chunks."""
     step = max(1, _CHUNK_BYTES // (rows.mean.dtype.itemsize * rows.d**2))
     for factored, T in rows.rotations:
         group, length = factored.monotone.patterns
