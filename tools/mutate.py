@@ -50,7 +50,7 @@ TESTS = {
 }
 #: the tests of a file that has no tests of the same name
 TEST_NAMES = {
-    **dict.fromkeys(("ar_precision", "bands", "banded", "cyclic_reduction"), "banded_precision"),
+    **dict.fromkeys(("ar_precision", "bands", "banded", "banded_factor", "cyclic_reduction"), "banded_precision"),
     **{"low_rank_factor": "low_rank", "kronecker_factor": "kronecker", "block_factor": "block_diagonal"},
 }
 #: general linear algebra, which is not mutated

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mvnjac._version import __version__ as __version__
+from mvnjac.imports import LazyNames
 
 if TYPE_CHECKING:
     from mvnjac import distributed as distributed
@@ -74,30 +75,26 @@ _MODULES = {
     "use_huge_pages": "kernels.huge_pages",
 }
 
+_LAZY = LazyNames(__name__, _MODULES)
+
 #: public modules, such as mvnjac.distributions
 _SUBMODULES = ("covariance", "distributed", "distributions", "errors", "inference", "testing")
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    value = _load(name)
-    globals()[name] = value  # later accesses do not call this function
-    return value
-
-
-def _load(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"mvnjac.{name}")
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"mvnjac.{_MODULES[name]}"), name)
-    if name[:1].isupper():  # the structures of the covariance, one module each
-        structures = importlib.import_module("mvnjac.covariance").structures()
-        if name in structures:
-            return structures[name]
-    raise AttributeError(f"module 'mvnjac' has no attribute {name!r}")
+    if name[:1].isupper() and name not in _MODULES and name in _structures():
+        globals()[name] = _structures()[name]  # later accesses do not call this function
+        return _structures()[name]
+    return _LAZY.load(name)
 
 
 def __dir__() -> list[str]:
-    structures = importlib.import_module("mvnjac.covariance").structures()
-    return sorted([*_MODULES, *structures, "__version__", *_SUBMODULES])
+    return _LAZY.names(*_structures(), "__version__", *_SUBMODULES)
+
+
+def _structures() -> dict[str, Any]:
+    """The covariance structures, one module each."""
+    found: dict[str, Any] = importlib.import_module("mvnjac.covariance").structures()
+    return found

@@ -17,17 +17,21 @@ from mvnjac.tensors import memory, memory_limits
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def system(tmp_path: Path):
-    """A function that writes files in the format of the system's, below a temporary folder."""
+class System:
+    """Files in the format of the system's, below a temporary folder."""
 
-    def write(path: str, text: object) -> None:
-        file = tmp_path / path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, path: str, text: object) -> None:
+        file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n")
 
-    write.root = tmp_path  # type: ignore[attr-defined]
-    return write
+
+@pytest.fixture
+def system(tmp_path: Path) -> System:
+    return System(tmp_path)
 
 
 def remaining(system) -> int | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvnjac.covariance.base import Covariance as Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation as DenseParametrisation
+from mvnjac.imports import LazyNames
 
 if TYPE_CHECKING:
     from mvnjac.blocks.base import Block as Block
@@ -37,30 +38,31 @@ if TYPE_CHECKING:
     from mvnjac.whitening.residuals import Residuals as Residuals
 
 #: the public names for custom structures and the modules that define them, which are imported on first use
-_MODULES = {
-    **dict.fromkeys(("Block", "Entrywise"), "blocks.base"),
-    "Outer": "blocks.outer",
-    "DenseCovariance": "covariance.parametrisations.base",
-    **dict.fromkeys(("BadInput", "Maker"), "covariance.samples"),
-    "DiagonalFactor": "covariance.structured.diagonal",
-    **dict.fromkeys(
-        ("Coordinates", "correlation", "lower_triangular", "scalar", "symmetric", "vector"), "parameters.coordinates"
-    ),
-    **dict.fromkeys(("DenseFactor", "Factor"), "whitening.factor"),
-    "Residuals": "whitening.residuals",
-}
+_LAZY = LazyNames(
+    __name__,
+    {
+        **dict.fromkeys(("Block", "Entrywise"), "blocks.base"),
+        "Outer": "blocks.outer",
+        "DenseCovariance": "covariance.parametrisations.base",
+        **dict.fromkeys(("BadInput", "Maker"), "covariance.samples"),
+        "DiagonalFactor": "covariance.structured.diagonal",
+        **dict.fromkeys(
+            ("Coordinates", "correlation", "lower_triangular", "scalar", "symmetric", "vector"), "parameters.coordinates"
+        ),
+        **dict.fromkeys(("DenseFactor", "Factor"), "whitening.factor"),
+        "Residuals": "whitening.residuals",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
     if name == "checks":
         return importlib.import_module("mvnjac.parameters.checks")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mvnjac.{_MODULES[name]}"), name)
+    return _LAZY.load(name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_MODULES, "Covariance", "DenseParametrisation", "checks", "dense_parameters", "structures"])
+    return _LAZY.names("Covariance", "DenseParametrisation", "checks", "dense_parameters", "structures")
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -104,6 +104,24 @@ class Covariance(SecondOrder, Marginalisable["Covariance"], Estimable):
     def matrix_shape(self) -> tuple[int, int] | None:
         """(m, q) if an observation is an m×q matrix, flattened row by row; else None."""
         return None
+
+    # --- nested structures ---------------------------------------------------------------------------------------
+
+    #: the classes, by name, of which every Σ of this one is a member, if their `nesting_order` is not lower; its own among them
+    special_case_of: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def nesting_order(self) -> int:
+        """The order, bandwidth or number of factors: a structure contains those of lower order."""
+        return 0
+
+    def contains(self, other: Covariance) -> bool:
+        """Whether every Σ of the structure `other`, over the same variables, is one of this structure."""
+        return type(self).__name__ in other.special_case_of and other.nesting_order <= self.nesting_order
+
+    def has_more_factors(self, other: Covariance) -> bool:
+        """Whether there are more factors than in `other`: their loadings are not identified if `other` holds."""
+        return False
 
     def all_checks(self, factor: Factor) -> Iterator[Check]:
         """Finiteness of every parameter, then `checks`."""

@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import ArgumentError, counted
-from mvnjac.estimation.nesting import contains, more_factors
 from mvnjac.gaussian import Gaussian
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
@@ -147,12 +146,12 @@ def _nested(restricted: FittedModel, general: FittedModel) -> bool:
     mean = restricted.covariance.mean
     if two.arguments.mean_follows or (one.arguments.mean_follows and mean is not None and mean.ndim > 1):
         return False  # a parametric mean does not contain a free one, and a free mean does not contain one that varies by row
-    return contains(general.covariance, restricted.covariance)
+    return general.covariance.contains(restricted.covariance)
 
 
 def _validity(restricted: FittedModel, general: FittedModel) -> tuple[bool, str]:
     """Whether the statistic is χ² under the restriction, and the note."""
-    if more_factors(general.covariance, restricted.covariance):
+    if general.covariance.has_more_factors(restricted.covariance):
         return False, (
             "There is no p-value: with the smaller number of factors the additional loadings are not identified, so the "
             "statistic is not χ². Compare aic or bic, or test each number of factors against fit(x, 'dense')."

@@ -7,8 +7,9 @@ when first used; `estimating_functions.EstimatingFunctions`, on which the others
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from mvnjac.imports import LazyNames
 
 if TYPE_CHECKING:
     from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest as LikelihoodRatioTest
@@ -27,32 +28,31 @@ if TYPE_CHECKING:
     from mvnjac.inference.structural_change import BreakTest as BreakTest
     from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
 
-_HOMES = {
-    "covariance_of_estimates": "inference.estimate_covariances",
-    "Estimates": "inference.estimate_covariances",
-    "delta_method": "inference.delta",
-    "scores_covariance": "inference.hac",
-    "score_test": "inference.score_tests",
-    "ScoreTest": "inference.score_tests",
-    "information_matrix_test": "inference.information_matrix",
-    "InformationMatrixTest": "inference.information_matrix",
-    "likelihood_ratio_test": "estimation.likelihood_ratio",
-    "LikelihoodRatioTest": "estimation.likelihood_ratio",
-    "influence": "inference.influential_rows",
-    "Influence": "inference.influential_rows",
-    "score_process": "inference.cumulative_scores",
-    "ScoreProcess": "inference.structural_change",
-    "BreakTest": "inference.structural_change",
-}
+_LAZY = LazyNames(
+    __name__,
+    {
+        "covariance_of_estimates": "inference.estimate_covariances",
+        "Estimates": "inference.estimate_covariances",
+        "delta_method": "inference.delta",
+        "scores_covariance": "inference.hac",
+        "score_test": "inference.score_tests",
+        "ScoreTest": "inference.score_tests",
+        "information_matrix_test": "inference.information_matrix",
+        "InformationMatrixTest": "inference.information_matrix",
+        "likelihood_ratio_test": "estimation.likelihood_ratio",
+        "LikelihoodRatioTest": "estimation.likelihood_ratio",
+        "influence": "inference.influential_rows",
+        "Influence": "inference.influential_rows",
+        "score_process": "inference.cumulative_scores",
+        "ScoreProcess": "inference.structural_change",
+        "BreakTest": "inference.structural_change",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mvnjac.inference' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mvnjac.{_HOMES[name]}"), name)
-    globals()[name] = value  # the next access is a plain one
-    return value
+    return _LAZY.load(name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOMES)
+    return _LAZY.names()

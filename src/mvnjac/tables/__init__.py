@@ -2,15 +2,16 @@
 
 Memory does not grow with the number of rows. The package may use `tensors` and `errors`. Its public names, for table formats
 that are defined outside this package, are `TableFormat`, `register_format`, `Source`, `Sink`, `Slice`, `as_float64` and
-`open_source`;
-they are loaded on first use, so that importing this package does not import pyarrow. Interface for other packages of mvnjac:
-`base`, `slices`, `rows`, `columns`, `exact`, `output`, `storage`, `sorting`, `chronology`, `returns`, `mean_and_covariance`.
+`open_source`; they are loaded on first use, so that importing this package does not import pyarrow. Interface for other
+packages of mvnjac: `base`, `slices`, `rows`, `columns`, `exact`, `output`, `storage`, `sorting`, `chronology`, `returns`,
+`mean_and_covariance`.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from mvnjac.imports import LazyNames
 
 if TYPE_CHECKING:
     from mvnjac.tables.base import Sink as Sink
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
     from mvnjac.tables.base import register_format as register_format
     from mvnjac.tables.slices import Slice as Slice
 
-_PUBLIC = ("Sink", "Slice", "Source", "TableFormat", "as_float64", "open_source", "register_format")
+_LAZY = LazyNames(
+    __name__,
+    {
+        "Slice": "tables.slices",
+        **dict.fromkeys(("Sink", "Source", "TableFormat", "as_float64", "open_source", "register_format"), "tables.base"),
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mvnjac.tables' has no attribute {name!r}")
-    return getattr(importlib.import_module("mvnjac.tables.base"), name)
+    return _LAZY.load(name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return _LAZY.names()

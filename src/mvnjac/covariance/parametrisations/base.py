@@ -31,6 +31,9 @@ class DenseCovariance(Covariance, DenseParametrisation):
         True
     """
 
+    def contains(self, other: Covariance) -> bool:
+        return True
+
     def fisher(self, factor: DenseFactor, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         K = self.differential(factor, v)
         return self.projected(factor, self.adjoint(factor, 0.25 * twice_symmetric(K)))

@@ -14,7 +14,8 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.estimation import refuse_constant, whole_number
 from mvnjac.covariance.samples import BadInput, Maker
 from mvnjac.covariance.structured.ar_precision import correlated_bands, not_stationary, polynomial
-from mvnjac.covariance.structured.banded_precision import BandedFactor, BandedPrecision
+from mvnjac.covariance.structured.banded_factor import BandedFactor
+from mvnjac.covariance.structured.banded_precision import BandedPrecision
 from mvnjac.errors import ArgumentError, MvnjacError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from mvnjac.linalg.banded import dense_matrix
 from mvnjac.linalg.cyclic_reduction import CyclicReduction
@@ -50,6 +51,7 @@ class Autoregressive(Covariance):
     """
 
     fields = {"coefficients": lambda d: Coordinates((1,), ()), "variance": lambda d: scalar()}
+    special_case_of = ("Autoregressive", "Toeplitz", "BandedPrecision")
 
     def __init__(self, coefficients: Float[Tensor, "*batch p"], variance: Float[Tensor, "*#batch"]) -> None:
         super().__init__(coefficients=coefficients, variance=variance)
@@ -58,6 +60,8 @@ class Autoregressive(Covariance):
     def order(self) -> int:
         """p, the number of coefficients."""
         return constant_size(self.parameters["coefficients"])
+
+    nesting_order = order
 
     @property
     def dimension(self) -> int | None:

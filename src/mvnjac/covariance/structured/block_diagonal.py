@@ -78,6 +78,17 @@ class BlockDiagonal(Covariance):
         prefix, _, name = parameter.partition("].")
         return int(prefix.removeprefix("blocks[")), name
 
+    def contains(self, other: Covariance) -> bool:
+        """A diagonal Σ is one of the structures in which each block may be diagonal."""
+        if not isinstance(other, BlockDiagonal):
+            return "Diagonal" in other.special_case_of and all(block.contains(other) for block in self.blocks)
+        pairs = zip(self.blocks, other.blocks, strict=False)
+        return other.sizes == self.sizes and all(block.contains(inner) for block, inner in pairs)
+
+    def has_more_factors(self, other: Covariance) -> bool:
+        others = other.blocks if isinstance(other, BlockDiagonal) else [other] * len(self.blocks)
+        return any(block.has_more_factors(inner) for block, inner in zip(self.blocks, others, strict=True))
+
     def groups(self, factor: BlockDiagonalFactor) -> list[tuple[slice, Covariance, Factor]]:
         return list(zip(factor.slices, self.blocks, factor.factors, strict=True))
 

@@ -127,6 +127,7 @@ class CompoundSymmetric(Covariance):
 
     fields = {"variance": lambda d: scalar(), "correlation": lambda d: scalar()}
     keeps_marginals = True
+    special_case_of = ("CompoundSymmetric", "Toeplitz")
 
     def __init__(self, variance: Float[Tensor, "*batch"], correlation: Float[Tensor, "*#batch"]) -> None:
         super().__init__(variance=variance, correlation=correlation)

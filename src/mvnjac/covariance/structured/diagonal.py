@@ -99,6 +99,7 @@ class Diagonal(Covariance):
     fields = {"cov_diag": vector}
     local = {"cov_diag": (0,)}
     keeps_marginals = True
+    special_case_of = ("Diagonal", "BandedPrecision", "LowRank")
 
     def __init__(self, cov_diag: Float[Tensor, "*batch d"]) -> None:
         super().__init__(cov_diag=cov_diag)

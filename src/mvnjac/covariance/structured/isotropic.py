@@ -42,6 +42,10 @@ class Isotropic(Covariance):
 
     fields = {"variance": lambda d: scalar()}
     keeps_marginals = True
+    special_case_of = (
+        *("Isotropic", "Diagonal", "CompoundSymmetric", "Toeplitz"),
+        *("Autoregressive", "BandedPrecision", "LowRank", "Kronecker"),
+    )
 
     def __init__(self, variance: Float[Tensor, "*batch"]) -> None:
         super().__init__(variance=variance)

@@ -62,10 +62,14 @@ class Kronecker(Covariance):
     """
 
     fields = {ROW: symmetric, COLUMN: symmetric}
+    special_case_of = ("Kronecker",)
     redundant = True
 
     def __init__(self, row_covariance: Float[Tensor, "*#batch m m"], column_covariance: Float[Tensor, "*#batch q q"]) -> None:
         super().__init__(row_covariance=row_covariance, column_covariance=column_covariance)
+
+    def contains(self, other: Covariance) -> bool:
+        return super().contains(other) and other.matrix_shape in (None, self.matrix_shape)
 
     @property
     def matrix_shape(self) -> tuple[int, int]:

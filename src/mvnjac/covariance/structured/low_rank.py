@@ -52,6 +52,7 @@ class LowRank(Covariance):
     fields = {"cov_factor": lambda d: Coordinates((d, 1), (0,)), "cov_diag": vector}
     local = {"cov_factor": (0,), "cov_diag": (0,)}
     keeps_marginals = True
+    special_case_of = ("LowRank",)
 
     def __init__(self, cov_factor: Float[Tensor, "*batch d k"], cov_diag: Float[Tensor, "*#batch d"]) -> None:
         super().__init__(cov_factor=cov_factor, cov_diag=cov_diag)
@@ -66,6 +67,11 @@ class LowRank(Covariance):
     def rank(self) -> int:
         """k, the number of factors."""
         return constant_size(self.parameters["cov_factor"])
+
+    nesting_order = rank
+
+    def has_more_factors(self, other: Covariance) -> bool:
+        return (other.rank if isinstance(other, LowRank) else 0) < self.rank
 
     def coordinates_of(self, name: str, d: int) -> Coordinates:
         if name == "cov_factor" and self.parameters["cov_factor"].ndim > 1:

@@ -29,7 +29,7 @@ from mvnjac.parameters.checks import Check, NameOf, of_batch
 from mvnjac.parameters.coordinates import vector
 from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, narrow
-from mvnjac.tensors.tracing import is_traced
+from mvnjac.tensors.tracing import constant_size, is_traced
 from mvnjac.whitening.factor import DenseFactor, Factor
 from mvnjac.whitening.residuals import Residuals
 
@@ -147,9 +147,15 @@ class Toeplitz(Covariance):
     """
 
     fields = {"first_column": vector}
+    special_case_of = ("Toeplitz",)
 
     def __init__(self, first_column: Float[Tensor, "*batch d"]) -> None:
         super().__init__(first_column=first_column)
+
+    @property
+    def nesting_order(self) -> int:
+        """That of an autoregression of any order."""
+        return constant_size(self.parameters["first_column"])
 
     def factor(self, d: int) -> ToeplitzFactor:
         return ToeplitzFactor(self.parameters["first_column"])
