@@ -25,7 +25,7 @@ from mvnjac.engines.run import Run
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Gather, Request, prepared
 from mvnjac.jobs.partitioned import write_parts
-from mvnjac.jobs.scores import Density, Sum
+from mvnjac.jobs.scores import PortableGaussian, Sum
 from mvnjac.tables.base import batch_rows
 from mvnjac.tables.slices import rows_per_slice
 
@@ -54,7 +54,7 @@ def measure(folder: Path, columns: int, rounds: int) -> None:
     run, request = Run(), Request(folder / "all" / "mean.csv", folder / "all" / "covariance.csv")
     data, few = Data(folder / "all" / "data"), Data(folder / "few" / "data")
     source, names, gaussian = prepared(data, request, run)
-    slices, density, p = source.slices(rows_per_slice(columns)), Density.of(gaussian), columns * (columns + 3) // 2
+    slices, density, p = source.slices(rows_per_slice(columns)), PortableGaussian.of(gaussian), columns * (columns + 3) // 2
     few_rows = sum(at.rows or 0 for at in few.open()[0].slices(10**9))
 
     def decode() -> None:

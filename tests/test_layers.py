@@ -1,7 +1,8 @@
-"""The contracts of imports (`make lint`) fail where an import goes the wrong way, or a private name leaves its package."""
+"""The contracts of imports (`make lint`) fail where an import goes the wrong way, or a private name leaves its package; names are unique."""
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -66,3 +67,15 @@ def test_private_names_stay_in_their_package(tmp_path: Path, statement: str, nam
     done = subprocess.run([sys.executable, str(tool), str(tmp_path / "mvnjac")], capture_output=True, text=True)
     assert (done.returncode != 0) == bool(statement), done.stdout
     assert (f"{name} is private to another package" in done.stdout) == bool(statement)
+
+
+def test_names_mean_one_thing() -> None:
+    """No two classes share a name, and no module is over 300 lines."""
+    homes: dict[str, list[str]] = {}
+    for file in sorted((ROOT / "src" / "mvnjac").rglob("*.py")):
+        text = file.read_text()
+        assert text.count("\n") <= 300, f"{file} has {text.count(chr(10))} lines: split it by meaning"
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}

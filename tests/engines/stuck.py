@@ -8,10 +8,10 @@ from pathlib import Path
 
 import ray
 
-from mvnjac.jobs.scores import Part
+from mvnjac.jobs.scores import PartJob
 
 
-class StuckPart(Part):
+class StuckPart(PartJob):
     """Each unit records its node in the folder $MARKS; unit 7 hangs on the first node that starts it."""
 
     def run(self, unit, on_rows):

@@ -60,7 +60,7 @@ import os, sys, time
 from mvnjac.tables import slices
 slices.READ_BYTES, slices.WRITTEN_BYTES = {READ_BYTES}, {WRITTEN_BYTES}
 from mvnjac.jobs.density import Gather
-from mvnjac.jobs.scores import Part, Sum
+from mvnjac.jobs.scores import PartJob, Sum
 def slowly(run):
     def slow(self, unit, on_rows):
         with open(os.environ["PIDS"], "a") as file:
@@ -68,7 +68,7 @@ def slowly(run):
         time.sleep(float(os.environ["SLOW"]))
         return run(self, unit, on_rows)
     return slow
-for job in (Gather, Part, Sum):
+for job in (Gather, PartJob, Sum):
     job.run = slowly(job.run)
 """
 MAIN = """

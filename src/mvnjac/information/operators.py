@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, ShapeError
-from mvnjac.information.columns import ColumnMaps, ParameterMap
+from mvnjac.information.column_maps import ColumnMaps, ParameterMap
 from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
 from mvnjac.linalg.scipy_operator import linear_operator
 from mvnjac.linalg.solvers import DefiniteFactor, conjugate_gradients, definite_factor, dense_solution

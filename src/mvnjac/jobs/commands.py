@@ -27,7 +27,7 @@ from mvnjac.inference.estimate_covariances import covariance_of_estimates
 from mvnjac.inference.standard_errors import KINDS
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Request, prepared
-from mvnjac.jobs.scores import Density, Stream, Sum, schema_of
+from mvnjac.jobs.scores import PortableGaussian, Stream, Sum, schema_of
 from mvnjac.tables.base import Source
 from mvnjac.tables.output import open_sink
 from mvnjac.tables.slices import rows_per_slice
@@ -79,7 +79,7 @@ def write_jacobian(
 ) -> Written:
     """Write one row of scores per observation: the index, then the columns of `J.matrix(wrt, layout)`."""
     source, names, gaussian = prepared(data, request, run)
-    density = Density.of(gaussian, run.device)
+    density = PortableGaussian.of(gaussian, run.device)
     schema = schema_of(data, source, density, wrt, layout)
     slices = source.slices(rows_per_slice(len(names)))
     with open_sink(output, schema) as sink:
@@ -142,7 +142,7 @@ def total_scores(
     """
     source, names, gaussian = prepared(data, request, run)
     kinds = tuple(kind for kind in errors if kind in KINDS)
-    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), squares=True, errors=kinds)
+    job = Sum(data, tuple(names), PortableGaussian.of(gaussian, run.device), _tuple(wrt), squares=True, errors=kinds)
     sums, score_sums = run.over(job, source.slices(rows_per_slice(len(names))), "summing").sums, job.score_sums
     found, notes = score_sums.standard_errors(sums), dict[str, str]()
     if "hac" in errors:
@@ -186,7 +186,7 @@ def _hac_errors(
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
     """Write the sum of each column of the Jacobian, as a table of parameters and sums."""
     source, names, gaussian = prepared(data, request, run)
-    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt))
+    job = Sum(data, tuple(names), PortableGaussian.of(gaussian, run.device), _tuple(wrt))
     outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
     columns = [pa.array(job.score_sums.columns), pa.array(job.score_sums.scores(outcome.sums).numpy())]
     schema = pa.schema([("parameter", pa.string()), ("sum", pa.float64())])
@@ -198,7 +198,7 @@ def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: 
 def write_gram(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
     """Write JᵀJ, with the parameters as the header and one row per parameter."""
     source, names, gaussian = prepared(data, request, run)
-    job = Sum(data, tuple(names), Density.of(gaussian, run.device), _tuple(wrt), gram=True)
+    job = Sum(data, tuple(names), PortableGaussian.of(gaussian, run.device), _tuple(wrt), gram=True)
     outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
     gram, schema = (
         job.score_sums.gram(outcome.sums).numpy(),

@@ -13,7 +13,7 @@ from mvnjac.jobs.commands import Written
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Request, prepared
 from mvnjac.jobs.provenance import input_files, versions
-from mvnjac.jobs.scores import Density, Part, schema_of
+from mvnjac.jobs.scores import PartJob, PortableGaussian, schema_of
 from mvnjac.tables.base import Source
 from mvnjac.tables.slices import rows_per_slice
 
@@ -41,13 +41,13 @@ def write_parts(
     """
     folder = claim_folder(output, resume, force)
     source, names, gaussian = prepared(data, request, run)
-    density = Density.of(gaussian, run.device)
+    density = PortableGaussian.of(gaussian, run.device)
     schema = schema_of(data, source, density, wrt, layout)
     columns = len(schema) - bool(data.index)
     slices = source.slices(rows_per_slice(len(names), columns))
     digits = max(5, len(str(len(slices))))
     wrt = None if wrt is None else tuple(wrt)
-    job = Part(data, tuple(names), density, wrt, layout=layout, schema=schema, folder=output, form=form, digits=digits)
+    job = PartJob(data, tuple(names), density, wrt, layout=layout, schema=schema, folder=output, form=form, digits=digits)
     journal = Journal(folder, _about(data, source, names, density, wrt, layout, form), len(slices))
     known: Iterable[Result] = []
     if resume:
@@ -70,7 +70,7 @@ def _about(
     data: Data,
     source: Source,
     names: Sequence[str],
-    density: Density,
+    density: PortableGaussian,
     wrt: Sequence[str] | None,
     layout: str,
     form: str,

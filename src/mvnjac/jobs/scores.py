@@ -31,7 +31,7 @@ _COLUMN = 8192
 
 
 @dataclass(frozen=True)
-class Density:
+class PortableGaussian:
     """A mean and a covariance as sent to workers, without the factorisation."""
 
     mean: Tensor
@@ -42,7 +42,7 @@ class Density:
     boundary: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, gaussian: Gaussian, device: str = "cpu") -> Density:
+    def of(cls, gaussian: Gaussian, device: str = "cpu") -> PortableGaussian:
         """The mean and the covariance of a Gaussian."""
         names = None if gaussian.names is None else tuple(gaussian.names)
         return cls(
@@ -64,7 +64,7 @@ class Sum(Job):
 
     data: Data
     names: tuple[str, ...]
-    density: Density
+    density: PortableGaussian
     wrt: tuple[str, ...] | None
     squares: bool = False
     gram: bool = False
@@ -100,7 +100,7 @@ class Stream(Job):
 
     data: Data
     names: tuple[str, ...]
-    density: Density
+    density: PortableGaussian
     wrt: tuple[str, ...] | None
     layout: str
     schema: pa.Schema
@@ -120,7 +120,7 @@ class Stream(Job):
 
 
 @dataclass(frozen=True)
-class Part(Sum):
+class PartJob(Sum):
     """Writes the rows of scores as one part of a folder, and returns their sums.
 
     Attributes:
@@ -145,7 +145,7 @@ class Part(Sum):
         return Result(result.number, result.rows, result.sums, tuple(files))
 
 
-def schema_of(data: Data, source: Source, density: Density, wrt: Sequence[str] | None, layout: str) -> pa.Schema:
+def schema_of(data: Data, source: Source, density: PortableGaussian, wrt: Sequence[str] | None, layout: str) -> pa.Schema:
     """The schema of the output: the index, then the columns of `J.matrix(wrt, layout)`."""
     empty = density.gaussian().jacobian(density.mean.new_zeros(0, density.mean.numel(), device=density.device))
     count = empty.selection(wrt, layout).size

@@ -19,7 +19,7 @@ from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check, Tolerance, raise_first, rounding
 from mvnjac.parameters.coordinates import vector
 from mvnjac.tensors.allocation import guarded
-from mvnjac.tensors.precision import full_precision
+from mvnjac.tensors.full_precision import full_precision
 from mvnjac.tensors.tracing import is_concrete, is_traced, savable, unsavable, unwrap
 from mvnjac.whitening.cache import Factors, Snapshot
 from mvnjac.whitening.factor import Factor

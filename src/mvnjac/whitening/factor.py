@@ -27,7 +27,7 @@ from mvnjac.tensors.tracing import constant_size, is_concrete, is_on_host, is_tr
 
 
 @runtime_checkable
-class Rows(Protocol):
+class FactorRows(Protocol):
     """Complete rows x (n, d) of one density with the mean (d,), that do not require gradients; `batch` is (n,)."""
 
     mean: Tensor
@@ -91,11 +91,11 @@ class Factor(ABC):
         """a for each row of z = `whiten(r)`, if the factor `unwhitens`; `out` as in `solve`."""
         raise NotImplementedError(f"{type(self).__name__} computes a from r, by `solve`")
 
-    def squares(self, rows: Rows) -> Tensor | None:
+    def squares(self, rows: FactorRows) -> Tensor | None:
         """(n) ‖z‖² of the rows, if the structure computes it without z; else None."""
         return None
 
-    def squares_and_totals(self, rows: Rows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
+    def squares_and_totals(self, rows: FactorRows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]] | None:
         """`squares` and the (weighted) sums of the scores of the mean and all parameters, in one pass; else None."""
         return None
 

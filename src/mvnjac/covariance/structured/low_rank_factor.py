@@ -10,7 +10,7 @@ from mvnjac.linalg import factor_model
 from mvnjac.linalg.triangular import cholesky, solve_rows
 from mvnjac.tensors.broadcasting import RowLayout, batch_shape, broadcast, narrow
 from mvnjac.tensors.tracing import is_traced
-from mvnjac.whitening.factor import DenseFactor, Factor, Rows
+from mvnjac.whitening.factor import DenseFactor, Factor, FactorRows
 
 
 class LowRankFactor(Factor):
@@ -106,13 +106,13 @@ class LowRankFactor(Factor):
     def solve(self, rows: Tensor, layout: RowLayout, out: Tensor | None = None) -> Tensor:
         return self.unwhiten(self.whiten(rows, layout), layout, out)
 
-    def squares(self, rows: Rows) -> Tensor:
+    def squares(self, rows: FactorRows) -> Tensor:
         estimate = self._estimate_of(rows)
         squares = (estimate * estimate).sum(-1)
         factor_model.add_squares(rows.x, rows.mean, self.root, self.loading, estimate, squares)
         return squares
 
-    def squares_and_totals(self, rows: Rows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def squares_and_totals(self, rows: FactorRows, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         estimate = self._estimate_of(rows)
         squares, count = (estimate * estimate).sum(-1), len(estimate) if weights is None else weights.sum()
         by_mean, by_diag, by_factor = factor_model.residual_sums(
@@ -125,7 +125,7 @@ class LowRankFactor(Factor):
         }
         return squares, totals
 
-    def _estimate_of(self, rows: Rows) -> Tensor:
+    def _estimate_of(self, rows: FactorRows) -> Tensor:
         """(n, k) ŵ, computed once for value and totals."""
 
         def compute() -> Tensor:
