@@ -1,4 +1,4 @@
-"""The contracts of imports (`make lint`) fail where an import goes the wrong way, or a private name leaves its package; names are unique."""
+"""`make lint` fails if an import goes the wrong way or a private name leaves its package; the names of classes are unique."""
 
 from __future__ import annotations
 
