@@ -13,7 +13,7 @@ COMPLETE := USD,JPY,CZK,DKK,GBP,HUF,PLN,SEK,CHF,NOK,AUD,CAD,HKD,KRW,NZD,SGD,ZAR
 SCORES := build/demo/ecb_scores.parquet
 REPORT := build/demo/ecb_report.html
 
-.PHONY: setup demo test test-long test-oldest test-newest test-triton sanitize lint mutate docs wheels bench bench-quick clean
+.PHONY: setup demo test test-all test-long test-oldest test-newest test-triton sanitize lint mutate docs wheels bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -31,9 +31,13 @@ demo: setup
 	$(BIN)/python examples/largest_days.py $(SCORES)
 	$(BIN)/mvnjac report $(RATES) --columns $(COMPLETE) --index Date --log-returns -o $(REPORT) --force
 
-# Two processes of one thread each, but for the tests of threads, which set their number themselves.
+# Two processes of one thread each, except for tests of threads, which set the number of threads themselves.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The same and the slow tests: everything except the full studies.
+test-all: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
 
 # The full studies (sizes of tests, searches, every function in every mode of torch), of which `make test` runs a seeded tenth.
 test-long: setup
@@ -41,7 +45,7 @@ test-long: setup
 
 # The oldest versions that pyproject.toml allows, in an environment of their own (several GB where torch comes with CUDA): docs/guides/releasing.md
 test-oldest: $(OLDEST)/.installed
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -m "not long"
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt $(KERNELS)
 	$(PYTHON) -m venv --clear $(OLDEST)
@@ -53,7 +57,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt $(KERNELS)
 test-newest: $(NEWEST)/bin/python
 	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[dev]"
 	$(NEWEST)/bin/pip list --disable-pip-version-check
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n 2 -m "not long"
 
 $(NEWEST)/bin/python:
 	$(PYTHON) -m venv $(NEWEST)
@@ -62,7 +66,7 @@ $(NEWEST)/bin/python:
 test-triton: setup
 	$(BIN)/python -c "import triton" 2>/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-triton.txt -e ".[dev,triton]"
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/triton
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m "not long" tests/triton
 
 lint: setup
 	$(BIN)/ruff check .
@@ -78,7 +82,7 @@ sanitize: setup
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/sanitize .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
-		PYTHONPATH=build/sanitize:. $(BIN)/python -m pytest tests/kernels
+		PYTHONPATH=build/sanitize:. $(BIN)/python -m pytest -m "not long" tests/kernels
 
 mutate: setup
 	$(BIN)/python tools/mutate.py

@@ -184,6 +184,7 @@ class Served(GaussianModel):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", [name + OPTIONS.get(name, "") for name in choices()])
 def test_scikit_learns_own_checks(structure: str) -> None:
     """No check fails, and only the check of array API inputs is left out."""

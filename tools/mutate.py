@@ -108,7 +108,7 @@ def survives(file: Path, order: str, mutant: ast.Module) -> bool:
         name = TEST_NAMES.get(file.stem, file.stem.removesuffix("_algebra"))
         of_file = ROOT / "tests" / "covariance" / f"test_{name}.py"
         tests = [*([str(of_file)] if of_file.exists() else []), *TESTS[order]]
-        command = [sys.executable, "-m", "pytest", *tests, "-x", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *tests, "-m", "not long", "-x", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # an internal error of pytest
             raise RuntimeError(done.stdout + done.stderr)

@@ -10,6 +10,7 @@ from torch.func import jacfwd, jacrev, vmap
 import mvnjac
 from mvnjac.covariance import dense_parameters, structures
 from mvnjac.covariance.samples import Maker
+from tests.support.speed import mostly_slow
 
 STRUCTURES = structures()
 D = 3
@@ -35,7 +36,7 @@ def symmetrised(structure: mvnjac.Covariance, parameters: tuple[torch.Tensor, ..
     return result
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 def test_blocks_are_differentiable(name: str) -> None:
     """gradcheck in reverse and forward mode of the blocks, the matrix, the total and the products."""
     structure = next(iter(STRUCTURES[name].samples(D, Maker(seed=1))))

@@ -186,6 +186,7 @@ def grad_mode(name: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize("mode", ["evaluation", "no_grad", "inference_mode"])
 @pytest.mark.parametrize("name", ["log_prob", "MultivariateNormal", "mixture"])

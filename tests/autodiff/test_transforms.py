@@ -23,6 +23,7 @@ from mvnjac.covariance import structures
 from mvnjac.covariance.samples import Maker
 from tests.covariance import reference
 from tests.support import compilers
+from tests.support.speed import mostly_slow
 
 STRUCTURES = structures()
 N, D = 4, 3
@@ -296,7 +297,7 @@ QUIET = pytest.mark.filterwarnings(
 
 
 @QUIET
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 @pytest.mark.parametrize("transform", TOTALS)
 def test_totals(name: str, transform: str) -> None:
     values = arguments(name)
@@ -307,7 +308,7 @@ def test_totals(name: str, transform: str) -> None:
 
 
 @QUIET
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 @pytest.mark.parametrize("transform", EACH_ROW)
 def test_each_row(name: str, transform: str) -> None:
     values = arguments(name)
@@ -318,7 +319,7 @@ def test_each_row(name: str, transform: str) -> None:
 
 
 @QUIET
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 @pytest.mark.parametrize("transform", ALONG)
 def test_directional_derivatives(name: str, transform: str) -> None:
     values = arguments(name)
@@ -328,7 +329,7 @@ def test_directional_derivatives(name: str, transform: str) -> None:
 
 
 @QUIET
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 @pytest.mark.parametrize("transform", SECOND)
 def test_second_derivatives(name: str, transform: str) -> None:
     check_second(transform, ours(name), textbook(name), arguments(name))
@@ -343,7 +344,7 @@ def check_second(transform: str, ours: Callable[..., Tensor], textbook: Callable
 
 
 @QUIET
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 def test_gradcheck(name: str) -> None:
     """Forward, reverse, batched and second derivatives against numerical differences; parameters are symmetrised first."""
     leaves = [v.clone().requires_grad_() for v in arguments(name)]
@@ -379,7 +380,7 @@ def test_third_derivatives() -> None:
 
 
 @QUIET
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 def test_export(name: str) -> None:
     """The exported program returns the value, and is differentiable through its plain operations."""
 
@@ -394,6 +395,7 @@ def test_export(name: str) -> None:
         close(actual, wanted)
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize("name", ["Dense", "Precision"])
 def test_compiled_by_the_default_backend(name: str) -> None:

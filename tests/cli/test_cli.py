@@ -402,6 +402,7 @@ cli.main()
 USED = ",".join(f"v{i}" for i in range(10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, suffix: str) -> None:
     """600 000 additional rows of 20 variables (96 MB) and 65 scores (300 MB) do not increase the peak memory."""

@@ -325,6 +325,7 @@ def test_cost_is_linear_in_the_dimension(b: int) -> None:
     assert large.largest <= 5 * 8000 * 3 * (b + 1)
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_the_dimension() -> None:
     """The peak of a process that does the same work is about 230 numbers per variable for five rows, bandwidth 2 and any d."""
     code = (

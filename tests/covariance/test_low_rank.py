@@ -139,6 +139,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_the_dimension() -> None:
     """n×d takes 40 MB and d×k 8 MB; d×d would take 20 GB."""
     used = int(subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, cwd=ROOT).stdout)

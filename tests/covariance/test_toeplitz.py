@@ -214,6 +214,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "n", "d", "megabytes"),
     [("log_prob", 50, 4096, 60), ("sum", 50, 4096, 60), ("information", 50, 4096, 60), ("Hessian", 25, 8192, 250)],

@@ -57,6 +57,7 @@ def assert_same(found: Path, expected: Path) -> None:
     assert torch.equal(mine.parameter("covariance_matrix"), theirs.parameter("covariance_matrix"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "last"),
     [

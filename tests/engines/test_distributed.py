@@ -15,6 +15,7 @@ from mvnjac.errors import ArgumentError
 from tests.engines.tables import ROOT
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

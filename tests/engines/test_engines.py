@@ -37,6 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     small_units(monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["score", "jacobian"])
 def test_sums_are_bitwise_the_same(tmp_path: Path, table: Table, cluster: None, small: None, command: str) -> None:
     more = ["--sum-only"] if command == "jacobian" else []
@@ -82,6 +83,7 @@ def units(*numbers: int) -> list[Unit]:
     return [Unit(number, Slice(f"file {number}")) for number in numbers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_workers_that_die(tmp_path: Path, cluster: None, engine: str) -> None:
     """Each result is returned once, even if workers die."""

@@ -64,6 +64,7 @@ def test_scores_in_parts_are_the_scores(table: Table, undisturbed: tuple[Path, s
     assert totals["log_likelihood"] == pytest.approx(-0.5 * values.sum(), rel=1e-13)
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced(tmp_path: Path, table: Table, undisturbed: tuple[Path, str]) -> None:
     """Two workers are killed at different times, in the middle of a unit."""
     command = ["jacobian", table.data, *table.given, "-o", tmp_path / "out", "--workers", 2]
@@ -80,6 +81,7 @@ def test_killed_workers_are_replaced(tmp_path: Path, table: Table, undisturbed: 
     check(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed(
     tmp_path: Path, table: Table, undisturbed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

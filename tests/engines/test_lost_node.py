@@ -34,6 +34,7 @@ def cluster(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+@pytest.mark.slow
 def test_a_lost_node(tmp_path: Path, table: Table, undisturbed: tuple[Path, str], cluster: subprocess.Popen[str]) -> None:
     """A node is lost in the middle of a unit: no row is lost or repeated, and the sums are those of a single process."""
     assert cluster.stdin is not None

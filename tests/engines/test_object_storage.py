@@ -68,6 +68,7 @@ def bucket(request: pytest.FixtureRequest) -> Bucket:
     return found
 
 
+@pytest.mark.slow
 def test_a_folder_of_parts(
     table: Table, undisturbed: tuple[Path, str], bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -107,6 +108,7 @@ def test_totals_of_data_in_a_storage(tmp_path: Path, table: Table, bucket: Bucke
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_sums_are_kept_in_a_storage(
     tmp_path: Path, table: Table, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

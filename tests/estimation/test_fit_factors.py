@@ -91,6 +91,7 @@ def assert_stationary(x: Tensor, estimate: mvnjac.Fit, held: Tensor) -> None:
     assert bool((by_log[held] <= 1e-6 * n).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "n", "k", "seed", "gaps"), TENTH)
 def test_units_and_order_do_not_matter(d: int, n: int, k: int, seed: int, gaps: bool) -> None:
     assert_one_maximum(d, n, k, seed, gaps)
@@ -175,6 +176,7 @@ def assert_heywood(seed: int) -> bool:
     return bool(held)
 
 
+@pytest.mark.slow
 def test_heywood_cases_of_three_variables() -> None:
     assert 10 < sum(assert_heywood(seed) for seed in range(40)) < 40
 

@@ -213,6 +213,7 @@ def currencies() -> tuple[Tensor, list[str]]:
     return torch.from_numpy(np.log(rates.to_numpy(float))).diff(dim=0), list(rates.columns)
 
 
+@pytest.mark.slow
 def test_currencies_that_come_and_go() -> None:
     """34 currencies with variances over orders of magnitude, two of them pegged to the euro; errors name those without a fit."""
     x, names = currencies()

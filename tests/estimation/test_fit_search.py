@@ -89,6 +89,7 @@ def test_large_factor_models() -> None:
     assert float((J.matrix().sum(0).abs() / deviations).max()) < REQUIRED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [7, 9])
 def test_heywood_cases_are_solutions_at_the_bound(k: int) -> None:
     """R's factanal also ends at its lower bound for uniquenesses."""

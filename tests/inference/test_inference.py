@@ -452,6 +452,7 @@ def test_rows_are_put_in_order_of_their_dates() -> None:
     assert other.row_numbers == tuple(shuffle.argsort().tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["double_max", "nyblom_hansen", "sup_lm"])
 def test_structural_change_holds_its_level(test: str) -> None:
     p_values = np.array(

@@ -48,6 +48,7 @@ def test_the_size_of_each_test(design: str) -> None:
     assert {name: size for name, size in sizes.items() if not 0.03 <= size <= 0.07} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("design", "runs"), [("complete", 20), ("late", 60), ("drop-out", 60), ("scattered", 60)])
 def test_the_size_in_a_tenth_of_the_runs(design: str, runs: int) -> None:
     sizes = rejections(design, range(runs))

@@ -56,6 +56,7 @@ def test_mean_square_of_many_bridges(k: int, x: float) -> None:
     assert p == pytest.approx((draws > x).mean(), abs=4 * math.sqrt(p * (1 - p) / 40_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "x"), [(1, 3.0), (1, 8.86), (2, 11.8), (3, 20.0), (7, 22.0)])
 @pytest.mark.parametrize("trim", [TRIM, (0.05, 0.95), (0.2, 0.6)])
 def test_supremum_by_the_zeros_of_kummers_function(k: int, x: float, trim: tuple[float, float]) -> None:

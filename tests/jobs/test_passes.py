@@ -72,6 +72,7 @@ def test_progress_of_every_pass(table) -> None:
         estimate.standard_errors()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits(table) -> None:
     path, _ = table
     data, found = Data(path, missing="marginalise"), []

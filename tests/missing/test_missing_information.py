@@ -21,6 +21,7 @@ from mvnjac.errors import ArgumentError, ShapeError, SingularError
 from tests.covariance import missing
 from tests.covariance.missing import Textbook
 from tests.information.test_information import samples
+from tests.support.speed import mostly_slow
 from tests.support.tolerance import assert_close, condition
 
 STRUCTURES = structures()
@@ -222,7 +223,7 @@ def test_many_patterns() -> None:
     assert_close(H.matvec(v), book.hessian_times(x, v), kappa, what="H v", scale=size)
 
 
-@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("owner", mostly_slow(OWNERS, ("Dense", "Precision")))
 @pytest.mark.parametrize("per_pattern", [1, 40])
 def test_sums_over_patterns(owner: str, per_pattern: int) -> None:
     """Few and many rows per pattern, with weights of both signs and an empty row, in every parametrisation."""

@@ -19,6 +19,7 @@ from mvnjac.covariance.samples import Maker
 from tests.autodiff import test_transforms as table
 from tests.autodiff.test_transforms import ALONG, EACH_ROW, QUIET, SECOND, TOTALS, Arguments, D, N, close
 from tests.covariance import missing
+from tests.support.speed import mostly_slow
 
 STRUCTURES = structures()
 #: the structures for which compiled and nested transforms are tested; the others differ only in their formulas
@@ -99,7 +100,7 @@ def test_directional_derivatives(name: str, transform: str) -> None:
     check_along(name, transform)
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 @pytest.mark.parametrize("transform", ["create_graph", "hessian"])
 def test_second_derivatives(name: str, transform: str) -> None:
     check_second(name, transform)
@@ -113,7 +114,7 @@ def test_nested_second_derivatives(name: str, transform: str) -> None:
 
 
 @QUIET
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", mostly_slow(FEW))
 @pytest.mark.parametrize(
     ("check", "transform"),
     [
@@ -132,7 +133,7 @@ def test_compiled(name: str, check: Callable[[str, str], None], transform: str) 
     check(name, transform)
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES))
 def test_gradcheck(name: str) -> None:
     """Forward, reverse and second derivatives against numerical differences in the mean and the parameters (x contains NaN)."""
     x, *leaves = (v.clone().requires_grad_() for v in arguments(name))

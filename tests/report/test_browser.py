@@ -35,6 +35,7 @@ def page(opened: Browser) -> Iterator[Page]:
     assert complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_it_looks_as_approved(page: Page, ecb: Path, tmp_path: Path, scheme: str) -> None:
     taken = screenshot(page, ecb, scheme, tmp_path / "taken.png")

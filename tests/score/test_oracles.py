@@ -233,6 +233,7 @@ def test_lavaan_missing_live(seed: int) -> None:
     agrees_with_lavaan_missing(lavaan.evaluate(x, mean, 0.5 * (sigma + sigma.T), [f"v{i}" for i in range(d)]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not lavaan.available(), reason="Rscript with lavaan is not installed; its stored products are tested")
 def test_lavaan_missing_live_for_many_variables() -> None:
     """40 currencies: all 860 columns of scores and complete information matrices (about 20 s of R)."""

@@ -94,6 +94,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [SCRIPT, INFERENCE], ids=["core", "inference"])
 def test_shape_annotations(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

@@ -39,6 +39,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["sum", "weighted sum", "matvec", "rmatvec", "gram", "element"])
 def test_products_never_store_n_by_p(call: str) -> None:
     """n×p takes 660 MB here and n×d 16 MB; a few n×d arrays, a p×p array and the chunks are allowed."""

@@ -30,6 +30,7 @@ def limited(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
+@pytest.mark.slow
 @LINUX
 def test_calls_that_need_too_much_memory_raise_a_one_sentence_error() -> None:
     done = limited("library")
@@ -63,6 +64,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize(
     ("command", "options", "beyond", "message"),
@@ -194,6 +196,7 @@ class Unsendable:
         raise MemoryError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch", pytest.param("numpy", marks=pytest.mark.long), "pickle"])
 def test_workers_report_failed_allocations(kind: str) -> None:
     places = [units.Unit(i, Slice(f"table{i}.npy", rows=5)) for i in range(2)]
