@@ -14,7 +14,7 @@ import pytest
 from tests.engines.tables import ROOT, Table, begin, finish
 from tests.engines.test_faults import UNITS, check
 
-STUCK = "\nfrom mvnjac.jobs import partitioned\nfrom tests.engines.stuck import StuckPart\npartitioned.Part = StuckPart\n"
+STUCK = "\nfrom mvnjac.jobs import partitioned\nfrom tests.engines.stuck import StuckPart\npartitioned.PartJob = StuckPart\n"
 
 
 @pytest.fixture
