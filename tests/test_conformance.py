@@ -111,6 +111,13 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def test_wrong_arguments() -> None:
+    with pytest.raises(mvnjac.errors.ArgumentError, match="got a Tensor; pass an instance of a class of Covariance"):
+        check_structure(torch.eye(2))
+    with pytest.raises(mvnjac.errors.ArgumentError, match="d is 4, but the structure has 2 variables"):
+        check_structure(mvnjac.Diagonal(torch.ones(2)), 4)
+
+
 def test_a_correct_structure_of_ones_own() -> None:
     check_structure(Variances(torch.tensor([1.0, 2.0, 0.5]).double()))
 

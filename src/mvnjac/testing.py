@@ -18,7 +18,7 @@ from torch import Tensor
 from mvnjac.autodiff.log_prob import log_prob
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.samples import BadInput, Maker
-from mvnjac.errors import NotPositiveDefiniteError
+from mvnjac.errors import ArgumentError, NotPositiveDefiniteError
 from mvnjac.information.functions import fisher_information, hessian
 from mvnjac.score.jacobian import Jacobian, jacobian
 
@@ -43,13 +43,17 @@ def check_structure(structure: Covariance, d: int | None = None, *, second_order
 
     Raises:
         AssertionError: the first result that is wrong, with its value, the expected value and the place.
-        ArgumentError: `d` contradicts the structure.
+        ArgumentError: `structure` is not a `Covariance`, or has another number of variables than `d`.
 
     Example:
         >>> import torch, mvnjac
         >>> from mvnjac.testing import check_structure
         >>> check_structure(mvnjac.Diagonal(torch.tensor([1.0, 2.0, 0.5])))
     """
+    if not isinstance(structure, Covariance):
+        raise ArgumentError(f"check_structure: got a {type(structure).__name__}; pass an instance of a class of Covariance.")
+    if d is not None and structure.dimension not in (None, d):
+        raise ArgumentError(f"check_structure: d is {d}, but the structure has {structure.dimension} variables; leave d out.")
     d = structure.dimension or d or 4
     make = Maker(structure.dtype, seed=seed)
     rows = (_ROWS, *(1,) * len(structure.batch))
@@ -159,13 +163,8 @@ def _check_definition(case: _Case) -> None:
     case.close("dense() (its transpose)", sigma.mT, sigma, power=0)
     factor, v = structure.factor(d), Maker(structure.dtype, seed=3).normal(d)
     case.close("factor.log_det", factor.log_det.expand(structure.batch), torch.logdet(sigma.double()), scale=1.0)
-    if _supplies(structure, "times"):
+    if type(structure).times is not Covariance.times:  # optional
         case.close("times(factor, v)", structure.times(factor, v), sigma.double() @ v.double())
-
-
-def _supplies(structure: Covariance, method: str) -> bool:
-    """Whether the class implements a method that the base class leaves out."""
-    return getattr(type(structure), method) is not getattr(Covariance, method)
 
 
 def _check_copies(case: _Case) -> None:

@@ -15,15 +15,19 @@ from mvnjac.kernels import limits, planner
 from mvnjac.linalg.triangular import solve_rows
 
 
-def best(*calls: Callable[[], object]) -> list[float]:
-    """The minimum processor time of each call; the calls are interleaved."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(7):
-        for call, measured in zip(calls, times, strict=True):
+def assert_not_slower(planned: Callable[[], object], other: Callable[[], object], by: float = 1.25) -> None:
+    """The minimum processor times of two calls that alternate; a busy machine gets more rounds, since noise only adds time."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(40):
+        for call, measured in zip((planned, other), times, strict=True):
             start = time.thread_time()
             call()
             measured.append(time.thread_time() - start)
-    return [min(measured) for measured in times]
+        if len(times[0]) >= 5 and min(times[0]) < by * min(times[1]):
+            return
+    raise AssertionError(
+        f"{min(times[0]):.3g} s is more than {by} times {min(times[1]):.3g} s, the minima of {len(times[0])} calls"
+    )
 
 
 def data(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,8 +55,7 @@ def test_sums_first(n, d, monkeypatch) -> None:
             mvnjac.jacobian(x, mean, sigma).sum()
 
     sums_first = n >= 2 * d
-    planned, other = best(lambda: total(sums_first), lambda: total(not sums_first))
-    assert planned < 1.25 * other
+    assert_not_slower(lambda: total(sums_first), lambda: total(not sums_first))
 
 
 @pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or are disabled")
@@ -63,8 +66,7 @@ def test_sums_of_centred_rows(n, d) -> None:
     assert isinstance(fused, FusedDense)
     assert limits.halves_sums(8, fused.prepared.data, n, d)
     ones = torch.ones(n, dtype=torch.float64)
-    planned, other = best(lambda: fused.sum(), lambda: fused.sum(ones))
-    assert planned < 1.25 * other
+    assert_not_slower(lambda: fused.sum(), lambda: fused.sum(ones))
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 600), (4000, 100)])
@@ -78,8 +80,7 @@ def test_product_or_solves(n, d) -> None:
     def solves() -> None:
         solve_rows(solve_rows(x, L), L, transposed=True)
 
-    planned, other = best(*((product, solves) if planner.multiplies(n, d) else (solves, product)))
-    assert planned < 1.25 * other
+    assert_not_slower(*((product, solves) if planner.multiplies(n, d) else (solves, product)))
 
 
 @pytest.mark.skipif(kernels.native is None, reason="the kernels are not built or are disabled: there is no choice")
@@ -91,9 +92,8 @@ def test_kernels_are_not_slower(n, d) -> None:
         with kernels.switched(on=on):
             mvnjac.jacobian(x, mean, sigma).sum()
 
-    with_kernels, without = best(lambda: total(True), lambda: total(False))
     assert limits.kernel_sums(d)
-    assert with_kernels < 1.25 * without
+    assert_not_slower(lambda: total(True), lambda: total(False))
 
 
 def test_explanations() -> None:
