@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from mvnjac.errors import DeviceError, DtypeError, ShapeError
 from mvnjac.parameters import checks
 from mvnjac.parameters.coordinates import Coordinates
+from mvnjac.parameters.descriptions import Phrase
 from mvnjac.parameters.names import Names
 from mvnjac.tensors.broadcasting import batch_shape, broadcast, narrow
 from mvnjac.tensors.tracing import constant_size
@@ -23,10 +24,14 @@ class NamedParameters(ABC):
     Attributes:
         fields: the names of the parameters, each with a function d → its coordinates over d variables. `coordinates_of` gives
             the coordinates for this instance.
+        phrases: how an element of a parameter is named in summaries and reports, such as ("covariance of {} and {}", "variance
+            of {}"); the exact name of the column if there is none.
         parameters: the tensors that were given, by name; they are never modified.
     """
 
     fields: Mapping[str, Callable[[int], Coordinates]]
+    #: phrases for the elements of parameters, by parameter, for summaries and reports
+    phrases: Mapping[str, Phrase] = {}
     parameters: dict[str, Tensor]
 
     def __init__(self, **parameters: Tensor) -> None:

@@ -16,6 +16,7 @@ from mvnjac.model import validation
 from mvnjac.model.torch_distributions import mean_and_covariance
 from mvnjac.parameters import checks
 from mvnjac.parameters.coordinates import Coordinates, vector
+from mvnjac.parameters.descriptions import Phrase, descriptions
 from mvnjac.parameters.names import Names, NamesArgument, valid_names
 from mvnjac.parameters.selection import Selection, unknown_name
 from mvnjac.tensors.broadcasting import narrow, stacked
@@ -102,6 +103,16 @@ class Arguments:
         """The columns selected by `wrt`; x: whether "x" is a valid name."""
         known = [*(["x"] if x else []), *self.parameter_names()]
         return Selection(wrt, layout, self.default_names(), known, self.coordinates, self.labels_of)
+
+    def descriptions(self, selection: Selection) -> list[str]:
+        """The columns in words, such as "variance of CHF"."""
+        return descriptions(selection, self._phrase)
+
+    def _phrase(self, name: str) -> Phrase | None:
+        if name in ("x", "mean"):
+            return "derivative with respect to {}" if name == "x" else "mean of {}"
+        owner = self.covariance if name in self.covariance.fields else dense_parameters()[name]
+        return owner.phrases.get(name)
 
     # --- observations --------------------------------------------------------------------------------------------
 

@@ -87,12 +87,12 @@ class Coordinates:
 
     def labels(self, names: Sequence[str] | None) -> list[str]:
         """The labels of the unique elements in order: "[AAPL]", "[MSFT,AAPL]" (row, column); "" for a scalar."""
-        axes = [self._axis_labels(axis, names) for axis in range(len(self.shape))]
+        axes = [self.axis_labels(axis, names) for axis in range(len(self.shape))]
         return [_bracket([axis[i] for axis, i in zip(axes, index, strict=True)]) for index in self.indices()]
 
     def locate(self, label: str, names: Sequence[str] | None) -> int | None:
         """The position of the element with this label among the unique elements; None if there is none."""
-        axes = [self._axis_labels(axis, names) for axis in range(len(self.shape))]
+        axes = [self.axis_labels(axis, names) for axis in range(len(self.shape))]
         if label == "" and not axes:
             return 0
         if not (label.startswith("[") and label.endswith("]")):
@@ -102,7 +102,8 @@ class Coordinates:
                 return self._rank(tuple(axis.index(part) for part, axis in zip(parts, axes, strict=True)))
         return None
 
-    def _axis_labels(self, axis: int, names: Sequence[str] | None) -> list[str]:
+    def axis_labels(self, axis: int, names: Sequence[str] | None) -> list[str]:
+        """The names of the variables, or numbers, along an axis."""
         if names is not None and axis in self.named_axes:
             return list(names)
         return [str(i) for i in range(self.shape[axis])]

@@ -74,7 +74,7 @@ class Selection:
         repeated = [label for i, label in enumerate(selected) if label in selected[:i]]
         if repeated:
             raise ArgumentError(f"wrt: {repeated[0]!r} is named twice.")
-        self._labels, self._known = labels, known
+        self.labels_of, self._known = labels, known
         overlapping = [label for label in selected if (name := self._name(label)) != label and name in selected]
         if overlapping:
             raise ArgumentError(f"wrt: {overlapping[0]!r} is an element of a parameter that is selected as a whole.")
@@ -94,7 +94,7 @@ class Selection:
         labels: list[str] = []
         for part in self.parts:
             if part.index is None:
-                labels += [part.name + label for label in part.coordinates.labels(self._labels(part.name))]
+                labels += [part.name + label for label in part.coordinates.labels(self.labels_of(part.name))]
             else:
                 labels += part.labels
         return labels
@@ -140,7 +140,7 @@ class Selection:
         elements = coordinates(name) if layout == "unique" else coordinates(name).all_entries()
         if name == label:
             return Part(name, layout, elements)
-        labels = self._labels(name)
+        labels = self.labels_of(name)
         index = elements.locate(label[len(name) :], labels)
         if index is None:
             raise UnknownNameError(f"wrt: {label!r} is not an element of {name}; it has {_examples(name, elements, labels)}.")

@@ -43,6 +43,7 @@ class Dense(DenseCovariance):
     """
 
     fields = {"covariance_matrix": symmetric}
+    phrases = {"covariance_matrix": ("covariance of {} and {}", "variance of {}")}
     local = {"covariance_matrix": (0, 1)}
 
     def __init__(self, covariance_matrix: Float[Tensor, "*batch d d"]) -> None:

@@ -41,6 +41,7 @@ class Precision(DenseCovariance):
     """
 
     fields = {"precision_matrix": symmetric}
+    phrases = {"precision_matrix": ("precision of {} and {}", "precision of {}")}
 
     def __init__(self, precision_matrix: Float[Tensor, "*batch d d"]) -> None:
         super().__init__(precision_matrix=precision_matrix)

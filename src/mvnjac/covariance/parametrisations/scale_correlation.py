@@ -43,6 +43,7 @@ class ScaleCorrelation(DenseCovariance):
     """
 
     fields = {"scale": vector, "correlation_matrix": correlation}
+    phrases = {"scale": "standard deviation of {}", "correlation_matrix": ("correlation of {} and {}", "")}
     local = {"scale": (0,), "correlation_matrix": (0, 1)}
 
     def __init__(self, scale: Float[Tensor, "*batch d"], correlation_matrix: Float[Tensor, "*#batch d d"]) -> None:

@@ -51,6 +51,7 @@ class Autoregressive(Covariance):
     """
 
     fields = {"coefficients": lambda d: Coordinates((1,), ()), "variance": lambda d: scalar()}
+    phrases = {"variance": "innovation variance"}
     special_case_of = ("Autoregressive", "Toeplitz", "BandedPrecision")
 
     def __init__(self, coefficients: Float[Tensor, "*batch p"], variance: Float[Tensor, "*#batch"]) -> None:

@@ -68,6 +68,7 @@ class BlockDiagonal(Covariance):
             for i, (block, size) in enumerate(zip(self.blocks, self.sizes, strict=True))
             for name in block.parameters
         }
+        self.phrases = {_name(i, name): phrase for i, block in enumerate(self.blocks) for name, phrase in block.phrases.items()}
         self.unidentified = tuple(_name(i, name) for i, block in enumerate(self.blocks) for name in block.unidentified)
         super().__init__(**{_name(i, name): t for i, block in enumerate(self.blocks) for name, t in block.parameters.items()})
 

@@ -126,6 +126,7 @@ class CompoundSymmetric(Covariance):
     """
 
     fields = {"variance": lambda d: scalar(), "correlation": lambda d: scalar()}
+    phrases = {"variance": "variance", "correlation": "correlation"}
     keeps_marginals = True
     special_case_of = ("CompoundSymmetric", "Toeplitz")
 

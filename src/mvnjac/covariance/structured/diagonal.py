@@ -97,6 +97,7 @@ class Diagonal(Covariance):
     """
 
     fields = {"cov_diag": vector}
+    phrases = {"cov_diag": "variance of {}"}
     local = {"cov_diag": (0,)}
     keeps_marginals = True
     special_case_of = ("Diagonal", "BandedPrecision", "LowRank")

@@ -41,6 +41,7 @@ class Isotropic(Covariance):
     """
 
     fields = {"variance": lambda d: scalar()}
+    phrases = {"variance": "variance"}
     keeps_marginals = True
     special_case_of = (
         *("Isotropic", "Diagonal", "CompoundSymmetric", "Toeplitz"),

@@ -62,6 +62,10 @@ class Kronecker(Covariance):
     """
 
     fields = {ROW: symmetric, COLUMN: symmetric}
+    phrases = {
+        ROW: ("row covariance of {} and {}", "row variance of {}"),
+        COLUMN: ("column covariance of {} and {}", "column variance of {}"),
+    }
     special_case_of = ("Kronecker",)
     redundant = True
 

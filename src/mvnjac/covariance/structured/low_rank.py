@@ -50,6 +50,7 @@ class LowRank(Covariance):
     """
 
     fields = {"cov_factor": lambda d: Coordinates((d, 1), (0,)), "cov_diag": vector}
+    phrases = {"cov_factor": "loading of {} on factor {}", "cov_diag": "unique variance of {}"}
     local = {"cov_factor": (0,), "cov_diag": (0,)}
     keeps_marginals = True
     special_case_of = ("LowRank",)
