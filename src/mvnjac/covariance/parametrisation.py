@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mvnjac.blocks.base import Block
 from mvnjac.parameters.coordinates import Coordinates
+from mvnjac.parameters.descriptions import Phrase
 from mvnjac.whitening.factor import DenseFactor
 from mvnjac.whitening.residuals import Residuals
 
@@ -32,6 +33,8 @@ class DenseParametrisation(ABC):
     """
 
     fields: Mapping[str, Callable[[int], Coordinates]]
+    #: phrases for the elements of parameters, by parameter, for summaries and reports
+    phrases: Mapping[str, Phrase] = {}
     #: by parameter, the axes along which each entry belongs to one variable
     local: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     #: whether these are natural parameters: they determine the mean, too, and the Hessian of log p does not depend on x
