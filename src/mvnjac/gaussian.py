@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,8 +14,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.fused.dense import FusedDense, prepare
 from mvnjac.information.functions import Wrt, fisher_of, hessian_of, natural_gradient_of
 from mvnjac.information.operators import FisherInformation, Hessian
-from mvnjac.model.arguments import parse
-from mvnjac.model.model import Model
+from mvnjac.model.inputs import Inputs, density_of, with_rows
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.score.fused_evaluation import FusedEvaluation
@@ -27,7 +27,7 @@ class Gaussian:
     If a parameter is changed in place, it is checked and factorised again at the next call.
 
     Args:
-        mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`.
+        mean, covariance, names, missing, precision, check: as in `mvnjac.jacobian`. The methods take the same rows x.
 
     Example:
         >>> import torch, mvnjac
@@ -46,9 +46,9 @@ class Gaussian:
         precision: str | None = None,
         check: bool = True,
     ) -> None:
-        self.model = Model(parse("Gaussian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
-        self._given = mean, covariance
-        self._prepared = prepare(mean, covariance) if missing is None and precision is None else None
+        self.model = density_of("Gaussian", mean, covariance, names=names, missing=missing, precision=precision, check=check)
+        self._given = self._tensors(mean, covariance)
+        self._prepared = prepare(*self._given) if missing is None and precision is None else None
 
     @property
     def boundary(self) -> list[str]:
@@ -81,16 +81,29 @@ class Gaussian:
         """The Jacobian at the rows x, like `mvnjac.jacobian(x, mean, covariance)`."""
         fused = self._fused(x)
         if fused is None:
-            return Jacobian(GeneralEvaluation.at(self.model, x))
+            given = self._rows(x)
+            return Jacobian(GeneralEvaluation.at(given.model, given.x), given.index)
         return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(self.model, x)))
 
     def log_prob(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*out"]:
         """The log-density of the rows x, like `mvnjac.log_prob(x, mean, covariance)`."""
         fused = self._fused(x)
         result = None if fused is None else fused.log_prob()
-        return evaluate(self.model, x) if result is None else result
+        if result is not None:
+            return result
+        given = self._rows(x)
+        return evaluate(given.model, given.x)
 
-    def _fused(self, x: Tensor) -> FusedDense | None:
+    def _tensors(self, mean: Any, covariance: Any) -> tuple[Any, Any]:
+        """The arguments as they were given; tables as tensors."""
+        if isinstance(covariance, Tensor | Covariance | None) and isinstance(mean, Tensor | Distribution | Covariance | None):
+            return mean, covariance
+        return self.model.arguments.given_mean, self.model.covariance.parameters.get("covariance_matrix")
+
+    def _rows(self, x: Any) -> Inputs:
+        return with_rows("Gaussian", self.model, x)
+
+    def _fused(self, x: Any) -> FusedDense | None:
         """The rows for the kernels, or None. Parameters that were changed in place are factorised again."""
         if self._prepared is not None and not self._prepared.unchanged():
             self._prepared = prepare(*self._given)
@@ -100,7 +113,8 @@ class Gaussian:
         self, x: Float[Tensor, "*rows d"], *, wrt: Wrt = None, weights: Tensor | None = None, reduce: bool = True
     ) -> Hessian:
         """The second derivatives at the rows x, like `mvnjac.hessian(x, mean, covariance)`."""
-        return hessian_of(self.model, x, wrt, weights, reduce)
+        given = self._rows(x)
+        return hessian_of(given.model, given.x, wrt, weights, reduce)
 
     def fisher_information(self, *, wrt: Wrt = None, observed: Tensor | None = None) -> FisherInformation:
         """The expected information of one observation, like `mvnjac.fisher_information(mean, covariance)`."""
@@ -112,7 +126,10 @@ class Gaussian:
         """(n F)⁻¹ times the total score of the rows x, like `mvnjac.natural_gradient(x, mean, covariance)`."""
         fused = self._fused(x) if wrt is None and weights is None else None
         step = None if fused is None else fused.natural_gradient()
-        return natural_gradient_of(self.model, x, wrt, weights) if step is None else step
+        if step is not None:
+            return step
+        given = self._rows(x)
+        return natural_gradient_of(given.model, given.x, wrt, weights)
 
     def columns(self, name: str | None = None) -> list[str]:
         """The names of the columns for one parameter; by default for the mean and all parameters of the covariance."""

@@ -17,11 +17,13 @@ from mvnjac.estimation.maximum import Progress, fit_sample
 from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import Choice, choose
 from mvnjac.model.arguments import parse
+from mvnjac.model.inputs import table_rows
 from mvnjac.model.model import Model
 from mvnjac.parameters import checks
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.score.row_arguments import require_counts
 from mvnjac.statistics.sufficient import SufficientStatistics
+from mvnjac.tables.arrays import as_tensor
 from mvnjac.tensors.allocation import guarded
 
 
@@ -95,6 +97,7 @@ def fit(
     if not 0 < lower < 1:
         raise ArgumentError(f"fit: lower is {lower!r}; expected a share of the variance between 0 and 1, exclusive.")
     choice = choose(structure)
+    x, names = table_rows("fit", x, names, missing)
     model = _model(x, choice, names, missing)
     rows = model.arguments.flat(x.detach().double())
     model.validate(rows)
@@ -132,6 +135,7 @@ def _model(x: Tensor, choice: Choice, names: NamesArgument | None, missing: str 
 
 
 def _valid_weights(weights: Tensor, n: int, like: Tensor) -> Tensor:
+    weights = as_tensor("fit", "weights", weights)
     checks.floating("fit", "weights", weights)
     if weights.shape != (n,):
         raise ShapeError(f"fit: weights has shape {tuple(weights.shape)}; expected one number a row: ({n},).")

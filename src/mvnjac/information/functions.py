@@ -21,7 +21,7 @@ from mvnjac.information.operators import FisherInformation, Hessian
 from mvnjac.information.parametric import ParametricCurvature
 from mvnjac.information.structured import StructuredCurvature
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.model.arguments import parse
+from mvnjac.model.inputs import density_of, observed_rows, read
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
@@ -78,8 +78,8 @@ def hessian(
         >>> H.matrix().diagonal()[:2]
         tensor([-2., -2.])
     """
-    model = Model(parse("hessian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
-    return hessian_of(model, x, wrt, weights, reduce)
+    given = read("hessian", x, mean, covariance, names=names, missing=missing, precision=precision, check=check)
+    return hessian_of(given.model, given.x, wrt, weights, reduce)
 
 
 @guarded("fisher_information", "take fewer rows or fewer variables.")
@@ -123,7 +123,7 @@ def fisher_information(
         >>> F.matrix().diagonal()
         tensor([1.0000, 1.0000, 0.5000, 1.0000, 0.5000])
     """
-    model = Model(parse("fisher_information", mean, covariance, names=names, precision=precision, check=check))
+    model = density_of("fisher_information", mean, covariance, names=names, precision=precision, check=check)
     return fisher_of(model, wrt, observed)
 
 
@@ -171,8 +171,8 @@ def natural_gradient(
     step = None if fused is None else fused.natural_gradient()
     if step is not None:
         return step
-    model = Model(parse("natural_gradient", mean, covariance, missing=missing, precision=precision, check=check))
-    return natural_gradient_of(model, x, wrt, weights)
+    given = read("natural_gradient", x, mean, covariance, missing=missing, precision=precision, check=check)
+    return natural_gradient_of(given.model, given.x, wrt, weights)
 
 
 # --- the same at a parsed model ----------------------------------------------------------------------------------------
@@ -202,7 +202,11 @@ def fisher_of(model: Model, wrt: Wrt, observed: Tensor | None = None, weights: T
     model.validate(model.mean)
     selection = model.arguments.select(wrt)
     with model.arithmetic():
-        rows = None if observed is None else model.rows_observing(observed)
+        rows = (
+            None
+            if observed is None
+            else model.rows_observing(observed_rows(model.arguments.function, observed, model.arguments.names))
+        )
         curvature = _curvature(model, _names(selection), rows, weights)
     return FisherInformation(model, selection, curvature, _scale(model, wrt, rows))
 

@@ -18,6 +18,7 @@ from mvnjac.model.arguments import Arguments, parse
 from mvnjac.parameters import checks
 from mvnjac.parameters.checks import Check, Tolerance, raise_first, rounding
 from mvnjac.parameters.coordinates import vector
+from mvnjac.parameters.names import Names
 from mvnjac.tensors.allocation import guarded
 from mvnjac.tensors.full_precision import full_precision
 from mvnjac.tensors.tracing import is_concrete, is_traced, savable, unsavable, unwrap
@@ -161,6 +162,29 @@ class Model:
     def unchecked(self) -> Model:
         """A copy without validation: an invalid covariance gives NaN."""
         return Model(replace(self.arguments, check=False))
+
+    def with_naming(self, naming: Names) -> Model:
+        """A copy with other names of the variables."""
+        other = copy.copy(self)
+        other.arguments = replace(self.arguments, naming=naming)
+        return other
+
+    def with_options(self, function: str, naming: Names, missing: str | None, precision: str | None, check: bool) -> Model:
+        """A copy for a call of `function`, whose options other than the defaults replace those of the model."""
+        old = self.arguments
+        validation.require_missing(function, missing)
+        working = old.working if precision is None else validation.working_dtype(function, precision, old.dtype)
+        other = copy.copy(self) if working == old.working else Model(old)
+        other.arguments = replace(
+            old,
+            function=function,
+            naming=naming,
+            missing=missing or old.missing,
+            check=check and old.check,
+            working=working,
+        )
+        other.working = working
+        return other
 
     def at(self, mean: Tensor, parameters: Sequence[Tensor]) -> Model:
         """The model at other values of valid shapes; factors of tensors that stay the same are reused."""

@@ -17,17 +17,19 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from mvnjac.covariance.base import Covariance
-from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.errors import ArgumentError
 from mvnjac.fused.dense import fused_rows
-from mvnjac.linalg.scipy_operator import linear_operator
 from mvnjac.model.arguments import parse
+from mvnjac.model.inputs import read
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
 from mvnjac.score import row_arguments
 from mvnjac.score.evaluation import Evaluation, GeneralEvaluation
 from mvnjac.score.explain import explained
+from mvnjac.score.export import LabelledRows
 from mvnjac.score.fused_evaluation import FusedEvaluation
+from mvnjac.tables.row_index import RowIndex
 from mvnjac.tensors import memory
 from mvnjac.tensors.allocation import guarded
 
@@ -84,10 +86,10 @@ def jacobian(
     """
     fused = fused_rows(x, mean, covariance, check=check) if missing is None and precision is None else None
     if fused is None or names is not None:  # parse the arguments now, so that errors are raised here
-        model = Model(parse("jacobian", mean, covariance, names=names, missing=missing, precision=precision, check=check))
+        given = read("jacobian", x, mean, covariance, names=names, missing=missing, precision=precision, check=check)
         if fused is None:
-            return Jacobian(GeneralEvaluation.at(model, x))
-        return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(model, x)))
+            return Jacobian(GeneralEvaluation.at(given.model, given.x), given.index)
+        return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(given.model, x)))
 
     def general() -> GeneralEvaluation:
         return GeneralEvaluation.at_validated(Model(parse("jacobian", mean, covariance, check=check)), x)
@@ -95,7 +97,7 @@ def jacobian(
     return Jacobian(FusedEvaluation(fused, general))
 
 
-class Jacobian:
+class Jacobian(LabelledRows):
     """The derivatives of n log-densities, stored as n·d numbers. Made by `jacobian` or `Gaussian.jacobian`.
 
     `J[name]` is the derivative with respect to one parameter, of shape (*batch, *shape of the parameter). For a symmetric
@@ -106,14 +108,14 @@ class Jacobian:
     "covariance_matrix[MSFT,AAPL]"; by default these are the mean and the parameters of the covariance. The name "x" and the
     parameters of every dense parametrisation are also available, whichever parametrisation was given: covariance_matrix,
     scale_tril, log_scale_tril, precision_matrix, precision_tril, inverse_scale_tril, scale, correlation_matrix,
-    natural_location and natural_matrix.
+    natural_location and natural_matrix. `J.index` holds the row labels of a table.
     """
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self._evaluation = evaluation
+    def __init__(self, evaluation: Evaluation, index: RowIndex | None = None) -> None:
+        self._evaluation, self._index = evaluation, index
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._evaluation,)
+        return type(self), (self._evaluation, self._index)
 
     @property
     def evaluation(self) -> GeneralEvaluation:
@@ -154,7 +156,8 @@ class Jacobian:
 
     def __getitem__(self, key: str | slice | Tensor | Sequence[int]) -> Tensor | Jacobian:
         if not isinstance(key, str):
-            return Jacobian(self.evaluation.narrow(0, row_arguments.row_index(key, self.batch, self.device)))
+            rows = row_arguments.row_index(key, self.batch, self.device)
+            return Jacobian(self.evaluation.narrow(0, rows), None if self._index is None else self._index.take(rows))
         return self._block(key)
 
     @guarded("J[{1!r}]", _SMALLER)
@@ -250,15 +253,6 @@ class Jacobian:
             products = [self.evaluation.directional(part, direction[..., at]) for part, at in selection.slices()]
             return torch.stack(torch.broadcast_tensors(*products)).sum(0).to(self.dtype)
 
-    def linear_operator(self, wrt: Wrt = None) -> Any:
-        """A `scipy.sparse.linalg.LinearOperator` that represents `matrix(wrt)` without forming it; requires SciPy."""
-        if len(self.batch) != 1 or self.model.reduced_batch:
-            raise ShapeError(
-                f"linear_operator: J has the leading dimensions {tuple(self.batch)}; expected (n,), for n rows of one density."
-            )
-        shape = (self.batch[0], self.selection(wrt).size)
-        return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
-
     def gram(self, weights: Float[Tensor, "*rows"] | None = None, wrt: Wrt = None) -> Float[Tensor, "*param_batch p p"]:
         """JᵀWJ, the (weighted) sum of outer products of scores, computed in chunks of rows that stay in the cache.
 
@@ -289,6 +283,9 @@ class Jacobian:
     def selection(self, wrt: Wrt, layout: str = "unique") -> Selection:
         """The columns selected by `wrt`; for other packages of mvnjac."""
         return self.model.arguments.select(wrt, layout, x=True)
+
+    def _size(self, wrt: Wrt = None) -> int:
+        return self.selection(wrt).size
 
     def _columns_of(self, wrt: Wrt, layout: str = "unique") -> Selection | None:
         """The selected columns; None for the default columns, so that kernels need not parse names."""

@@ -9,6 +9,7 @@ import torch
 from torch import Size, Tensor
 
 from mvnjac.errors import ArgumentError, ShapeError
+from mvnjac.tables.arrays import as_tensor
 from mvnjac.tensors.broadcasting import RowLayout
 
 
@@ -16,6 +17,7 @@ def row_weights(weights: Tensor | None, name: str, batch: Size, param_batch: Siz
     """The weights in a shape that broadcasts with the batch: one per row, or one per entry of the batch."""
     if weights is None:
         return None
+    weights = as_tensor("J", name, weights)
     if not isinstance(weights, Tensor):
         raise ShapeError(f"{name} is a {type(weights).__name__}; pass a tensor of shape {tuple(batch)}.")
     rows = RowLayout(batch, param_batch).rows

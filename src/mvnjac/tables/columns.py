@@ -81,6 +81,13 @@ def pandas_index(schema: pa.Schema) -> list[str]:
     return [name for name in declared if isinstance(name, str) and name in schema.names] if isinstance(declared, list) else []
 
 
+def date_column(schema: pa.Schema, columns: Sequence[str] | None) -> str | None:
+    """The first column if it consists of dates and is not one of the selected `columns`: the row labels of a table."""
+    if not len(schema) or not pa.types.is_temporal(schema.types[0]) or schema.names[0] in (columns or ()):
+        return None
+    return schema.names[0]
+
+
 def is_numeric(kind: pa.DataType) -> bool:
     """Whether a column of this type can be a variable."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)

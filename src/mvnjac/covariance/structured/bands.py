@@ -54,7 +54,7 @@ class Bands(Coordinates):
     def _lengths(self) -> list[int]:
         return [self.d - k for k in range(self.bandwidth + 1)]
 
-    def _axis_labels(self, axis: int, names: Sequence[str] | None) -> list[str]:
+    def axis_labels(self, axis: int, names: Sequence[str] | None) -> list[str]:
         return [str(i) for i in range(self.d)] if names is None else list(names)
 
     def indices(self) -> list[tuple[int, ...]]:

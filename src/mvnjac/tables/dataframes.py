@@ -1,4 +1,4 @@
-"""Tables in memory: rows from pandas data frames and Arrow tables, and results as tables with the same labels."""
+"""Tables in memory: rows of pandas, polars and Arrow tables, and results as tables with the same labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvnjac.errors import ArgumentError, DtypeError, NotFiniteError, ShapeError,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_NAME = "from_table"
+_FROM_TABLE = "from_table"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Observations:
         index: the labels of the n rows.
         kind: "pandas" or "arrow", the type of table that `table` returns.
         index_name: the name of the labels; None if the rows are only numbered.
+        native_index: the index of the data frame itself; None if the labels are from elsewhere.
     """
 
     x: Float[Tensor, "n d"]
@@ -36,6 +37,11 @@ class Observations:
     index: Sequence[Any] = field(repr=False)
     kind: Literal["pandas", "arrow"] = "pandas"
     index_name: str | None = None
+    native_index: Any = field(default=None, repr=False, compare=False)
+
+    def row_labels(self) -> Any:
+        """The labels as `to_pandas` uses them: the index of the data frame itself, or a list."""
+        return self.index if self.native_index is None else self.native_index
 
     def table(self, values: Float[Tensor, "n k"], columns: Sequence[str]) -> Any:
         """Results of these rows as a table, with the same row labels.
@@ -54,7 +60,7 @@ class Observations:
         if self.kind == "pandas":
             import pandas as pd
 
-            return pd.DataFrame(array, index=self.index, columns=list(columns))
+            return pd.DataFrame(array, index=self.row_labels(), columns=list(columns))
         import pyarrow as pa
 
         label = next(name for name in ("index", "__index__", "__index_level_0__") if name not in columns)
@@ -86,7 +92,8 @@ def from_table(table: Any, *, columns: str | Sequence[Any] | None = None, index:
         table: a pandas.DataFrame, a pyarrow.Table, or an object with `__arrow_c_stream__`.
         columns: the variables; by default all columns except the index.
         index: the column of row labels. By default the index of the data frame, also of an Arrow table that was made from a
-            data frame with an index of one column; otherwise the numbers of the rows.
+            data frame with an index of one column; in a table without an index, the first column if it consists of dates;
+            otherwise the numbers of the rows.
 
     Returns:
         The rows as `Observations`.
@@ -109,34 +116,62 @@ def from_table(table: Any, *, columns: str | Sequence[Any] | None = None, index:
         c      0.580      0.899
         d     -1.217     -0.087
     """
-    from mvnjac.tables.columns import Wording, pandas_index, variables
+    return observations(_FROM_TABLE, table, columns, index)
 
-    kind: Literal["pandas", "arrow"] = "pandas" if hasattr(table, "iloc") and hasattr(table, "columns") else "arrow"
-    wording = Wording(_NAME, "columns=", "index=", UnknownNameError, ArgumentError, ArgumentError, DtypeError)
+
+def is_table(value: object) -> bool:
+    """Whether `observations` reads this object: a data frame, an Arrow table, or an object with Arrow's C stream."""
+    if isinstance(value, Observations) or _is_pandas(value):
+        return True
+    has_columns = hasattr(value, "columns") or hasattr(value, "schema")  # a single column, such as a Series, has neither
+    return has_columns and hasattr(value, "__arrow_c_stream__")
+
+
+def observations(function: str, table: Any, columns: str | Sequence[Any] | None = None, index: Any = None) -> Observations:
+    """`from_table` for the argument of a public function, which messages name."""
+    from mvnjac.tables.columns import Wording, date_column, pandas_index, variables
+
+    if isinstance(table, Observations):
+        return table
+    kind: Literal["pandas", "arrow"] = "pandas" if _is_pandas(table) else "arrow"
+    options = ("columns=", "index=") if function == _FROM_TABLE else ("from_table(…, columns=…)", "from_table(…, index=…)")
+    wording = Wording(function, *options, UnknownNameError, ArgumentError, ArgumentError, DtypeError)
     selected = None if columns is None else [str(name) for name in ([columns] if isinstance(columns, str) else columns)]
     if selected == []:
         raise ArgumentError(
-            f"{_NAME}: columns is empty; name the variables, or leave out columns= to use all columns of the table."
+            f"{function}: columns is empty; name the variables, or leave out columns= to use all columns of the table."
         )
     key = None if index is None else str(index)
-    source = _of_pandas(table, selected, key) if kind == "pandas" else _of_arrow(table)
+    source = _of_pandas(function, table, selected, key) if kind == "pandas" else _of_arrow(function, table)
     index_columns = pandas_index(source.schema)
+    if key is None and not index_columns and (kind == "arrow" or _numbered(table)):
+        key = date_column(source.schema, selected)
     names = variables(source.schema, selected, key, index_columns, wording)
     if key is None and len(index_columns) == 1:
         key = index_columns[0]
-    labels = _labels(table if kind == "pandas" else source, source.column_names, key)
-    x = np.stack([_numbers(source[name], name, labels) for name in names], -1)
-    return Observations(torch.from_numpy(x), names, labels, kind, _index_name(table) if key is None else key)
+    labels = _labels(function, table if kind == "pandas" else source, source.column_names, key)
+    x = np.stack([_numbers(function, source[name], name, labels) for name in names], -1)
+    native = table.index if kind == "pandas" and key is None else None
+    return Observations(torch.from_numpy(x), names, labels, kind, _index_name(table) if key is None else key, native)
+
+
+def _is_pandas(table: object) -> bool:
+    return hasattr(table, "iloc") and hasattr(table, "columns")
+
+
+def _numbered(frame: Any) -> bool:
+    """Whether a data frame has the default index, which only numbers the rows."""
+    return frame.index.name is None and type(frame.index).__name__ == "RangeIndex"
 
 
 def _index_name(table: Any) -> str | None:
     """The name of the index of a data frame; None for the default index, and for other tables."""
-    if not hasattr(table, "iloc") or (table.index.name is None and type(table.index).__name__ == "RangeIndex"):
+    if not _is_pandas(table) or _numbered(table):
         return None
     return "index" if table.index.name is None else str(table.index.name)
 
 
-def _of_pandas(frame: Any, selected: Sequence[str] | None, index: str | None) -> pa.Table:
+def _of_pandas(function: str, frame: Any, selected: Sequence[str] | None, index: str | None) -> pa.Table:
     """The columns of a data frame as an Arrow table, without its index. Columns that are not selected are null."""
     import pyarrow as pa
 
@@ -150,7 +185,7 @@ def _of_pandas(frame: Any, selected: Sequence[str] | None, index: str | None) ->
             array = pa.array(column.to_numpy() if str(column.dtype).startswith("Sparse") else column, from_pandas=True)
         except Exception as error:  # a column of Python objects can raise any error
             raise DtypeError(
-                f"{_NAME}: column {name!r} ({column.dtype}) is not numeric: {_first_line(error)}; convert it, or select the numeric "
+                f"{function}: column {name!r} ({column.dtype}) is not numeric: {_first_line(error)}; convert it, or select the numeric "
                 "columns with columns=."
             ) from error
         arrays.append(array)
@@ -162,7 +197,7 @@ def _series(frame: Any, position: int) -> Any:
     return frame.iloc[:, position]
 
 
-def _of_arrow(source: Any) -> pa.Table:
+def _of_arrow(function: str, source: Any) -> pa.Table:
     import pyarrow as pa
 
     if isinstance(source, pa.Table):
@@ -171,27 +206,28 @@ def _of_arrow(source: Any) -> pa.Table:
         return pa.Table.from_batches([source])
     if not hasattr(source, "__arrow_c_stream__"):
         raise DtypeError(
-            f"{_NAME}: got a {type(source).__name__}; expected a pandas.DataFrame, a pyarrow.Table, or an object with Arrow's C stream."
+            f"{function}: got a {type(source).__name__}; expected a pandas.DataFrame, a pyarrow.Table, or an object "
+            "with Arrow's C stream."
         )
     try:
         return pa.table(source)
     except Exception as error:  # any error of another library
         raise DtypeError(
-            f"{_NAME}: the {type(source).__name__} cannot be read through Arrow's C stream: {_first_line(error)}."
+            f"{function}: the {type(source).__name__} cannot be read through Arrow's C stream: {_first_line(error)}."
         ) from error
 
 
-def _labels(table: Any, names: Sequence[str], key: str | None) -> list[Any]:
+def _labels(function: str, table: Any, names: Sequence[str], key: str | None) -> list[Any]:
     """The labels of the rows: the column `key`, the index of a data frame, or the numbers of the rows."""
     try:
         if hasattr(table, "iloc"):
             return list(table.index if key is None else _series(table, names.index(key)))
         return list(range(len(table))) if key is None else table[key].to_pylist()
     except (ValueError, OverflowError) as error:  # dates outside the range of Python's datetime
-        raise DtypeError(f"{_NAME}: column {key!r} cannot be used as row labels: {_first_line(error)}.") from error
+        raise DtypeError(f"{function}: column {key!r} cannot be used as row labels: {_first_line(error)}.") from error
 
 
-def _numbers(column: pa.ChunkedArray, name: str, labels: Sequence[Any]) -> np.ndarray:
+def _numbers(function: str, column: pa.ChunkedArray, name: str, labels: Sequence[Any]) -> np.ndarray:
     """(n,) float64, NaN where an entry is missing."""
     import pyarrow as pa
 
@@ -202,19 +238,20 @@ def _numbers(column: pa.ChunkedArray, name: str, labels: Sequence[Any]) -> np.nd
         values = np.asarray(column.to_numpy() if half else column_as_float64(name, column.combine_chunks()).to_numpy(False))
     except InexactError as error:
         raise DtypeError(
-            f"{_NAME}: column {name!r} ({column.type}) cannot be represented in float64: {error.value} in row {error.row} would be "
+            f"{function}: column {name!r} ({column.type}) cannot be represented in float64: {error.value} in row {error.row} would be "
             f"{float(error.value)!r}; convert the column to floating point if rounding is intended, or leave it out with columns=."
         ) from error
     except (pa.ArrowException, ValueError) as error:
         raise DtypeError(
-            f"{_NAME}: column {name!r} ({column.type}) cannot be represented in float64: {_first_line(error)}."
+            f"{function}: column {name!r} ({column.type}) cannot be represented in float64: {_first_line(error)}."
         ) from error
     values = values.astype(np.float64, copy=False)
     infinite = np.isinf(values).nonzero()[0]
     if len(infinite):
         row = int(infinite[0])
         raise NotFiniteError(
-            f"{_NAME}: {name!r} is {values[row]} in row {row} (index {labels[row]}); replace it by NaN (missing), or leave out the row."
+            f"{function}: {name!r} is {values[row]} in row {row} (index {labels[row]}); replace it by NaN (missing), or leave out "
+            "the row."
         )
     return values
 
