@@ -1,6 +1,6 @@
-"""Maximum-likelihood estimation: `fit` and its result, likelihood-ratio tests, and model files.
+"""Maximum-likelihood estimation: `fit` and its result, and model files.
 
-The package may use `gaussian` and the layers below it. Interface for other packages: `fit.fit`, `result.Fit`,
-`maximum.fit_sample`, `structure` (`choose`, `Choice`, `choices`, `manual`, `kebab`), `model_file`, `conditioning`,
-`boundary.free_columns` and `likelihood_ratio`. Reading order: fit, maximum, likelihood (or factor_search), quasi_newton.
+The package may use `inference` and the layers below it. Interface for other packages: `fit.fit`, `result.Fit`,
+`maximum.fit_sample`, `structure` (`choose`, `Choice`, `choices`, `manual`, `kebab`), `model_file` and `conditioning`. Reading
+order: fit, maximum, likelihood (or factor_search), quasi_newton.
 """

@@ -13,6 +13,7 @@ from torch import Tensor
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import IllConditionedWarning, warn
 from mvnjac.gaussian import Gaussian
+from mvnjac.linalg.correlation import correlation_matrix
 
 #: the number of variables that are named, of the combination with the smallest variance
 _NAMED = 4
@@ -101,18 +102,6 @@ def _certainly_well_conditioned(correlation: Tensor) -> bool:
         return False
     inverse = torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)
     return _digits(torch.float64, len(L) * float(inverse.square().sum())) >= DIGITS
-
-
-def correlation_matrix(covariance: Tensor) -> Tensor:
-    """(k, k) scaled to the diagonal 1 (−1 where it is negative), with zeros left as they are."""
-    scale = covariance.diagonal().abs().sqrt()
-    scale = torch.where(scale > 0, scale, 1)
-    return covariance / torch.outer(scale, scale)
-
-
-def smallest_eigenvalue(covariance: Tensor) -> float:
-    """The smallest eigenvalue of the correlation matrix; 1 for an empty matrix."""
-    return float(torch.linalg.eigvalsh(correlation_matrix(covariance))[0]) if len(covariance) else 1.0
 
 
 def _ratio(ascending: Tensor) -> float:

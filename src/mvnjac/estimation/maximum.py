@@ -17,7 +17,6 @@ from mvnjac.covariance.structured.block_diagonal import BlockDiagonal
 from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError, UnsolvedError, warn
 from mvnjac.estimation import em
-from mvnjac.estimation.boundary import columns_at_bound
 from mvnjac.estimation.conditioning import warn_if_ill_conditioned
 from mvnjac.estimation.factor_search import search
 from mvnjac.estimation.likelihood import Likelihood
@@ -85,7 +84,7 @@ def fit_sample(
     if mean is not None:
         structure = _converted(Gaussian(mean, structure), choice.cls)
     gaussian = Gaussian(mean, structure, names=names, missing=missing)
-    gaussian.boundary = columns_at_bound(gaussian, point.structure, lower)
+    gaussian.boundary = _columns_at_bound(gaussian, point.structure, lower)
     if gaussian.boundary:
         message += f"; at the bound, {lower:g} of the variance (a Heywood case): {', '.join(gaussian.boundary)}"
     warn_if_ill_conditioned(sample.name, gaussian, sample.name_of)
@@ -158,3 +157,13 @@ def _convergence(sample: SufficientStatistics, result: SearchResult, closed_form
         left = f"total scores of up to {ratio:.1e} times the square root of their information remain"
     advice = "Start" if result.line_search_failed else "Raise max_iterations, or start"
     return False, f"NOT converged, {result.reason}: {left}.{edge} {advice} from an instance near the maximum."
+
+
+def _columns_at_bound(gaussian: Gaussian, scaled: Covariance, lower: float) -> list[str]:
+    """The columns of the parameters at their lower bound; `scaled` is the covariance of variables with variance 1."""
+    return [
+        column
+        for name in scaled.bounded
+        for column, value in zip(gaussian.columns(name), scaled.parameters[name].tolist(), strict=True)
+        if value <= lower * (1 + 1e-12)
+    ]

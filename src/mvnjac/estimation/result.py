@@ -15,13 +15,13 @@ from torch import Size, Tensor
 from mvnjac.covariance.base import Covariance
 from mvnjac.errors import counted
 from mvnjac.estimation import model_file
-from mvnjac.estimation.boundary import free_columns
-from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest, likelihood_ratio_test
 from mvnjac.gaussian import Gaussian
+from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest, likelihood_ratio_test
 from mvnjac.information.functions import hessian_of
 from mvnjac.information.operators import Operator
 from mvnjac.linalg.solvers import conditional_solver
 from mvnjac.model.elements import elements
+from mvnjac.parameters.boundary import free_columns
 from mvnjac.parameters.selection import Part
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.sufficient import SufficientStatistics

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError, counted
-from mvnjac.estimation.boundary import free_columns
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.standard_errors import complete_parametrisations
 from mvnjac.information.functions import Wrt, fisher_of, hessian_of
 from mvnjac.information.operators import Operator
 from mvnjac.linalg.solvers import conditional_solver, dense_solution
+from mvnjac.parameters.boundary import free_columns
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.score.row_arguments import require_counts
 from mvnjac.tensors import memory

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.estimation.conditioning import smallest_eigenvalue
 from mvnjac.inference.process_statistics import singular_scores
+from mvnjac.linalg.correlation import smallest_eigenvalue
 
 #: a score below this share of its column's root mean square is rounding: the row has no information about the column
 _ROUNDING = 1e-7

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import NotIdentifiedError, SingularError
-from mvnjac.estimation.conditioning import smallest_eigenvalue
+from mvnjac.linalg.correlation import smallest_eigenvalue
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, NotPositiveSemidefiniteWarning, counted, warn
-from mvnjac.estimation.conditioning import smallest_eigenvalue
 from mvnjac.inference.clusters import clustered_sum
 from mvnjac.inference.estimating_functions import EstimatingFunctions
 from mvnjac.inference.hac import LongRunScores
+from mvnjac.linalg.correlation import smallest_eigenvalue
 
 Estimator = Callable[[Tensor], Tensor]
 #: a smallest eigenvalue of a correlation matrix above minus this, times the size, is rounding

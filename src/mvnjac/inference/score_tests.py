@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mvnjac.covariance import dense_parameters
 from mvnjac.errors import ArgumentError, NeverRejectsWarning, NotIdentifiedError, SingularError, warn
-from mvnjac.estimation.conditioning import smallest_eigenvalue
 from mvnjac.inference.delta import Parameters
 from mvnjac.inference.estimating_functions import INFORMATIONS, MEMORY_ADVICE, EstimatingFunctions, require
 from mvnjac.inference.result_table import ResultTable, position
 from mvnjac.information.functions import Wrt
+from mvnjac.linalg.correlation import smallest_eigenvalue
 from mvnjac.model.elements import gradients, leaves
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value

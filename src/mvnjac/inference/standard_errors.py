@@ -18,13 +18,13 @@ from torch import Tensor
 from mvnjac.covariance import dense_parameters
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import SingularError
-from mvnjac.estimation.boundary import free_columns
 from mvnjac.gaussian import Gaussian
 from mvnjac.information.functions import fisher_of, hessian_from, hessian_of
 from mvnjac.information.operators import Hessian
 from mvnjac.linalg.solvers import conditional_solver, dense_solution
 from mvnjac.model.elements import elements
 from mvnjac.model.model import Model
+from mvnjac.parameters.boundary import free_columns
 from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.statistics.moments import Moments
 from mvnjac.statistics.pairwise import NamedSums, SumTuple
