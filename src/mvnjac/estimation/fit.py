@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from mvnjac.covariance.estimation import LOWER
 from mvnjac.covariance.structured.isotropic import Isotropic
 from mvnjac.covariance.structured.kronecker import Kronecker
 from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
+from mvnjac.estimation.fitted_rows import FittedRows
 from mvnjac.estimation.maximum import Progress, fit_sample
 from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import Choice, choose
@@ -97,7 +99,7 @@ def fit(
     if not 0 < lower < 1:
         raise ArgumentError(f"fit: lower is {lower!r}; expected a share of the variance between 0 and 1, exclusive.")
     choice = choose(structure)
-    x, names = table_rows("fit", x, names, missing)
+    x, names, index = table_rows("fit", x, names, missing)
     model = _model(x, choice, names, missing)
     rows = model.arguments.flat(x.detach().double())
     model.validate(rows)
@@ -111,6 +113,7 @@ def fit(
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing; pass at least one observed entry.")
     result = fit_sample(sample, choice, names, missing, max_iterations, progress, lower)
+    result = replace(result, _data=FittedRows(x.detach(), row_weights, index))
     return result if x.ndim == 2 else result.shaped(x.shape[1:])
 
 

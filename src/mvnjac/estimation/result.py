@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Size, Tensor
 
 from mvnjac.covariance.base import Covariance
-from mvnjac.errors import counted
+from mvnjac.errors import ArgumentError, counted
 from mvnjac.estimation import model_file
+from mvnjac.estimation.classical_errors import ErrorsByParameter, classical_errors
+from mvnjac.estimation.fitted_rows import FittedRows
+from mvnjac.estimation.summary import Summary, summary_of
 from mvnjac.gaussian import Gaussian
 from mvnjac.inference.likelihood_ratio import LikelihoodRatioTest, likelihood_ratio_test
-from mvnjac.information.functions import hessian_of
-from mvnjac.information.operators import Operator
-from mvnjac.linalg.solvers import conditional_solver
-from mvnjac.model.elements import elements
-from mvnjac.parameters.boundary import free_columns
-from mvnjac.parameters.selection import Part
+from mvnjac.model.inputs import with_rows
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.sufficient import SufficientStatistics
+from mvnjac.tables.html import MOST_ROWS, html_table
+
+#: the most variables of a structure whose means and standard deviations a notebook shows
+_SHOWN = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
-    """A mean and a covariance estimated by maximum likelihood; returned by `fit`.
+    """A mean and a covariance estimated by maximum likelihood; returned by `fit`. `summary()` shows the estimates.
 
     Attributes:
         gaussian: the estimated distribution, float64.
@@ -51,7 +53,8 @@ class Fit:
     converged: bool
     score_ratio: float
     message: str
-    _sample: SufficientStatistics = field(repr=False)
+    _sample: SufficientStatistics
+    _data: FittedRows | None = None
 
     @property
     def boundary(self) -> list[str]:
@@ -104,7 +107,7 @@ class Fit:
         """A few numbers that identify the observations, up to rounding and the order of rows."""
         return Fingerprint.of(self._sample)
 
-    def standard_errors(self, wrt: str | Sequence[str] | None = None) -> dict[str, Tensor]:
+    def standard_errors(self, wrt: str | Sequence[str] | None = None) -> ErrorsByParameter:
         """The standard errors of the estimates, by parameter.
 
         They follow from the inverse of the expected information; with missing entries, of the observed information, which is
@@ -120,7 +123,7 @@ class Fit:
                 "correlation_matrix", …), by the delta method; None: the mean and the structure's parameters.
 
         Returns:
-            For each parameter name, a tensor of the parameter's shape.
+            A dict: for each parameter name, a tensor of the parameter's shape. Its `to_pandas()` is a Series by column name.
 
         Raises:
             UnknownNameError: there is no parameter of that name.
@@ -133,46 +136,77 @@ class Fit:
             tensor([[0.8839, 0.0000],
                     [0.0000, 2.4749]], dtype=torch.float64)
         """
-        model = self.gaussian.model
-        information, factor = self._information()
-        if wrt is not None:
-            return self._errors_of([wrt] if isinstance(wrt, str) else list(wrt), information, factor)
-        variances = (self._conditional(information)[1] if self.boundary else information.inverse_diagonal()) / factor
-        result, first = {}, 0
-        for name in model.arguments.default_names():
-            kind = model.arguments.coordinates(name)
-            if name not in self.covariance.unidentified:
-                result[name] = model.arguments.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
-            first += kind.size
-        return result
+        return classical_errors(self.gaussian, self._sample, wrt)
 
-    def _information(self) -> tuple[Operator, float]:
-        """An operator, and the factor that turns it into the information of all rows."""
-        self._sample.require_rows("standard errors")
-        if self._sample.complete:
-            return self.gaussian.fisher_information(), self._sample.total
-        rows = self._sample.origin + self._sample.rows
-        return hessian_of(self.gaussian.model, rows, None, self._sample.weights, True), -1.0
+    # --- summaries -----------------------------------------------------------------------------------------------
 
-    def _conditional(self, information: Operator) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """b → A⁻¹ b over the parameters that are not at a bound, and its diagonal, NaN for the others."""
-        free = free_columns(information.columns(), self.boundary, information.device)
-        assert free is not None
-        solve = conditional_solver(information.matrix(), free, information.redundant)
-        unit = torch.eye(len(free), dtype=information.dtype, device=information.device)
-        return solve, torch.where(free, solve(unit).diagonal(), torch.nan)
+    def summary(
+        self,
+        errors: str = "classical",
+        *,
+        wrt: str | Sequence[str] | None = None,
+        level: float = 0.95,
+        data: Any = None,
+        **options: Any,
+    ) -> Summary:
+        """The estimates with standard errors, z statistics, p-values and confidence intervals, and the sizes of the fit.
 
-    def _errors_of(self, wrt: Sequence[str], information: Operator, factor: float) -> dict[str, Tensor]:
-        """The standard errors by the delta method."""
-        model, result = self.gaussian.model, {}
-        solve = self._conditional(information)[0] if self.boundary else information.solve
-        for name in wrt:
-            part = Part(name, "unique", model.arguments.coordinates(name))
-            _, gradients = elements(model, model.arguments.default_names(), [part])
-            variances = (gradients * solve(gradients)).sum(-1) / factor
-            errors = variances.clamp(min=0).sqrt() if name not in self.covariance.unidentified else variances * math.nan
-            result[name] = model.arguments.shaped(name, part.coordinates.unpack(errors))
-        return result
+        Args:
+            errors: "classical": from the information, as in `standard_errors`; "robust": the sandwich, which holds for rows that
+                are not normal; "hac": for rows that are a weakly dependent time series, sorted by the dates of the index of a
+                table.
+            wrt: the parameters or single elements of them, of the structure or of any dense parametrisation; None: the mean and
+                the structure's parameters.
+            level: of the confidence intervals.
+            data: the rows that the model was fitted to, for "robust" and "hac", if the fit was loaded from a file or unpickled;
+                otherwise the fit refers to them itself.
+            options: of `inference.covariance_of_estimates`, for "robust" and "hac", such as lag=5.
+
+        Returns:
+            A `Summary`, which prints as a table and converts to pandas.
+
+        Raises:
+            ArgumentError: the rows are needed and not available, or have been modified since.
+            Any error of `standard_errors` and of `inference.covariance_of_estimates`.
+
+        Example:
+            >>> import pandas as pd, mvnjac
+            >>> returns = pd.DataFrame({"USD": [1.0, 3.0, 2.0, 0.0], "CHF": [2.0, 1.0, 6.0, 3.0]})
+            >>> mvnjac.fit(returns).summary("robust", wrt=["mean", "scale"]).to_pandas().round(3)
+                        estimate  standard_error      z  p_value  lower  upper
+            mean[USD]      1.500           0.559  2.683    0.007  0.404  2.596
+            mean[CHF]      3.000           0.935  3.207    0.001  1.167  4.833
+            scale[USD]     1.118           0.224  5.000    0.000  0.680  1.556
+            scale[CHF]     1.871           0.511  3.659    0.000  0.869  2.873
+        """
+        return summary_of(self, errors, wrt, level, data, options)
+
+    def to_pandas(self) -> Any:
+        """The estimates with standard errors, z, p-values and intervals as a pandas.DataFrame, by column name (needs pandas)."""
+        return self.summary().to_pandas()
+
+    def rows_of_fit(self, data: Any = None) -> FittedRows:
+        """The rows that the model was fitted to; for other modules of mvnjac.
+
+        Raises:
+            ArgumentError: the fit does not refer to rows and none are given, or they are not those of the fit.
+        """
+        rows = self._data
+        if data is not None:
+            given = with_rows("summary", self.gaussian.model, data)
+            rows = FittedRows(given.x, None if rows is None else rows.weights, given.index)
+        if rows is None:
+            raise ArgumentError("summary: these standard errors need the rows of the fit; pass them, summary(…, data=x).")
+        rows.require_unchanged(self.fingerprint())
+        return rows
+
+    @property
+    def sample(self) -> SufficientStatistics:
+        """The sufficient statistics of the rows; for other modules of mvnjac."""
+        return self._sample
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_data": None}  # a fit that is stored does not contain the data
 
     def shaped(self, event: Size) -> Fit:
         """The same estimate with the mean as a matrix."""
@@ -199,6 +233,26 @@ class Fit:
             model_file.ESTIMATED_FROM: self.fingerprint().to_json(),
         }
         model_file.write(Path(path), self.gaussian, about)
+
+    def __repr__(self) -> str:
+        d, state = self.gaussian.model.d, "converged" if self.converged else "not converged"
+        return (
+            f"Fit({type(self.covariance).__name__}, {counted(d, 'variable')}, {counted(self.rows, 'row')}, log-likelihood "
+            f"{self.log_likelihood:.6g}, {state})"
+        )
+
+    def _repr_html_(self) -> str:
+        d = self.gaussian.model.d
+        if d > _SHOWN:
+            return html_table(repr(self), [], [], [])
+        shown = min(d, MOST_ROWS)
+        labels = self.names or [f"variable {i}" for i in range(d)]
+        columns = [self.mean.flatten().tolist(), self.gaussian.parameter("scale").tolist()]
+        rows = list(zip(*columns, strict=True))[:shown]
+        note = f"{shown} of {d} variables; " if shown < d else ""
+        return html_table(
+            repr(self), ["mean", "standard deviation"], labels[:shown], rows, note + "summary() shows the estimates."
+        )
 
     def __str__(self) -> str:
         return (

@@ -14,7 +14,7 @@ from mvnjac.inference.estimating_functions import INFORMATIONS, MEMORY_ADVICE, S
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.information_clocks import InformationClocks, information_clocks
 from mvnjac.inference.process_statistics import inverse_root
-from mvnjac.inference.row_labels import row_labels, sort_order
+from mvnjac.inference.row_labels import dates_of, row_labels, sort_order
 from mvnjac.inference.structural_change import LIMIT, ScoreProcess
 from mvnjac.information.functions import Wrt
 from mvnjac.score.jacobian import Jacobian
@@ -65,7 +65,8 @@ def score_process(
         J: the Jacobian at the maximum-likelihood estimate, of n rows.
         wrt: the columns of the result; they are decorrelated jointly with all others.
         known: parameters that were not estimated.
-        dates: (n,) labels by which the rows are sorted and breaks are dated; None: the rows are in order.
+        dates: (n,) labels by which the rows are sorted and breaks are dated; None: the dates of `J.index`, otherwise the rows
+            are in order.
         information: V is 1/n of the "opg" (JᵀJ, the default of R's `gefp`), "expected" or "observed" information.
         scores_covariance: V itself, such as a HAC estimate by `scores_covariance`.
         decorrelate: False divides each score by its standard deviation only; joint tests of several columns are then not valid,
@@ -107,7 +108,7 @@ def score_process(
             f"{_NAME}: with weights, information={information!r} is not the covariance of the scores; pass information='opg'."
         )
     estfun = EstimatingFunctions(_NAME, J, wrt, weights, known)
-    dates = list(dates) if isinstance(dates, Iterator) else dates
+    dates = dates_of(J.index) if dates is None else list(dates) if isinstance(dates, Iterator) else dates
     by_information = clocks == "information" or (clocks == "auto" and _patterns_differ(estfun))
     n, p, positions = estfun.rows, estfun.size, estfun.positions
     estfun.require_memory(5 * n * p + (0 if by_information else SOLVE_ARRAYS * p**2), False)

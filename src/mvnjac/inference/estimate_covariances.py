@@ -183,7 +183,8 @@ def covariance_of_estimates(
         bandwidth: in rows: the weight of lag l is the kernel at l/bandwidth (R: bw). A number, "Andrews" (R: bwAndrews, with an
             AR(1) for each score; the default for all kernels but Bartlett's) or "Newey-West" (R: bwNeweyWest).
         prewhite: the order of a vector autoregression that prewhitens the scores (True: 1; False: none).
-        order_by: labels by which the rows are sorted in time, for "hac"; None: the rows are in order.
+        order_by: labels by which the rows are sorted in time, for "hac"; None: the dates of `J.index`, otherwise the rows are
+            in order.
 
     Returns:
         `Estimates` with names, values, covariance and standard errors; it prints as a table.

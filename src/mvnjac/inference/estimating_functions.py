@@ -20,6 +20,7 @@ from mvnjac.information.functions import Wrt, fisher_of, hessian_of
 from mvnjac.information.operators import Operator
 from mvnjac.linalg.solvers import conditional_solver, dense_solution
 from mvnjac.parameters.boundary import free_columns
+from mvnjac.score.evaluation import GeneralEvaluation
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.score.row_arguments import require_counts
 from mvnjac.tensors import memory
@@ -262,4 +263,5 @@ def _float64(function: str, J: Jacobian) -> Jacobian:
     covariance = model.covariance.map(lambda t: t.detach().double())
     gaussian = Gaussian(mean, covariance, names=model.arguments.naming.argument, missing=model.arguments.missing)
     gaussian.boundary = model.boundary
-    return gaussian.jacobian(J.evaluation.rows.x.detach().double().reshape(-1, *model.arguments.event))
+    x = J.evaluation.rows.x.detach().double().reshape(-1, *model.arguments.event)
+    return Jacobian(GeneralEvaluation.at(gaussian.model, x), J.row_index)

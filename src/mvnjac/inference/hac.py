@@ -19,7 +19,7 @@ from mvnjac.errors import ArgumentError, NotIdentifiedError
 from mvnjac.inference.estimating_functions import MEMORY_ADVICE, EstimatingFunctions, require
 from mvnjac.inference.first_order_condition import warn_unless_at_estimate
 from mvnjac.inference.kernel_weights import KERNELS, andrews_bandwidth, newey_west_bandwidth
-from mvnjac.inference.row_labels import sort_order
+from mvnjac.inference.row_labels import dates_of, sort_order
 from mvnjac.information.functions import Wrt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.tensors.allocation import guarded
@@ -108,6 +108,7 @@ class LongRunScores:
     ) -> None:
         _require_valid(estfun.function, lag, prewhite, kernel, bandwidth)
         self._estfun, self._kernel, self._prewhite = estfun, kernel, prewhite
+        order_by = dates_of(estfun.jacobian.index) if order_by is None else order_by
         order = sort_order(estfun.function, order_by, estfun.rows, require_unique=True)
         self._order = order.to(estfun.jacobian.device)
         self._prewhitened = prewhitened(estfun.function, estfun.scores()[self._order], prewhite) if prewhite else None

@@ -98,7 +98,7 @@ def influence(
         J: the Jacobian at the estimate, of n rows.
         wrt: the columns of `changes`; distances are those of all parameters, and the same in each parametrisation.
         known: parameters that were not estimated.
-        labels: (n,) labels of the rows, such as dates.
+        labels: (n,) labels of the rows, such as dates; None: `J.index`.
         information: "observed", "expected" (closed form for dense parametrisations, without a p×p matrix) or "opg".
         weights: (n,) weights of the rows.
 
@@ -132,7 +132,7 @@ def influence(
     distances = torch.cat([(part * estfun.solve(information, part)).sum(-1) for part in scores])
     return Influence(
         tuple(estfun.requested),
-        tuple(row_labels(_NAME, "labels", labels, estfun.rows)),
+        tuple(row_labels(_NAME, "labels", J.index if labels is None else labels, estfun.rows)),
         changes,
         distances,
         torch.where(variances > 0, variances, torch.nan).sqrt(),

@@ -10,6 +10,7 @@ from torch import Tensor
 from mvnjac.errors import NotIdentifiedError
 from mvnjac.inference.estimating_functions import MEMORY_ADVICE, EstimatingFunctions, chunks, require
 from mvnjac.inference.first_order_condition import warn_unless_at_estimate
+from mvnjac.inference.result_table import ResultFields
 from mvnjac.information.functions import Wrt, hessian_of
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
@@ -21,7 +22,7 @@ _DEPENDENT = 1e-9
 
 
 @dataclass(frozen=True)
-class InformationMatrixTest:
+class InformationMatrixTest(ResultFields):
     """A test of the whole model: small p-values are evidence that rows are not normal, or not identically distributed.
 
     Attributes:

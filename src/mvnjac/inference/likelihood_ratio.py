@@ -11,6 +11,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
 from mvnjac.errors import ArgumentError, counted
 from mvnjac.gaussian import Gaussian
+from mvnjac.inference.result_table import ResultFields
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.tail_probabilities import chi_squared_p_value
 
@@ -46,7 +47,7 @@ class FittedModel(Protocol):
 
 
 @dataclass(frozen=True)
-class LikelihoodRatioTest:
+class LikelihoodRatioTest(ResultFields):
     """A test of a restricted model within a more general one: small p-values are evidence against the restriction.
 
     Attributes:

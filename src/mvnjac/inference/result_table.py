@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
 from mvnjac.errors import UnknownNameError
+from mvnjac.tables.html import MOST_ROWS, html_table
 
 #: the most rows that are printed
 _MAX_PRINTED = 24
@@ -42,6 +44,13 @@ class ResultTable(ABC):
         columns = {"name": [_scalar(label) for label in self._labels()]}
         return pa.table(columns | {name: _plain(values) for name, values in self._table().items()})
 
+    def _repr_html_(self) -> str:
+        table, labels = self._table(), self._labels()
+        shown = min(len(labels), MOST_ROWS)
+        rows = list(zip(*(_plain(values)[:shown] for values in table.values()), strict=True))
+        note = f"{shown} of {len(labels)} rows; to_pandas() has all." if shown < len(labels) else ""
+        return html_table(self._title(), list(table), list(labels)[:shown], rows, note)
+
     def __repr__(self) -> str:
         table = self._table()
         labels = [str(label) for label in self._labels()]
@@ -59,6 +68,16 @@ class ResultTable(ABC):
             for row in cells
         ]
         return "\n".join([self._title(), *(line.rstrip() for line in lines)])
+
+
+class ResultFields:
+    """A result of a few numbers, a dataclass: one line in a terminal, a table of its fields in a notebook."""
+
+    def _repr_html_(self) -> str:
+        shown = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]  # type: ignore[arg-type]
+        rows = [[value] for _, value in shown if value not in (None, "")]
+        labels = [name for name, value in shown if value not in (None, "")]
+        return html_table(type(self).__name__, [""], labels, rows)
 
 
 def position(function: str, columns: Sequence[str], name: str) -> int:

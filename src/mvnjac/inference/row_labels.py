@@ -48,6 +48,13 @@ def row_labels(function: str, argument: str, labels: Iterable[Any] | None, n: in
     return found
 
 
+def dates_of(index: Any) -> Any:
+    """The labels of an index if they are dates, by which a time series is sorted; None for other labels, and for no index."""
+    if index is None or not len(index):
+        return None
+    return index if all(hasattr(label, "isoformat") for label in index) else None
+
+
 def require_labels(function: str, argument: str, labels: Sequence[Any]) -> None:
     """Require that every row has a label, and that all labels are of one kind, so that they can be compared.
 

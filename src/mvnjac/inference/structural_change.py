@@ -22,7 +22,7 @@ from mvnjac.inference import limiting_distributions
 from mvnjac.inference.estimating_functions import require
 from mvnjac.inference.information_clocks import BreakEstimate, InformationClocks
 from mvnjac.inference.process_statistics import inverse_root
-from mvnjac.inference.result_table import ResultTable, position
+from mvnjac.inference.result_table import ResultFields, ResultTable, position
 from mvnjac.inference.simulated_distribution import holm
 
 TESTS = ("double_max", "nyblom_hansen", "sup_lm")
@@ -30,7 +30,7 @@ LIMIT = "the limiting distribution"
 
 
 @dataclass(frozen=True)
-class BreakTest:
+class BreakTest(ResultFields):
     """A test of constant parameters.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from mvnjac.covariance.parametrisation import Values
 from mvnjac.errors import ArgumentError, ShapeError
 from mvnjac.information.column_maps import ColumnMaps, ParameterMap
 from mvnjac.information.curvature import Curvature, DirectMatrix, RowStatistics
-from mvnjac.linalg.scipy_operator import linear_operator
+from mvnjac.information.export import NamedOperator
 from mvnjac.linalg.solvers import DefiniteFactor, conjugate_gradients, definite_factor, dense_solution
 from mvnjac.model.model import Model
 from mvnjac.parameters.selection import Part, Selection
@@ -28,7 +27,7 @@ _BY_PRODUCTS, _SOLVED = 5, 8
 _LESS = "select by wrt=, or take fewer variables."
 
 
-class Operator:
+class Operator(NamedOperator):
     """A symmetric p×p matrix (one for each entry of `batch`) over the unique elements of some parameters.
 
     Made by `hessian` and `fisher_information`.
@@ -148,18 +147,6 @@ class Operator:
             if inverse is None:
                 inverse = self._solution(self._maps.identity()).movedim(0, -2)
             return inverse.diagonal(dim1=-2, dim2=-1).to(self.dtype)
-
-    def linear_operator(self) -> Any:
-        """A `scipy.sparse.linalg.LinearOperator` view of a single matrix; needs scipy.
-
-        Raises:
-            ShapeError: there are leading dimensions.
-        """
-        if self.batch:
-            raise ShapeError(
-                f"{self._name}.linear_operator: the leading dimensions are {tuple(self.batch)}; expected none, a single matrix."
-            )
-        return linear_operator((self.selection.size, self.selection.size), self.matvec, self.matvec, self.dtype, self.device)
 
     def _matrix(self) -> Tensor:
         return self._maps.matrix(self._product) if self._direct_matrix is None else self._direct_matrix()

@@ -122,18 +122,21 @@ def _require_complete(function: str, table: Observations) -> None:
         )
 
 
-def table_rows(function: str, x: Any, names: NamesArgument | None, missing: str | None) -> tuple[Any, NamesArgument | None]:
-    """Rows as a tensor, in the order of `names`; the columns of a table are the names if there are none."""
+def table_rows(
+    function: str, x: Any, names: NamesArgument | None, missing: str | None
+) -> tuple[Any, NamesArgument | None, RowIndex | None]:
+    """Rows as a tensor in the order of `names`, the names (the columns of a table if there are none), and the row labels."""
     if isinstance(x, Tensor) or not is_table(x):
-        return as_tensor(function, "x", x), names
+        return as_tensor(function, "x", x), names, None
     table = observations(function, x)
     if missing is None:
         _require_complete(function, table)
+    index = RowIndex.of(table)
     if names is None:
-        return table.x, table.names
+        return table.x, table.names, index
     if any(not isinstance(name, str) for name in names):  # of the rows and columns of a matrix
-        return table.x, names
-    return table.x[:, matched(function, "x", table.names, [str(name) for name in names])], names
+        return table.x, names, index
+    return table.x[:, matched(function, "x", table.names, [str(name) for name in names])], names, index
 
 
 def matched(function: str, argument: str, columns: Sequence[str], names: Sequence[str]) -> slice | list[int]:

@@ -14,12 +14,15 @@ from mvnjac.errors import ShapeError
 from mvnjac.linalg.scipy_operator import linear_operator
 from mvnjac.model.model import Model
 from mvnjac.tables import export
+from mvnjac.tables.html import MOST_COLUMNS, html_table
 from mvnjac.tables.row_index import RowIndex
 
 Wrt = str | Iterable[str] | None
+#: the rows that a notebook shows, and the most columns that it computes for them
+_HEAD, _SHOWN_SIZE = 5, 2000
 
 
-class LabelledRows(ABC):
+class LabelledMatrix(ABC):
     """The n×p matrix with the labels of its rows and columns, in the forms of other libraries."""
 
     _index: RowIndex | None
@@ -60,10 +63,19 @@ class LabelledRows(ABC):
     def rmatvec(self, w: Tensor, wrt: Wrt = None) -> Tensor:
         """The product wᵀ J."""
 
+    @abstractmethod
+    def __getitem__(self, key: Any) -> Any:
+        """A block, or the Jacobian of some rows."""
+
     @property
     def index(self) -> Any:
         """The labels of the rows: the index of the data frame x, or a list; None if x is not a table."""
         return None if self._index is None else self._index.labels
+
+    @property
+    def row_index(self) -> RowIndex | None:
+        """The labels of the rows with their name; for other packages of mvnjac."""
+        return self._index
 
     @property
     def shape(self) -> Size:
@@ -123,6 +135,18 @@ class LabelledRows(ABC):
             )
         shape = (self.batch[0], self._size(wrt))
         return linear_operator(shape, lambda v: self.matvec(v, wrt), lambda w: self.rmatvec(w, wrt), self.dtype, self.device)
+
+    def _repr_html_(self) -> str:
+        if len(self.batch) != 1:
+            return html_table(repr(self), [], [], [])
+        shown, p = min(self.batch[0], _HEAD), self._size()
+        wrt: Wrt = None if p <= _SHOWN_SIZE else self.model.arguments.default_names()[0]
+        names = self.columns(wrt)[:MOST_COLUMNS]
+        rows = self[:shown].matrix(wrt).detach()[:, : len(names)].tolist()
+        labels = range(shown) if self._index is None else self._index.labels[:shown]
+        left_out = [f"{shown} of {self.batch[0]} rows"] if shown < self.batch[0] else []
+        left_out += [f"{len(names)} of {p} columns"] if len(names) < p else []
+        return html_table(repr(self), names, list(labels), rows, ", ".join(left_out))
 
     def _index_name(self) -> str | None:
         return None if self._index is None else self._index.name

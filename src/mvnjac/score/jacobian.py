@@ -27,7 +27,7 @@ from mvnjac.parameters.selection import Selection
 from mvnjac.score import row_arguments
 from mvnjac.score.evaluation import Evaluation, GeneralEvaluation
 from mvnjac.score.explain import explained
-from mvnjac.score.export import LabelledRows
+from mvnjac.score.export import LabelledMatrix
 from mvnjac.score.fused_evaluation import FusedEvaluation
 from mvnjac.tables.row_index import RowIndex
 from mvnjac.tensors import memory
@@ -97,7 +97,7 @@ def jacobian(
     return Jacobian(FusedEvaluation(fused, general))
 
 
-class Jacobian(LabelledRows):
+class Jacobian(LabelledMatrix):
     """The derivatives of n log-densities, stored as n·d numbers. Made by `jacobian` or `Gaussian.jacobian`.
 
     `J[name]` is the derivative with respect to one parameter, of shape (*batch, *shape of the parameter). For a symmetric

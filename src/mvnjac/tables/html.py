@@ -27,6 +27,8 @@ def html_table(
         for label, row in zip(labels, rows, strict=True)
     )
     below = f"<div><small>{escape(note)}</small></div>" if note else ""
+    if not labels:
+        return f"<div><div>{escape(title)}</div>{below}</div>"
     return (
         f'<div><div>{escape(title)}</div><table class="dataframe"><thead><tr style="text-align:right">{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{below}</div>"
