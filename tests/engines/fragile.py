@@ -13,6 +13,8 @@ from mvnjac.errors import MvnjacError
 class Fragile(Job):
     """Each unit kills its process a given number of times before it succeeds."""
 
+    tag = "fragile"
+
     def __init__(self, folder: Path, deaths: dict[int, int]) -> None:
         self.folder, self.deaths = folder, deaths
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import ClassVar, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class Estimable(NamedParameters):
     bounded: ClassVar[tuple[str, ...]] = ()
     #: the advice of the error message if a variance goes to 0
     advice: ClassVar[str] = "Leave variables out, take another structure, or start from an instance elsewhere."
+    #: whether EM steps precede the search if entries are missing, and the search is over the Cholesky factor of Σ
+    starts_with_em: ClassVar[bool] = False
     #: the parameters that are identified only by a convention: they have no standard errors
     unidentified: tuple[str, ...] = ()
     #: the parameter that scales Σ, for structures in which all variables have the same unit and no other parameter has a unit
@@ -96,6 +98,19 @@ class Estimable(NamedParameters):
         """(d,) the units in which the search has variables of variance 1; equal for all variables if Σ has a common scale."""
         units = sample.variances.sqrt()
         return units if self.scaling is None else units.mean().expand(units.shape)
+
+    @property
+    def number_of_factors(self) -> int | None:
+        """k of a factor model, which has a search of its own; None for other structures."""
+        return None
+
+    def independent_blocks(self, d: int) -> list[tuple[slice, Any]]:
+        """Groups of the d variables that are independent of each other, with their structures, which are fitted one by one."""
+        return []
+
+    def with_blocks(self, blocks: Sequence[Any]) -> Self:
+        """The same structure with other structures of its independent groups."""
+        raise NotImplementedError(f"{type(self).__name__} has no independent groups of variables")
 
     def normalised(self) -> Self:
         """The same Σ with the parameters that a fit reports, if the parameters are not unique."""

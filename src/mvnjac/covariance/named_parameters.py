@@ -91,6 +91,19 @@ class NamedParameters(ABC):
         """The same structure with other values of its parameters, in the order of `parameters`."""
         return type(self)(**dict(zip(self.parameters, values, strict=True)))
 
+    def stored_form(self) -> Any:
+        """What identifies the structure in a model file, apart from its parameters, as JSON.
+
+        Raises:
+            ArgumentError: the structure cannot be stored.
+        """
+        return type(self).__name__
+
+    @classmethod
+    def restored(cls, form: Any, tensors: Mapping[str, Tensor], restore: Callable[[Any, Mapping[str, Tensor]], Any]) -> Self:
+        """The structure of a model file, from its stored form and its parameters; `restore` does the same for its parts."""
+        return cls(**tensors)
+
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Self:
         """The structure for a selection of rows along dimension `dim` of the batch `full`, if its parameters vary along it."""
         return self.at([narrow(value, full, self.event_dims(name), dim, index) for name, value in self.parameters.items()])

@@ -20,6 +20,9 @@ class SecondOrder(NamedParameters):
     #: whether different parameter values give the same Σ for every Σ of this structure (for example rotations of factors)
     redundant: ClassVar[bool] = False
 
+    #: whether derivatives of second order follow from those of the functions µ(θ) and Σ(θ) by the chain rule
+    second_order_by_chain_rule: ClassVar[bool] = False
+
     def fisher(self, factor: Any, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The information times v, a change of some of the parameters: ½ ⟨∂Σ, Σ⁻¹ dΣ[v] Σ⁻¹⟩ for every parameter."""
         raise NotImplementedError(f"{type(self).__name__} does not implement `fisher`, its Fisher information")

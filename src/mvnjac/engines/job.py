@@ -17,7 +17,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mvnjac.tables.slices import Slice
 from mvnjac.tensors.allocation import refusal
@@ -61,6 +61,9 @@ class Result:
 class Job(ABC):
     """The work to be done for each unit. A job is pickled; each worker computes derived objects once."""
 
+    #: the name of this kind of job in manifests and checkpoints; a promise to files that exist
+    tag: ClassVar[str]
+
     @abstractmethod
     def run(self, unit: Unit, on_rows: Callable[[int], None]) -> Result:
         """Run a unit; `on_rows` is called with numbers of further rows that are done."""
@@ -70,7 +73,7 @@ class Job(ABC):
 
         Tensors are described by their digests, and objects with a method `fingerprint` by its result.
         """
-        return {"job": type(self).__name__, **_fields(self)}
+        return {"job": self.tag, **_fields(self)}
 
 
 def digest(tensors: Mapping[str, Any]) -> str:

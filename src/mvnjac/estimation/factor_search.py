@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.structured import factor_analysis
 from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.estimation import incomplete_factors
@@ -31,7 +32,7 @@ Callback = Callable[[int, Point, float], None]
 
 
 def search(
-    sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, max_iterations: int, callback: Callback
+    sample: SufficientStatistics, given: Covariance | None, k: int, lower: float, max_iterations: int, callback: Callback
 ) -> SearchResult:
     """The highest maximum reached from all starting values.
 
@@ -42,6 +43,7 @@ def search(
         lower: the lower bound of the unique variances.
         max_iterations: for each starting value.
     """
+    assert given is None or isinstance(given, LowRank)
     progress = _BestSoFar(callback)
     if not sample.complete:
         return _search_incomplete(sample, given, k, lower, max_iterations, progress)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.estimation import LOWER, refuse_extreme, refuse_unobserved
-from mvnjac.covariance.parametrisations.dense import Dense
 from mvnjac.covariance.parametrisations.log_cholesky import LogCholesky
-from mvnjac.covariance.structured.block_diagonal import BlockDiagonal
-from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.errors import NotConvergedWarning, NotIdentifiedError, SingularError, UnsolvedError, warn
 from mvnjac.estimation import em
 from mvnjac.estimation.conditioning import warn_if_ill_conditioned
@@ -46,8 +43,9 @@ def fit_sample(
     """`fit`, for a sample that may have been collected in batches."""
     refuse_unobserved(sample)
     refuse_extreme(sample)
-    if isinstance(choice.instance, BlockDiagonal):
-        return _fit_blocks(sample, choice.instance, names, missing, max_iterations, progress, lower)
+    blocks = [] if choice.instance is None else choice.instance.independent_blocks(sample.d)
+    if choice.instance is not None and blocks:
+        return _fit_blocks(sample, choice.instance, blocks, names, missing, max_iterations, progress, lower)
     start = choice.start(sample)
     start.require_maximum(sample)
     closed_form = start.closed_form and sample.complete
@@ -64,9 +62,10 @@ def fit_sample(
             progress("fitting", iteration, (point.value if value is None else value) + shift)
 
     try:
-        if isinstance(rescaled, LowRank):
+        factors = None if rescaled is None else rescaled.number_of_factors
+        if factors is not None:
             given = None if choice.instance is None else rescaled
-            result = search(scaled_sample, given, rescaled.rank, lower, max_iterations, callback)
+            result = search(scaled_sample, given, factors, lower, max_iterations, callback)
         else:
             likelihood = _likelihood(scaled_sample, rescaled or start)
             result = maximise(likelihood, 0 if closed_form else max_iterations, callback)
@@ -93,7 +92,8 @@ def fit_sample(
 
 def _fit_blocks(
     sample: SufficientStatistics,
-    start: BlockDiagonal,
+    start: Covariance,
+    blocks: Sequence[tuple[slice, Covariance]],
     names: NamesArgument | None,
     missing: str | None,
     max_iterations: int,
@@ -102,10 +102,10 @@ def _fit_blocks(
 ) -> Fit:
     """Each block is fitted separately, since the likelihood is a product over the blocks."""
     fits = []
-    for i, (block, at) in enumerate(zip(start.blocks, start.slices(sample.d), strict=True)):
+    for i, (at, block) in enumerate(blocks):
         part = dataclasses.replace(sample.part(at), name=f"{sample.name}: blocks[{i}]")
         fits.append(fit_sample(part, Choice(type(block), instance=block), None, missing, max_iterations, progress, lower))
-    covariance = BlockDiagonal([each.covariance for each in fits], start.sizes)
+    covariance = start.with_blocks([each.covariance for each in fits])
     gaussian = Gaussian(torch.cat([each.mean for each in fits]), covariance, names=names, missing=missing)
     for i, each in enumerate(fits):
         for name in each.covariance.bounded:
@@ -126,7 +126,7 @@ def _fit_blocks(
 def _likelihood(sample: SufficientStatistics, structure: Covariance) -> Likelihood:
     """The objective; with missing entries an unrestricted Σ takes EM steps first, and then its Cholesky factor."""
     mean = torch.zeros_like(sample.origin)
-    if sample.complete or not isinstance(structure, Dense):
+    if sample.complete or not structure.starts_with_em:
         return Likelihood(sample, mean, structure)
     mean, covariance_matrix = em.iterate(sample, structure.parameters["covariance_matrix"], _EM_STEPS)
     log_scale_tril = Gaussian(mean, covariance_matrix).parameter("log_scale_tril")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from torch import Tensor
 from mvnjac._version import __version__
 from mvnjac.covariance import structures
 from mvnjac.covariance.base import Covariance
-from mvnjac.covariance.structured.block_diagonal import BlockDiagonal
-from mvnjac.covariance.structured.parametric import Parametric
-from mvnjac.errors import ArgumentError, TableError, UsageError
+from mvnjac.errors import TableError, UsageError
 from mvnjac.gaussian import Gaussian
 from mvnjac.statistics.fingerprint import Fingerprint
 
@@ -65,7 +64,7 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     tensors = {_MEAN: gaussian.mean, **covariance.parameters}
     metadata = {
         "mvnjac": __version__,
-        "structure": json.dumps(_description(covariance)),
+        "structure": json.dumps(covariance.stored_form()),
         "names": json.dumps(model.arguments.naming.argument),
         "missing": model.arguments.missing or "",
         "boundary": json.dumps(gaussian.boundary),
@@ -112,21 +111,8 @@ def estimated_from(path: Path) -> Fingerprint | None:
     return Fingerprint.from_json(metadata[ESTIMATED_FROM])
 
 
-def _description(covariance: Covariance) -> Any:
-    """What identifies a structure, apart from its parameters: its class; for blocks, the class of each and the sizes."""
-    if isinstance(covariance, Parametric):
-        raise ArgumentError("save: a Parametric is a function, which cannot be saved; save its parameters by torch.save.")
-    if isinstance(covariance, BlockDiagonal):
-        return {"blocks": [_description(block) for block in covariance.blocks], "sizes": covariance.sizes}
-    return type(covariance).__name__
-
-
-def _structure(description: Any, tensors: dict[str, Tensor]) -> Covariance:
-    if isinstance(description, str):
-        return structures()[description](**tensors)
-    blocks = []
-    for i, block in enumerate(description["blocks"]):
-        prefix = f"blocks[{i}]."
-        block_tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        blocks.append(_structure(block, block_tensors))
-    return BlockDiagonal(blocks, description["sizes"])
+def _structure(form: Any, tensors: Mapping[str, Tensor]) -> Covariance:
+    if not isinstance(form, str | dict):
+        raise TypeError(f"the structure is a {type(form).__name__}")
+    name = form if isinstance(form, str) else form.get("structure", "BlockDiagonal")
+    return structures()[name].restored(form, tensors, _structure)

@@ -177,7 +177,7 @@ class Fit:
             mean[USD]      1.500           0.559  2.683    0.007  0.404  2.596
             mean[CHF]      3.000           0.935  3.207    0.001  1.167  4.833
             scale[USD]     1.118           0.224  5.000    0.000  0.680  1.556
-            scale[CHF]     1.871           0.511  3.659    0.000  0.869  2.873
+            scale[CHF]     1.871           0.468  4.000    0.000  0.954  2.788
         """
         return summary_of(self, errors, wrt, level, data, options)
 
@@ -238,7 +238,7 @@ class Fit:
         d, state = self.gaussian.model.d, "converged" if self.converged else "not converged"
         return (
             f"Fit({type(self.covariance).__name__}, {counted(d, 'variable')}, {counted(self.rows, 'row')}, log-likelihood "
-            f"{self.log_likelihood:.6g}, {state})"
+            f"{self.log_likelihood:.6g}, {state}, score_ratio={self.score_ratio:.1e})"
         )
 
     def _repr_html_(self) -> str:

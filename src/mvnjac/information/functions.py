@@ -11,7 +11,6 @@ from torch.distributions import Distribution
 
 from mvnjac.covariance.base import Covariance
 from mvnjac.covariance.parametrisation import DenseParametrisation
-from mvnjac.covariance.structured.parametric import Parametric
 from mvnjac.errors import ArgumentError
 from mvnjac.fused.dense import prepare
 from mvnjac.information.curvature import Curvature, DirectMatrix
@@ -255,7 +254,7 @@ def _curvature(
         batch = model.reduced_batch if param_batch is None else param_batch
         return incomplete_curvature(model, names, rows, weights, batch)
     if set(names) <= {"mean", *covariance.fields} and not isinstance(covariance, DenseParametrisation):
-        return (ParametricCurvature if isinstance(covariance, Parametric) else StructuredCurvature)(model, names)
+        return (ParametricCurvature if covariance.second_order_by_chain_rule else StructuredCurvature)(model, names)
     return DenseCurvature(model, names, owners_of(model, names))
 
 

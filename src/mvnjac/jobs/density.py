@@ -36,6 +36,7 @@ from mvnjac.tables.slices import rows_per_slice
 class Gather(Job):
     """The sufficient statistics of the rows of a unit."""
 
+    tag = "gather"
     data: Data
     names: tuple[str, ...]
 
@@ -49,6 +50,7 @@ class Gather(Job):
 class Moment(Job):
     """The moments of the rows of a unit."""
 
+    tag = "moments"
     data: Data
     names: tuple[str, ...]
 

@@ -175,6 +175,7 @@ class SubsampleStatistics(SufficientStatistics):
 class PilotPass(Job):
     """The pilot sample of the rows of a unit, with at most about `most` numbers."""
 
+    tag = "pilot"
     data: Data
     names: tuple[str, ...]
     most: int
@@ -189,6 +190,7 @@ class PilotPass(Job):
 class LikelihoodPass(Job):
     """The log-likelihood of the rows (x − origin) / units of a unit, each with its observed variables, and its gradients."""
 
+    tag = "likelihood"
     data: Data
     names: tuple[str, ...]
     mean: Tensor

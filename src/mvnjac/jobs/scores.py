@@ -62,6 +62,7 @@ class PortableGaussian:
 class Sum(Job):
     """Sums of the scores of a unit."""
 
+    tag = "sums"
     data: Data
     names: tuple[str, ...]
     density: PortableGaussian
@@ -98,6 +99,7 @@ class Sum(Job):
 class Stream(Job):
     """Writes the rows of scores to a sink in this process, unit by unit."""
 
+    tag = "stream"
     data: Data
     names: tuple[str, ...]
     density: PortableGaussian
@@ -129,6 +131,7 @@ class PartJob(Sum):
         digits: the number of digits of the part's number in its name.
     """
 
+    tag = "parts"
     layout: str = "unique"
     schema: pa.Schema = None
     folder: str = ""

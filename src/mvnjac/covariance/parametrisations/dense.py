@@ -43,6 +43,7 @@ class Dense(DenseCovariance):
     """
 
     fields = {"covariance_matrix": symmetric}
+    starts_with_em = True
     phrases = {"covariance_matrix": ("covariance of {} and {}", "variance of {}")}
     local = {"covariance_matrix": (0, 1)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -15,12 +15,13 @@ from mvnjac.covariance.parametrisations.cholesky import Cholesky
 from mvnjac.covariance.parametrisations.dense import Dense
 from mvnjac.covariance.parametrisations.precision import Precision
 from mvnjac.covariance.samples import BadInput, Maker
+from mvnjac.covariance.structured.block_arguments import valid_blocks, valid_sizes
 from mvnjac.covariance.structured.block_factor import BlockDiagonalFactor, block_diagonal
 from mvnjac.covariance.structured.diagonal import Diagonal
 from mvnjac.covariance.structured.isotropic import Isotropic
 from mvnjac.covariance.structured.kronecker import Kronecker
 from mvnjac.covariance.structured.low_rank import LowRank
-from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, NotSymmetricError, ShapeError, counted
+from mvnjac.errors import ArgumentError, DtypeError, NotPositiveDefiniteError, NotSymmetricError, ShapeError
 from mvnjac.parameters.checks import Check
 from mvnjac.parameters.coordinates import Coordinates
 from mvnjac.parameters.names import Names
@@ -60,8 +61,8 @@ class BlockDiagonal(Covariance):
     fields = {}
 
     def __init__(self, blocks: Sequence[Covariance], sizes: Sequence[int | None] | None = None) -> None:
-        self.blocks = _valid_blocks(blocks)
-        self.sizes = _valid_sizes(self.blocks, sizes)
+        self.blocks = valid_blocks(blocks)
+        self.sizes = valid_sizes(self.blocks, sizes)
         rest = sum(size for size in self.sizes if size is not None)
         self.fields = {
             _name(i, name): functools.partial(_coordinates, block, name, size, rest)
@@ -89,6 +90,23 @@ class BlockDiagonal(Covariance):
     def has_more_factors(self, other: Covariance) -> bool:
         others = other.blocks if isinstance(other, BlockDiagonal) else [other] * len(self.blocks)
         return any(block.has_more_factors(inner) for block, inner in zip(self.blocks, others, strict=True))
+
+    def independent_blocks(self, d: int) -> list[tuple[slice, Any]]:
+        return list(zip(self.slices(d), self.blocks, strict=True))
+
+    def with_blocks(self, blocks: Sequence[Covariance]) -> Self:
+        return type(self)(blocks, self.sizes)
+
+    def stored_form(self) -> Any:
+        return {"structure": "BlockDiagonal", "blocks": [block.stored_form() for block in self.blocks], "sizes": self.sizes}
+
+    @classmethod
+    def restored(cls, form: Any, tensors: Mapping[str, Tensor], restore: Callable[[Any, Mapping[str, Tensor]], Any]) -> Self:
+        of_block = [
+            {name.removeprefix(_name(i, "")): t for name, t in tensors.items() if name.startswith(_name(i, ""))}
+            for i in range(len(form["blocks"]))
+        ]
+        return cls([restore(block, part) for block, part in zip(form["blocks"], of_block, strict=True)], form["sizes"])
 
     def groups(self, factor: BlockDiagonalFactor) -> list[tuple[slice, Covariance, Factor]]:
         return list(zip(factor.slices, self.blocks, factor.factors, strict=True))
@@ -127,11 +145,10 @@ class BlockDiagonal(Covariance):
 
     def at(self, values: Sequence[Tensor]) -> Self:
         remaining = iter(values)
-        blocks = [block.at([next(remaining) for _ in block.parameters]) for block in self.blocks]
-        return type(self)(blocks, self.sizes)
+        return self.with_blocks([block.at([next(remaining) for _ in block.parameters]) for block in self.blocks])
 
     def narrow(self, full: Size, dim: int, index: slice | Tensor) -> Self:
-        return type(self)([block.narrow(full, dim, index) for block in self.blocks], self.sizes)
+        return self.with_blocks([block.narrow(full, dim, index) for block in self.blocks])
 
     def evaluated(self) -> tuple[Tensor | None, Covariance]:
         blocks = [block.evaluated()[1] for block in self.blocks]
@@ -259,36 +276,3 @@ def _concatenated(vectors: Sequence[Tensor]) -> Tensor:
     """Vectors (*batch, dᵢ) one after the other, with their leading dimensions broadcast."""
     batch = broadcast(*(vector.shape[:-1] for vector in vectors))
     return torch.cat([vector.expand((*batch, vector.shape[-1])) for vector in vectors], -1)
-
-
-def _valid_blocks(blocks: Sequence[Covariance]) -> list[Covariance]:
-    if not isinstance(blocks, Sequence) or not blocks:
-        raise ArgumentError("BlockDiagonal: there are no blocks; pass a list of structures such as mvnjac.Dense(S).")
-    for i, block in enumerate(blocks):
-        if not isinstance(block, Covariance):
-            raise DtypeError(
-                f"BlockDiagonal: blocks[{i}] is a {type(block).__name__}; pass a structure such as mvnjac.Dense(S)."
-            )
-        if block.mean is not None:
-            raise ArgumentError(
-                f"BlockDiagonal: the function of blocks[{i}] returns a mean, too; let it return Σ only: the mean is a separate "
-                "argument."
-            )
-    return list(blocks)
-
-
-def _valid_sizes(blocks: Sequence[Covariance], sizes: Sequence[int | None] | None) -> list[int | None]:
-    """The number of variables of each block; None for at most one block, which has those that the others leave."""
-    sizes = [None] * len(blocks) if sizes is None else list(sizes)
-    if len(sizes) != len(blocks):
-        raise ShapeError(f"BlockDiagonal: {counted(len(sizes), 'size')} for {counted(len(blocks), 'block')}.")
-    for i, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
-        if size is not None and block.dimension not in (None, size):
-            raise ShapeError(
-                f"BlockDiagonal: sizes[{i}] is {size}, but blocks[{i}] is of {block.dimension} variables ({block!r})."
-            )
-    known = [block.dimension if size is None else size for block, size in zip(blocks, sizes, strict=True)]
-    unknown = [f"blocks[{i}]" for i, size in enumerate(known) if size is None]
-    if len(unknown) > 1:
-        raise ShapeError(f"BlockDiagonal: the numbers of variables of {', '.join(unknown)} are not known; pass sizes=.")
-    return known

@@ -69,7 +69,7 @@ class LowRank(Covariance):
         """k, the number of factors."""
         return constant_size(self.parameters["cov_factor"])
 
-    nesting_order = rank
+    nesting_order = number_of_factors = rank
 
     def has_more_factors(self, other: Covariance) -> bool:
         return (other.rank if isinstance(other, LowRank) else 0) < self.rank

@@ -79,6 +79,7 @@ class Parametric(Covariance):
     """
 
     fields = {}
+    second_order_by_chain_rule = True
 
     def __init__(self, function: Function, parameters: Mapping[str, Tensor]) -> None:
         if not callable(function):
@@ -101,6 +102,9 @@ class Parametric(Covariance):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_cached": None}  # the version counters of copied tensors start from zero
+
+    def stored_form(self) -> Any:
+        raise ArgumentError("save: a Parametric is a function, which cannot be saved; save its parameters by torch.save.")
 
     @property
     def _value(self) -> tuple[Tensor | None, Tensor]:
