@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from mvnjac.covariance.structured.low_rank import LowRank as LowRank
     from mvnjac.covariance.structured.parametric import Parametric as Parametric
     from mvnjac.covariance.structured.toeplitz import Toeplitz as Toeplitz
-    from mvnjac.dataframes import Observations as Observations
-    from mvnjac.dataframes import from_table as from_table
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.estimation.fit import fit as fit
     from mvnjac.estimation.model_file import load as load
@@ -52,6 +50,9 @@ if TYPE_CHECKING:
     from mvnjac.report import write_report as write_report
     from mvnjac.score.jacobian import Jacobian as Jacobian
     from mvnjac.score.jacobian import jacobian as jacobian
+    from mvnjac.tables.dataframes import Observations as Observations
+    from mvnjac.tables.dataframes import from_table as from_table
+    from mvnjac.tables.read_table import read_table as read_table
 
 _MODULES = {
     "jacobian": "score.jacobian",
@@ -66,8 +67,9 @@ _MODULES = {
     "load": "estimation.model_file",
     "vech": "parameters.coordinates",
     "unvech": "parameters.coordinates",
-    "from_table": "dataframes",
-    "Observations": "dataframes",
+    "from_table": "tables.dataframes",
+    "Observations": "tables.dataframes",
+    "read_table": "tables.read_table",
     "write_report": "report",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",

@@ -63,7 +63,7 @@ INFERENCE = """
 from jaxtyping import install_import_hook
 
 files = ["estimate_covariances", "delta", "hac", "score_tests", "information_matrix", "influential_rows", "structural_change"]
-with install_import_hook(["mvnjac.dataframes", *(f"mvnjac.inference.{name}" for name in files)], "beartype.beartype"):
+with install_import_hook(["mvnjac.tables.dataframes", *(f"mvnjac.inference.{name}" for name in files)], "beartype.beartype"):
     import mvnjac
     from mvnjac import inference
     inference.score_process, inference.score_test, inference.influence, inference.information_matrix_test, inference.delta_method

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvnjac.dataframes import Observations, from_table
 from mvnjac.errors import ArgumentError, ShapeError, UsageError, counted
 from mvnjac.estimation.result import Fit
 from mvnjac.gaussian import Gaussian
 from mvnjac.jobs.density import with_names
 from mvnjac.report.analysis.content import Content, Description, content_of, is_estimate_from, parameter_count
 from mvnjac.report.analysis.load_rows import labelled, require_memory
+from mvnjac.tables.dataframes import Observations, from_table
 
 
 def content_of_arrays(fit: Fit | Gaussian, data: Any, title: str) -> Content:
