@@ -23,7 +23,9 @@ from mvnjac.tables.survey import Survey, warn_about
 from mvnjac.tensors import memory
 
 #: an option in a message, with its value: --decimal , or --missing-values 'x'
-_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: ('[^']*'|\"[^\"]*\"|[,.](?=[\s;,.]|$)|\d+|(?:drop|marginalise|space)\b))?")
+_OPTION = re.compile(
+    r"--([a-z]+(?:-[a-z]+)*)(?: ('[^']*'|\"[^\"]*\"|[,.](?=[\s;,.]|$)|\d+|(?:drop|marginalise|space|utf-\d+|latin-1)\b))?"
+)
 #: variables up to which the rows are looked over
 _MOST_VARIABLES = 2000
 

@@ -68,6 +68,10 @@ class ReadOptions:
                 raise UsageError(f"{flag(name)}: got {getattr(self, name)}; expected a number of rows, 0 or more.")
         if self.comment is not None and (not self.comment.strip() or "\n" in self.comment):
             raise UsageError(f"--comment: got {self.comment!r}; expected the characters that comments begin with, such as '#'.")
+        if self.date_format is not None and not re.search("%[YyGFDc]", self.date_format):
+            raise UsageError(
+                f"--date-format: got {self.date_format!r}; expected a format such as '%d/%m/%Y' or '%Y-%m-%d %H:%M'."
+            )
         try:
             object.__setattr__(self, "encoding", codecs.lookup(self.encoding).name)
         except LookupError:

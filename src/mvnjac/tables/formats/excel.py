@@ -30,6 +30,8 @@ OPTIONS = ("missing_values", "skip_rows", "header_rows", "sheet")
 class ExcelSource(Source):
     """One sheet. A column is numeric if its first cells are numbers or missing; numbers that are stored as text are an error."""
 
+    path: Path
+
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path, self._options = path, options
         self._tokens, self._numbers = {*MISSING, *options.missing_values}, set(options.missing_numbers())
@@ -43,6 +45,7 @@ class ExcelSource(Source):
         names += [""] * (width - len(names)) if header else [str(i) for i in range(width)]
         columns = [[self._value(row[j]) if j < len(row) else None for row in sample] for j in range(width)]
         kinds = [_kind(values) for values in columns]
+        self._text = {name: _first_text(values) for name, values in zip(names, columns, strict=True)}
         self._positions = [j for j in range(width) if names[j] or not pa.types.is_null(kinds[j])]
         if names and not names[0] and pa.types.is_temporal(kinds[0]):
             names[0] = "index" if "index" not in names else "index_"
@@ -65,8 +68,12 @@ class ExcelSource(Source):
                 yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
     def not_numeric(self, name: str) -> str | None:
+        found = self._text.get(name)
+        if found is None:
+            return None
         return (
-            f"column {name!r} has cells that are not numbers; format them as numbers in Excel, or leave it out with --exclude."
+            f"{name!r} is {found[1]!r} at row {found[0] + 1}, which is not a number; correct the cell or format it as a number in "
+            "Excel, name what means a missing value with --missing-values, or leave the column out with --exclude."
         )
 
     def _kind_of(self, name: str) -> pa.DataType:
@@ -130,6 +137,13 @@ def _text(cell: Any) -> str:
     if isinstance(cell, dt.datetime) and cell.time() == dt.time():
         cell = cell.date()
     return "" if cell is None else str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _first_text(values: Sequence[Any]) -> tuple[int, str] | None:
+    """The row and the content of the first cell of text in a column of which other cells are numbers."""
+    if not any(_fits(value, pa.float64()) for value in values if value is not None):
+        return None
+    return next(((i, value) for i, value in enumerate(values) if isinstance(value, str)), None)
 
 
 def _kind(values: Sequence[Any]) -> pa.DataType:

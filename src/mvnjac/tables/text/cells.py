@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from mvnjac.errors import TableError
+from mvnjac.errors import TableError, counted
 from mvnjac.tables.reading import ReadOptions
 from mvnjac.tables.text.columns import Column
 from mvnjac.tables.text.numbers import CellError, advice
-
-#: rows of text above numbers that may belong to the header
-_MOST_HEADER_ROWS = 5
 
 
 def not_a_number(path: Path, name: str, cell: CellError, before: int, options: ReadOptions) -> TableError:
@@ -46,33 +42,35 @@ def other_encoding(path: Path, options: ReadOptions) -> TableError:
     )
 
 
+def not_dates(path: Path, column: Column, options: ReadOptions) -> TableError:
+    """The error of a format of dates that the first column does not have."""
+    shown = f"{column.values[0].as_py()!r}" if len(column.values) else "empty"
+    return TableError(
+        f"{path}: --date-format is {options.date_format!r}, but the first column {column.name!r} is {shown} at row 1; correct the "
+        "format, or select the column of dates with --index."
+    )
+
+
 def explained(column: Column, options: ReadOptions) -> str | None:
     """Why a column of text is not numeric, if single cells are the reason; None if it simply is text."""
     if pa.types.is_binary(column.kind):
         return f"column {column.name!r} holds text that is not in the encoding {options.encoding}; name it with --encoding."
     if column.bad is None:
         return None
-    header = _header_rows(column)
-    if header:
-        return (
-            f"{_cell(column.name, column.bad, 0)}, but numbers follow; if the header has several rows, use --header-rows "
-            f"{header + options.header_rows}."
-        )
     remedy = _remedy(column.bad, options)
-    if column.numbers or remedy.startswith("use --"):
+    if column.has_numbers or remedy.startswith("use --"):
         return f"{_cell(column.name, column.bad, 0)}; {remedy}. --exclude leaves the column out."
     return None
 
 
-def check_header(path: Path, columns: Sequence[Column]) -> None:
-    """Refuse repeated names above rows of text, which are a header of several rows."""
-    counts = Counter(column.name for column in columns if not column.is_padding)
-    repeated = sorted(name for name, times in counts.items() if times > 1)
-    header = next((rows for column in columns if column.name in repeated and (rows := _header_rows(column))), 0)
-    if header:
+def check_header(path: Path, columns: Sequence[Column], options: ReadOptions) -> None:
+    """Refuse rows of text below the header, above the numbers of all columns but the first: they belong to the header."""
+    below = [column for column in columns[1:] if not column.is_padding] or list(columns)
+    if below[0].header and all(column.header for column in below):
+        rows = max(column.header for column in below)
         raise TableError(
-            f"{path}: the column name {repeated[0]!r} occurs more than once, and the rows below it are text; if the header has several "
-            f"rows, use --header-rows {header + 1}."
+            f"{path}: the {counted(rows, 'row')} below the header {'is' if rows == 1 else 'are'} text ({below[0].name!r} is "
+            f"{below[0].values[0].as_py()!r}); if the header has several rows, use --header-rows {options.header_rows + rows}."
         )
 
 
@@ -83,18 +81,3 @@ def _cell(name: str, cell: CellError, before: int) -> str:
 
 def _remedy(cell: CellError, options: ReadOptions) -> str:
     return "correct the value" if cell.reason else advice(cell.value, options)
-
-
-def _header_rows(column: Column) -> int:
-    """The number of rows of text above the numbers of a column; 0 if it has text elsewhere, too."""
-    if column.bad is None or column.bad.row or not column.numbers or not pa.types.is_string(column.inferred):
-        return 0
-    values = column.values.to_pylist()
-    length = len(values) - column.numbers
-    if not 0 < length <= _MOST_HEADER_ROWS:
-        return 0
-    return length if not any(_looks_numeric(value) for value in values[:length]) else 0
-
-
-def _looks_numeric(value: str | None) -> bool:
-    return value is not None and any(c.isdigit() for c in value) and not any(c.isalpha() for c in value)

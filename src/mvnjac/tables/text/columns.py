@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.reading import ReadOptions
-from mvnjac.tables.text.dates import Dates, compact_dates, dates_of, has_time
+from mvnjac.tables.text.dates import Dates, all_parse, compact_dates, dates_of, has_time
 from mvnjac.tables.text.numbers import CellError, NumberText
 
 #: the name of an index that has none in the header
 _INDEX = "index"
+#: rows of text above numbers that may belong to the header
+_MOST_HEADER_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,11 @@ class Column:
         name: its name; "" if it has none.
         kind: the type that it has in the table.
         inferred: the type that Arrow infers.
-        values: the first values, if they are text.
+        values: the first values.
         text: whether it is read as text and then converted to numbers.
         bad: the first cell of a column of text that is not a number.
-        numbers: the number of cells of such a column that are numbers.
+        has_numbers: whether some cells of such a column are numbers.
+        header: the number of rows of text above the numbers of such a column; 0 if it has text elsewhere, too.
         dates: the dates that it holds, if it may label the rows.
         date_format: the format of the dates; None: Arrow recognises them, or they remain text.
         is_padding: whether it is empty and has no name.
@@ -42,7 +46,8 @@ class Column:
     values: pa.Array = field(repr=False)
     text: bool = False
     bad: CellError | None = None
-    numbers: int = 0
+    has_numbers: bool = False
+    header: int = 0
     dates: Dates | None = None
     date_format: str | None = None
     is_padding: bool = False
@@ -108,7 +113,10 @@ def _with_numbers(column: Column, array: pa.Array, numbers: NumberText) -> Colum
     try:
         numbers.convert(array)
     except CellError as error:
-        return dataclasses.replace(column, bad=error, numbers=numbers.count(array))
+        matches = numbers.matches(array)
+        first = pc.index(matches, True).as_py()
+        header = first if 0 < first <= _MOST_HEADER_ROWS and pc.index(matches.slice(first), False).as_py() < 0 else 0
+        return dataclasses.replace(column, bad=error, has_numbers=first >= 0, header=header)
     return dataclasses.replace(column, text=True, kind=pa.float64())
 
 
@@ -116,8 +124,9 @@ def _with_recognised_dates(
     column: Column, array: pa.Array, options: ReadOptions, names: Sequence[str], index_named: bool
 ) -> Column:
     """The first column, which labels the rows if it holds dates, or if a row of the header names nothing else."""
-    if options.date_format is not None or index_named:
-        column = with_dates(column, options)
+    given = options.date_format is not None and _have_format(array, options.date_format)
+    if given or index_named:
+        column = with_dates(column, options if given else dataclasses.replace(options, date_format=None))
         column = dataclasses.replace(column, dates=column.dates or Dates())
     elif pa.types.is_temporal(array.type):
         column = dataclasses.replace(column, dates=Dates())
@@ -127,6 +136,14 @@ def _with_recognised_dates(
     if column.dates is not None and column.name == "":
         column = dataclasses.replace(column, name=_INDEX if _INDEX not in names else f"{_INDEX}_")
     return column
+
+
+def _have_format(array: pa.Array, date_format: str) -> bool:
+    """Whether a column of text or whole numbers consists of dates in a format."""
+    if not (pa.types.is_string(array.type) or pa.types.is_integer(array.type)):
+        return False
+    values = [str(value).strip() for value in array.to_pylist() if value not in (None, "")]
+    return bool(values) and all_parse(values, date_format)
 
 
 def _dates(array: pa.Array) -> Dates | None:

@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mvnjac.errors import UsageError
-
 #: patterns of dates, and the formats they may have
 _DATES: Sequence[tuple[str, tuple[str, ...]]] = (
     (r"\d{1,2}\.\d{1,2}\.\d{4}", ("%d.%m.%Y",)),
@@ -54,7 +52,7 @@ def dates_of(values: Sequence[str]) -> Dates | None:
     for (date, formats), (time, suffix) in itertools.product(_DATES, _TIMES):
         pattern = re.compile(date + time)
         if pattern.fullmatch(values[0]) and all(map(pattern.fullmatch, values)):
-            found = tuple(each + suffix for each in formats if _all_parse(values, each + suffix))
+            found = tuple(each + suffix for each in formats if all_parse(values, each + suffix))
             if found:
                 return Dates(found)
     if all(map(_PERIOD.fullmatch, values)) and _is_monotone(values):
@@ -70,7 +68,7 @@ def compact_dates(values: Sequence[int]) -> Dates | None:
     texts = [str(value) for value in values]
     if len(texts) < 2 or not _is_monotone(values):
         return None
-    if all(len(text) == 8 and "1800" <= text[:4] <= "2200" for text in texts) and _all_parse(texts, _COMPACT):
+    if all(len(text) == 8 and "1800" <= text[:4] <= "2200" for text in texts) and all_parse(texts, _COMPACT):
         return Dates((_COMPACT,))
     if all(len(text) == 6 and "1800" <= text[:4] <= "2200" and "01" <= text[4:] <= "12" for text in texts):
         return Dates()
@@ -82,13 +80,8 @@ def has_time(date_format: str) -> bool:
     return "%H" in date_format or "%I" in date_format or "%T" in date_format
 
 
-def check_format(date_format: str) -> None:
-    """Refuse a format without a year, month or day, which would not be parsed as intended."""
-    if "%" not in date_format or not re.search("%[YyGFDc]", date_format):
-        raise UsageError(f"--date-format: got {date_format!r}; expected a format such as %d/%m/%Y or %Y-%m-%d %H:%M.")
-
-
-def _all_parse(values: Sequence[str], date_format: str) -> bool:
+def all_parse(values: Sequence[str], date_format: str) -> bool:
+    """Whether all texts are dates in a format."""
     try:
         for value in dict.fromkeys(values):
             dt.datetime.strptime(value, date_format)

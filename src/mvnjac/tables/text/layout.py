@@ -25,6 +25,8 @@ _CANDIDATES = (",", ";", "\t", "|")
 _SAMPLE_LINES, _SAMPLE_BYTES = 20, 2**22
 #: a header does not consist of numbers
 _NUMBER = re.compile(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?")
+#: characters that comments begin with
+_COMMENT_MARKS = ("#", "%", "!")
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -61,11 +63,13 @@ def layout_of(path: Path, options: ReadOptions) -> Layout:
     if any("\r" in text.strip("\r\n") for text in texts):
         raise TableError(f"{path}: its lines end with carriage returns alone; save the file with ordinary ends of lines.")
     try:
-        separator = options.separator or _separator(texts, sampled)
+        separator = options.separator or _separator(texts, sampled, options)
         rows = list(csv.reader(texts, delimiter=separator))
         fields = [] if rows else next(csv.reader(sampled[:1], delimiter=separator))
     except csv.Error as error:
         raise TableError(f"{path}: the header cannot be divided into fields ({error}). Is it a text table?") from None
+    if options.separator is None and len(texts) == 1 and max(map(len, rows)) == 1:
+        _require_header(path, texts[0], sampled, options)
     names, index_named = joined_names(rows) if rows else ([str(i) for i in range(len(fields))], False)
     if rows and names and all(_NUMBER.fullmatch(name) for name in names):
         raise TableError(
@@ -158,11 +162,14 @@ def _decoded(path: Path, line: bytes, options: ReadOptions) -> str:
         ) from None
 
 
-def _separator(header: Sequence[str], sample: Sequence[str]) -> str:
-    """The candidate that divides the header, and the lines below it into as many fields; a comma if there is none."""
+def _separator(header: Sequence[str], sample: Sequence[str], options: ReadOptions) -> str:
+    """The candidate that divides the header, and the lines below it into as many fields.
+
+    If there is none, there is a single column, which a comma divides unless it is a decimal point.
+    """
     lines = [*header, *sample]
     header_text = "".join(header or sample[:1])
-    best, found = (0.0, 0), ","
+    best, found = (0.0, 0), ";" if options.decimal == "," else ","
     for candidate in _CANDIDATES:
         if candidate not in header_text:
             continue
@@ -176,3 +183,21 @@ def _separator(header: Sequence[str], sample: Sequence[str]) -> str:
         if (agreeing, widths[0]) > best:
             best, found = (agreeing, widths[0]), candidate
     return found
+
+
+def _require_header(path: Path, line: str, sample: Sequence[str], options: ReadOptions) -> None:
+    """Refuse a first line that is not divided into fields, above lines that are: a title or a comment."""
+    shown = line.strip()[:60]
+    mark = shown[:1] if shown[:1] in _COMMENT_MARKS else ""
+    lines = [text for text in sample if not mark or not text.startswith(mark)]
+    for candidate in _CANDIDATES:
+        if candidate == options.decimal or not lines:
+            continue
+        widths = {len(row) for row in csv.reader(lines[len(lines) // 2 :], delimiter=candidate)}
+        if min(widths) > 1 and len(widths) == 1:
+            hints = ["--skip-rows with the number of lines above the header"]
+            hints += [f"--comment '{mark}'"] if mark else []
+            hints += ["--decimal , if the commas are decimal points"] if candidate == "," else []
+            raise TableError(
+                f"{path}: the first line {shown!r} is not divided into fields, but lines below it are; use {', or '.join(hints)}."
+            )

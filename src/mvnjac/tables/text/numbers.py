@@ -48,7 +48,7 @@ class NumberText:
             CellError: a cell is not a number.
         """
         text = self._without_missing(column)
-        bad = pc.index(pc.match_substring_regex(text, self._pattern()), False).as_py()
+        bad = pc.index(self.matches(column), False).as_py()
         if bad >= 0:
             raise CellError(bad, column[bad].as_py())
         if self.options.percent:
@@ -60,9 +60,9 @@ class NumberText:
             text = pc.replace_substring(text, self.options.decimal, ".")
         return pc.replace_substring(text, "\u2212", "-").cast(pa.float64())
 
-    def count(self, column: pa.Array) -> int:
-        """The number of cells that are numbers."""
-        return pc.sum(pc.match_substring_regex(self._without_missing(column), self._pattern())).as_py() or 0
+    def matches(self, column: pa.Array) -> pa.Array:
+        """Which cells are numbers; null where a value is missing."""
+        return pc.match_substring_regex(self._without_missing(column), self._pattern())
 
     def _without_missing(self, column: pa.Array) -> pa.Array:
         """The cells without the spaces around them; missing values are null."""

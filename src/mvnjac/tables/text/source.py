@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from mvnjac.errors import TableError
+from mvnjac.errors import TableError, TableWarning, warn
 from mvnjac.tables.base import unreadable
 from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.reading import ReadOptions
 from mvnjac.tables.slices import Slice
 from mvnjac.tables.source import Source
 from mvnjac.tables.text import cells
-from mvnjac.tables.text.columns import Column, as_labels, columns_of, with_dates
+from mvnjac.tables.text.columns import Column, as_labels, columns_of
 from mvnjac.tables.text.layout import layout_of
 from mvnjac.tables.text.numbers import CellError, NumberText
 from mvnjac.tables.text.streams import comment_bytes, encoding_of_lines, is_blank, is_comment, is_divisible, lines_of, open_data
@@ -65,18 +65,29 @@ class TextSource(Source):
         self.index = index
         named = [column for column in self._columns if column.name == index]
         if len(named) == 1:
+            if pa.types.is_binary(named[0].kind):
+                raise cells.other_encoding(self.path, self._options)
             self._columns[named[0].position] = as_labels(named[0], self._options)
             self._set_schema()
 
     def recognised_index(self, columns: Sequence[str] | None) -> str | None:
         first = self._columns[0]
         if first.dates is None or first.name in (*(columns or ()), *self.excluded):
+            if self._options.date_format is not None:
+                raise cells.not_dates(self.path, first, self._options)
             return super().recognised_index(columns)
+        if len(first.dates.formats) > 1:
+            warn(
+                f"{self.path}: the dates in {first.name!r}, such as {first.values[0]}, could be {' or '.join(first.dates.formats)}, "
+                "and remain text; name their format (date_format, --date-format).",
+                TableWarning,
+            )
         return first.name
 
     def settled(self) -> ReadOptions:
-        first = with_dates(self._columns[0], self._options)
-        return dataclasses.replace(self._options, separator=self._separator, date_format=first.date_format)
+        labels = next((column for column in self._columns if column.name == self.index), self._columns[0])
+        found = as_labels(labels, self._options).date_format if self.index or labels.dates else None
+        return dataclasses.replace(self._options, separator=self._separator, date_format=found)
 
     def variables(self, columns: Sequence[str] | None, index: str | None) -> list[str]:
         self.check_header()
@@ -84,7 +95,7 @@ class TextSource(Source):
 
     def check_header(self) -> None:
         """Raise a TableError if the rows below the header belong to it."""
-        cells.check_header(self.path, self._columns)
+        cells.check_header(self.path, self._columns, self._options)
 
     def not_numeric(self, name: str) -> str | None:
         return next((cells.explained(column, self._options) for column in self._columns if column.name == name), None)
