@@ -191,7 +191,7 @@ def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="given twice"):
         source.variables(["a", "a"], None)
     (tmp_path / "t.xls").write_text("")
-    with pytest.raises(UsageError, match=r"expected one of \.arrow, \.csv"):
+    with pytest.raises(UsageError, match=r"expected one of \.arrow, \.arrows, \.csv"):
         open_source(tmp_path / "t.xls")
     with pytest.raises(TableError, match="no such file"):
         open_source(tmp_path / "absent.csv")

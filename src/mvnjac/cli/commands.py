@@ -14,8 +14,6 @@ from mvnjac.cli.session import open_checkpoint, running, table_of
 from mvnjac.cli.table_options import TableOptions, reads_table
 from mvnjac.errors import counted
 
-_READING = TableOptions()
-
 app = typer.Typer(
     name="mvnjac",
     no_args_is_help=True,
@@ -23,9 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Derivatives of the multivariate normal log-density (scores) over tables: one row per observation, one column per parameter, "
     "with respect to the mean and the covariance.\n\n"
-    "DATA is a table of observations: text (.csv, .tsv, .txt, also .gz, .bz2, .zst, .zip), Parquet, Arrow/Feather (.arrow, .feather, "
-    ".arrows), Excel (.xlsx), .npy, .zarr; or a folder of text or Parquet files. "
-    " A mean and a covariance that are not given are estimated from DATA by maximum likelihood.\n\n"
+    "DATA is a table of observations: text (.csv, .tsv, .txt; also .gz, .bz2, .zst, .zip), Parquet, Arrow (.arrow, .feather, .arrows), "
+    "Excel (.xlsx), .npy, .zarr; or a folder of text or Parquet files. What is not given is estimated by maximum likelihood.\n\n"
     "Results go to the file given by -o, or to standard output. Messages and progress go to standard error.\n\n"
     "Exit codes: 0 success; 1 failure; 2 wrong usage (options, unknown column, existing output without --force); 3 the given or "
     "estimated covariance is not positive definite.",
@@ -53,6 +50,7 @@ def root(
 @reads_table
 def jacobian(
     data: options.Data,
+    reading: TableOptions,
     output: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +64,6 @@ def jacobian(
     index: options.Index = None,
     log_returns: options.Returns = False,
     missing: options.MissingValues = Missing.error,
-    reading: TableOptions = _READING,
     mean: options.Mean = None,
     covariance: options.Covariance = None,
     model: options.Model = None,
@@ -131,12 +128,12 @@ def jacobian(
 @reads_table
 def score(
     data: options.Data,
+    reading: TableOptions,
     output: options.Output = None,
     columns: options.Columns = None,
     index: options.Index = None,
     log_returns: options.Returns = False,
     missing: options.MissingValues = Missing.error,
-    reading: TableOptions = _READING,
     mean: options.Mean = None,
     covariance: options.Covariance = None,
     model: options.Model = None,
@@ -194,6 +191,7 @@ def score(
 @reads_table
 def fit(
     data: options.Data,
+    reading: TableOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The model file to write (.safetensors).")],
     structure: Annotated[
         str, typer.Option("--structure", metavar="NAME", help=f"The structure of the covariance: {options.STRUCTURES}.")
@@ -202,7 +200,6 @@ def fit(
     index: options.Index = None,
     log_returns: options.Returns = False,
     missing: options.MissingValues = Missing.error,
-    reading: TableOptions = _READING,
     max_iterations: Annotated[
         int, typer.Option("--max-iterations", min=0, help="The largest number of iterations of the search.")
     ] = 1000,
@@ -247,12 +244,12 @@ def fit(
 @reads_table
 def report(
     data: options.Data,
+    reading: TableOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The HTML file to write (.html).")],
     columns: options.Columns = None,
     index: options.Index = None,
     log_returns: options.Returns = False,
     missing: options.MissingValues = Missing.error,
-    reading: TableOptions = _READING,
     mean: options.Mean = None,
     covariance: options.Covariance = None,
     model: options.Model = None,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from mvnjac.errors import TableWarning, counted, warn
 
 #: rows of a column that stay the same in succession, at least, to be called stale; and how often that may happen by chance
-_STALE_ROWS, _CHANCE = 5, 0.01
+_STALE_ROWS, _CHANCE = 5, 0.001
 #: the distance of an outlier from the median, in standard deviations that are estimated from the quartiles
 _OUTLIER = 20.0
 #: values of a column from which the quartiles are computed, at most; the extremes of a column that are kept; columns named
@@ -128,9 +128,9 @@ class _Runs:
     def finding(self, name: str) -> Finding | None:
         if self.longest < _STALE_ROWS:
             return None
-        others = self.count - self.longest
-        share = (self.equal - self.longest + 1 + 0.5) / (others + 1) if others else 0.5 / self.count
-        if self.count * min(share, 1.0) ** (self.longest - 1) > _CHANCE and others:
+        share = self.equal / self.count  # in discrete data many values are equal to the one before
+        share = share if share < 0.5 else (1 + share) / 2  # of a rare event, the rows without it have the longer runs
+        if self.equal + 1 < self.count and self.count * share ** (self.longest - 1) > _CHANCE:
             return None
         first, last = self.span
         return Finding(

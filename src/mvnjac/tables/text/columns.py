@@ -130,7 +130,7 @@ def _with_recognised_dates(
         column = dataclasses.replace(column, dates=column.dates or Dates())
     elif pa.types.is_temporal(array.type):
         column = dataclasses.replace(column, dates=Dates())
-    else:
+    elif options.date_format is None:
         dates = _dates(array)
         column = with_dates(dataclasses.replace(column, dates=dates), options) if dates is not None else column
     if column.dates is not None and column.name == "":

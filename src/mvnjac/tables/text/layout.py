@@ -189,7 +189,7 @@ def _require_header(path: Path, line: str, sample: Sequence[str], options: ReadO
     """Refuse a first line that is not divided into fields, above lines that are: a title or a comment."""
     shown = line.strip()[:60]
     mark = shown[:1] if shown[:1] in _COMMENT_MARKS else ""
-    lines = [text for text in sample if not mark or not text.startswith(mark)]
+    lines = [text for text in sample if not mark or not text.lstrip().startswith(mark)]
     for candidate in _CANDIDATES:
         if candidate == options.decimal or not lines:
             continue

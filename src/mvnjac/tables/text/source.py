@@ -59,7 +59,9 @@ class TextSource(Source):
         self._set_schema()
 
     def _set_schema(self) -> None:
-        self.schema = pa.schema([(column.name, column.kind) for column in self._columns if not column.is_padding])
+        shown = [column for column in self._columns if not column.is_padding]
+        self.schema = pa.schema([(column.name, column.kind) for column in shown])
+        self._by_name = {column.name: column for column in reversed(shown)}
 
     def use_index(self, index: str | None) -> None:
         self.index = index
@@ -98,7 +100,7 @@ class TextSource(Source):
         cells.check_header(self.path, self._columns, self._options)
 
     def not_numeric(self, name: str) -> str | None:
-        return next((cells.explained(column, self._options) for column in self._columns if column.name == name), None)
+        return cells.explained(self._by_name[name], self._options) if name in self._by_name else None
 
     def slices(self, rows: int) -> list[Slice]:
         """Ranges of bytes that begin and end at line ends; a file that is not divisible is one slice."""
@@ -127,7 +129,7 @@ class TextSource(Source):
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
         at = None if at is None or at.last is None else at
-        wanted = [self._column(name) for name in columns]
+        wanted = [self._by_name[name] for name in columns]
         # Types are given, not inferred: all values of a column may be missing in the first block.
         kinds = {self._physical[each.position]: each.read_as(self.index) for each in [*wanted, *self._unnamed]}
         formats = [each.date_format for each in wanted if each.date_format is not None]
@@ -137,9 +139,6 @@ class TextSource(Source):
             arrays = [self._converted(each, batch.column(self._physical[each.position]), rows, at) for each in wanted]
             rows += batch.num_rows
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
-
-    def _column(self, name: str) -> Column:
-        return next(column for column in self._columns if column.name == name and not column.is_padding)
 
     def _batches(self, kinds: dict[str, pa.DataType], formats: list[str], at: Slice | None) -> Iterator[pa.RecordBatch]:
         """The batches of Arrow's reader, with its errors translated."""
