@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mvnjac.score.jacobian import jacobian as jacobian
     from mvnjac.tables.dataframes import Observations as Observations
     from mvnjac.tables.dataframes import from_table as from_table
+    from mvnjac.tables.read_table import read_table as read_table
 
 _MODULES = {
     "jacobian": "score.jacobian",
@@ -68,6 +69,7 @@ _MODULES = {
     "unvech": "parameters.coordinates",
     "from_table": "tables.dataframes",
     "Observations": "tables.dataframes",
+    "read_table": "tables.read_table",
     "write_report": "report",
     "Covariance": "covariance.base",
     "MvnjacError": "errors",

@@ -106,6 +106,10 @@ class IllConditionedWarning(UserWarning):
     """A correlation matrix leaves fewer than 6 of the 16 decimal digits of float64; the message names the variables."""
 
 
+class TableWarning(UserWarning):
+    """A table has stale values or outliers, which were not changed, or rows with missing values, which were left out."""
+
+
 _IRREGULAR = {"matrix": "matrices", "entry": "entries", "such entry": "such entries", "degree of freedom": "degrees of freedom"}
 
 

@@ -244,7 +244,7 @@ def test_without_an_output_csv_goes_to_standard_output() -> None:
         *(f"covariance_matrix[{n}]" for n in ("USD,USD", "CHF,USD", "CHF,CHF")),
     ]
     assert len(rows) == 7126
-    assert done.stderr == ""
+    assert all(line.startswith("mvnjac: warning: ") for line in done.stderr.splitlines())
 
 
 def test_score_prints_a_table_that_is_not_cut_off(tmp_path: Path, capsys) -> None:

@@ -16,7 +16,7 @@ from mvnjac.errors import TableError, UsageError
 from mvnjac.tables.base import open_source
 from mvnjac.tables.mean_and_covariance import read_covariance, read_mean
 from mvnjac.tables.output import open_sink
-from mvnjac.tables.returns import LogReturns
+from mvnjac.tables.returns import Returns
 from mvnjac.tables.rows import tensor_batches
 
 RATES = Path(__file__).resolve().parents[2] / "examples" / "data" / "ecb_reference_rates.csv.gz"
@@ -90,7 +90,7 @@ def test_log_returns_are_ordered_by_the_index(tmp_path: Path, order: str) -> Non
     data["day"] = days.date
     expected = np.diff(np.log(data[["a", "d"]].to_numpy()), axis=0)
     arranged = {"ascending": data, "descending": data[::-1], "shuffled": data.sample(frac=1, random_state=1)}[order]
-    source = LogReturns(open_source(write(tmp_path / "t.parquet", arranged)), "day")
+    source = Returns(open_source(write(tmp_path / "t.parquet", arranged)), "day")
     rows = list(tensor_batches(source, ["a", "d"], "day"))
     np.testing.assert_array_equal(torch.cat([r.x for r in rows]).numpy(), expected)
     assert [v.as_py() for r in rows for v in r.index] == list(data["day"][1:])
@@ -99,18 +99,18 @@ def test_log_returns_are_ordered_by_the_index(tmp_path: Path, order: str) -> Non
 def test_a_gap_breaks_the_return(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,1\n2,N/A\n4,3\n8,6\n")
-    batches = list(LogReturns(open_source(path), None).batches(["a", "b"]))
+    batches = list(Returns(open_source(path), None).batches(["a", "b"]))
     b = np.concatenate([batch.column(1).to_numpy() for batch in batches])
     assert np.isnan(b[:2]).all()
     assert b[2] == pytest.approx(np.log(2))
     with pytest.raises(TableError, match=r"'b' is missing at row 1; select complete columns"):
-        list(tensor_batches(LogReturns(open_source(path), None), ["a", "b"], None))
+        list(tensor_batches(Returns(open_source(path), None), ["a", "b"], None))
 
 
 def test_the_rates_of_the_ecb() -> None:
     source = open_source(RATES)
     assert len(source.variables(None, "Date")) == 41
-    rows = list(tensor_batches(LogReturns(source, "Date"), ["USD", "CHF"], "Date"))
+    rows = list(tensor_batches(Returns(source, "Date"), ["USD", "CHF"], "Date"))
     x, days = torch.cat([r.x for r in rows]), [v.as_py() for r in rows for v in r.index]
     assert x.shape == (7125, 2)
     assert days[0] < days[1] < days[-1] == dt.date(2026, 10, 30)
@@ -191,7 +191,7 @@ def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="given twice"):
         source.variables(["a", "a"], None)
     (tmp_path / "t.xls").write_text("")
-    with pytest.raises(UsageError, match=r"expected one of \.arrow, \.csv"):
+    with pytest.raises(UsageError, match=r"expected one of \.arrow, \.arrows, \.csv"):
         open_source(tmp_path / "t.xls")
     with pytest.raises(TableError, match="no such file"):
         open_source(tmp_path / "absent.csv")
@@ -200,7 +200,7 @@ def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
 def test_prices_and_indices_that_cannot_be_used(tmp_path: Path) -> None:
     def returns(text: str, index: str | None) -> list:
         (tmp_path / "t.csv").write_text(text)
-        return list(tensor_batches(LogReturns(open_source(tmp_path / "t.csv"), index), ["a"], index))
+        return list(tensor_batches(Returns(open_source(tmp_path / "t.csv"), index), ["a"], index))
 
     with pytest.raises(TableError, match=r"'a' is 0.0 at row 2; log returns need positive"):
         returns("a\n1\n0\n", None)

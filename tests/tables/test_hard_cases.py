@@ -19,7 +19,7 @@ from mvnjac.statistics.moments import Moments
 from mvnjac.tables.base import open_source
 from mvnjac.tables.mean_and_covariance import read_covariance
 from mvnjac.tables.output import check_output
-from mvnjac.tables.returns import LogReturns
+from mvnjac.tables.returns import Returns
 from mvnjac.tables.rows import tensor_batches
 
 
@@ -45,15 +45,15 @@ def test_the_index_keeps_its_own_type(tmp_path: Path, suffix: str) -> None:
     else:
         with pa.ipc.new_file(str(path), table.schema) as writer:
             writer.write_table(table)
-    (rows,) = tensor_batches(LogReturns(open_source(path, "id"), "id"), ["a"], "id")
+    (rows,) = tensor_batches(Returns(open_source(path, "id"), "id"), ["a"], "id")
     assert rows.index is not None
     assert rows.index.to_pylist() == [2**60 + 2]
 
 
 def test_text_that_does_not_sort_as_time_is_refused(tmp_path: Path) -> None:
-    path = text(tmp_path, "day,a\n30/12/2020,1\n31/12/2020,2\n01/01/2021,3\n")
-    with pytest.raises(TableError, match=r"text such as '30/12/2020'.*YYYY-MM-DD"):
-        LogReturns(open_source(path), "day")
+    path = text(tmp_path, "day,a\n03/12/2020,1\n04/12/2020,2\n01/01/2021,3\n")
+    with pytest.raises(TableError, match=r"text such as '03/12/2020'.*YYYY-MM-DD.*--date-format"):
+        Returns(open_source(path), "day")
 
 
 def test_the_label_na_is_not_missing(tmp_path: Path) -> None:
@@ -99,8 +99,7 @@ def test_other_encodings_and_separators(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes("ä,b\n1,2\n".encode("latin1"))
     with pytest.raises(TableError, match="UTF-8"):
         open_source(tmp_path / "l.csv")
-    with pytest.raises(TableError, match="not separated by commas"):
-        open_source(text(tmp_path, "a;b\n1;2\n"))
+    assert values(text(tmp_path, "a;b\n1;2\n")) == [[1.0, 2.0]]
 
 
 def test_parts_must_fit_together(tmp_path: Path) -> None:
@@ -111,8 +110,8 @@ def test_parts_must_fit_together(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"b\.parquet: column 'a' is string here and double in a\.parquet"):
         open_source(tmp_path)
     (tmp_path / "b.parquet").unlink()
-    (tmp_path / "year=1").mkdir()
-    with pytest.raises(TableError, match="holds the folder 'year=1'"):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(TableError, match="holds the folder 'old'"):
         open_source(tmp_path)
 
 

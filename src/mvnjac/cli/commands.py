@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from mvnjac.cli import options, printing
-from mvnjac.cli.options import Engine, Format, Layout, PartFormat
+from mvnjac.cli.options import Engine, Format, Layout, Missing, PartFormat
 from mvnjac.cli.session import open_checkpoint, running, table_of
+from mvnjac.cli.table_options import TableOptions, reads_table
 from mvnjac.errors import counted
 
 app = typer.Typer(
@@ -20,8 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Derivatives of the multivariate normal log-density (scores) over tables: one row per observation, one column per parameter, "
     "with respect to the mean and the covariance.\n\n"
-    "DATA is a table of observations: Parquet (a file, or a folder of files), CSV (.csv, .csv.gz), Arrow/Feather (.arrow, .feather), "
-    ".npy or .zarr. A mean and a covariance that are not given are estimated from DATA by maximum likelihood.\n\n"
+    "DATA is a table of observations: text (.csv, .tsv, .txt; also .gz, .bz2, .zst, .zip), Parquet, Arrow (.arrow, .feather, .arrows), "
+    "Excel (.xlsx), .npy, .zarr; or a folder of text or Parquet files. What is not given is estimated by maximum likelihood.\n\n"
     "Results go to the file given by -o, or to standard output. Messages and progress go to standard error.\n\n"
     "Exit codes: 0 success; 1 failure; 2 wrong usage (options, unknown column, existing output without --force); 3 the given or "
     "estimated covariance is not positive definite.",
@@ -46,8 +47,10 @@ def root(
 
 
 @app.command()
+@reads_table
 def jacobian(
     data: options.Data,
+    reading: TableOptions,
     output: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +63,7 @@ def jacobian(
     columns: options.Columns = None,
     index: options.Index = None,
     log_returns: options.Returns = False,
-    missing: options.MissingValues = None,
+    missing: options.MissingValues = Missing.error,
     mean: options.Mean = None,
     covariance: options.Covariance = None,
     model: options.Model = None,
@@ -102,7 +105,7 @@ def jacobian(
     sums = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keep, resume)
     file = None if output is None or folder else Path(output)
     check_output(file, force, [data, *request.files()])
-    table = table_of(data, columns, index, log_returns, missing)
+    table = table_of(data, columns, index, log_returns, missing, reading)
     question = {"wrt": wrt, "parametrisation": parametrisation}
     checkpoint = open_checkpoint(f"jacobian{sums}", table, request, question, keep, resume, force)
     with running(engine, workers, gpus, address, checkpoint, resumable=folder) as run:
@@ -122,13 +125,15 @@ def jacobian(
 
 
 @app.command()
+@reads_table
 def score(
     data: options.Data,
+    reading: TableOptions,
     output: options.Output = None,
     columns: options.Columns = None,
     index: options.Index = None,
     log_returns: options.Returns = False,
-    missing: options.MissingValues = None,
+    missing: options.MissingValues = Missing.error,
     mean: options.Mean = None,
     covariance: options.Covariance = None,
     model: options.Model = None,
@@ -166,7 +171,7 @@ def score(
     check_output(output, force, [data, *request.files()])
     printing.check_resume(keep, resume)
     kinds, form = options.error_kinds(errors), form or printing.format_of(output)
-    table = table_of(data, columns, index, log_returns, missing)
+    table = table_of(data, columns, index, log_returns, missing, reading)
     question = {"wrt": wrt, "parametrisation": parametrisation, "errors": ",".join(kinds)}
     checkpoint = open_checkpoint("score", table, request, question, keep, resume, force)
     with running(engine, workers, gpus, address, checkpoint) as run:
@@ -183,8 +188,10 @@ def score(
 
 
 @app.command()
+@reads_table
 def fit(
     data: options.Data,
+    reading: TableOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The model file to write (.safetensors).")],
     structure: Annotated[
         str, typer.Option("--structure", metavar="NAME", help=f"The structure of the covariance: {options.STRUCTURES}.")
@@ -192,7 +199,7 @@ def fit(
     columns: options.Columns = None,
     index: options.Index = None,
     log_returns: options.Returns = False,
-    missing: options.MissingValues = None,
+    missing: options.MissingValues = Missing.error,
     max_iterations: Annotated[
         int, typer.Option("--max-iterations", min=0, help="The largest number of iterations of the search.")
     ] = 1000,
@@ -224,7 +231,7 @@ def fit(
     check_output(output, force, [data])
     printing.check_resume(keep, resume)
     options.check_share("--lower", lower)
-    table = table_of(data, columns, index, log_returns, missing)
+    table = table_of(data, columns, index, log_returns, missing, reading)
     request = density.Request(structure=structure)
     checkpoint = open_checkpoint("fit", table, request, {"lower": repr(lower)}, keep, resume, force)
     with running(engine, workers, 0, address, checkpoint) as run:
@@ -234,13 +241,15 @@ def fit(
 
 
 @app.command()
+@reads_table
 def report(
     data: options.Data,
+    reading: TableOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The HTML file to write (.html).")],
     columns: options.Columns = None,
     index: options.Index = None,
     log_returns: options.Returns = False,
-    missing: options.MissingValues = None,
+    missing: options.MissingValues = Missing.error,
     mean: options.Mean = None,
     covariance: options.Covariance = None,
     model: options.Model = None,
@@ -265,7 +274,7 @@ def report(
     check_suffix(output)
     check_output(output, force, [data, *request.files()])
     with running(engine, workers, 0, address) as run:
-        summary = write_table_report(table_of(data, columns, index, log_returns, missing), request, output, run)
+        summary = write_table_report(table_of(data, columns, index, log_returns, missing, reading), request, output, run)
     print(f"{output}: {summary}", file=sys.stderr)
 
 

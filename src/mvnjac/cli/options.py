@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mvnjac.cli.table_options import divided
+
 #: how a matrix parameter is divided into columns
 Layout = StrEnum("Layout", ["unique", "full"])
 #: the output format of `score`
 Format = StrEnum("Format", ["table", "json", "csv"])
 #: the treatment of missing values
-Missing = StrEnum("Missing", ["marginalise"])
+Missing = StrEnum("Missing", ["error", "drop", "marginalise"])
 #: the engine that runs a command
 Engine = StrEnum("Engine", ["local", "ray"])
 #: the format of the parts of a folder
@@ -42,23 +43,24 @@ Index = Annotated[
     typer.Option(
         "--index",
         metavar="COLUMN",
-        help="A column of row labels, such as dates, which is copied to the output (for .npy, to a separate file beside it).",
+        help="The column of row labels, which is copied to the output (for .npy, to a separate file beside it). Default: the first "
+        "column, if it consists of dates.",
+        show_default=False,
     ),
 ]
 Returns = Annotated[
     bool,
     typer.Option(
         "--log-returns",
-        help="Use differences of the logarithms of consecutive rows. With --index, the rows are first sorted by it, ascending.",
+        help="Use differences of the logarithms of consecutive rows. With an index, the rows are first sorted by it, ascending.",
     ),
 ]
 MissingValues = Annotated[
-    Missing | None,
+    Missing,
     typer.Option(
         "--missing",
-        help="marginalise: use the marginal density of the observed variables of each row. Without this option, a missing value is an "
-        "error.",
-        show_default=False,
+        help="error: a missing value is an error; drop: use complete rows only; marginalise: use the marginal density of the observed "
+        "variables of each row.",
     ),
 ]
 Mean = Annotated[
@@ -174,7 +176,7 @@ def error_kinds(text: str) -> list[str]:
 
 def names(columns: list[str] | None) -> list[str] | None:
     """The names of --columns, which may be given several times and contains quoted names."""
-    return [name for text in columns or [] for name in next(csv.reader([text], skipinitialspace=True))] or None
+    return divided(columns) or None
 
 
 def wrt_names(text: str | None) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mvnjac.cli import options
 from mvnjac.cli.options import Engine, Missing
 from mvnjac.cli.progress import reporting
+from mvnjac.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
     from mvnjac.engines.checkpoint import Checkpoint
@@ -17,11 +19,29 @@ if TYPE_CHECKING:
     from mvnjac.jobs.density import Request
 
 
-def table_of(path: str, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing | None) -> Data:
-    """The observations."""
+def table_of(
+    path: str, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing, reading: TableOptions
+) -> Data:
+    """The observations. Without an index, the first column is taken if it consists of dates, and a line says so."""
     from mvnjac.jobs.data import Data
 
-    return Data(path, options.names(columns), index, log_returns, None if missing is None else missing.value)
+    given = Data(
+        path,
+        options.names(columns),
+        index,
+        log_returns,
+        "marginalise" if missing is Missing.marginalise else None,
+        reading.returns,
+        missing is Missing.drop,
+        reading.reading(),
+    )
+    data = given.settled()
+    if data.index != given.index:
+        print(
+            f"{path}: the rows are labelled by {data.index!r}, which consists of dates (--index selects another column).",
+            file=sys.stderr,
+        )
+    return data
 
 
 def open_checkpoint(
@@ -36,11 +56,9 @@ def open_checkpoint(
 
     about = {
         "command": command,
-        "input": provenance.input_files(open_source(data.path, data.index)),
+        "input": provenance.input_files(open_source(data.path, data.index, data.reading)),
         "columns": data.columns,
-        "index": data.index,
-        "log_returns": data.log_returns,
-        "missing": data.missing,
+        **data.fingerprint(),
         **{name: provenance.digest_of_file(getattr(request, name)) for name in ("mean", "covariance", "model")},
         "structure": request.structure,
         **question,

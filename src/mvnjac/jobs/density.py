@@ -24,6 +24,7 @@ from mvnjac.estimation.structure import Choice, choose
 from mvnjac.gaussian import Gaussian
 from mvnjac.jobs import pilot
 from mvnjac.jobs.data import Data
+from mvnjac.jobs.point_out import point_out
 from mvnjac.statistics.moments import Moments
 from mvnjac.statistics.pairwise import PairwiseReduction
 from mvnjac.statistics.sufficient import Accumulator, SufficientStatistics
@@ -106,20 +107,27 @@ def prepared(data: Data, request: Request, run: Run) -> tuple[Source, list[str],
         IllConditionedWarning: the scores have few correct digits.
     """
     if request.estimates:
-        source, names = data.open()
+        source, names = _opened(data, run)
         return source, names, _fitted(data, source, names, request.structure or "dense", 1000, run).gaussian
     if request.model is not None:
-        source, names, gaussian = _with_model(data, request.model)
+        source, names, gaussian = _with_model(data, request.model, run)
     else:
-        source, names = data.open()
+        source, names = _opened(data, run)
         gaussian = _given(data, source, names, request.mean, request.covariance, run)
     warn_if_ill_conditioned(str(data.path), gaussian, lambda i: repr(names[i]))
     return source, names, gaussian
 
 
+def _opened(data: Data, run: Run) -> tuple[Source, list[str]]:
+    """Open the table, and warn about what may be wrong with its rows."""
+    source, names = data.open()
+    point_out(data, source, names, run)
+    return source, names
+
+
 def fitted(data: Data, structure: str, max_iterations: int, run: Run, lower: float = LOWER) -> Fit:
     """The maximum-likelihood estimate from the table; `lower` bounds the unique variances of a factor model."""
-    return _fitted(data, *data.open(), structure, max_iterations, run, lower)
+    return _fitted(data, *_opened(data, run), structure, max_iterations, run, lower)
 
 
 def _fitted(
@@ -168,8 +176,8 @@ def _choice(structure: str) -> Choice:
 
 def _given(data: Data, source: Source, names: list[str], mean: Path | None, covariance: Path | None, run: Run) -> Gaussian:
     """The given mean and covariance; if only one is given, the other is estimated for it."""
-    mu = None if mean is None else read_mean(mean, names)
-    sigma = None if covariance is None else read_covariance(covariance, names)
+    mu = None if mean is None else read_mean(mean, names, data.reading)
+    sigma = None if covariance is None else read_covariance(covariance, names, data.reading)
     if mu is None or sigma is None:
         if data.missing is not None:
             raise UsageError(
@@ -191,7 +199,7 @@ def _covariance_about(mean: Tensor | None, moments: Moments, names: list[str], p
     return covariance
 
 
-def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
+def _with_model(data: Data, path: Path, run: Run) -> tuple[Source, list[str], Gaussian]:
     """A model and its variables, which are found in the table by their names."""
     gaussian = model_file.read(path)
     model_names = gaussian.names
@@ -202,7 +210,7 @@ def _with_model(data: Data, path: Path) -> tuple[Source, list[str], Gaussian]:
                 f"--columns: the variables of the model {path} are {variables}; leave out --columns, or name them all."
             )
         data = dataclasses.replace(data, columns=model_names)
-    source, names = data.open()
+    source, names = _opened(data, run)
     if len(names) != gaussian.mean.numel():
         raise UsageError(
             f"{path}: the model has {counted(gaussian.mean.numel(), 'variable')} without names, but "

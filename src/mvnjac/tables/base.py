@@ -1,4 +1,4 @@
-"""The contract of a table format (`Source`, `Sink`, `TableFormat`), and the formats by their suffixes.
+"""Table formats (`TableFormat`) by their suffixes, and how a table is opened. `tables.source` defines what a format implements.
 
 Each module of `mvnjac.tables.formats` defines one `FORMAT` and is found automatically. Formats from elsewhere are added by
 `register_format`, or by installed packages through the entry point group "mvnjac.table_formats".
@@ -10,113 +10,27 @@ import contextlib
 import functools
 import importlib
 import pkgutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from mvnjac.errors import ArgumentError, MvnjacError, TableError, UsageError
-from mvnjac.tables.columns import Wording, is_numeric, pandas_index, variables
+from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.exact import column_as_float64
-from mvnjac.tables.slices import Slice
-from mvnjac.tables.storage import entry, is_remote
+from mvnjac.tables.reading import ReadOptions, flag
+from mvnjac.tables.source import Sink as Sink
+from mvnjac.tables.source import Source as Source
+from mvnjac.tables.storage import entries, entry, is_remote
 
 #: bytes of a batch, which should fit into the CPU caches, and its least number of rows, for efficient products of wide tables
 BATCH_BYTES, BATCH_ROWS = 5 * 2**19, 512
 
 #: The entry point group through which installed packages provide table formats; each entry point is a `TableFormat`.
 ENTRY_POINTS = "mvnjac.table_formats"
-
-
-class Source(ABC):
-    """A table that can be read any number of times.
-
-    A subclass sets `path` and `schema` in its constructor and implements `batches`; it overrides `slices` and `rows_before` if
-    several processes can read parts of one table. A table that cannot be read raises a `TableError` or, in the constructor, any
-    ValueError, OSError or pyarrow exception, which becomes one.
-
-    Attributes:
-        path: the file or folder.
-        schema: names and types of all columns, in file order. A column whose values read so far are all missing may have the
-            type null; it counts as numeric.
-        index: the column of row labels, set by the caller, or None. It keeps its type, because an identifier may not fit
-            float64.
-    """
-
-    path: str | Path
-    schema: pa.Schema
-    index: str | None = None
-
-    @abstractmethod
-    def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of the table, or of one of its slices, as record batches.
-
-        Args:
-            columns: the columns to return, in this order.
-            at: one of the slices that `slices` returned; None: all rows.
-
-        Returns:
-            Batches in the order of the rows. Numeric columns other than `index` are float64 (see `as_float64`); missing
-                values are
-            null or NaN.
-        """
-
-    def slices(self, rows: int) -> list[Slice]:
-        """Divide the table into slices of about this many rows, in order; by default the whole table is one slice.
-
-        The result depends only on the table and on `rows`, so that sums over slices are reproducible.
-        """
-        return [Slice(str(self.path))]
-
-    def rows_before(self, at: Slice) -> int:
-        """The number of rows before a slice; error messages use it."""
-        return at.row or 0
-
-    def inputs(self) -> list[str]:
-        """The files that the table consists of."""
-        return [str(self.path)]
-
-    @property
-    def names(self) -> list[str]:
-        """All column names."""
-        return list(self.schema.names)
-
-    def variables(self, columns: Sequence[str] | None, index: str | None) -> list[str]:
-        """The variables: the columns that were asked for, otherwise all columns except the index.
-
-        Raises:
-            UsageError: a column does not exist, or is given twice.
-            TableError: a column is not numeric, or two columns have the same name.
-        """
-        return variables(self.schema, columns, index, pandas_index(self.schema), Wording(str(self.path)))
-
-
-class Sink(ABC):
-    """A table that is being written. It is complete only after `close`.
-
-    Attributes:
-        row_major: whether `write_rows` is faster with numbers stored row by row than column by column.
-    """
-
-    row_major = False
-
-    @abstractmethod
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Append the rows of a batch, whose columns are those of the schema."""
-
-    def write_rows(self, keys: pa.Array | None, numbers: np.ndarray, schema: pa.Schema) -> None:
-        """Append rows of numbers (n, p), in either memory order, preceded by their index values if there are any."""
-        arrays = [pa.array(column) for column in numbers.T]  # no copy where the columns are contiguous
-        self.write(pa.RecordBatch.from_arrays(arrays if keys is None else [keys, *arrays], schema=schema))
-
-    @abstractmethod
-    def close(self) -> None:
-        """Complete the table."""
 
 
 def _no_companions(path: Path) -> list[Path]:
@@ -129,12 +43,14 @@ class TableFormat:
 
     Args:
         suffixes: lower-case suffixes with their dots, such as (".csv", ".csv.gz").
-        open_source: path → `Source`; usually the class itself.
+        open_source: path → `Source`; usually the class itself. See `options`.
         open_sink: (path, schema) → `Sink`; None: tables of this format cannot be written. The schema has an optional index
             column, then float64 columns. The path is a temporary name that ends with the final name.
         companions: path → the files that belong to a table at this path and lie beside it, such as a file of column names.
         is_folder: whether a table is a folder rather than a file.
         is_remote: whether `open_source` accepts addresses of object storage ("s3://…") too.
+        options: the options of `ReadOptions` that apply to the format; if there are any, `open_source` has them as a second
+            argument.
 
     Example:
         >>> import pyarrow as pa
@@ -149,11 +65,23 @@ class TableFormat:
     """
 
     suffixes: tuple[str, ...]
-    open_source: Callable[[Any], Source]
+    open_source: Callable[..., Source]
     open_sink: Callable[[Any, pa.Schema], Sink] | None = None
     companions: Callable[[Path], list[Path]] = _no_companions
     is_folder: bool = False
     is_remote: bool = False
+    options: tuple[str, ...] = ()
+
+    def source(self, path: str | Path, options: ReadOptions) -> Source:
+        """Open a table at this path.
+
+        Raises:
+            UsageError: an option does not apply to the format.
+        """
+        for name in options.given():
+            if name not in self.options:
+                raise UsageError(f"{flag(name)} does not apply to {path}: tables of this format are read without it.")
+        return self.open_source(path, options) if self.options else self.open_source(path)
 
     def sink(self, path: Path, schema: pa.Schema) -> Sink:
         """A new table at this path.
@@ -202,29 +130,39 @@ def is_folder_format(path: Path) -> bool:
     return any(path.name.lower().endswith(suffix) for suffix, table_format in _formats().items() if table_format.is_folder)
 
 
-def open_source(path: str | Path, index: str | None = None) -> Source:
-    """Open a table; its format follows from its suffix. A folder without such a suffix is a Parquet table of several files.
+def open_source(path: str | Path, index: str | None = None, options: ReadOptions | None = None) -> Source:
+    """Open a table; its format follows from its suffix. A folder without such a suffix is a table of several files.
 
     Args:
-        path: a file, a folder, or an address of object storage.
+        path: a file, a folder of Parquet files or of text tables, or an address of object storage.
         index: the column of row labels, which keeps its type.
+        options: how the table is read.
 
     Raises:
-        UsageError: no format has this suffix.
+        UsageError: no format has this suffix, or an option does not apply to the format.
         TableError: the file is missing or cannot be read.
     """
-    found = entry(path)
+    found, options = entry(path), options or ReadOptions()
     if found is None:
         raise TableError(f"{str(path) or repr('')}: no such file.")
     path = str(path) if is_remote(path) else Path(path)
     parts = found.folder and not is_folder_format(Path(found.name))
-    table_format = _formats()[".parquet"] if parts else format_of(path)
+    table_format = _format_of_parts(path) if parts else format_of(path)
     if is_remote(path) and not table_format.is_remote:
         raise UsageError(f"{path}: in object storage only Parquet tables can be read; copy the file to this machine first.")
     with table_errors(path):
-        source = table_format.open_source(path)
-    source.index = index
+        source = table_format.source(path, options)
+    source.excluded = options.exclude
+    source.use_index(index)
     return source
+
+
+def _format_of_parts(folder: str | Path) -> TableFormat:
+    """The format of the files of a folder: text tables if the first visible file is one, otherwise Parquet."""
+    names = [each.name.lower() for each in entries(folder) if not each.folder and not each.name.startswith((".", "_"))]
+    suffixes = _formats()[".csv"].suffixes + _formats()[".tsv"].suffixes
+    is_text = any(name.endswith(suffixes) for name in names) and not any(name.endswith(".parquet") for name in names)
+    return _formats()[".csv" if is_text else ".parquet"]
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,17 @@ class Wording:
 
 
 def variables(
-    schema: pa.Schema, columns: Sequence[str] | None, index: str | None, labels: Collection[str], wording: Wording
+    schema: pa.Schema,
+    columns: Sequence[str] | None,
+    index: str | None,
+    labels: Collection[str],
+    wording: Wording,
+    explain: Callable[[str], str | None] = lambda name: None,
 ) -> list[str]:
     """The variables: `columns` if given, otherwise all columns except the index and `labels`.
 
     A column of text, dates, booleans or categories raises an error unless `columns` leaves it out: no column is dropped
-    silently.
+    silently. `explain` may say more about a column that is not numeric.
 
     Raises:
         MvnjacError: one of the classes of `wording`.
@@ -63,7 +68,9 @@ def variables(
             raise wording.repeated(f"{wording.where}: the column {name!r} is given twice.")
         if not is_numeric(schema.field(name).type):
             raise wording.not_numeric(
-                f"{wording.where}: column {name!r} is not numeric ({schema.field(name).type}); select the numeric columns "
+                f"{wording.where}: {reason}"
+                if (reason := explain(name))
+                else f"{wording.where}: column {name!r} is not numeric ({schema.field(name).type}); select the numeric columns "
                 f"with {wording.columns}, or use this one as row labels with {wording.index}."
             )
     if not selected:

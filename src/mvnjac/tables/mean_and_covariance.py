@@ -10,23 +10,28 @@ import pyarrow as pa
 import torch
 
 from mvnjac.errors import TableError, counted
-from mvnjac.tables.base import open_source
+from mvnjac.tables.base import format_of, open_source
 from mvnjac.tables.columns import is_numeric
 from mvnjac.tables.exact import InexactError, array_as_float64
+from mvnjac.tables.reading import ReadOptions
 from mvnjac.tables.rows import exact_batches
 
+#: options for the observations that apply to the files of the mean and the covariance, too
+_CONVENTIONS = ("decimal", "thousands", "encoding")
 
-def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
+
+def read_mean(path: Path, names: Sequence[str], options: ReadOptions | None = None) -> torch.Tensor:
     """The mean (d,), from a table with one row and the variables as columns, or from an .npy array of shape (d,) or (1, d).
 
-    The columns of a table may be in any order; the entries of an array are in the order of `names`.
+    The columns of a table may be in any order; the entries of an array are in the order of `names`. The decimal point, the
+    grouping of digits and the encoding are those of the observations' `options`.
 
     Raises:
         TableError: a variable has no value, the table does not have one row, or the array has another shape.
     """
     if _is_unnamed_array(path):
         return torch.from_numpy(_array(path, [(len(names),), (1, len(names))]).reshape(-1))
-    columns = _columns(path, names)
+    columns = _columns(path, names, options)
     if len(columns[0]) != 1:
         raise TableError(
             f"{path}: {counted(len(columns[0]), 'row')}; expected one row, with the variables' names in the header."
@@ -34,7 +39,7 @@ def read_mean(path: Path, names: Sequence[str]) -> torch.Tensor:
     return torch.from_numpy(np.array([column[0] for column in columns]))
 
 
-def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
+def read_covariance(path: Path, names: Sequence[str], options: ReadOptions | None = None) -> torch.Tensor:
     """The covariance (d, d), from a table with one column and one row per variable, or from an .npy array of shape (d, d).
 
     A column of names labels the rows; without one, the rows are in the order of the header. Variables that are not in `names`
@@ -45,7 +50,7 @@ def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
     """
     if _is_unnamed_array(path):
         return torch.from_numpy(_array(path, [(len(names), len(names))]))
-    table = _table(path)
+    table = _table(path, options)
     labels = _labels(table, names)
     if len(labels) > 1:
         raise TableError(
@@ -68,8 +73,8 @@ def read_covariance(path: Path, names: Sequence[str]) -> torch.Tensor:
     return torch.from_numpy(np.stack([_numbers(path, table, name)[order] for name in names], axis=1))
 
 
-def _columns(path: Path, names: Sequence[str]) -> list[np.ndarray]:
-    table = _table(path)
+def _columns(path: Path, names: Sequence[str], options: ReadOptions | None) -> list[np.ndarray]:
+    table = _table(path, options)
     missing = [name for name in names if name not in table.schema.names]
     if missing:
         raise TableError(
@@ -110,8 +115,8 @@ def _is_unnamed_array(path: Path) -> bool:
     return path.suffix == ".npy" and not path.with_suffix(".columns.txt").exists()
 
 
-def _table(path: Path) -> pa.Table:
-    source = open_source(path)
+def _table(path: Path, options: ReadOptions | None) -> pa.Table:
+    source = open_source(path, options=_applicable(path, options))
     names = [name for name in source.names if name or not pa.types.is_null(source.schema.field(name).type)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -120,6 +125,13 @@ def _table(path: Path) -> pa.Table:
     if not batches:
         raise TableError(f"{path}: has no rows.")
     return pa.Table.from_batches(batches)
+
+
+def _applicable(path: Path, options: ReadOptions | None) -> ReadOptions | None:
+    """The conventions for numbers and text, as far as they apply to a file of this format."""
+    if options is None or not path.is_file():
+        return None
+    return options.limited_to(set(_CONVENTIONS) & set(format_of(path).options))
 
 
 def _array(path: Path, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:

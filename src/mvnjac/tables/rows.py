@@ -22,11 +22,32 @@ class Rows:
     x: torch.Tensor
     index: pa.Array | None
 
+    def complete(self) -> Rows:
+        """The rows without missing values, in the same memory order."""
+        kept = ~self.x.isnan().any(-1)
+        if bool(kept.all()):
+            return self
+        index = None if self.index is None else self.index.filter(pa.array(kept.numpy()))
+        return Rows(self.x.mT[:, kept].contiguous().mT, index)
+
 
 def tensor_batches(
-    source: Source, variables: Sequence[str], index: str | None, allow_missing: bool = False, at: Slice | None = None
+    source: Source,
+    variables: Sequence[str],
+    index: str | None,
+    allow_missing: bool = False,
+    at: Slice | None = None,
+    complete: bool = False,
 ) -> Iterator[Rows]:
     """The rows of a table, or of a slice of it, as tensors in column-major order; missing values are NaN.
+
+    Args:
+        source: the table.
+        variables: the columns of x.
+        index: the column of row labels.
+        allow_missing: whether values may be missing.
+        at: the slice; None: all rows.
+        complete: leave out the rows with missing values.
 
     Raises:
         TableError: a value is infinite, or missing without `allow_missing`; the message names file, column, and row (from 1) or
@@ -42,13 +63,16 @@ def tensor_batches(
             numbers[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
         keys = batch.column(len(variables)) if index else None
         if not bool(torch.isfinite(x.sum())):  # the sum may also overflow: check each value
-            bad = np.isinf(numbers) if allow_missing else ~np.isfinite(numbers)
+            bad = np.isinf(numbers) if allow_missing or complete else ~np.isfinite(numbers)
             if bad.any():
                 before = first + (0 if at is None else source.rows_before(at))
                 raise _unusable_value(source, variables, index, numbers, np.argwhere(bad)[0], keys, before)
         first += batch.num_rows
-        if batch.num_rows:
-            yield Rows(x, keys)
+        rows = Rows(x, keys)
+        if complete:
+            rows = rows.complete()
+        if len(rows.x):
+            yield rows
 
 
 def exact_batches(source: Source, columns: Sequence[str], at: Slice | None) -> Iterator[pa.RecordBatch]:
@@ -74,8 +98,12 @@ def _unusable_value(
 ) -> TableError:
     i, j = where
     place = f"row {before + i + 1}" if keys is None else f"{index} {keys[int(i)]}"
-    what = "missing" if np.isnan(numbers[i, j]) else f"{numbers[i, j]}"
-    return TableError(
-        f"{source.path}: {variables[j]!r} is {what} at {place}; select complete columns with --columns, remove the rows "
-        "with missing values from the table, or use --missing marginalise."
+    missing = np.isnan(numbers[i, j])
+    what = "missing" if missing else f"{numbers[i, j]}"
+    remedy = (
+        "select complete columns with --columns, leave out the rows with missing values by --missing drop, or use the observed "
+        "values of each row by --missing marginalise"
+        if missing
+        else "correct the value, or leave the column out with --exclude"
     )
+    return TableError(f"{source.path}: {variables[j]!r} is {what} at {place}; {remedy}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 #: Approximate bytes of float64 that one unit of work reads or writes: large enough for a negligible cost of starting it.
 READ_BYTES, WRITTEN_BYTES = 64 * 2**20, 256 * 2**20
@@ -23,6 +24,7 @@ class Slice:
         row: the number of rows of the table before this slice; None if unknown.
         rows: the number of rows of this slice; None if unknown.
         skip, take: within these blocks, leave out the first `skip` rows and read `take` rows; None: all remaining rows.
+        constants: columns that are not in the file but have one value in all its rows: those of a partitioned folder.
     """
 
     path: str
@@ -32,6 +34,7 @@ class Slice:
     rows: int | None = None
     skip: int = 0
     take: int | None = None
+    constants: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
         where = "" if self.row is None or self.rows is None else f", rows {self.row + 1} to {self.row + self.rows}"

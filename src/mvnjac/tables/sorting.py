@@ -74,8 +74,9 @@ class Ordered(Source):
         texts = (text for chunk in values.iterchunks() for text in chunk.to_pylist())
         if not sorts_in_time(texts):
             raise TableError(
-                f"{self.path}: the index {self._index!r} is text such as {values[0].as_py()!r} and not in ascending order; sorted as "
-                "text, it may not be in the order of time. Write it as YYYY-MM-DD, or sort the rows in the file."
+                f"{self.path}: the index {self._index!r} is text such as {values[0].as_py()!r} and not in ascending order; sorted "
+                "as text, it may not be in the order of time. Write it as YYYY-MM-DD, give its --date-format, or sort the rows in "
+                "the file."
             )
 
     def _require_unique(self, values: pa.ChunkedArray) -> None:

@@ -16,7 +16,6 @@ from mvnjac.errors import MemoryLimitError, TableError, counted
 from mvnjac.jobs.data import Data
 from mvnjac.tables.base import Source
 from mvnjac.tables.chronology import sorts_in_time
-from mvnjac.tables.rows import tensor_batches
 from mvnjac.tensors import memory
 from mvnjac.tensors.allocation import human
 
@@ -52,7 +51,7 @@ def load_rows(data: Data, source: Source, names: Sequence[str], parameters: int,
         MemoryLimitError: the scores of all rows do not fit into memory.
     """
     batches, count = [], 0
-    for rows in tensor_batches(source, names, data.index, data.missing is not None):
+    for rows in data.rows_of(source, names):
         batches.append(rows)
         count += len(rows.x)
         require_memory(str(data.path), count, len(names), parameters)

@@ -1,7 +1,8 @@
-"""Parquet: a file, or a folder of files that are read in the order of their names."""
+"""Parquet: a file, or a folder of files that are read in the order of their names, possibly in subfolders KEY=VALUE."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -10,8 +11,9 @@ import pyarrow.parquet as pq
 
 from mvnjac.errors import TableError
 from mvnjac.tables.base import Sink, Source, TableFormat, as_float64, batch_rows, table_errors
+from mvnjac.tables.partitions import partitioned_files, typed_values
 from mvnjac.tables.slices import Slice, slices_of_blocks
-from mvnjac.tables.storage import entries, entry, is_remote, open_file
+from mvnjac.tables.storage import entry, is_remote, open_file
 
 _SUFFIX = ".parquet"
 #: Row groups with fewer than 5000 rows are slow to read; row groups of more than 64 MB need much memory to write.
@@ -19,14 +21,22 @@ _GROUP_ROWS, _GROUP_BYTES = 5_000, 64 * 2**20
 
 
 class ParquetSource(Source):
-    """One file or all `*.parquet` files of a folder."""
+    """One file or all `*.parquet` files of a folder.
+
+    The partition columns of a Hive-partitioned folder follow the columns of the files. They are labels, not variables.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        self._parts = _parts(path)
+        self._constants = _parts(path)
+        self._parts = list(self._constants)
         self._groups: list[list[int]] = []  # the number of rows of each row group, by file
         for i, part in enumerate(self._parts):
             schema, groups = _footer(part)
+            for key, value in self._constants[part].items():
+                if key in schema.names:
+                    raise TableError(f"{part}: the column {key!r} is in the file and in the names of the folders.")
+                schema = schema.append(pa.field(key, value.type))
             self._groups.append(groups)
             if i == 0:
                 self.schema = schema
@@ -39,18 +49,24 @@ class ParquetSource(Source):
     def slices(self, rows: int) -> list[Slice]:
         found, row = list[Slice](), 0
         for part, groups in zip(self._parts, self._groups, strict=True):
-            found += slices_of_blocks(part, groups, rows, row)
+            constants = tuple(self._constants[part].items())
+            found += [dataclasses.replace(at, constants=constants) for at in slices_of_blocks(part, groups, rows, row)]
             row += sum(groups)
         return found
+
+    def labels(self) -> list[str]:
+        return [*super().labels(), *self._constants[self._parts[0]]]
 
     def inputs(self) -> list[str]:
         return self._parts
 
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:
-        for whole in [Slice(part) for part in self._parts] if at is None else [at]:
+        parts = [Slice(part, constants=tuple(self._constants[part].items())) for part in self._parts]
+        for whole in parts if at is None else [at]:
+            constants = dict(whole.constants)
             with table_errors(whole.path):
-                for batch in _read(whole, columns):
-                    yield as_float64(batch.select(list(columns)), self.index)
+                for batch in _read(whole, [name for name in columns if name not in constants]):
+                    yield as_float64(_with_constants(batch, columns, constants), self.index)
 
 
 class ParquetSink(Sink):
@@ -95,20 +111,21 @@ def _read(at: Slice, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 return
 
 
-def _parts(path: str | Path) -> list[str]:
+def _parts(path: str | Path) -> dict[str, dict[str, pa.Scalar]]:
+    """The files of a table, with the values of the partition columns of each."""
     there = entry(path)
     if there is None or not there.folder:
-        return [str(path)]
-    visible = [each for each in entries(path) if not each.name.startswith((".", "_"))]  # no temporary files and no manifests
-    nested = [each.name for each in visible if each.folder]
-    if nested:
-        raise TableError(
-            f"{path}: holds the folder {nested[0]!r}; all files of a table must lie in one folder, without subfolders."
-        )
-    parts = [each.path for each in visible if each.name.lower().endswith(_SUFFIX)]
-    if not parts:
+        return {str(path): {}}
+    found = partitioned_files(path, _SUFFIX)
+    if not found:
         raise TableError(f"{path}: the folder has no .parquet files.")
-    return parts
+    return typed_values(found)
+
+
+def _with_constants(batch: pa.RecordBatch, columns: Sequence[str], constants: dict[str, pa.Scalar]) -> pa.RecordBatch:
+    """The columns of a batch, and those that have one value in all its rows."""
+    arrays = [pa.repeat(constants[name], batch.num_rows) if name in constants else batch.column(name) for name in columns]
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _footer(part: str) -> tuple[pa.Schema, list[int]]:
