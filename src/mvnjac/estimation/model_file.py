@@ -65,7 +65,7 @@ def write(path: Path, gaussian: Gaussian, about: dict[str, str]) -> None:
     tensors = {_MEAN: gaussian.mean, **covariance.parameters}
     metadata = {
         "mvnjac": __version__,
-        "structure": json.dumps(_description(covariance)),
+        "structure": json.dumps(describe_structure(covariance)),
         "names": json.dumps(model.arguments.naming.argument),
         "missing": model.arguments.missing or "",
         "boundary": json.dumps(gaussian.boundary),
@@ -112,12 +112,12 @@ def estimated_from(path: Path) -> Fingerprint | None:
     return Fingerprint.from_json(metadata[ESTIMATED_FROM])
 
 
-def _description(covariance: Covariance) -> Any:
-    """What identifies a structure, apart from its parameters: its class; for blocks, the class of each and the sizes."""
+def describe_structure(covariance: Covariance) -> Any:
+    """As JSON, what identifies a structure, apart from its parameters: its class; for blocks, the class of each and the sizes."""
     if isinstance(covariance, Parametric):
         raise ArgumentError("save: a Parametric is a function, which cannot be saved; save its parameters by torch.save.")
     if isinstance(covariance, BlockDiagonal):
-        return {"blocks": [_description(block) for block in covariance.blocks], "sizes": covariance.sizes}
+        return {"blocks": [describe_structure(block) for block in covariance.blocks], "sizes": covariance.sizes}
     return type(covariance).__name__
 
 

@@ -14,6 +14,8 @@ from mvnjac.tables.slices import Slice, slices_of_blocks
 class ArrowSource(Source):
     """One IPC file."""
 
+    states_types = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with pa.memory_map(str(path)) as source:

@@ -21,6 +21,8 @@ _GROUP_ROWS, _GROUP_BYTES = 5_000, 64 * 2**20
 class ParquetSource(Source):
     """One file or all `*.parquet` files of a folder."""
 
+    states_types = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = path
         self._parts = _parts(path)
