@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -17,6 +16,8 @@ import pytest
 from mvnjac.engines import verification
 from tests.cli.test_cli import run
 from tests.engines.tables import Table, begin, finish, small_units, write
+
+resource = pytest.importorskip("resource", reason="Windows has neither signals nor a limit of the size of files")
 
 UNITS = 24
 
