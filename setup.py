@@ -1,18 +1,22 @@
 """Builds the optional C++ kernels. Without a compiler the package uses plain torch, which `mvnjac.show_config()` reports.
 
-With MVNJAC_BUILD_KERNELS=0 the kernels are not built, and the wheel is platform-independent (py3-none-any).
+With MVNJAC_BUILD_KERNELS=0, and always on Windows, the kernels are not built, and the wheel is platform-independent
+(py3-none-any): MSVC, with which extensions for Windows are compiled, does not support the vector types of gcc and clang.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = os.environ.get("MVNJAC_BUILD_KERNELS") != "0"
+KERNELS = os.environ.get("MVNJAC_BUILD_KERNELS") != "0" and sys.platform != "win32"
 SOURCES = Path("src/mvnjac/kernels/csrc")
 #: compiler options of the instruction sets besides the plain one; the best supported one is selected when the module is loaded
 INSTRUCTIONS = {
@@ -20,6 +24,13 @@ INSTRUCTIONS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
 }
 OPTIONS = ["-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+
+
+def processors() -> set[str]:
+    """The processors that the extension is compiled for. On macOS these may be several, or others than this machine's."""
+    flags = os.environ.get("ARCHFLAGS") or sysconfig.get_config_var("CFLAGS") or ""
+    named = re.findall(r"-arch[= ]*(\S+)", flags) if sys.platform == "darwin" else []
+    return set(named) or {platform.machine().lower()}
 
 
 class Build(build_ext):
@@ -31,8 +42,8 @@ class Build(build_ext):
             return
         self.force = True  # existing objects may have been compiled with other options
         options = OPTIONS + os.environ.get("MVNJAC_SANITIZE", "").split()
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        extra = INSTRUCTIONS if x86 else {}
+        # an object for several processors at once cannot have compiler options of one of them
+        extra = INSTRUCTIONS if processors() <= {"x86_64", "amd64"} else {}
         ext.define_macros += [(f"MVNJAC_{name.upper()}", "1") for name in extra]
         ext.extra_compile_args += options
         for name, flags in extra.items():

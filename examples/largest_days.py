@@ -31,8 +31,7 @@ def largest_days(scores: pd.DataFrame, count: int = 10) -> pd.DataFrame:
 
 
 def main(path: str) -> None:
-    table = pd.read_parquet(path)
-    scores = table.set_index(table.columns[0])
+    scores = pd.read_parquet(path)
     print(f"The days with the largest scores, of {len(scores)}:")
     print(largest_days(scores).to_string())
     print(f"\nThe scores are in {path}: one row per day, {scores.shape[1]} columns and the date.")

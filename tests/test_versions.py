@@ -47,6 +47,8 @@ def test_what_runs_without_an_extra_has_a_bound() -> None:
 
 
 def test_no_host_of_an_index_is_named() -> None:
-    hosts = re.compile(r"pypi\.org|pythonhosted|quay\.io|docker\.io|ghcr\.io|conda\.anaconda")
+    hosts = re.compile(r"pypi\.org|download\.pytorch|pythonhosted|quay\.io|docker\.io|ghcr\.io|conda\.anaconda")
     pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("constraints*.txt")]
-    assert [page.name for page in pages if hosts.search(page.read_text())] == []
+    pages += [path for path in (ROOT / ".github").rglob("*") if path.is_file()]
+    pages += [ROOT / name for name in ("CITATION.cff", "pyproject.toml", ".pre-commit-config.yaml", "recipe/recipe.yaml")]
+    assert [page.name for page in pages if hosts.search(page.read_text(encoding="utf-8"))] == []

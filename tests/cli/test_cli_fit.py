@@ -65,7 +65,7 @@ def test_scores_at_a_model_vanish(model: Path, capsys) -> None:
 def test_a_structure_is_fitted_on_the_way(model: Path, tmp_path: Path, capsys) -> None:
     for given in (["--structure", "low-rank:3"], ["--model", model]):
         assert run("jacobian", *RETURNS, *given, "-o", tmp_path / "s.parquet", "--force")[0] == 0
-        table = pd.read_parquet(tmp_path / "s.parquet").iloc[:, 1:]
+        table = pd.read_parquet(tmp_path / "s.parquet")
         assert list(table.columns[17:19]) == ["cov_factor[USD,0]", "cov_factor[USD,1]"]
         if given[0] == "--structure":  # with the default bound, at which these two are
             at_bound = ["cov_diag[USD]", "cov_diag[HKD]"]

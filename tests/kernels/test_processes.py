@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,6 +41,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the libraries of the system do not survive a fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_forked_process_does_not_deadlock() -> None:
     """The threads of a pool would not exist in the child process, which would wait for them."""

@@ -67,7 +67,7 @@ def test_commands_read_and_write_a_registered_format(formats, tables: tuple[Path
     assert run("jacobian", *found, "-o", tmp_path / "scores.jsonl")[0] == 0
     assert run("jacobian", *expected, "-o", tmp_path / "scores.parquet")[0] == 0
     written = pd.DataFrame([json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()])
-    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    scores = pd.read_parquet(tmp_path / "scores.parquet").reset_index()
     assert list(written.columns) == list(scores.columns)
     np.testing.assert_allclose(written.iloc[:, 1:], scores.iloc[:, 1:], rtol=1e-14)
 

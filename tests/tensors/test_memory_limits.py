@@ -150,7 +150,7 @@ def test_the_limits_of_the_process(limit: str, counter: str) -> None:
 
 
 def test_no_limit_of_the_process() -> None:
-    import resource
+    resource = pytest.importorskip("resource")  # not on Windows
 
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     assert memory_limits.resource_left("RLIMIT_AS", "VmSize") is None
@@ -173,6 +173,7 @@ def test_no_known_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.require_bytes("f", 2**80, torch.device("cpu"), "no.")
 
 
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows does not say how much there is in this way")
 def test_installed_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_limits, "_counter", lambda file, name: None)
     assert memory_limits.machine() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,13 +136,13 @@ class Folder:
             with path.open("rb") as source, system.open_output_stream(there) as sink:
                 shutil.copyfileobj(source, sink, _CHUNK)
             return
-        with path.open("rb") as file:
+        with path.open("rb+") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
         os.replace(path, Path(self.path) / path.name)
 
     def _flush_names(self) -> None:
         """Flush the folder itself, so that the names of its files are on the disk."""
-        if self._remote:
+        if self._remote or sys.platform == "win32":  # where a folder cannot be opened
             return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:

@@ -27,7 +27,8 @@ from mvnjac.inference.estimate_covariances import covariance_of_estimates
 from mvnjac.inference.standard_errors import KINDS
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Request, prepared
-from mvnjac.jobs.scores import PortableGaussian, Stream, Sum, schema_of
+from mvnjac.jobs.output_schema import schema_of_scores, with_metadata
+from mvnjac.jobs.scores import PortableGaussian, Stream, Sum
 from mvnjac.tables.base import Source
 from mvnjac.tables.output import open_sink
 from mvnjac.tables.slices import rows_per_slice
@@ -80,7 +81,7 @@ def write_jacobian(
     """Write one row of scores per observation: the index, then the columns of `J.matrix(wrt, layout)`."""
     source, names, gaussian = prepared(data, request, run)
     density = PortableGaussian.of(gaussian, run.device)
-    schema = schema_of(data, source, density, wrt, layout)
+    schema = schema_of_scores(data, source, names, density, wrt, layout, output)
     slices = source.slices(rows_per_slice(len(names)))
     with open_sink(output, schema) as sink:
         job = Stream(data, tuple(names), density, _tuple(wrt), layout, schema, sink)
@@ -186,10 +187,12 @@ def _hac_errors(
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
     """Write the sum of each column of the Jacobian, as a table of parameters and sums."""
     source, names, gaussian = prepared(data, request, run)
-    job = Sum(data, tuple(names), PortableGaussian.of(gaussian, run.device), _tuple(wrt))
+    density = PortableGaussian.of(gaussian, run.device)
+    job = Sum(data, tuple(names), density, _tuple(wrt))
     outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
     columns = [pa.array(job.score_sums.columns), pa.array(job.score_sums.scores(outcome.sums).numpy())]
     schema = pa.schema([("parameter", pa.string()), ("sum", pa.float64())])
+    schema = with_metadata(schema, "sums of scores", data, names, density)
     with open_sink(output, schema) as sink:
         sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
     return Written(outcome.rows, len(columns[0]), 1, 0 if output is None else output.stat().st_size, outcome.seconds)
@@ -198,12 +201,12 @@ def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: 
 def write_gram(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:
     """Write JᵀJ, with the parameters as the header and one row per parameter."""
     source, names, gaussian = prepared(data, request, run)
-    job = Sum(data, tuple(names), PortableGaussian.of(gaussian, run.device), _tuple(wrt), gram=True)
+    density = PortableGaussian.of(gaussian, run.device)
+    job = Sum(data, tuple(names), density, _tuple(wrt), gram=True)
     outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing")
-    gram, schema = (
-        job.score_sums.gram(outcome.sums).numpy(),
-        pa.schema([(name, pa.float64()) for name in job.score_sums.columns]),
-    )
+    gram = job.score_sums.gram(outcome.sums).numpy()
+    schema = pa.schema([(name, pa.float64()) for name in job.score_sums.columns])
+    schema = with_metadata(schema, "sums of products of scores", data, names, density)
     with open_sink(output, schema) as sink:
         sink.write_rows(None, gram, schema)  # symmetric: the memory order does not matter
     return Written(outcome.rows, len(gram), 1, 0 if output is None else output.stat().st_size, outcome.seconds)

@@ -12,8 +12,9 @@ from mvnjac.engines.run import Run
 from mvnjac.jobs.commands import Written
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.density import Request, prepared
+from mvnjac.jobs.output_schema import schema_of_scores
 from mvnjac.jobs.provenance import input_files, versions
-from mvnjac.jobs.scores import PartJob, PortableGaussian, schema_of
+from mvnjac.jobs.scores import PartJob, PortableGaussian
 from mvnjac.tables.base import Source
 from mvnjac.tables.slices import rows_per_slice
 
@@ -42,7 +43,7 @@ def write_parts(
     folder = claim_folder(output, resume, force)
     source, names, gaussian = prepared(data, request, run)
     density = PortableGaussian.of(gaussian, run.device)
-    schema = schema_of(data, source, density, wrt, layout)
+    schema = schema_of_scores(data, source, names, density, wrt, layout, form)
     columns = len(schema) - bool(data.index)
     slices = source.slices(rows_per_slice(len(names), columns))
     digits = max(5, len(str(len(slices))))

@@ -20,14 +20,11 @@ from mvnjac.jobs.data import Data
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.pairwise import PairwiseReduction, SumTuple
 from mvnjac.statistics.serialization import mapped
-from mvnjac.tables.base import Sink, Source, format_of
+from mvnjac.tables.base import Sink, format_of
 from mvnjac.tables.rows import Rows
-from mvnjac.tensors import memory
 
 #: bytes of a chunk of the output in memory; a wide output has fewer rows per chunk
 _CHUNK = 4 * 2**20
-#: bytes per column of a written table, measured: its name, its type, and the buffers of the format
-_COLUMN = 8192
 
 
 @dataclass(frozen=True)
@@ -148,22 +145,12 @@ class PartJob(Sum):
         return Result(result.number, result.rows, result.sums, tuple(files))
 
 
-def schema_of(data: Data, source: Source, density: PortableGaussian, wrt: Sequence[str] | None, layout: str) -> pa.Schema:
-    """The schema of the output: the index, then the columns of `J.matrix(wrt, layout)`."""
-    empty = density.gaussian().jacobian(density.mean.new_zeros(0, density.mean.numel(), device=density.device))
-    count = empty.selection(wrt, layout).size
-    advice = "select fewer variables with --columns or fewer columns with --wrt; --sum-only needs one number per column."
-    memory.require_bytes(f"jacobian: {count:,} columns of scores", _COLUMN * count, torch.device("cpu"), advice)
-    fields = [(name, pa.float64()) for name in empty.columns(wrt, layout)]
-    if data.index:
-        fields.insert(0, (data.index, source.schema.field(data.index).type))
-    return pa.schema(fields)
-
-
 def _write(sink: Sink, rows: Rows, J: Jacobian, wrt: Sequence[str] | None, layout: str, schema: pa.Schema) -> None:
     columns = len(schema) - (rows.index is not None)
     for first, matrix in _chunks(J, wrt, layout, columns, sink.row_major):
         keys = None if rows.index is None else rows.index.slice(first, len(matrix))
+        if keys is not None and keys.type != schema.field(0).type:  # dates as timestamps: see `schema_of_scores`
+            keys = keys.cast(schema.field(0).type)
         sink.write_rows(keys, matrix.numpy(), schema)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,10 @@ def why_not() -> str | None:
     """The reason why the C++ kernels are not available; None if they are."""
     if native is not None:
         return None
-    return "not built (no C++ compiler when the package was installed)" if _built is None else "switched off (MVNJAC_KERNELS=0)"
+    if _built is not None:
+        return "switched off (MVNJAC_KERNELS=0)"
+    missing = "there are none for Windows" if sys.platform == "win32" else "no C++ compiler when the package was installed"
+    return f"not built ({missing})"
 
 
 @contextlib.contextmanager

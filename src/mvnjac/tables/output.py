@@ -94,7 +94,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -112,7 +112,7 @@ def _replace(table_format: TableFormat, temporary: Path, path: Path) -> None:
             continue
         for file in [old] if old.is_file() else old.rglob("*"):
             if file.is_file():
-                with file.open("rb") as opened:
+                with file.open("rb+") as opened:
                     os.fsync(opened.fileno())
         if new.is_dir():  # os.replace does not replace a folder that is not empty
             _remove(new)

@@ -36,6 +36,7 @@ class Returns(Source):
         self._logarithmic = logarithmic
         self._source = source if index is None else Ordered(source, index)
         self.path, self.schema, self.index, self._index = source.path, source.schema, index, index
+        self.states_types = source.states_types
 
     def inputs(self) -> list[str]:
         return self._source.inputs()

@@ -29,12 +29,15 @@ class Source(ABC):
         index: the column of row labels, set by the caller, or None. It keeps its type, because an identifier may not fit
             float64.
         excluded: columns that are not variables, set by the caller.
+        states_types: whether the format stores the types of the columns. If not, as in text, a type of the schema is only what
+            the values look like.
     """
 
     path: str | Path
     schema: pa.Schema
     index: str | None = None
     excluded: Sequence[str] = ()
+    states_types: bool = False
 
     @abstractmethod
     def batches(self, columns: Sequence[str], at: Slice | None = None) -> Iterator[pa.RecordBatch]:

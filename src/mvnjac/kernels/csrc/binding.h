@@ -126,8 +126,10 @@ bool use_streaming(const void *out, index bytes) { return bytes >= STREAMING_BYT
 
 template <class T> struct Scratch {
     T *memory;
-    explicit Scratch(index size) : memory(static_cast<T *>(std::aligned_alloc(64, (sizeof(T) * size + 127) / 64 * 64))) {
-        if (!memory) throw std::bad_alloc();
+    explicit Scratch(index size) {  // not std::aligned_alloc, which macOS has from 10.15 on
+        void *allocated = nullptr;
+        if (posix_memalign(&allocated, 64, (sizeof(T) * size + 127) / 64 * 64)) throw std::bad_alloc();
+        memory = static_cast<T *>(allocated);
     }
     ~Scratch() { std::free(memory); }
 };

@@ -14,6 +14,8 @@ from mvnjac.tables.slices import Slice, slices_of_blocks
 class ArrowSource(Source):
     """One IPC file."""
 
+    states_types = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with pa.memory_map(str(path)) as source:
@@ -39,13 +41,15 @@ class ArrowSink(Sink):
     """Writes each batch as one record batch."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = pa.ipc.new_file(str(path), schema)
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._file, schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch)
 
     def close(self) -> None:
         self._writer.close()
+        self._file.close()  # Windows renames no open file
 
 
 FORMAT = TableFormat((".arrow", ".feather"), ArrowSource, ArrowSink)

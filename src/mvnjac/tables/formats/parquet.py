@@ -26,6 +26,8 @@ class ParquetSource(Source):
     The partition columns of a Hive-partitioned folder follow the columns of the files. They are labels, not variables.
     """
 
+    states_types = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = path
         self._constants = _parts(path)
