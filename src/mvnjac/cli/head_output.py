@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from mvnjac.jobs.commands import Sums
     from mvnjac.jobs.head import TableHead
 
-#: the rows that are shown, and the widest label
-ROWS, _LABEL = 10, 24
+#: the rows that are shown
+ROWS = 10
 _DIGITS = 5
 #: the least width of a column with the space before it
 _NARROWEST = 8
@@ -27,9 +28,9 @@ def most_columns(width: int) -> int:
 
 def lines_of(head: TableHead, width: int) -> list[str]:
     """The lines, the first two of which are the heading; "…" stands for further columns and rows."""
-    labels = cut(["", head.index, *map(str, _dates(head.labels))], _LABEL)
+    labels = cut(["", head.index, *map(str, _dates(head.labels))], width // 2 - 2)
     columns = [
-        [*_heading(name), *(number(value, _DIGITS) for value in values)]
+        [*cut(_heading(name), width // 2 - 4), *(number(value, _DIGITS) for value in values)]
         for name, values in zip(head.columns, head.numbers.T.tolist(), strict=False)
     ]
     shown = _that_fit(labels, columns, len(head.columns), width)
@@ -39,7 +40,7 @@ def lines_of(head: TableHead, width: int) -> list[str]:
         rows.append(["…"] * len(shown))
     size = f"{counted(head.rows, 'row', ',')}, {counted(len(head.columns), 'column', ',')}"
     lines = joined(labels, rows)
-    return [*lines, "", f"{size} of numbers; -o FILE writes them, a pipe gets CSV"]
+    return [*lines, "", *textwrap.wrap(f"{size} of numbers; -o FILE writes them, a pipe gets CSV", width)]
 
 
 def head_of(sums: Sums, width: int) -> TableHead:
@@ -54,11 +55,13 @@ def head_of(sums: Sums, width: int) -> TableHead:
 
 def _that_fit(labels: Sequence[str], columns: list[list[str]], total: int, width: int) -> list[list[str]]:
     """The first columns that fit beside the labels, with a column of marks if some are left out; at least one."""
+    from rich.cells import cell_len
+
     mark = ["", "…", *["…"] * (len(labels) - 2)]
-    left = width - max(map(len, labels))
+    left = width - max(map(cell_len, labels))
     for count in range(len(columns), 0, -1):
         shown = columns[:count] + ([mark] if count < total else [])
-        if sum(2 + max(map(len, column)) for column in shown) <= left or count == 1:
+        if sum(2 + max(map(cell_len, column)) for column in shown) <= left or count == 1:
             return shown
     return [mark]
 

@@ -11,13 +11,14 @@ _SHORTEST = 8
 
 
 def number(value: float, digits: int) -> str:
-    """A number with so many significant digits, and an exponent without zeros; "–" for NaN."""
+    """A number with so many significant digits, with an exponent if that is shorter; "–" for NaN."""
     if math.isnan(value):
         return "–"
-    text = f"{value:#.{digits}g}"
-    if "e" in text:
-        return re.sub(r"\.?e([+-])0*(\d+)", lambda found: f"e{found[1].strip('+')}{found[2]}", text)
-    return text.removesuffix(".")
+    plain = f"{value:#.{digits}g}".removesuffix(".")
+    if not math.isfinite(value) or value == 0:
+        return plain
+    exponential = re.sub(r"e([+-])0*(\d+)", lambda found: f"e{found[1].strip('+')}{found[2]}", f"{value:.{digits - 1}e}")
+    return exponential if "e" in plain or len(exponential) < len(plain) else plain
 
 
 def cut(texts: Sequence[str], width: int) -> list[str]:
@@ -29,7 +30,7 @@ def cut(texts: Sequence[str], width: int) -> list[str]:
     for text in texts:
         if cell_len(text) > width:
             end = (width - 1) // 2
-            text = set_cell_size(text, width - 1 - end).rstrip() + "…" + text[len(text) - end :].lstrip()
+            text = set_cell_size(text, width - 1 - end).rstrip() + "…" + set_cell_size(text[::-1], end)[::-1].lstrip()
         found.append(text)
     return found
 
@@ -39,11 +40,12 @@ def joined(labels: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     from rich.cells import cell_len
 
     first = max(map(cell_len, labels))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [2 + max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for label, row in zip(labels, cells, strict=True):
         start = label + " " * (first - cell_len(label))
-        lines.append("".join([start, *(f"  {cell:>{width}}" for cell, width in zip(row, widths, strict=True))]).rstrip())
+        padded = (" " * (width - cell_len(cell)) + cell for cell, width in zip(row, widths, strict=True))
+        lines.append("".join([start, *padded]).rstrip())
     return lines
 
 

@@ -63,6 +63,8 @@ def for_people(table: ScoreTable, width: int | None = None, total: int | None = 
             which a line says; then names are cut, which "…" shows.
         total: the number of all parameters, of which the table has the largest.
     """
+    from rich.cells import cell_len
+
     columns, names = _columns(table), list(table.words)
     digits, shown = _fit(columns, names, width)
     needed = _width(columns, names, _DIGITS[-1])
@@ -71,7 +73,7 @@ def for_people(table: ScoreTable, width: int | None = None, total: int | None = 
     headings = [[each.top for each in shown], [each.bottom for each in shown]]
     cells = [[each.text(i, digits) for each in shown] for i in range(len(names))]
     lines = joined(["", "parameter", *names], [*headings, *cells])
-    lines.insert(2, "-" * max(map(len, lines)))
+    lines.insert(2, "-" * max(map(cell_len, lines)))
     for sentence in _remarks(table, [each for each in columns if each not in shown], needed, total):
         lines += textwrap.wrap(sentence, width or 110)
     return lines
@@ -159,7 +161,7 @@ def _remarks(table: ScoreTable, left_out: list[_Column], needed: int, total: int
     remarks = [f"{counted(table.rows, 'row')}, log-likelihood {table.log_likelihood:.10g}"]
     if table.at_estimate:
         twice = {"expected", "observed"} <= table.errors.keys()
-        kinds = [f"{_name(kind, twice)}: {_ERRORS[kind][1]}" for kind in table.errors]
+        kinds = [f"{_name(kind, twice)}: {table.notes.get(kind, _ERRORS[kind][1])}" for kind in table.errors]
         basis = f"z and the 95 % interval: from the {_name(table.basis, twice)}" if table.basis and len(kinds) > 1 else ""
         remarks.append("; ".join(filter(None, ["maximum-likelihood estimate", *kinds, basis])))
     else:
@@ -167,7 +169,7 @@ def _remarks(table: ScoreTable, left_out: list[_Column], needed: int, total: int
             "given values; deviation: the standard deviation of the total score, whose ratio to it is beyond ±2 for about 5 % "
             "of the parameters if the values are right"
         )
-    remarks += [f"{_ERRORS[kind][0]} ({kind}): {note}" for kind, note in table.notes.items()]
+    remarks += [f"{_name(kind)}: {note}" for kind, note in table.notes.items() if kind not in table.errors]
     if left_out:
         names = list(dict.fromkeys(_title(each) for each in left_out))
         remarks.append(f"not shown for want of width: {', '.join(names)} ({needed} columns are needed; -o FILE has all)")

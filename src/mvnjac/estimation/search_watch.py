@@ -55,6 +55,8 @@ class _Points:
     def _report(self, _: int, point: Point) -> None:
         point.structure.require_interior(self._sample, point.score_of)
         self._best = max(self._best, point.value)
-        place = "" if self._starts == 1 else f"start {self._start} of {self._starts}"
-        self._stage.iteration(self._count, self._best + self._shift, point.score_ratio, TOLERANCE, place)
+        value, place = point.value, ""
+        if self._starts > 1:
+            value, place = self._best, f"start {self._start} of {self._starts}"
+        self._stage.iteration(self._count, value + self._shift, point.score_ratio, TOLERANCE, place)
         self._count += 1

@@ -124,7 +124,7 @@ def is_estimate(data: Data, request: Request, source: Source, names: list[str], 
     if request.model is None:
         return request.estimates
     fingerprint = model_file.estimated_from(request.model)
-    sample = None if fingerprint is None else _sample(data, source, names, run, "comparing the rows with those of the model")
+    sample = None if fingerprint is None else _sample(data, source, names, run, "checking the model")
     return fingerprint is not None and sample is not None and fingerprint.matches(Fingerprint.of(sample))
 
 

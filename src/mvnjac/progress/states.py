@@ -34,8 +34,8 @@ class StageState(Stage):
         self.advance(amount)
 
     def iteration(self, iteration: int, log_likelihood: float, ratio: float, target: float, place: str = "") -> None:
-        stops = f"score ratio {ratio:.1e} (stops at {target:.0e})"
-        self._search = [*filter(None, [place]), f"iteration {iteration}", stops, f"log-likelihood {log_likelihood:.10g}"]
+        stops = f"score ratio {ratio:.1e}, target {target:.0e}"
+        self._search = [stops, *filter(None, [place]), f"iteration {iteration}", f"log-likelihood {log_likelihood:.10g}"]
         self._changed(self)
 
     def end(self) -> None:
@@ -76,7 +76,7 @@ class StageState(Stage):
             return []
         speed = worked / max(self._seconds, 1e-3)
         left = [] if self._total is None else [f"{duration(max(self._total - self._done, 0) / speed)} left"]
-        return [*left, f"{speed:,.0f} {self._unit}/s"]
+        return [*left, *([f"{speed:,.0f} rows/s"] if self._unit == "rows" else [])]
 
 
 def fitting(pieces: list[str], width: int | None = None) -> str:
