@@ -29,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="Derivatives of the multivariate normal log-density (scores) over tables: one row per observation, one column per parameter, "
     "with respect to the mean and the covariance.\n\n"
     "DATA is a table of observations: Parquet (a file, or a folder of files), CSV (.csv, .csv.gz), Arrow/Feather (.arrow, .feather), "
