@@ -118,7 +118,8 @@ def test_column_sums_are_the_totals(written: Path, tmp_path: Path, capsys) -> No
 
 def test_standard_errors(capsys) -> None:
     """Expected and observed standard errors agree with the textbook, also for single elements."""
-    _, out, _ = run("score", *RETURNS, "--format", "json", capsys=capsys)
+    kinds = ["--errors", "expected,observed"]
+    _, out, _ = run("score", *RETURNS, *kinds, "--format", "json", capsys=capsys)
     record = json.loads(out)
     n = record["rows"]
     values = {entry["parameter"]: entry for entry in record["parameters"]}
@@ -129,7 +130,9 @@ def test_standard_errors(capsys) -> None:
         assert entry["expected_error"] == pytest.approx(expected, rel=1e-10)
         assert entry["observed_error"] == pytest.approx(expected, rel=1e-7)
     assert values["mean[USD]"]["expected_error"] == pytest.approx(np.sqrt(values["covariance_matrix[USD,USD]"]["estimate"] / n))
-    _, out, _ = run("score", *RETURNS, "--wrt", "covariance_matrix[JPY,USD],scale[USD]", "--format", "json", capsys=capsys)
+    _, out, _ = run(
+        "score", *RETURNS, "--wrt", "covariance_matrix[JPY,USD],scale[USD]", *kinds, "--format", "json", capsys=capsys
+    )
     some = {entry["parameter"]: entry for entry in json.loads(out)["parameters"]}
     alone = some["covariance_matrix[JPY,USD]"]
     assert alone["expected_error"] == pytest.approx(values["covariance_matrix[JPY,USD]"]["expected_error"], rel=1e-10)
@@ -158,7 +161,7 @@ def test_kinds_of_standard_errors(tmp_path: Path, capsys, structure: str, gaps: 
     record = json.loads(out)
     entries, keys = record["parameters"], ["parameter", "estimate", "score", "deviation", "ratio"]
     assert re.match(r"HAC \(Newey–West, lag \d+, prewhite [01]", record["notes"]["hac"])
-    assert list(entries[0]) == [*keys, "sandwich_error", "hac_error", "observed_error"]
+    assert list(entries[0]) == [*keys, "sandwich_error", "hac_error", "observed_error", "z", "lower", "upper"]
     rows = torch.from_numpy(x)
     estimate = mvnjac.fit(rows, structure, missing="marginalise" if gaps else None, names=list("abcd"))
     J = estimate.gaussian.jacobian(rows)
@@ -176,7 +179,7 @@ def test_short_series_are_not_prewhitened(tmp_path: Path, capsys) -> None:
     pd.DataFrame(x, columns=list("abcde")).to_csv(tmp_path / "few.csv", index=False)
     code, out, err = run("score", tmp_path / "few.csv", "--errors", "hac", capsys=capsys)
     assert code == 0, err
-    assert re.search(r"hac error: HAC \(Newey–West, lag \d+, prewhite 0\)", " ".join(out.split()))
+    assert re.search(r"HAC error: HAC \(Newey–West, lag \d+, prewhite 0\)", " ".join(out.split()))
 
 
 def test_unknown_kinds_of_standard_errors(capsys) -> None:
@@ -191,7 +194,9 @@ def test_standard_errors_away_from_a_maximum_are_left_out(tmp_path: Path, capsys
     pd.DataFrame([[0.0, 0.0]], columns=["a", "b"]).to_csv(tmp_path / "mean.csv", index=False)
     pd.DataFrame({"a": [0.1, -0.1, 0.0], "b": [0.0, 0.1, -0.1]}).to_csv(tmp_path / "data.csv", index=False)
     given = ["--mean", tmp_path / "mean.csv", "--covariance", tmp_path / "sigma.csv"]
-    code, out, _ = run("score", tmp_path / "data.csv", *given, "--format", "json", capsys=capsys)
+    code, out, _ = run(
+        "score", tmp_path / "data.csv", *given, "--errors", "expected,observed", "--format", "json", capsys=capsys
+    )
     assert code == 0
     entries = {entry["parameter"]: entry for entry in json.loads(out)["parameters"]}
     assert entries["covariance_matrix[a,a]"]["observed_error"] is None
@@ -252,13 +257,13 @@ def test_without_an_output_csv_goes_to_standard_output() -> None:
 def test_score_prints_a_table_that_is_not_cut_off(tmp_path: Path, capsys) -> None:
     code, out, _ = run("score", *RETURNS[:2], "USD,CHF", *RETURNS[3:], capsys=capsys)
     assert code == 0
-    assert "covariance_matrix[CHF,USD]" in out
+    assert "covariance of USD and CHF" in out
     assert "7125 rows, log-likelihood" in out
     for suffix, start in ((".txt", ""), (".json", "{"), (".csv", "parameter,")):
         path = tmp_path / f"s{suffix}"
         assert run("score", *RETURNS[:2], "USD,CHF", *RETURNS[3:], "-o", path)[0] == 0
         assert path.read_text().startswith(start)
-        assert "covariance_matrix[CHF,USD]" in path.read_text()
+        assert ("covariance of USD and CHF" if suffix == ".txt" else "covariance_matrix[CHF,USD]") in path.read_text()
 
 
 @pytest.fixture

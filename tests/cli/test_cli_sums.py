@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mvnjac
-from mvnjac.cli import progress
+from mvnjac.progress import displays
 from mvnjac.tables.base import open_source
 from mvnjac.tensors.allocation import human
 from tests.cli.test_cli import run
@@ -101,16 +101,15 @@ def test_what_excludes_what(table: Table, capsys, options: list[str], says: str)
 
 
 def test_progress_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: Table, capsys) -> None:
-    monkeypatch.setattr(progress, "_PAUSE", -1.0)
+    monkeypatch.setattr(displays, "_PAUSE", -1.0)
     small_units(monkeypatch)
     out = tmp_path / "out"
     assert run("jacobian", table.data, *table.given, "-o", out, "--workers", 1)[0] == 0
     *lines, last = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"writing: [\d,]+ of 3,000 rows, [\d,]+ rows/s, [\d.]+ s left", lines[0])
-    assert lines[-1].startswith("writing: 3,000 of 3,000 rows")
+    assert re.fullmatch(r"writing the scores: [\d,]+ of 3,000 rows, [\d.]+ s left, [\d,]+ rows/s", lines[1])
+    assert re.fullmatch(r"writing the scores: 3,000 rows in [\d.]+ s", lines[-1])
     assert re.fullmatch(rf"{out}: 3000 rows, 14 columns each, \d parts, [\d.]+ kB, in [\d.]+ s\.", last)
 
 
-def test_durations_and_amounts() -> None:
-    assert [progress.duration(s) for s in (1.23, 42, 200, 7 * 3600)] == ["1.2 s", "42 s", "3 min 20 s", "7 h 0 min"]
+def test_amounts() -> None:
     assert [human(n) for n in (12, 1234, 5e6, 3.2e9, 41e12)] == ["12 B", "1.23 kB", "5 MB", "3.2 GB", "41 TB"]

@@ -19,6 +19,7 @@ from mvnjac.jobs import density, pilot
 from mvnjac.jobs.data import Data
 from mvnjac.tables import slices
 from tests.cli.test_cli import run
+from tests.support.recorder import Recorder
 
 NAMES = [f"v{i}" for i in range(6)]
 
@@ -55,15 +56,16 @@ def test_the_estimate_is_that_of_the_library(table, tmp_path: Path, capsys, stru
 
 def test_progress_of_every_pass(table) -> None:
     path, x = table
-    done, seen = {}, []
-    callbacks = Run(
-        progress=lambda phase, rows, total: done.update({phase: done.get(phase, 0) + rows}),
-        search=lambda phase, iteration, log_likelihood: seen.append(log_likelihood),
-    )
-    estimate = density.fitted(Data(path, missing="marginalise"), "dense", 1000, callbacks)
-    assert list(done)[:3] == ["estimating", "pass 1", "pass 2"]
-    assert set(done.values()) == {1500}
-    assert len(done) > estimate.iterations
+    progress = Recorder()
+    estimate = density.fitted(Data(path, missing="marginalise"), "dense", 1000, Run(progress=progress))
+    passes = [stage for stage in progress.stages if stage.name == "passing over the rows"]
+    assert [stage.name for stage in progress.stages[:2]] == ["reading the rows", "starting values"]
+    assert {stage.total for stage in passes} == {1500}, "the first pass has counted the rows"
+    assert {stage.done for stage in passes} == {1500}
+    assert len(passes) > estimate.iterations
+    fitting = next(stage for stage in progress.stages if stage.name == "fitting")
+    seen = [log_likelihood for _, log_likelihood, *_ in fitting.iterations]
+    assert fitting.iterations[-1][2] == estimate.score_ratio <= fitting.iterations[-1][3] == 1e-8
     expected = mvnjac.fit(x, missing="marginalise")
     assert estimate.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-11)
     assert seen[-1] == estimate.log_likelihood

@@ -20,6 +20,7 @@ from mvnjac.jobs.density import Request
 from mvnjac.report import write_table_report
 from tests.cli.test_cli import run
 from tests.report.pages import data, nasty_table
+from tests.support.recorder import Recorder
 
 
 @pytest.fixture
@@ -133,9 +134,13 @@ def test_errors(frame: pd.DataFrame, tmp_path: Path) -> None:
 
 
 def test_progress_of_the_report_on_a_table(tmp_path: Path) -> None:
-    done = list[int]()
-    progress = Run(progress=lambda phase, rows, total: done.append(rows))
+    recorder = Recorder()
+    progress = Run(progress=recorder)
     table = nasty_table(tmp_path / "x.csv", gaps=False)
     summary = write_table_report(Data(table), Request(), tmp_path / "x.html", progress)
     assert summary == "300 rows of 3 variables, 9 parameters."
-    assert sum(done) == 600
+    assert {stage.name: stage.done for stage in recorder.stages if stage.done} == {
+        "reading the rows": 300,
+        "loading the rows": 300,
+    }
+    assert recorder.stages[2].total == 300

@@ -9,16 +9,27 @@ from typing import Annotated
 import typer
 
 from mvnjac.cli import options, printing
-from mvnjac.cli.options import Engine, Format, Layout, Missing, PartFormat
-from mvnjac.cli.session import open_checkpoint, running, table_of
-from mvnjac.cli.table_options import TableOptions, reads_table
+from mvnjac.cli.grouping import PlainGroup, command, examples_text
+from mvnjac.cli.groups import (
+    DensityOptions,
+    EngineOptions,
+    GpuOptions,
+    KeepOptions,
+    OverwriteOptions,
+    ParameterOptions,
+    TableOptions,
+)
+from mvnjac.cli.layout import print_lines
+from mvnjac.cli.options import Format, Layout, PartFormat
 from mvnjac.errors import counted
 
 app = typer.Typer(
     name="mvnjac",
+    cls=PlainGroup,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="Derivatives of the multivariate normal log-density (scores) over tables: one row per observation, one column per parameter, "
     "with respect to the mean and the covariance.\n\n"
     "DATA is a table of observations: text (.csv, .tsv, .txt; also .gz, .bz2, .zst, .zip), Parquet, Arrow (.arrow, .feather, .arrows), "
@@ -26,6 +37,13 @@ app = typer.Typer(
     "Results go to the file given by -o, or to standard output. Messages and progress go to standard error.\n\n"
     "Exit codes: 0 success; 1 failure; 2 wrong usage (options, unknown column, existing output without --force); 3 the given or "
     "estimated covariance is not positive definite.",
+    epilog=examples_text(
+        [
+            "mvnjac score prices.csv --index Date --log-returns",
+            "mvnjac report prices.csv --index Date --log-returns --missing marginalise",
+            "mvnjac jacobian returns.parquet -o scores.parquet",
+        ]
+    ),
 )
 
 
@@ -46,177 +64,132 @@ def root(
     pass
 
 
-@app.command()
-@reads_table
+@command(
+    app,
+    examples=[
+        "mvnjac jacobian prices.csv --index Date --log-returns -o scores.parquet",
+        "mvnjac jacobian returns.csv --wrt 'mean,covariance_matrix[USD,JPY]' | head",
+        "mvnjac jacobian big/ --model model.safetensors -o scores --workers 8",
+    ],
+)
 def jacobian(
-    data: options.Data,
-    reading: TableOptions,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="The output: a file, whose suffix gives the format; or a folder of parts (a name without a suffix, s3://…, gs://…).",
-        ),
-    ] = None,
-    columns: options.Columns = None,
-    index: options.Index = None,
-    log_returns: options.Returns = False,
-    missing: options.MissingValues = Missing.error,
-    mean: options.Mean = None,
-    covariance: options.Covariance = None,
-    model: options.Model = None,
-    structure: options.Structure = None,
-    wrt: options.Wrt = None,
-    parametrisation: options.Parametrisation = None,
-    layout: Annotated[
-        Layout,
-        typer.Option(
-            "--layout",
-            help="unique: one column per unique element of a symmetric matrix (off-diagonal derivatives are doubled); full: one column "
-            "per entry.",
-        ),
-    ] = Layout.unique,
-    sum_only: Annotated[bool, typer.Option("--sum-only", help="Write only the sum of each column.")] = False,
-    gram: Annotated[bool, typer.Option("--gram", help="Write only JᵀJ.")] = False,
-    form: Annotated[
-        PartFormat, typer.Option("--format", help="The format of the parts, if OUT is a folder.")
-    ] = PartFormat.parquet,
-    engine: options.EngineName = Engine.local,
-    workers: options.Workers = None,
-    gpus: options.Gpus = 0,
-    address: options.Address = None,
-    keep: options.Keep = None,
-    resume: options.Resume = False,
-    force: options.Force = False,
+    table: TableOptions,
+    density: DensityOptions,
+    parameters: ParameterOptions,
+    *,
+    layout: options.LayoutOption = Layout.unique,
+    sum_only: options.SumOnly = False,
+    gram: options.Gram = False,
+    output: options.ScoresOutput = None,
+    form: options.PartFormatOption = PartFormat.parquet,
+    overwrite: OverwriteOptions,
+    running: EngineOptions,
+    gpu: GpuOptions,
+    keeping: KeepOptions,
 ) -> None:
     """Write the scores: one row per observation, one column per parameter.
 
     The suffix of OUT gives the format: .parquet, .csv, .csv.gz, .arrow, .feather, .npy or .zarr. If OUT is a folder, the workers
-    write one part per slice of DATA, and a manifest that `mvnjac verify` checks.
+    write one part per slice of DATA, and a manifest that `mvnjac verify` checks. Without -o, a terminal shows the first rows and
+    columns, and a pipe gets CSV.
     """
-    from mvnjac.jobs import commands, partitioned
-    from mvnjac.jobs.density import Request
+    from mvnjac.cli.scores import Scores
     from mvnjac.tables.output import check_output, is_folder
 
-    request = Request(mean, covariance, model, structure)
+    request = density.request()
     folder = output is not None and is_folder(output)
-    sums = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keep, resume)
+    sums = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keeping.keep, keeping.resume)
     file = None if output is None or folder else Path(output)
-    check_output(file, force, [data, *request.files()])
-    table = table_of(data, columns, index, log_returns, missing, reading)
-    question = {"wrt": wrt, "parametrisation": parametrisation}
-    checkpoint = open_checkpoint(f"jacobian{sums}", table, request, question, keep, resume, force)
-    with running(engine, workers, gpus, address, checkpoint, resumable=folder) as run:
-        names = options.wrt_names(wrt) or commands.parameters(parametrisation)
+    check_output(file, overwrite.force, [table.data, *request.files()])
+    question = parameters.question()
+    checkpoint = keeping.checkpoint(f"jacobian{sums}", table, request, question, overwrite.force)
+    with running.running(checkpoint, resumable=folder, gpus=gpu.gpus) as run:
+        scores = Scores(table.table, request, parameters.names(), layout.value, run)
         if output is not None and folder:
-            written = partitioned.write_parts(
-                table, request, names, layout.value, output, f".{form.value}", run, resume=resume, force=force
-            )
-        elif sum_only:
-            written = commands.sum_scores(table, request, names, file, run)
-        elif gram:
-            written = commands.write_gram(table, request, names, file, run)
+            written = scores.parts(output, f".{form.value}", resume=keeping.resume, force=overwrite.force)
+        elif output is None and sys.stdout.isatty():
+            head = scores.head(sums)
         else:
-            written = commands.write_jacobian(table, request, names, layout.value, file, run)
+            written = scores.write(file, sums)
     if output is not None:
         print(printing.written(output, file, written), file=sys.stderr)
+    elif sys.stdout.isatty():
+        print_lines(head, headings=2)
 
 
-@app.command()
-@reads_table
+@command(
+    app,
+    examples=[
+        "mvnjac score prices.csv --index Date --log-returns",
+        "mvnjac score returns.csv --errors hac --wrt mean",
+        "mvnjac score returns.csv --mean mean.csv --covariance covariance.csv",
+        "mvnjac score returns.csv -o scores.csv",
+    ],
+)
 def score(
-    data: options.Data,
-    reading: TableOptions,
+    table: TableOptions,
+    density: DensityOptions,
+    parameters: ParameterOptions,
+    *,
+    errors: options.Errors = None,
     output: options.Output = None,
-    columns: options.Columns = None,
-    index: options.Index = None,
-    log_returns: options.Returns = False,
-    missing: options.MissingValues = Missing.error,
-    mean: options.Mean = None,
-    covariance: options.Covariance = None,
-    model: options.Model = None,
-    structure: options.Structure = None,
-    wrt: options.Wrt = None,
-    parametrisation: options.Parametrisation = None,
-    errors: options.Errors = "expected,observed",
-    form: Annotated[
-        Format | None,
-        typer.Option(
-            "--format", help="Default: by the suffix of OUT (.txt, .json, .csv), otherwise table.", show_default=False
-        ),
-    ] = None,
-    engine: options.EngineName = Engine.local,
-    workers: options.Workers = None,
-    gpus: options.Gpus = 0,
-    address: options.Address = None,
-    keep: options.Keep = None,
-    resume: options.Resume = False,
-    force: options.Force = False,
+    form: options.ScoreFormat = None,
+    top: options.Top = None,
+    overwrite: OverwriteOptions,
+    running: EngineOptions,
+    gpu: GpuOptions,
+    keeping: KeepOptions,
 ) -> None:
-    """Print the total score of each parameter, with its estimate and standard errors.
+    """Print each parameter with its estimate and standard errors, or test given values by their total scores.
 
-    For each parameter, the table shows its estimate, its total score, the standard deviation of the total score (from JᵀJ),
-    their ratio, and its standard errors.
+    If the mean and the covariance are estimated from DATA, or by a --model of these data: the estimate, its standard error, its
+    robust standard error, their quotient z, and a 95 % interval.
 
-    At a maximum-likelihood estimate all total scores are 0 up to rounding. To test given values, use --mean and --covariance,
-    or --model. If only one of --mean and --covariance is given, the other is estimated.
+    If values are given by --mean and --covariance, or by a --model of other data: the total score, its standard deviation (from
+    JᵀJ), and their ratio, which is beyond ±2 where the data contradict the value. If only one of --mean and --covariance is
+    given, the other is estimated.
     """
-    from mvnjac.jobs import commands
-    from mvnjac.jobs.density import Request
+    from mvnjac.cli import score_output
+    from mvnjac.jobs.total_scores import total_scores
     from mvnjac.tables.output import check_output, write_text
 
-    request = Request(mean, covariance, model, structure)
-    check_output(output, force, [data, *request.files()])
-    printing.check_resume(keep, resume)
+    request = density.request()
+    check_output(output, overwrite.force, [table.data, *request.files()])
+    printing.check_resume(keeping.keep, keeping.resume)
     kinds, form = options.error_kinds(errors), form or printing.format_of(output)
-    table = table_of(data, columns, index, log_returns, missing, reading)
-    question = {"wrt": wrt, "parametrisation": parametrisation, "errors": ",".join(kinds)}
-    checkpoint = open_checkpoint("score", table, request, question, keep, resume, force)
-    with running(engine, workers, gpus, address, checkpoint) as run:
-        names = options.wrt_names(wrt) or commands.parameters(parametrisation)
-        totals = commands.total_scores(table, request, names, run, kinds)
+    question = {**parameters.question(), "errors": "default" if kinds is None else ",".join(kinds)}
+    checkpoint = keeping.checkpoint("score", table, request, question, overwrite.force)
+    with running.running(checkpoint, gpus=gpu.gpus) as run:
+        totals = total_scores(table.table, request, parameters.names(), run, kinds)
+    on_terminal = output is None and form is Format.table and sys.stdout.isatty()
+    shown = totals.largest(top or (score_output.TOP if on_terminal else len(totals.names)))
     if output is not None:
-        write_text(output, printing.formatted(totals, form))
-        size = f"{counted(totals.rows, 'row')}, {counted(len(totals.names), 'parameter')}"
+        write_text(output, score_output.formatted(shown, form))
+        size = f"{counted(totals.rows, 'row')}, {counted(len(shown.names), 'parameter')}"
         print(f"{output}: total scores of {size}.", file=sys.stderr)
-    elif form is Format.table:
-        printing.print_table(totals)
+    elif on_terminal:
+        print_lines(score_output.for_people(shown, printing.terminal_width(), len(totals.names)), headings=2)
     else:
-        sys.stdout.write(printing.formatted(totals, form))
+        sys.stdout.write(score_output.formatted(shown, form))
 
 
-@app.command()
-@reads_table
+@command(
+    app,
+    examples=[
+        "mvnjac fit prices.csv --index Date --log-returns -o model.safetensors",
+        "mvnjac fit returns.csv --structure low-rank:3 --missing marginalise -o model.safetensors",
+    ],
+)
 def fit(
-    data: options.Data,
-    reading: TableOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The model file to write (.safetensors).")],
-    structure: Annotated[
-        str, typer.Option("--structure", metavar="NAME", help=f"The structure of the covariance: {options.STRUCTURES}.")
-    ] = "dense",
-    columns: options.Columns = None,
-    index: options.Index = None,
-    log_returns: options.Returns = False,
-    missing: options.MissingValues = Missing.error,
-    max_iterations: Annotated[
-        int, typer.Option("--max-iterations", min=0, help="The largest number of iterations of the search.")
-    ] = 1000,
-    lower: Annotated[
-        float,
-        typer.Option(
-            "--lower",
-            metavar="SHARE",
-            help="For low-rank: the smallest unique variance, as a share of the variance of the variable.",
-        ),
-    ] = 0.005,
-    engine: options.EngineName = Engine.local,
-    workers: options.Workers = None,
-    address: options.Address = None,
-    keep: options.Keep = None,
-    resume: options.Resume = False,
-    force: options.Force = False,
+    table: TableOptions,
+    *,
+    structure: options.FitStructure = "dense",
+    max_iterations: options.MaxIterations = 1000,
+    lower: options.Lower = 0.005,
+    output: options.ModelOutput,
+    overwrite: OverwriteOptions,
+    running: EngineOptions,
+    keeping: KeepOptions,
 ) -> None:
     """Estimate the mean and the covariance by maximum likelihood, and write a model for the option --model.
 
@@ -228,36 +201,31 @@ def fit(
     from mvnjac.tables.output import check_output
 
     model_file.check_suffix(output)
-    check_output(output, force, [data])
-    printing.check_resume(keep, resume)
+    check_output(output, overwrite.force, [table.data])
+    printing.check_resume(keeping.keep, keeping.resume)
     options.check_share("--lower", lower)
-    table = table_of(data, columns, index, log_returns, missing, reading)
     request = density.Request(structure=structure)
-    checkpoint = open_checkpoint("fit", table, request, {"lower": repr(lower)}, keep, resume, force)
-    with running(engine, workers, 0, address, checkpoint) as run:
-        estimate = density.fitted(table, structure, max_iterations, run, lower)
+    checkpoint = keeping.checkpoint("fit", table, request, {"lower": repr(lower)}, overwrite.force)
+    with running.running(checkpoint) as run:
+        estimate = density.fitted(table.table, structure, max_iterations, run, lower)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 
 
-@app.command()
-@reads_table
+@command(
+    app,
+    examples=[
+        "mvnjac report prices.csv --index Date --log-returns --missing marginalise",
+        "mvnjac report returns.csv --model model.safetensors -o returns.html",
+    ],
+)
 def report(
-    data: options.Data,
-    reading: TableOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The HTML file to write (.html).")],
-    columns: options.Columns = None,
-    index: options.Index = None,
-    log_returns: options.Returns = False,
-    missing: options.MissingValues = Missing.error,
-    mean: options.Mean = None,
-    covariance: options.Covariance = None,
-    model: options.Model = None,
-    structure: options.Structure = None,
-    engine: options.EngineName = Engine.local,
-    workers: options.Workers = None,
-    address: options.Address = None,
-    force: options.Force = False,
+    table: TableOptions,
+    density: DensityOptions,
+    *,
+    output: options.ReportOutput = None,
+    overwrite: OverwriteOptions,
+    running: EngineOptions,
 ) -> None:
     """Write a report as one HTML file, which works offline.
 
@@ -266,19 +234,19 @@ def report(
     a --model of other rows, it shows the total scores, which test the given values. The report needs the scores of all rows
     in memory.
     """
-    from mvnjac.jobs.density import Request
     from mvnjac.report import check_suffix, write_table_report
-    from mvnjac.tables.output import check_output
+    from mvnjac.tables.output import check_output, name_beside
 
-    request = Request(mean, covariance, model, structure)
+    request = density.request()
+    output = name_beside(table.data, ".report.html") if output is None else output
     check_suffix(output)
-    check_output(output, force, [data, *request.files()])
-    with running(engine, workers, 0, address) as run:
-        summary = write_table_report(table_of(data, columns, index, log_returns, missing, reading), request, output, run)
+    check_output(output, overwrite.force, [table.data, *request.files()])
+    with running.running() as run:
+        summary = write_table_report(table.table, request, output, run)
     print(f"{output}: {summary}", file=sys.stderr)
 
 
-@app.command()
+@command(app, examples=["mvnjac verify scores", "mvnjac jacobian big.parquet -o scores && mvnjac verify scores"])
 def verify(
     output: Annotated[
         str, typer.Argument(metavar="OUT", help="A folder of parts that `mvnjac jacobian` has written, or a folder of --keep.")

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share, and functions that parse them."""
+"""The arguments and options of the commands, and functions that parse them; `groups` has those that commands share."""
 
 from __future__ import annotations
 
@@ -48,11 +48,18 @@ Index = Annotated[
         show_default=False,
     ),
 ]
-Returns = Annotated[
+LogReturns = Annotated[
     bool,
     typer.Option(
         "--log-returns",
         help="Use differences of the logarithms of consecutive rows. With an index, the rows are first sorted by it, ascending.",
+    ),
+]
+Returns = Annotated[
+    bool,
+    typer.Option(
+        "--returns",
+        help="Use relative changes between consecutive rows, p(t) / p(t-1) - 1, as --log-returns does for logarithms.",
     ),
 ]
 MissingValues = Annotated[
@@ -102,10 +109,6 @@ Parametrisation = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="OUT", help="The output file; its suffix gives the format.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 EngineName = Annotated[
     Engine,
     typer.Option(
@@ -145,26 +148,119 @@ Resume = Annotated[
         "--resume", help="Continue with an incomplete folder of parts or of --keep, and compute only what is missing."
     ),
 ]
+LayoutOption = Annotated[
+    Layout,
+    typer.Option(
+        "--layout",
+        help="unique: one column per unique element of a symmetric matrix (off-diagonal derivatives are doubled); full: one column "
+        "per entry.",
+        rich_help_panel="Results",
+    ),
+]
+SumOnly = Annotated[bool, typer.Option("--sum-only", help="Only the sum of each column.", rich_help_panel="Results")]
+Gram = Annotated[bool, typer.Option("--gram", help="Only JᵀJ.", rich_help_panel="Results")]
 Errors = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--errors",
         metavar="KINDS",
-        help="The standard errors to compute, separated by commas: expected, observed (from the information), sandwich, hac "
-        "(Newey-West, for the rows in the order of the index or of the table; needs all rows in memory); or none.",
+        help="The standard errors to compute, separated by commas: expected, observed (from the information), sandwich (robust), hac "
+        "(Newey-West, for the rows in the order of the index or of the table; needs all rows in memory); or none. z and the interval "
+        "of an estimate are from the last kind. Default: expected (with missing entries observed) and sandwich for an estimate, "
+        "none for given values.",
+        show_default=False,
+        rich_help_panel="Results",
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top",
+        metavar="N",
+        min=1,
+        help="Only the N parameters with the largest |z|, or for given values with the largest |ratio|. Default: 30 on a terminal, "
+        "all in files and pipes, and with --format csv or json.",
+        show_default=False,
+        rich_help_panel="Output",
+    ),
+]
+ScoresOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="The output: a file, whose suffix gives the format; or a folder of parts (a name without a suffix, s3://…, gs://…).",
+        rich_help_panel="Output",
+    ),
+]
+PartFormatOption = Annotated[
+    PartFormat, typer.Option("--format", help="The format of the parts, if OUT is a folder.", rich_help_panel="Output")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="OUT", help="The output file; its suffix gives the format.", rich_help_panel="Output"
+    ),
+]
+ScoreFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="Default: by the suffix of OUT (.txt, .json, .csv), otherwise table.",
+        show_default=False,
+        rich_help_panel="Output",
+    ),
+]
+ModelOutput = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="OUT", help="The model file to write (.safetensors).", rich_help_panel="Output"),
+]
+FitStructure = Annotated[
+    str,
+    typer.Option(
+        "--structure", metavar="NAME", help=f"The structure of the covariance: {STRUCTURES}.", rich_help_panel="Estimation"
+    ),
+]
+MaxIterations = Annotated[
+    int,
+    typer.Option(
+        "--max-iterations", min=0, help="The largest number of iterations of the search.", rich_help_panel="Estimation"
+    ),
+]
+Lower = Annotated[
+    float,
+    typer.Option(
+        "--lower",
+        metavar="SHARE",
+        help="For low-rank: the smallest unique variance, as a share of the variance of the variable.",
+        rich_help_panel="Estimation",
+    ),
+]
+ReportOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="The HTML file to write (.html). Default: the name of DATA without its suffix, with .report.html, in the current "
+        "folder.",
+        rich_help_panel="Output",
     ),
 ]
 
 
-def error_kinds(text: str) -> list[str]:
-    """The kinds of --errors, without duplicates.
+def error_kinds(text: str | None) -> list[str] | None:
+    """The kinds of --errors, without duplicates; None for the default.
 
     Raises:
         UsageError: an unknown kind.
     """
     from mvnjac.errors import UsageError
-    from mvnjac.jobs.commands import ERRORS
+    from mvnjac.jobs.total_scores import ERRORS
 
+    if text is None:
+        return None
     kinds = list(dict.fromkeys(kind.strip() for kind in text.split(",")))
     if kinds == ["none"]:
         return []

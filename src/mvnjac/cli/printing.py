@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mvnjac.cli.options import Format
-from mvnjac.cli.progress import duration
 from mvnjac.errors import counted
+from mvnjac.progress.states import duration
 from mvnjac.tensors.allocation import human
 
 if TYPE_CHECKING:
-    from mvnjac.jobs.commands import ScoreTable, Written
+    from mvnjac.jobs.commands import Written
 
 
 def check_choice(sums: dict[str, bool], output: str | None, folder: bool, keep: str | None, resume: bool) -> str:
@@ -77,51 +76,8 @@ def format_of(output: Path | None) -> Format:
     return suffixes[output.suffix]
 
 
-def formatted(table: ScoreTable, form: Format) -> str:
-    """The table as text, in one of the formats."""
-    if form is Format.json:
-        return json.dumps(_record(table), indent=1) + "\n"
-    if form is Format.csv:
-        lines = [",".join(["parameter", *table.headings])]
-        for name, numbers in table.lines():
-            lines.append(",".join(['"' + name.replace('"', '""') + '"', *map(repr, numbers)]))
-        return "\n".join(lines) + "\n"
+def terminal_width() -> int:
+    """The width of the terminal that standard output is."""
     from rich.console import Console
 
-    console = Console(no_color=True, force_terminal=False)
-    with console.capture() as capture:
-        print_table(table, console)
-    return capture.get()
-
-
-def _record(table: ScoreTable) -> dict[str, Any]:
-    parameters = [
-        {
-            "parameter": name,
-            **{key: None if v != v else v for key, v in zip(table.headings, numbers, strict=True)},
-        }  # NaN becomes null
-        for name, numbers in table.lines()
-    ]
-    notes = {"notes": table.notes} if table.notes else {}
-    return {"rows": table.rows, "log_likelihood": table.log_likelihood, **notes, "parameters": parameters}
-
-
-def print_table(table: ScoreTable, console: Any = None) -> None:
-    """Print the table for reading."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    notes = "".join(f"\n{kind} error: {note}" for kind, note in table.notes.items())
-    caption = f"{counted(table.rows, 'row')}, log-likelihood {table.log_likelihood:.10g}{notes}"
-    rendered = Table(box=box.SIMPLE_HEAD, caption=escape(caption))
-    rendered.add_column("parameter", no_wrap=True)
-    for heading in table.headings:
-        rendered.add_column(heading.replace("_", " "), justify="right")
-    for name, numbers in table.lines():
-        rendered.add_row(escape(name), *(f"{number:.6g}" for number in numbers))
-    console = console or Console()
-    if not console.is_terminal:  # no truncation in a file or a pipe
-        console.width = 110 + max(map(len, table.names), default=0)
-    console.print(rendered)
+    return Console().width

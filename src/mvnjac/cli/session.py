@@ -1,4 +1,4 @@
-"""From the options to the objects that a command works with: the table, the checkpoint, and the engine."""
+"""From the options to the objects that a command works with: the checkpoint and the engine."""
 
 from __future__ import annotations
 
@@ -7,41 +7,16 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mvnjac.cli import options
-from mvnjac.cli.options import Engine, Missing
-from mvnjac.cli.progress import reporting
-from mvnjac.cli.table_options import TableOptions
+import typer
+
+from mvnjac.cli.options import Engine
+from mvnjac.progress.displays import displayed
 
 if TYPE_CHECKING:
     from mvnjac.engines.checkpoint import Checkpoint
     from mvnjac.engines.run import Run
     from mvnjac.jobs.data import Data
     from mvnjac.jobs.density import Request
-
-
-def table_of(
-    path: str, columns: list[str] | None, index: str | None, log_returns: bool, missing: Missing, reading: TableOptions
-) -> Data:
-    """The observations. Without an index, the first column is taken if it consists of dates, and a line says so."""
-    from mvnjac.jobs.data import Data
-
-    given = Data(
-        path,
-        options.names(columns),
-        index,
-        log_returns,
-        "marginalise" if missing is Missing.marginalise else None,
-        reading.returns,
-        missing is Missing.drop,
-        reading.reading(),
-    )
-    data = given.settled()
-    if data.index != given.index:
-        print(
-            f"{path}: the rows are labelled by {data.index!r}, which consists of dates (--index selects another column).",
-            file=sys.stderr,
-        )
-    return data
 
 
 def open_checkpoint(
@@ -81,7 +56,18 @@ def running(
     from mvnjac.engines.run import Run
 
     resources = Resources(engine.value, workers, gpus, address)
-    with reporting(resumable or checkpoint is not None) as progress, resources.open() as opened:
-        yield Run(opened, progress.rows, progress.iteration, resources.device, checkpoint)
+    with _interruptible(resumable or checkpoint is not None), displayed() as progress, resources.open() as opened:
+        yield Run(opened, progress, resources.device, checkpoint)
         if checkpoint is not None:
             checkpoint.complete()
+
+
+@contextlib.contextmanager
+def _interruptible(resumable: bool) -> Iterator[None]:
+    """An interruption ends the command with one line; `resumable`: whether complete results have been saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        state = "complete results are saved; --resume continues from there" if resumable else "nothing was written"
+        print(f"mvnjac: interrupted; {state}.", file=sys.stderr)
+        raise typer.Exit(130) from None

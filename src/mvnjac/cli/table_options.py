@@ -1,13 +1,10 @@
-"""The options for reading DATA, which all commands with a table have: one decorator adds them."""
+"""The options for reading DATA, which all commands with a table have."""
 
 from __future__ import annotations
 
 import csv
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,24 +18,14 @@ def _option(*names: str, metavar: str | None = None, help: str, **more: Any) -> 
     return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=_PANEL, **more)
 
 
-@dataclass(frozen=True)
-class TableOptions:
-    """How DATA is read, as given on the command line; the fields become options of a command.
-
-    The option --returns is here because it is new to all commands, like the others.
-    """
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How DATA is read, as given on the command line; the fields are options of a command."""
 
     exclude: Annotated[
         list[str] | None,
         _option("--exclude", metavar="A,B,…", help="Columns to leave out. Quote a name that contains a comma."),
     ] = None
-    returns: Annotated[
-        bool,
-        _option(
-            "--returns",
-            help="Use relative changes between consecutive rows, p(t) / p(t-1) - 1, as --log-returns does for logarithms.",
-        ),
-    ] = False
     separator: Annotated[
         str | None,
         _option(
@@ -97,31 +84,10 @@ class TableOptions:
         """The options as the library takes them."""
         from mvnjac.tables.reading import ReadOptions
 
-        given = {name: value for name, value in vars(self).items() if name != "returns"}
+        given = {field.name: getattr(self, field.name) for field in fields(ReadingOptions)}
         for name in ("exclude", "missing_values"):
             given[name] = tuple(divided(given[name]))
         return ReadOptions(**given)
-
-
-def reads_table(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `TableOptions`, which it has as its argument `reading`."""
-    own = inspect.signature(command)
-    hints, added = get_type_hints(command, include_extras=True), get_type_hints(TableOptions, include_extras=True)
-    defaults = TableOptions()
-    kept = [each.replace(annotation=hints[each.name]) for each in own.parameters.values() if each.name != "reading"]
-    new = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=getattr(defaults, name), annotation=kind)
-        for name, kind in added.items()
-    ]
-
-    @functools.wraps(command)
-    def wrapped(**arguments: Any) -> None:
-        options = {name: arguments.pop(name) for name in added}
-        command(**arguments, reading=TableOptions(**options))
-
-    wrapped.__signature__ = own.replace(parameters=[*kept, *new])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {each.name: each.annotation for each in [*kept, *new]}
-    return wrapped
 
 
 def divided(texts: list[str] | None) -> list[str]:

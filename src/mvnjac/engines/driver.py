@@ -31,8 +31,12 @@ def drive(
     on_rows: Callable[[int], None] = lambda rows: None,
     record: Callable[[Result], None] = lambda result: None,
     known: Iterable[Result] = (),
+    on_known: Callable[[int], None] = lambda rows: None,
 ) -> Outcome:
-    """Run a job over all slices except those with known results; `record` is called with each new result."""
+    """Run a job over all slices except those with known results; `record` is called with each new result.
+
+    on_rows: called with the number of further rows that are done; on_known: the same for rows with known results.
+    """
     start, reduction = time.monotonic(), PairwiseReduction[_JobSums]()
     rows = parts = size = 0
     done = set[int]()
@@ -45,7 +49,7 @@ def drive(
 
     for result in known:
         take(result)
-        on_rows(result.rows)
+        on_known(result.rows)
     units = [Unit(number, at) for number, at in enumerate(slices) if number not in done]
     for result in engine.results(job, units, on_rows):
         record(result)

@@ -11,6 +11,8 @@ definite.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,8 +31,10 @@ def step(sample: SufficientStatistics, mean: Tensor, covariance_matrix: Tensor) 
     return mean + change, 0.5 * (second + second.mT) - torch.outer(change, change)
 
 
-def iterate(sample: SufficientStatistics, covariance_matrix: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The mean and Σ after the given number of steps, starting at the sample mean.
+def iterate(
+    sample: SufficientStatistics, covariance_matrix: Tensor, steps: int, done: Callable[[], None] = lambda: None
+) -> tuple[Tensor, Tensor]:
+    """The mean and Σ after the given number of steps, starting at the sample mean; `done` is called after each.
 
     Raises:
         NotPositiveDefiniteError: the steps lead to a singular Σ; the variables are named.
@@ -39,4 +43,5 @@ def iterate(sample: SufficientStatistics, covariance_matrix: Tensor, steps: int)
     for _ in range(steps):
         mean, covariance_matrix = step(sample, mean, covariance_matrix)
         refuse_combination(sample, covariance_matrix, VANISHED)
+        done()
     return mean, covariance_matrix

@@ -7,7 +7,7 @@ mean, the loadings and the unique variances; it starts at the maxima that the pa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from mvnjac.covariance.structured.low_rank import LowRank
 from mvnjac.estimation import incomplete_factors
 from mvnjac.estimation.factor_likelihood import FactorLikelihood
 from mvnjac.estimation.factor_profile import FactorProfile
-from mvnjac.estimation.quasi_newton import Point, SearchResult, maximise
+from mvnjac.estimation.quasi_newton import Objective, SearchResult, maximise
+from mvnjac.estimation.search_watch import SearchWatch
 from mvnjac.statistics.sufficient import SufficientStatistics
 
 #: the number of EM steps from each starting value
@@ -27,12 +28,10 @@ _EM_STEPS = 20
 _MAX_STARTS = 3
 #: log-likelihoods that differ by less than this belong to the same maximum
 _SAME_MAXIMUM = 1e-4
-#: (number of the point, point, the largest log-likelihood so far) → None
-Callback = Callable[[int, Point, float], None]
 
 
 def search(
-    sample: SufficientStatistics, given: Covariance | None, k: int, lower: float, max_iterations: int, callback: Callback
+    sample: SufficientStatistics, given: Covariance | None, k: int, lower: float, max_iterations: int, watch: SearchWatch
 ) -> SearchResult:
     """The highest maximum reached from all starting values.
 
@@ -42,27 +41,33 @@ def search(
         k: the number of factors.
         lower: the lower bound of the unique variances.
         max_iterations: for each starting value.
+        watch: shows the progress.
     """
     assert given is None or isinstance(given, LowRank)
-    progress = _BestSoFar(callback)
     if not sample.complete:
-        return _search_incomplete(sample, given, k, lower, max_iterations, progress)
-    profiles = _profiles(sample, _gram_rows(sample), given, k, lower)
-    return _highest([maximise(profile, max_iterations, progress) for profile in profiles])
+        return _search_incomplete(sample, given, k, lower, max_iterations, watch)
+    return _searched(_profiles(sample, _gram_rows(sample), given, k, lower), max_iterations, watch)
 
 
 def _search_incomplete(
-    sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, max_iterations: int, progress: _BestSoFar
+    sample: SufficientStatistics, given: LowRank | None, k: int, lower: float, max_iterations: int, watch: SearchWatch
 ) -> SearchResult:
     """If the sample holds a subsample of its table, that gives the starting value, and each step passes over the table."""
     held = sample.held()
-    starts = [given.parameters] if given is not None else _starts(held, k, lower, max_iterations)
-    likelihoods = [_after_em(held, **start, lower=lower) for start in starts]
-    if held is sample:
-        return _highest([maximise(likelihood, max_iterations, progress) for likelihood in likelihoods])
-    best = _highest([maximise(likelihood, max_iterations, lambda *_: None) for likelihood in likelihoods]).point.gaussian
-    W, v = best.covariance.parameters.values()
-    return maximise(FactorLikelihood(sample, best.mean, W, v, lower), max_iterations, progress)
+    with watch.starting_values():
+        starts = [given.parameters] if given is not None else _starts(held, k, lower, max_iterations)
+        likelihoods = [_after_em(held, **start, lower=lower) for start in starts]
+        if held is not sample:
+            best = _highest([maximise(likelihood, max_iterations, lambda *_: None) for likelihood in likelihoods])
+            W, v = best.point.gaussian.covariance.parameters.values()
+            likelihoods = [FactorLikelihood(sample, best.point.gaussian.mean, W, v, lower)]
+    return _searched(likelihoods, max_iterations, watch)
+
+
+def _searched(objectives: Sequence[Objective], max_iterations: int, watch: SearchWatch) -> SearchResult:
+    """The highest of the maxima that are reached from the start of each objective."""
+    with watch.fitting(len(objectives)) as next_search:
+        return _highest([maximise(objective, max_iterations, next_search()) for objective in objectives])
 
 
 def _after_em(sample: SufficientStatistics, cov_factor: Tensor, cov_diag: Tensor, lower: float) -> FactorLikelihood:
@@ -105,15 +110,3 @@ def _highest(results: list[SearchResult]) -> SearchResult:
     top = max(result.point.value for result in results)
     near = [result for result in results if result.point.value >= top - max(_SAME_MAXIMUM, result.rounding_error)]
     return next((result for result in near if result.converged), near[0])
-
-
-class _BestSoFar:
-    """Numbers the points of all searches, and reports each with the largest log-likelihood so far."""
-
-    def __init__(self, callback: Callback) -> None:
-        self._callback, self._count, self._best = callback, 0, -torch.inf
-
-    def __call__(self, iteration: int, point: Point) -> None:
-        self._best = max(self._best, point.value)
-        self._callback(self._count, point, self._best)
-        self._count += 1

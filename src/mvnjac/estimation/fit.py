@@ -15,7 +15,7 @@ from mvnjac.covariance.structured.isotropic import Isotropic
 from mvnjac.covariance.structured.kronecker import Kronecker
 from mvnjac.errors import ArgumentError, NotIdentifiedError, ShapeError
 from mvnjac.estimation.fitted_rows import FittedRows
-from mvnjac.estimation.maximum import Progress, fit_sample
+from mvnjac.estimation.maximum import fit_sample
 from mvnjac.estimation.result import Fit
 from mvnjac.estimation.structure import Choice, choose
 from mvnjac.model.arguments import parse
@@ -23,6 +23,8 @@ from mvnjac.model.inputs import table_rows
 from mvnjac.model.model import Model
 from mvnjac.parameters import checks
 from mvnjac.parameters.names import NamesArgument
+from mvnjac.progress.displays import requested
+from mvnjac.progress.stages import Callback
 from mvnjac.score.row_arguments import require_counts
 from mvnjac.statistics.sufficient import SufficientStatistics
 from mvnjac.tables.arrays import as_tensor
@@ -38,7 +40,7 @@ def fit(
     weights: Float[Tensor, "n"] | None = None,
     names: NamesArgument | None = None,
     max_iterations: int = 1000,
-    progress: Progress | None = None,
+    progress: bool | Callback | None = None,
     lower: float = LOWER,
 ) -> Fit:
     """Estimate the mean and the covariance by maximum likelihood.
@@ -62,7 +64,9 @@ def fit(
         weights: (n,) nonnegative; a row with weight 2 counts as two equal rows.
         names: the names of the variables, for columns and messages.
         max_iterations: the most iterations of the search, from each starting value.
-        progress: called with (phase, iteration, log-likelihood); with several starting values, with the largest so far.
+        progress: True shows the stages of the computation and the quantity on which the search stops, while it runs: on a
+            terminal or in a notebook, otherwise as a line on stderr every few seconds. A function is called with (stage,
+            iteration, log-likelihood); with several starting values, with the largest so far. By default nothing is shown.
         lower: the lower bound of the unique variances (`cov_diag` of `LowRank`), as a share of the variable's sample variance,
             between 0 and 1; R's factanal has the same bound. Other structures have no bound.
 
@@ -112,7 +116,8 @@ def fit(
         sample = SufficientStatistics.of(rows[used], None if row_weights is None else row_weights[used], model.arguments.naming)
     if sample is None:
         raise NotIdentifiedError("fit: x has no entry that is not missing; pass at least one observed entry.")
-    result = fit_sample(sample, choice, names, missing, max_iterations, progress, lower)
+    with requested("fit", progress) as shown:
+        result = fit_sample(sample, choice, names, missing, max_iterations, shown, lower)
     result = replace(result, _data=FittedRows(x.detach(), row_weights, index))
     return result if x.ndim == 2 else result.shaped(x.shape[1:])
 

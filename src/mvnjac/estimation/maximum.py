@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -17,15 +17,14 @@ from mvnjac.estimation import em
 from mvnjac.estimation.conditioning import warn_if_ill_conditioned
 from mvnjac.estimation.factor_search import search
 from mvnjac.estimation.likelihood import Likelihood
-from mvnjac.estimation.quasi_newton import ACCEPTED, Point, SearchResult, maximise
+from mvnjac.estimation.quasi_newton import ACCEPTED, SearchResult, maximise
 from mvnjac.estimation.result import Fit
+from mvnjac.estimation.search_watch import SearchWatch
 from mvnjac.estimation.structure import Choice
 from mvnjac.gaussian import Gaussian
 from mvnjac.parameters.names import NamesArgument
+from mvnjac.progress.stages import Progress
 from mvnjac.statistics.sufficient import SufficientStatistics
-
-#: (phase, iteration, log-likelihood) → None
-Progress = Callable[[str, int, float], None]
 
 #: the number of EM steps before the search
 _EM_STEPS = 10
@@ -40,7 +39,8 @@ def fit_sample(
     progress: Progress | None = None,
     lower: float = LOWER,
 ) -> Fit:
-    """`fit`, for a sample that may have been collected in batches."""
+    """`fit`, for a sample that may have been collected in batches; `progress` shows its stages."""
+    progress = progress or Progress()
     refuse_unobserved(sample)
     refuse_extreme(sample)
     blocks = [] if choice.instance is None else choice.instance.independent_blocks(sample.d)
@@ -55,20 +55,16 @@ def fit_sample(
         units = torch.ones_like(units)
     scaled_sample = sample if rescaled is None else sample.in_units(units)
     shift = -float(sample.pair_counts.diagonal() @ units.log())
-
-    def callback(iteration: int, point: Point, value: float | None = None) -> None:
-        point.structure.require_interior(scaled_sample, point.score_of)
-        if progress is not None:
-            progress("fitting", iteration, (point.value if value is None else value) + shift)
-
+    watch = SearchWatch(progress, scaled_sample, shift)
     try:
         factors = None if rescaled is None else rescaled.number_of_factors
         if factors is not None:
             given = None if choice.instance is None else rescaled
-            result = search(scaled_sample, given, factors, lower, max_iterations, callback)
+            result = search(scaled_sample, given, factors, lower, max_iterations, watch)
         else:
-            likelihood = _likelihood(scaled_sample, rescaled or start)
-            result = maximise(likelihood, 0 if closed_form else max_iterations, callback)
+            likelihood = _likelihood(scaled_sample, rescaled or start, watch)
+            with watch.fitting() as next_search:
+                result = maximise(likelihood, 0 if closed_form else max_iterations, next_search())
     except UnsolvedError:
         raise
     except SingularError as error:
@@ -97,7 +93,7 @@ def _fit_blocks(
     names: NamesArgument | None,
     missing: str | None,
     max_iterations: int,
-    progress: Progress | None,
+    progress: Progress,
     lower: float,
 ) -> Fit:
     """Each block is fitted separately, since the likelihood is a product over the blocks."""
@@ -123,12 +119,13 @@ def _fit_blocks(
     )
 
 
-def _likelihood(sample: SufficientStatistics, structure: Covariance) -> Likelihood:
+def _likelihood(sample: SufficientStatistics, structure: Covariance, watch: SearchWatch) -> Likelihood:
     """The objective; with missing entries an unrestricted Σ takes EM steps first, and then its Cholesky factor."""
     mean = torch.zeros_like(sample.origin)
     if sample.complete or not structure.starts_with_em:
         return Likelihood(sample, mean, structure)
-    mean, covariance_matrix = em.iterate(sample, structure.parameters["covariance_matrix"], _EM_STEPS)
+    with watch.starting_values(_EM_STEPS) as done:
+        mean, covariance_matrix = em.iterate(sample, structure.parameters["covariance_matrix"], _EM_STEPS, done)
     log_scale_tril = Gaussian(mean, covariance_matrix).parameter("log_scale_tril")
     return Likelihood(sample, mean, LogCholesky(log_scale_tril))
 

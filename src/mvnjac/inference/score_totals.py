@@ -65,6 +65,11 @@ class ScoreSums:
         return self._empty.columns(self._wrt)
 
     @cached_property
+    def descriptions(self) -> list[str]:
+        """The columns in words, such as "variance of CHF"."""
+        return self._model.arguments.descriptions(self._selection)
+
+    @cached_property
     def estimates(self) -> list[float]:
         """The values of the parameters."""
         return self._empty.values(self._wrt).tolist()

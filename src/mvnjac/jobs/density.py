@@ -25,6 +25,7 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.jobs import pilot
 from mvnjac.jobs.data import Data
 from mvnjac.jobs.point_out import point_out
+from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.moments import Moments
 from mvnjac.statistics.pairwise import PairwiseReduction
 from mvnjac.statistics.sufficient import Accumulator, SufficientStatistics
@@ -125,6 +126,18 @@ def _opened(data: Data, run: Run) -> tuple[Source, list[str]]:
     return source, names
 
 
+def is_estimate(data: Data, request: Request, source: Source, names: list[str], run: Run) -> bool:
+    """Whether the prepared mean and covariance are the maximum-likelihood estimate from the rows of the table.
+
+    The rows that a model was fitted to are recognised by their fingerprint, for which the table is read once.
+    """
+    if request.model is None:
+        return request.estimates
+    fingerprint = model_file.estimated_from(request.model)
+    sample = None if fingerprint is None else _sample(data, source, names, run, "checking the model")
+    return fingerprint is not None and sample is not None and fingerprint.matches(Fingerprint.of(sample))
+
+
 def fitted(data: Data, structure: str, max_iterations: int, run: Run, lower: float = LOWER) -> Fit:
     """The maximum-likelihood estimate from the table; `lower` bounds the unique variances of a factor model."""
     return _fitted(data, *_opened(data, run), structure, max_iterations, run, lower)
@@ -141,12 +154,14 @@ def _fitted(
         action="error", category=NotConvergedWarning
     ):  # no output from a search that has not converged
         try:
-            return fit_sample(sample, choice, names, data.missing, max_iterations, run.search, lower)
+            return fit_sample(sample, choice, names, data.missing, max_iterations, run.progress, lower)
         except NotConvergedWarning as warning:
             raise MvnjacError(str(warning)) from None
 
 
-def _sample(data: Data, source: Source, names: list[str], run: Run) -> SufficientStatistics | None:
+def _sample(
+    data: Data, source: Source, names: list[str], run: Run, stage: str = "reading the rows"
+) -> SufficientStatistics | None:
     """The sufficient statistics of the table; None if it has no rows."""
     slices, columns = source.slices(rows_per_slice(len(names))), tuple(names)
 
@@ -154,14 +169,13 @@ def _sample(data: Data, source: Source, names: list[str], run: Run) -> Sufficien
         return repr(names[i])
 
     if data.missing is None:
-        accumulator = run.over(Gather(data, columns), slices, "estimating").sums
+        accumulator = run.over(Gather(data, columns), slices, stage).sums
         return None if accumulator is None else accumulator.sample(name_of, str(data.path))
-    sample = run.over(pilot.PilotPass(data, columns, pilot.MOST_HELD), slices, "estimating").sums
-    numbers = itertools.count(1)
+    sample = run.over(pilot.PilotPass(data, columns, pilot.MOST_HELD), slices, stage).sums
 
     def over_rows(gaussian: Gaussian, wrt: Sequence[str], origin: Tensor, units: Tensor) -> tuple[float, dict[str, Tensor]]:
         job = pilot.LikelihoodPass(data, columns, gaussian.mean, gaussian.covariance, tuple(wrt), origin, units)
-        totals = run.over(job, slices, f"pass {next(numbers)}").sums
+        totals = run.over(job, slices, "passing over the rows").sums
         return float(totals[pilot.VALUE]), {name: totals[name] for name in wrt}
 
     return None if sample is None else sample.sample(name_of, str(data.path), over_rows)
@@ -183,7 +197,7 @@ def _given(data: Data, source: Source, names: list[str], mean: Path | None, cova
             raise UsageError(
                 "--missing: with missing values, mean and covariance are estimated together; give both or neither."
             )
-        moments = run.over(Moment(data, tuple(names)), source.slices(rows_per_slice(len(names))), "estimating").sums
+        moments = run.over(Moment(data, tuple(names)), source.slices(rows_per_slice(len(names))), "reading the rows").sums
         if moments is None:
             raise TableError(f"{data.path}: there are no rows to estimate from.")
         sigma = _covariance_about(mu, moments, names, data.path) if sigma is None else sigma

@@ -58,7 +58,7 @@ def write_parts(
             remove_output(folder)
         journal.begin()
     with journal.recording():
-        outcome = run.over(job, slices, "writing", journal.record, known)
+        outcome = run.over(job, slices, "writing the scores", journal.record, known)
     totals = dict(zip(job.score_sums.columns, job.score_sums.scores(outcome.sums).tolist(), strict=True))
     likelihood = job.score_sums.log_likelihood(outcome.sums)
     record = {"rows": outcome.rows, "log_likelihood": likelihood, "scores": totals}

@@ -26,6 +26,8 @@ _INCOMPLETE = "incomplete"
 class IncompleteRows(Job):
     """The number of rows of a unit with missing values."""
 
+    tag = "incomplete"
+
     data: Data
     names: tuple[str, ...]
 

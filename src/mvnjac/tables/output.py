@@ -82,6 +82,22 @@ def open_sink(path: Path | None, schema: pa.Schema) -> Iterator[Sink]:
             _remove(leftover)
 
 
+def name_beside(data: str, ending: str) -> Path:
+    """The default name of an output: that of the table without its suffix, with another ending, in the current folder.
+
+    Args:
+        data: the path or the address of the table.
+        ending: such as ".report.html".
+    """
+    name = data.partition("?")[0].rstrip("/").rpartition("/")[2] if is_remote(data) else Path(os.path.abspath(data)).name
+    try:
+        suffixes = format_of(name).suffixes
+    except UsageError:  # a folder of Parquet files, whose name has any suffix or none
+        suffixes = ()
+    longest = max((suffix for suffix in suffixes if name.lower().endswith(suffix)), key=len, default="")
+    return Path((name.removesuffix(name[len(name) - len(longest) :]) or "data") + ending)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, which is complete or absent."""
     with replacing(path) as temporary:

@@ -16,6 +16,7 @@ from mvnjac.errors import MemoryLimitError, TableError, counted
 from mvnjac.jobs.data import Data
 from mvnjac.tables.base import Source
 from mvnjac.tables.chronology import sorts_in_time
+from mvnjac.tables.slices import rows_per_slice
 from mvnjac.tensors import memory
 from mvnjac.tensors.allocation import human
 
@@ -51,11 +52,12 @@ def load_rows(data: Data, source: Source, names: Sequence[str], parameters: int,
         MemoryLimitError: the scores of all rows do not fit into memory.
     """
     batches, count = [], 0
-    for rows in data.rows_of(source, names):
-        batches.append(rows)
-        count += len(rows.x)
-        require_memory(str(data.path), count, len(names), parameters)
-        run.progress("reading", len(rows.x), None)
+    with run.progress.stage("loading the rows", run.rows_of(source.slices(rows_per_slice(len(names))))) as stage:
+        for rows in data.rows_of(source, names):
+            batches.append(rows)
+            count += len(rows.x)
+            require_memory(str(data.path), count, len(names), parameters)
+            stage.advance(len(rows.x))
     if not batches:
         raise TableError(f"{data.path}: there are no rows to report on.")
     labels = [label for rows in batches if rows.index is not None for label in rows.index.to_pylist()]

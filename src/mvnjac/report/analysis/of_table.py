@@ -30,4 +30,5 @@ def content_of_table(data: Data, request: Request, run: Run) -> Content:
         {name: path.name for name, path in files.items() if path is not None},
     )
     fingerprint = None if request.model is None else model_file.estimated_from(request.model)
-    return content_of(gaussian, names, rows, description, request.estimates or is_estimate_from(fingerprint, rows.x))
+    with run.progress.stage("analysing the scores"):
+        return content_of(gaussian, names, rows, description, request.estimates or is_estimate_from(fingerprint, rows.x))
