@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvnjac.cli.table_options import TableOptions
+from mvnjac.cli.table_options import ReadingOptions
 from mvnjac.jobs import point_out
 from mvnjac.tables import slices
 from mvnjac.tables.formats import csv
@@ -45,9 +45,9 @@ def ugly(plain: Path) -> Path:
 
 
 def test_the_options_are_those_of_the_library() -> None:
-    assert set(vars(TableOptions())) - {"returns"} == set(vars(ReadOptions()))
-    assert TableOptions().reading() == ReadOptions()
-    given = TableOptions(missing_values=["a,'b'", '"c,d"'], exclude=["x"]).reading()
+    assert set(vars(ReadingOptions())) - {"returns"} == set(vars(ReadOptions()))
+    assert ReadingOptions().reading() == ReadOptions()
+    given = ReadingOptions(missing_values=["a,'b'", '"c,d"'], exclude=["x"]).reading()
     assert (given.missing_values, given.exclude) == (("a", "'b'", "c,d"), ("x",))
 
 
