@@ -10,7 +10,7 @@ import pyarrow as pa
 from mvnjac.errors import TableError, counted
 from mvnjac.tables.reading import ReadOptions
 from mvnjac.tables.text.columns import Column
-from mvnjac.tables.text.numbers import CellError, advice
+from mvnjac.tables.text.numbers import CellError, NumberText, advice
 
 #: cells of a column of text that are looked at for an option that makes them numbers
 _MOST_CELLS = 1000
@@ -70,8 +70,11 @@ def _with_an_option(column: Column, options: ReadOptions) -> CellError | None:
     """The first cell of a column of text that an option makes a number."""
     if column.bad is not None and column.bad.reason:
         return column.bad
-    for row, value in enumerate(column.values.slice(0, _MOST_CELLS).to_pylist()):
-        if value and advice(value, options).startswith("use --"):
+    values = column.values.slice(0, _MOST_CELLS)
+    for row, (value, is_number) in enumerate(
+        zip(values.to_pylist(), NumberText(options).matches(values).to_pylist(), strict=True)
+    ):
+        if is_number is False and advice(value, options).startswith("use --"):
             return CellError(row, value)
     return None
 
