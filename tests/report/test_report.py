@@ -285,7 +285,7 @@ def test_rows_are_brought_into_the_order_of_time(tmp_path: Path) -> None:
     frame = pd.DataFrame(x, columns=["a", "b"]).assign(day=days.strftime("%Y-%m-%d"))
     frame.to_csv(tmp_path / "up.csv", index=False)
     frame.iloc[::-1].to_csv(tmp_path / "down.csv", index=False)
-    frame.assign(day=days.strftime("%d/%m/%Y")).to_csv(tmp_path / "file.csv", index=False)
+    frame.assign(day=days.strftime("%d.%m.%y")).to_csv(tmp_path / "file.csv", index=False)
     found = {}
     for name in ("up", "down", "file"):
         page = tmp_path / f"{name}.html"

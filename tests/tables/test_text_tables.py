@@ -117,6 +117,16 @@ def test_a_cell_that_is_no_number_is_named(
     assert f"t.csv: 'b' is '{cell}' at row {before + 1}, which is not a number; {hint}" in str(raised.value)
 
 
+def test_the_option_for_a_column_that_begins_with_other_text(tmp_path: Path) -> None:
+    path = file(tmp_path, "a;b\nn/v;1\n1,5;2\n")
+    with pytest.raises(TableError, match="'a' is '1,5' at row 2, which is not a number; use --decimal ,"):
+        read(path)
+    with pytest.raises(TableError, match="'a' is 'n/v' at row 1, which is not a number; if it means a missing value"):
+        read(path, ReadOptions(decimal=","))
+    with pytest.raises(TableError, match=r"column 'a' is not numeric \(string\)"):
+        read(file(tmp_path, "a;b\nx;1\ny;2\n"))
+
+
 def test_grouped_digits_and_percent_signs_are_checked(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"'a' is '1,23' at row 2"):
         read(file(tmp_path, 'a\n"1,234"\n"1,23"\n'), ReadOptions(thousands=","))

@@ -10,7 +10,10 @@ import pyarrow as pa
 from mvnjac.errors import TableError, counted
 from mvnjac.tables.reading import ReadOptions
 from mvnjac.tables.text.columns import Column
-from mvnjac.tables.text.numbers import CellError, advice
+from mvnjac.tables.text.numbers import CellError, NumberText, advice
+
+#: cells of a column of text that are looked at for an option that makes them numbers
+_MOST_CELLS = 1000
 
 
 def not_a_number(path: Path, name: str, cell: CellError, before: int, options: ReadOptions) -> TableError:
@@ -57,9 +60,22 @@ def explained(column: Column, options: ReadOptions) -> str | None:
         return f"column {column.name!r} holds text that is not in the encoding {options.encoding}; name it with --encoding."
     if column.bad is None:
         return None
-    remedy = _remedy(column.bad, options)
-    if column.has_numbers or remedy.startswith("use --"):
-        return f"{_cell(column.name, column.bad, 0)}; {remedy}. --exclude leaves the column out."
+    cell = _with_an_option(column, options) or (column.bad if column.has_numbers else None)
+    if cell is None:
+        return None
+    return f"{_cell(column.name, cell, 0)}; {_remedy(cell, options)}. --exclude leaves the column out."
+
+
+def _with_an_option(column: Column, options: ReadOptions) -> CellError | None:
+    """The first cell of a column of text that an option makes a number."""
+    if column.bad is not None and column.bad.reason:
+        return column.bad
+    values = column.values.slice(0, _MOST_CELLS)
+    for row, (value, is_number) in enumerate(
+        zip(values.to_pylist(), NumberText(options).matches(values).to_pylist(), strict=True)
+    ):
+        if is_number is False and advice(value, options).startswith("use --"):
+            return CellError(row, value)
     return None
 
 
