@@ -101,19 +101,19 @@ def jacobian(
     sums = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keeping.keep, keeping.resume)
     file = None if output is None or folder else Path(output)
     check_output(file, overwrite.force, [table.data, *request.files()])
-    question = parameters.question()
+    question, on_terminal = parameters.question(), output is None and sys.stdout.isatty()
     checkpoint = keeping.checkpoint(f"jacobian{sums}", table, request, question, overwrite.force)
     with running.running(checkpoint, resumable=folder, gpus=gpu.gpus) as run:
         scores = Scores(table.table(), request, parameters.names(), layout.value, run)
         if output is not None and folder:
             written = scores.parts(output, f".{form.value}", resume=keeping.resume, force=overwrite.force)
-        elif output is None and sys.stdout.isatty():
+        elif on_terminal:
             head = scores.head(sums)
         else:
             written = scores.write(file, sums)
     if output is not None:
         print(printing.written(output, file, written), file=sys.stderr)
-    elif sys.stdout.isatty():
+    elif on_terminal:
         print_lines(head, headings=2)
 
 
