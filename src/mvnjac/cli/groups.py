@@ -31,7 +31,7 @@ class TableOptions(OptionGroup):
     missing: options.MissingValues = None
 
     def table(self) -> Data:
-        """The observations."""
+        """The observations; to be called once, after all other options have been checked."""
         from mvnjac.jobs.data import Data
 
         missing = None if self.missing is None else self.missing.value
@@ -109,12 +109,12 @@ class KeepOptions(OptionGroup):
     resume: options.Resume = False
 
     def checkpoint(
-        self, command: str, table: TableOptions, request: Request, question: dict[str, str | None], force: bool
+        self, command: str, data: Data, request: Request, question: dict[str, str | None], force: bool
     ) -> Checkpoint | None:
         """The checkpoint in the folder of --keep; None without it."""
         from mvnjac.cli.session import open_checkpoint
 
-        return open_checkpoint(command, table.table(), request, question, self.keep, self.resume, force)
+        return open_checkpoint(command, data, request, question, self.keep, self.resume, force)
 
 
 @dataclass(frozen=True)
