@@ -184,7 +184,7 @@ def test_a_heywood_case_is_named_and_kept(tmp_path: Path, capsys) -> None:
             assert entry["expected_error"] is entry["sandwich_error"] is None
         else:
             assert entry["expected_error"] == pytest.approx(float(error), rel=1e-4)
-            assert entry["observed_error"] is not None
+            assert entry["sandwich_error"] is not None
 
 
 def test_the_bound_is_an_option(tmp_path: Path, capsys) -> None:
@@ -243,9 +243,9 @@ def test_help_lists_the_structures() -> None:
 def test_progress_in_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setattr(displays, "_PAUSE", -1.0)
     assert run("fit", *RETURNS, "--structure", "low-rank:2", "-o", tmp_path / "m.safetensors")[0] == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"reading the rows: 7,125 rows, [0-9,]+ rows/s", lines[1])
-    assert re.fullmatch(r"reading the rows: 7,125 rows in [0-9.]+ s", lines[2])
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("mvnjac: warning: ")]
+    assert any(re.fullmatch(r"reading the rows: 7,125 rows, [0-9,]+ rows/s", line) for line in lines)
+    assert any(re.fullmatch(r"reading the rows: 7,125 rows in [0-9.]+ s", line) for line in lines)
     iteration = r"fitting: score ratio .*e.*, target 1e-08, start 1 of \d+, iteration 0, log-likelihood \d+\.\d+, [0-9.]+ s"
     assert any(re.fullmatch(iteration, line) for line in lines)
     assert len(lines) > 8

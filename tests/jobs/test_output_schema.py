@@ -102,6 +102,7 @@ def test_sums(table: Path, tmp_path: Path, option: str, content: str) -> None:
 
 
 def test_full_matrices_and_no_index(table: Path, tmp_path: Path) -> None:
+    pd.read_csv(table).drop(columns="day").to_csv(table, index=False)
     arguments = ["--columns", "CHF,USD", "--layout", "full", "--missing", "marginalise", "-o", tmp_path / "s.parquet"]
     assert run("jacobian", table, *arguments)[0] == 0
     found = about(tmp_path / "s.parquet")

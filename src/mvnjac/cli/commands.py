@@ -93,7 +93,7 @@ def jacobian(
     write one part per slice of DATA, and a manifest that `mvnjac verify` checks. Without -o, a terminal shows the first rows and
     columns, and a pipe gets CSV.
     """
-    from mvnjac.cli.scores import Scores
+    from mvnjac.cli.jacobian_output import JacobianOutput
     from mvnjac.tables.output import check_output, is_folder
 
     request = density.request()
@@ -101,19 +101,20 @@ def jacobian(
     sums = printing.check_choice({"--sum-only": sum_only, "--gram": gram}, output, folder, keeping.keep, keeping.resume)
     file = None if output is None or folder else Path(output)
     check_output(file, overwrite.force, [table.data, *request.files()])
+    data, on_terminal = table.table(), output is None and sys.stdout.isatty()
     question = parameters.question()
-    checkpoint = keeping.checkpoint(f"jacobian{sums}", table, request, question, overwrite.force)
+    checkpoint = keeping.checkpoint(f"jacobian{sums}", data, request, question, overwrite.force)
     with running.running(checkpoint, resumable=folder, gpus=gpu.gpus) as run:
-        scores = Scores(table.table, request, parameters.names(), layout.value, run)
+        scores = JacobianOutput(data, request, parameters.names(), layout.value, run)
         if output is not None and folder:
             written = scores.parts(output, f".{form.value}", resume=keeping.resume, force=overwrite.force)
-        elif output is None and sys.stdout.isatty():
+        elif on_terminal:
             head = scores.head(sums)
         else:
             written = scores.write(file, sums)
     if output is not None:
         print(printing.written(output, file, written), file=sys.stderr)
-    elif sys.stdout.isatty():
+    elif on_terminal:
         print_lines(head, headings=2)
 
 
@@ -158,9 +159,10 @@ def score(
     printing.check_resume(keeping.keep, keeping.resume)
     kinds, form = options.error_kinds(errors), form or printing.format_of(output)
     question = {**parameters.question(), "errors": "default" if kinds is None else ",".join(kinds)}
-    checkpoint = keeping.checkpoint("score", table, request, question, overwrite.force)
+    data = table.table()
+    checkpoint = keeping.checkpoint("score", data, request, question, overwrite.force)
     with running.running(checkpoint, gpus=gpu.gpus) as run:
-        totals = total_scores(table.table, request, parameters.names(), run, kinds)
+        totals = total_scores(data, request, parameters.names(), run, kinds)
     on_terminal = output is None and form is Format.table and sys.stdout.isatty()
     shown = totals.largest(top or (score_output.TOP if on_terminal else len(totals.names)))
     if output is not None:
@@ -204,10 +206,10 @@ def fit(
     check_output(output, overwrite.force, [table.data])
     printing.check_resume(keeping.keep, keeping.resume)
     options.check_share("--lower", lower)
-    request = density.Request(structure=structure)
-    checkpoint = keeping.checkpoint("fit", table, request, {"lower": repr(lower)}, overwrite.force)
+    request, data = density.Request(structure=structure), table.table()
+    checkpoint = keeping.checkpoint("fit", data, request, {"lower": repr(lower)}, overwrite.force)
     with running.running(checkpoint) as run:
-        estimate = density.fitted(table.table, structure, max_iterations, run, lower)
+        estimate = density.fitted(data, structure, max_iterations, run, lower)
         estimate.save(output)
     print(f"{output}: {estimate}", file=sys.stderr)
 
@@ -241,8 +243,9 @@ def report(
     output = name_beside(table.data, ".report.html") if output is None else output
     check_suffix(output)
     check_output(output, overwrite.force, [table.data, *request.files()])
+    data = table.table()
     with running.running() as run:
-        summary = write_table_report(table.table, request, output, run)
+        summary = write_table_report(data, request, output, run)
     print(f"{output}: {summary}", file=sys.stderr)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -39,9 +38,11 @@ class RowOptions(OptionGroup):
 class TableOptions(ReadingOptions, RowOptions):
     """Which observations, and how they are read."""
 
-    @functools.cached_property
     def table(self) -> Data:
-        """The observations. Without an index, the first column is taken if it consists of dates, and a line says so."""
+        """The observations; to be called once, after all other options have been checked.
+
+        Without an index, the first column is taken if it consists of dates, and a line says so.
+        """
         from mvnjac.jobs.data import Data
 
         given = Data(
@@ -134,12 +135,12 @@ class KeepOptions(OptionGroup):
     resume: options.Resume = False
 
     def checkpoint(
-        self, command: str, table: TableOptions, request: Request, question: dict[str, str | None], force: bool
+        self, command: str, data: Data, request: Request, question: dict[str, str | None], force: bool
     ) -> Checkpoint | None:
         """The checkpoint in the folder of --keep; None without it."""
         from mvnjac.cli.session import open_checkpoint
 
-        return open_checkpoint(command, table.table, request, question, self.keep, self.resume, force)
+        return open_checkpoint(command, data, request, question, self.keep, self.resume, force)
 
 
 @dataclass(frozen=True)

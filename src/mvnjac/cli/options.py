@@ -58,8 +58,7 @@ LogReturns = Annotated[
 Returns = Annotated[
     bool,
     typer.Option(
-        "--returns",
-        help="Use relative changes between consecutive rows, p(t) / p(t-1) - 1, as --log-returns does for logarithms.",
+        "--returns", help="Use relative changes of consecutive rows, p(t) / p(t-1) - 1, like --log-returns otherwise."
     ),
 ]
 MissingValues = Annotated[

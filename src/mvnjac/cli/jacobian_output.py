@@ -17,7 +17,7 @@ from mvnjac.jobs.head import jacobian_head
 
 
 @dataclass(frozen=True)
-class Scores:
+class JacobianOutput:
     """What is asked for: the table, the density, the columns, and what runs it.
 
     The argument `sums` of the methods is the option " --sum-only" or " --gram", or "" for rows.
