@@ -45,3 +45,20 @@ def test_influential_rows_have_labels() -> None:
         torch.tensor(VALUES).float(), FIT.mean.float(), FIT.gaussian.parameter("covariance_matrix").float()
     )
     assert inference.influence(float32).labels[3] == 3
+
+
+def test_days_are_shown_without_the_time_of_day() -> None:
+    influential = inference.influence(mvnjac.jacobian(FRAME, FIT)).top(1)
+    assert str(influential.labels[0].date()) in repr(influential)
+    assert "00:00" not in repr(influential)
+    assert "00:00" not in influential._repr_html_()
+
+
+def test_parameters_at_a_bound_are_not_the_most_changed() -> None:
+    x = np.random.default_rng(1).normal(size=(80, 3))
+    x[:, 1] = x[:, 0] + 1e-3 * x[:, 1]
+    fit = mvnjac.fit(pd.DataFrame(x, columns=list("abc")), "low-rank:1")
+    assert fit.boundary
+    table = inference.influence(mvnjac.jacobian(torch.tensor(x), fit), information="expected").to_pandas()
+    assert not set(table["most_changed"]) & set(fit.boundary)
+    assert table["standard_errors"].notna().all()

@@ -70,7 +70,7 @@ class Influence(ResultTable):
 
     def _table(self) -> dict[str, Any]:
         relative = self.changes / self.standard_errors
-        most = relative.abs().argmax(-1)
+        most = relative.abs().nan_to_num(-1).argmax(-1)  # parameters at a bound have no standard errors
         return {
             "distance": self.distances,
             "most_changed": [self.columns[i] for i in most.tolist()],

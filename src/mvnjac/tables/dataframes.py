@@ -11,15 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.errors import ArgumentError, DtypeError, NotFiniteError, ShapeError, UnknownNameError
+from mvnjac.errors import ArgumentError, DtypeError, NotFiniteError, ShapeError, UnknownNameError, counted
+from mvnjac.tables.html import MOST_COLUMNS, html_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _FROM_TABLE = "from_table"
+#: the number of rows that a notebook shows
+_HEAD = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Observations:
     """The rows of a table, with the names of the columns and the labels of the rows. Made by `from_table`.
 
@@ -34,10 +37,23 @@ class Observations:
 
     x: Float[Tensor, "n d"]
     names: list[str]
-    index: Sequence[Any] = field(repr=False)
+    index: Sequence[Any]
     kind: Literal["pandas", "arrow"] = "pandas"
     index_name: str | None = None
-    native_index: Any = field(default=None, repr=False, compare=False)
+    native_index: Any = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        missing = int(self.x.isnan().sum())
+        gaps = f", {missing:,} missing" if missing else ""
+        labels = "" if self.index_name is None else f", index {self.index_name}"
+        return f"Observations({counted(len(self.x), 'row', ',')}, {counted(len(self.names), 'variable')}{gaps}{labels})"
+
+    def _repr_html_(self) -> str:
+        k, rows, columns = min(len(self.x), _HEAD), len(self.x), len(self.names)
+        names = self.names[:MOST_COLUMNS]
+        left_out = [f"{k} of {rows} rows"] * (k < rows) + [f"{len(names)} of {columns} columns"] * (len(names) < columns)
+        cells = self.x[:k, : len(names)].tolist()
+        return html_table(repr(self), names, list(self.index)[:k], cells, ", ".join(left_out))
 
     def row_labels(self) -> Any:
         """The labels as `to_pandas` uses them: the index of the data frame itself, or a list."""
