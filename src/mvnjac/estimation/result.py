@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.errors import counted
 from mvnjac.estimation import model_file
 from mvnjac.estimation.boundary import free_columns
+from mvnjac.estimation.fit_plots import plot_fit
 from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest, likelihood_ratio_test
 from mvnjac.gaussian import Gaussian
 from mvnjac.information.functions import hessian_of
@@ -25,6 +27,9 @@ from mvnjac.model.elements import elements
 from mvnjac.parameters.selection import Part
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.sufficient import SufficientStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,35 @@ class Fit:
                 result[name] = model.arguments.shaped(name, kind.unpack(variances[..., first : first + kind.size].sqrt()))
             first += kind.size
         return result
+
+    def plot(
+        self, ax: Axes | None = None, *, kind: str = "correlation", wrt: str | Sequence[str] | None = None, level: float = 0.95
+    ) -> Axes:
+        """Draw the correlation matrix, or the estimates with confidence intervals.
+
+        Args:
+            ax: the matplotlib axes to draw on; None: those of a new pyplot figure.
+            kind: "correlation" or "estimates".
+            wrt: for "estimates", the parameters or elements of parameters, as in `standard_errors`; None: all of the structure.
+            level: of the confidence intervals, which are symmetric about the estimate (normal approximation).
+
+        Returns:
+            The axes.
+
+        Raises:
+            ArgumentError: an argument is invalid, or more than 200 estimates are selected.
+            UnknownNameError: there is no parameter of that name.
+
+        Example:
+            >>> import matplotlib
+            >>> matplotlib.use("agg")
+            >>> import torch, mvnjac
+            >>> x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+            >>> ax = mvnjac.fit(x, names=["USD", "CHF"]).plot(kind="estimates", wrt="mean")
+            >>> [label.get_text() for label in ax.get_yticklabels()]
+            ['mean of USD', 'mean of CHF']
+        """
+        return plot_fit(self.gaussian, self.standard_errors, ax, kind, wrt, level)
 
     def _information(self) -> tuple[Operator, float]:
         """An operator, and the factor that turns it into the information of all rows."""

@@ -14,6 +14,7 @@ from mvnjac.imports import LazyNames
 if TYPE_CHECKING:
     from mvnjac.estimation.likelihood_ratio import LikelihoodRatioTest as LikelihoodRatioTest
     from mvnjac.estimation.likelihood_ratio import likelihood_ratio_test as likelihood_ratio_test
+    from mvnjac.inference.break_test import BreakTest as BreakTest
     from mvnjac.inference.cumulative_scores import score_process as score_process
     from mvnjac.inference.delta import delta_method as delta_method
     from mvnjac.inference.estimate_covariances import Estimates as Estimates
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mvnjac.inference.information_matrix import information_matrix_test as information_matrix_test
     from mvnjac.inference.score_tests import ScoreTest as ScoreTest
     from mvnjac.inference.score_tests import score_test as score_test
-    from mvnjac.inference.structural_change import BreakTest as BreakTest
     from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
 
 _LAZY = LazyNames(
@@ -45,7 +45,7 @@ _LAZY = LazyNames(
         "Influence": "inference.influential_rows",
         "score_process": "inference.cumulative_scores",
         "ScoreProcess": "inference.structural_change",
-        "BreakTest": "inference.structural_change",
+        "BreakTest": "inference.break_test",
     },
 )
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvnjac import inference
-from mvnjac.inference.structural_change import BreakTest, ScoreProcess
+from mvnjac.inference.break_test import BreakTest
+from mvnjac.inference.structural_change import ScoreProcess
 from mvnjac.report.analysis.unavailable import Unavailable, attempt
 from mvnjac.score.jacobian import Jacobian
 
