@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -265,7 +266,8 @@ def report(
     check_suffix(output)
     check_output(output, force, [data, *request.files()])
     with running(engine, workers, 0, address) as run:
-        summary = write_table_report(table_of(data, columns, index, log_returns, missing), request, output, run)
+        table = table_of(data, columns, index, log_returns, missing)
+        summary = write_table_report(table, request, output, run, shlex.join(["mvnjac", *sys.argv[1:]]))
     print(f"{output}: {summary}", file=sys.stderr)
 
 

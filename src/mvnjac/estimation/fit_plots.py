@@ -110,7 +110,7 @@ def _plot_estimates(
     words = model.arguments.descriptions(selection)
     axes = new_axes(ax, (8.0, _REST + _LINE * len(words)))
     draw_intervals(axes, words, *arrays)
-    axes.set_xlabel(f"estimate with its {level:.4g} confidence interval")
+    axes.set_xlabel(f"estimate with its {100 * level:.4g}% confidence interval")
     return axes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mvnjac.errors import NotIdentifiedError
@@ -64,9 +64,13 @@ class BreakTest:
             NotIdentifiedError: there was too little information for the test.
         """
         if self._process is None or self.date is None:
-            raise NotIdentifiedError(f"plot: there is no statistic to draw: {self.law}.")
+            raise NotIdentifiedError(f"plot: there is no statistic to draw; the p-value is from: {self.law}.")
         process = self._process.select(self._columns) if self._columns else self._process
-        return plot_statistic(process, self.test, self._trim, self.statistic, ax)
+        return plot_statistic(process, self.test, self._trim, (self.row, self.statistic), ax)
+
+    def without_process(self) -> BreakTest:
+        """The same result without the scores that its chart needs, so that these can be freed."""
+        return replace(self, _process=None)
 
 
 def fractions(trim: Trim) -> tuple[float, float]:

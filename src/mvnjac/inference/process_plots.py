@@ -26,6 +26,8 @@ class Process(Protocol):
     @property
     def dates(self) -> tuple[Any, ...]: ...
     @property
+    def row_numbers(self) -> tuple[int, ...]: ...
+    @property
     def process(self) -> Tensor: ...
     def select(self, columns: Any) -> Any: ...
     def lm_statistics(self, trim: Any = ...) -> Tensor: ...
@@ -33,16 +35,23 @@ class Process(Protocol):
     def critical_value(self, level: float = ..., test: str = ..., trim: Any = ...) -> float: ...
 
 
-def plot_statistic(process: Process, test: str, trim: Any, statistic: float, ax: Axes | None) -> Axes:
-    """The statistic of a test after each row; `statistic` is its value, which for an average is drawn instead of a critical value."""
+def plot_statistic(process: Process, test: str, trim: Any, found: tuple[int, float], ax: Axes | None) -> Axes:
+    """The statistic of a test after each row.
+
+    found: the number of the row with the largest statistic, and the test statistic, which for an average is drawn instead of a
+    critical value.
+    """
     from mvnjac.plots.axes import new_axes
     from mvnjac.plots.series import draw_statistic
 
-    line, words = statistic, "average"
-    if test != "nyblom_hansen":
+    number, statistic = found
+    at = process.row_numbers.index(number)
+    values = statistic_path(process, test, trim)[1:].double().cpu().numpy().copy()
+    if test == "nyblom_hansen":
+        line, words = statistic, "average"
+    else:
         line, words = process.critical_value(LEVEL, test, trim), f"{LEVEL:.0%} line"
-    values = statistic_path(process, test, trim)[1:].double().cpu().numpy()
-    at = int(torch.tensor(values).nan_to_num(nan=-1.0).argmax())
+        values[at] = statistic  # a date between those of the path, if columns have information at different times
     axes = new_axes(ax, (8.0, 3.2))
     draw_statistic(axes, values, process.dates, line, at, critical_text=words)
     axes.set_ylabel(_LABELS[test])

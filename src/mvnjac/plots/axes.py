@@ -82,6 +82,12 @@ def name_ticks(axis: Axis, names: Sequence[object]) -> None:
             label.set(rotation=90, ha="right", va="center", rotation_mode="anchor")
 
 
+def row_text(label: Any) -> str:
+    """The label of a row: a date without its time if that is midnight."""
+    text = str(label)
+    return text.removesuffix(" 00:00:00") if isinstance(label, datetime) else text.removesuffix("T00:00:00")
+
+
 def row_positions(labels: Sequence[Any]) -> tuple[np.ndarray, str]:
     """(n,) the positions of rows on the axis of time, and their kind.
 
@@ -105,14 +111,25 @@ def row_axis(ax: Axes, labels: Sequence[Any], palette: Palette) -> np.ndarray:
         ax.xaxis.set_major_formatter(_DateFormatter())
     else:
         ax.xaxis.set_major_locator(MaxNLocator(count, integer=True, steps=[1, 2, 5, 10]))
-        words = [shortened(label, 12) for label in labels]
+        words = [shortened(row_text(label), 12) for label in labels]
         by_place = FuncFormatter(lambda x, _: words[int(x)] if 0 <= x < len(words) and x == int(x) else "")
         ax.xaxis.set_major_formatter(by_place if kind == "text" else FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(*_limits(positions))
+    return positions
+
+
+def row_fractions(labels: Sequence[Any]) -> np.ndarray:
+    """(n,) the positions of rows along the axis that `row_axis` sets, from 0 at its left end to 1."""
+    positions = row_positions(labels)[0]
+    first, last = _limits(positions)
+    return (positions - first) / (last - first)
+
+
+def _limits(positions: np.ndarray) -> tuple[float, float]:
     first, last = float(positions[0]), float(positions[-1])
     margin = 0.01 * (last - first) or 0.5
-    ax.set_xlim(first - margin, last + margin)
-    return positions
+    return first - margin, last + margin
 
 
 class _DateFormatter(Formatter):

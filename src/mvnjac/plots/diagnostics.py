@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from mvnjac.plots.axes import name_ticks, row_axis, row_positions, style
+from mvnjac.plots.axes import name_ticks, row_axis, row_positions, row_text, shortened, style
 from mvnjac.plots.marks import label_points
 from mvnjac.plots.matrices import CELLS_ID
 from mvnjac.plots.palette import DEFAULT, Palette
@@ -30,18 +30,36 @@ def draw_quantiles(
 ) -> Axes:
     """Observed against expected quantiles, both ascending, with the line on which they are equal; the largest have labels."""
     style(ax, palette, grid="both")
-    n = len(expected)
-    rows = np.unique(np.concatenate([np.linspace(0, n - 1, min(n, _EVENLY)).astype(int), np.arange(max(0, n - _LARGEST), n)]))
+    n, rows = len(expected), quantile_rows(len(expected))
     ax.plot(expected[rows], observed[rows], "o", color=palette.line, markersize=3.2, markeredgewidth=0)
     ends = (float(min(expected[0], observed[0])), float(expected[-1]))
     ax.plot(ends, ends, color=palette.alert, linewidth=1, linestyle=(0, (5, 4)))
     low, high = float(observed.min()), float(observed.max())
     ax.set_ylim(min(low, ends[0]) - 0.03 * (high - low), high + 0.12 * (high - low))
+    ax.set_xlim(*_limits(expected))
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.yaxis.set_major_locator(MaxNLocator(6))
     largest = range(n - 1, max(n - 1 - marked, -1), -1)
-    label_points(ax, [(float(expected[i]), float(observed[i]), str(labels[i])) for i in largest], palette)
+    label_points(ax, [(float(expected[i]), float(observed[i]), shortened(row_text(labels[i]))) for i in largest], palette)
     return ax
+
+
+def quantile_rows(count: int) -> np.ndarray:
+    """The quantiles that are drawn: all of the largest, and evenly spaced smaller ones."""
+    evenly = np.linspace(0, count - 1, min(count, _EVENLY)).astype(int)
+    return np.unique(np.concatenate([evenly, np.arange(max(0, count - _LARGEST), count)]))
+
+
+def quantile_fractions(expected: np.ndarray) -> np.ndarray:
+    """(n,) the positions of expected quantiles along the horizontal axis, from 0 to 1."""
+    first, last = _limits(expected)
+    return (expected - first) / (last - first)
+
+
+def _limits(expected: np.ndarray) -> tuple[float, float]:
+    first, last = float(expected[0]), float(expected[-1])
+    margin = 0.03 * (last - first) or 0.5
+    return first - margin, last + margin
 
 
 def missing_shares(missing: np.ndarray, labels: Sequence[Any], bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,14 +27,17 @@ def draw_intervals(
     """One line per estimate from its lower to its upper bound, from top to bottom; NaN bounds: the estimate alone."""
     at = np.arange(len(names))
     style(ax, palette, grid="x")
-    ax.hlines(at, lower, upper, color=palette.line, linewidth=2)
-    ax.plot(values, at, "o", color=palette.line, markersize=5)
+    for y, value, low, high in zip(at, values, lower, upper, strict=True):
+        ends = (low, high) if np.isfinite(low + high) else (value, value)
+        ax.plot(ends, (y, y), color=palette.line, linewidth=2, gid=ITEMS_ID, solid_capstyle="butt")
+    ax.plot(values, at, "o", color=palette.line, markersize=4.5)
     bounds = np.concatenate([np.asarray(part, dtype=float) for part in (values, lower, upper)])
     finite = bounds[np.isfinite(bounds)]
     if len(finite) and finite.min() < 0 < finite.max():
         ax.axvline(0, color=palette.soft, linewidth=1)
     name_ticks(ax.yaxis, names)
     ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.margins(x=0.03)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return ax
 

@@ -171,5 +171,6 @@ def _round_step(rough: float) -> float:
 
 
 def _brief(value: float, decimals: int) -> str:
-    text = f"{value:.{decimals}f}" if abs(value) < 9.95 else f"{value:.0f}"
-    return text.replace("-0.", "−.").replace("0.", ".", 1).replace("-", "−") if decimals == 2 else text.replace("-", "−")
+    """A few digits; with two decimals, as of correlations, the zero before the point is left out."""
+    text = f"{value:z.{decimals}f}" if abs(value) < 9.95 else f"{value:.0f}"
+    return (text.replace("0.", ".", 1) if decimals == 2 else text).replace("-", "−")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mvnjac.plots.axes import row_axis, settle, style
+from mvnjac.plots.axes import row_axis, row_text, settle, shortened, style
 from mvnjac.plots.marks import label_points
 from mvnjac.plots.palette import DEFAULT, Palette
 
@@ -56,7 +56,7 @@ def draw_stems(
     if threshold is not None and lowest < threshold < highest:
         ax.axhline(threshold, color=palette.alert, linewidth=1, linestyle=(0, (5, 4)))
     largest = [int(i) for i in np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:marked]]
-    label_points(ax, [(float(positions[i]), float(values[i]), str(labels[i])) for i in largest], palette)
+    label_points(ax, [(float(positions[i]), float(values[i]), shortened(row_text(labels[i]))) for i in largest], palette)
     return ax
 
 
@@ -81,7 +81,7 @@ def draw_statistic(
     if critical is not None:
         ax.axhline(critical, color=palette.alert, linewidth=1, linestyle=(0, (5, 4)))
         _label_line(ax, critical, critical_text, values, positions, palette)
-    label_points(ax, [(float(positions[at]), float(values[at]), str(labels[at]))], palette)
+    label_points(ax, [(float(positions[at]), float(values[at]), shortened(row_text(labels[at])))], palette)
     return ax
 
 

@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from xml.etree import ElementTree
 
 import matplotlib.style
@@ -23,13 +23,13 @@ from mvnjac.report.html.markup import Markup, join, tag
 #: the widths for a desktop or paper, and for a phone, in pixels of letters of the same size
 WIDTHS = {"wide": 760, "narrow": 330}
 #: the longest names, in letters
-_LONGEST_NAME = {"wide": 22, "narrow": 12}
+_LONGEST_NAME = {"wide": 22, "narrow": 12, "small": 22}
 #: the space around a chart, in inches
 _PADDING = 0.04
 #: how much a chart may be enlarged to fill a wide page
 _LARGEST = 1.13
 #: colours that stand for the variables of the style sheet
-_TOKENS = {field.name: f"#0{i:x}f0e{i:x}" for i, field in enumerate(fields(Palette))}
+_TOKENS = {each.name: f"#0{i:x}f0e{i:x}" for i, each in enumerate(fields(Palette))}
 PALETTE = Palette(**_TOKENS)
 _VARIABLES = {colour: f"var(--{name})" for name, colour in _TOKENS.items()}
 _STYLE = {
@@ -64,7 +64,8 @@ class Chart:
         names: the names of the variables.
         titles: the text on hover of each cell or bar, in the order in which they are drawn.
         hover: (position between 0 and 1 along the horizontal axis, text) of points over which a text is shown.
-        cells: the key of the numbers of an image in the data block, by which a script draws it.
+        cells: "correlation", "heat-map" or "missing": the numbers in the data block by which a script draws an image.
+        widths: in pixels of letters of the same size; the style sheet shows "wide" on a desktop or paper and "narrow" on a phone.
     """
 
     name: str
@@ -75,11 +76,12 @@ class Chart:
     titles: Sequence[str] = ()
     hover: Sequence[tuple[float, str]] = ()
     cells: str | None = None
+    widths: Mapping[str, int] = field(default_factory=lambda: WIDTHS)
 
     def markup(self) -> Markup:
-        """The chart in both widths; the style sheet shows one of them."""
+        """The chart in each width."""
         points = "\n".join(f"{x:.4f}\t{text}" for x, text in self.hover)
-        both = [self._drawn(kind, width) for kind, width in WIDTHS.items()]
+        both = [self._drawn(kind, width) for kind, width in self.widths.items()]
         return tag("div", *both, class_="chart", data_hover=points or None, data_cells=self.cells)
 
     def _drawn(self, kind: str, width: int) -> Markup:

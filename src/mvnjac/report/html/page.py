@@ -10,6 +10,7 @@ from mvnjac.report.analysis.content import Content
 from mvnjac.report.html import sections
 from mvnjac.report.html.json_data import data_block
 from mvnjac.report.html.markup import Markup, join, tag
+from mvnjac.report.html.opening import opening
 
 
 def page(content: Content) -> str:
@@ -30,7 +31,7 @@ def page(content: Content) -> str:
     links = [tag("a", heading, href=f"#{name}") for name, heading, _ in panels]
     body = tag(
         "body",
-        tag("header", tag("h1", title), sections.lead(content), tag("nav", *links, aria_label="Panels")),
+        tag("header", tag("h1", title), opening(content), tag("nav", *links, aria_label="Panels")),
         tag("main", sections.facts(content), *(_panel(*panel) for panel in panels)),
         tag("footer", sections.closing(content)),
         data_block(content),
