@@ -14,6 +14,7 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.dates import AutoDateLocator, date2num, num2date
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullLocator
 
 from mvnjac.plots.palette import Palette
@@ -167,6 +168,14 @@ def _numbers(labels: Sequence[Any]) -> np.ndarray | None:
     return np.asarray(labels, dtype=float)
 
 
+def _line_box(text: Text) -> Bbox:
+    """Where a text is, with the height of a line also if its letters are low; a text that is turned has that width."""
+    box, dpi = text.get_window_extent(), text.get_figure().dpi  # type: ignore[union-attr]
+    line, sideways = 1.25 * text.get_fontsize() * dpi / 72, text.get_rotation() == 90
+    missing = max(line - (box.width if sideways else box.height), 0) / 2
+    return box.padded(missing, 0) if sideways else box.padded(0, missing)
+
+
 def settle(ax: Axes) -> None:
     """Compute the layout of the figure, so that positions of texts are known."""
     figure_of(ax).draw_without_rendering()
@@ -178,7 +187,7 @@ def thin_labels(axis: Axis) -> None:
     The layout must be known, see `settle`.
     """
     ticks = [tick for tick in axis.get_major_ticks() if tick.label1.get_visible() and tick.label1.get_text()]
-    boxes = [tick.label1.get_window_extent() for tick in ticks]
+    boxes = [_line_box(tick.label1) for tick in ticks]
     apart = 2.0 if isinstance(axis, XAxis) else 0.0
 
     def fits(step: int) -> bool:

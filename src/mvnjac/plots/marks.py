@@ -15,6 +15,8 @@ from mvnjac.plots.palette import Palette
 _OFFSETS = (6, 19, 32, 45, -16)
 #: the half width of a point, in points
 _POINT = 3.5
+#: the smallest height of a label, in points
+_LINE = 12
 
 
 def label_points(ax: Axes, points: Sequence[tuple[float, float, str]], palette: Palette) -> None:
@@ -43,12 +45,12 @@ def label_points(ax: Axes, points: Sequence[tuple[float, float, str]], palette: 
 
 def _place(size: Bbox, at: np.ndarray, inside: Bbox, taken: Sequence[Bbox], scale: float) -> Bbox | None:
     """Where a label of this size fits near its point; None if it fits nowhere."""
-    width = size.width * 1.08  # the reader's font can be a little wider
+    width, height = size.width * 1.08, max(size.height, _LINE * scale)  # the reader's font can be a little larger
     if width > inside.width:
         return None
     left = min(max(at[0] - width / 2, inside.x0), inside.x1 - width)
     for offset in _OFFSETS:
-        box = Bbox.from_bounds(left, at[1] + offset * scale, width, size.height)
+        box = Bbox.from_bounds(left, at[1] + offset * scale, width, height)
         if box.y0 >= inside.y0 and box.y1 <= inside.y1 and not any(box.overlaps(other) for other in taken):
             return box
     return None

@@ -101,13 +101,18 @@ def draw_small_statistic(
 
 
 def _label_line(ax: Axes, y: float, words: str, values: np.ndarray, positions: np.ndarray, palette: Palette) -> None:
-    """Name a horizontal line at the end where the curve is further away from it."""
+    """Name a horizontal line where the curve does not pass: at its left or right end, above or below; else nowhere."""
     settle(ax)
     finite = np.isfinite(values)
-    ends = [values[finite][:1], values[finite][-1:]] if finite.any() else []
-    gaps = [float(abs(end[0] - y)) for end in ends]
-    right = not gaps or gaps[1] >= gaps[0]
-    ax.annotate(
-        words, (1 if right else 0, y), (-2 if right else 2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right" if right else "left", va="bottom", color=palette.alert, fontsize="small",
-    )  # fmt: skip
+    curve = ax.transData.transform(np.stack([positions[finite], values[finite]], -1))
+    for right, above in ((True, True), (False, True), (True, False), (False, False)):
+        label = ax.annotate(
+            words, (1 if right else 0, y), (-2 if right else 2, 3 if above else -3), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right" if right else "left", va="bottom" if above else "top", color=palette.alert,
+            fontsize="small",
+        )  # fmt: skip
+        box = label.get_window_extent().padded(3)
+        across = curve[(curve[:, 0] >= box.x0) & (curve[:, 0] <= box.x1), 1]
+        if not len(across) or across.max() < box.y0 or across.min() > box.y1:
+            return
+        label.remove()

@@ -49,6 +49,8 @@ _STYLE = {
 _DECIMAL = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 #: rules of no effect here, or of the style sheet
 _LEFT_OUT = ("", "font-family", "stroke-miterlimit")
+#: from this number of points on, they are drawn as one path
+_MANY = 30
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
@@ -151,6 +153,9 @@ class _Svg:
         name = node.tag.rpartition("}")[2]
         if name in ("metadata", "style") or (name == "path" and not node.get("d")):
             return Markup("")
+        points = self._points(node) if name == "g" else None
+        if points is not None:
+            return points
         titled = titled or node.get("id") in (CELLS_ID, ITEMS_ID)
         children: list[object] = [self._element(child, titled) for child in node]
         if name == "path" and titled:
@@ -164,6 +169,20 @@ class _Svg:
         if name == "g" and not kept:
             return join(children)
         return tag(name, *children, **kept)
+
+    def _points(self, node: ElementTree.Element) -> Markup | None:
+        """Many round points of one kind as one path with round ends; None for other elements."""
+        uses = [child for child in node if child.tag.endswith("}use")]
+        shape = next((path for path in node.iter() if path.tag.endswith("}path") and "C" in path.get("d", "")), None)
+        drawn = [use for group in node for use in group if use.tag.endswith("}use")] if not uses else uses
+        if shape is None or len(drawn) < _MANY:
+            return None
+        size = 2 * max(abs(float(number)) for number in _DECIMAL.findall(shape.get("d", "")))
+        fill = re.search(r"fill: (#\w+)", drawn[0].get("style", ""))
+        colour = fill[1] if fill else "#000000"
+        d = "".join(f"M{float(use.get('x', 0)):.1f} {float(use.get('y', 0)):.1f}h0" for use in drawn)
+        style = f"fill:none;stroke:{_VARIABLES.get(colour, colour)};stroke-width:{size:.1f};stroke-linecap:round"
+        return tag("path", d=d, style=style)
 
     def _attribute(self, element: str, key: str, value: str) -> str | None:
         if key == "id":

@@ -18,7 +18,7 @@ from mvnjac.report.html.markup import Markup
 
 def data_block(content: Content) -> Markup:
     """The JSON block. <, > and & are escaped, so that no text can end the block; NaN is null."""
-    written = json.dumps(_plain(_record(content)), ensure_ascii=False, allow_nan=False)
+    written = json.dumps(_plain(_record(content)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         written = written.replace(character, f"\\u{ord(character):04x}")
     return Markup(f'<script type="application/json" id="mvnjac-data">{written}</script>')
@@ -26,7 +26,8 @@ def data_block(content: Content) -> Markup:
 
 def _record(content: Content) -> dict[str, Any]:
     data, table = content.data, content.parameters
-    columns = {"parameter": table.names} | {heading.replace(" ", "_"): values for heading, values in table.columns.items()}
+    columns: dict[str, Any] = {"parameter": table.names, "description": table.words}
+    columns |= {heading.replace(" ", "_"): values for heading, values in table.columns.items()}
     return {
         "mvnjac": __version__,
         "data": {
@@ -57,7 +58,7 @@ def _record(content: Content) -> dict[str, Any]:
         "cusum": _cusum(content.cusum),
         "breaks": [] if isinstance(content.cusum, Unavailable) else [_break(test) for test in content.cusum.breaks],
         "volatilities": _volatilities(content),
-        "correlation": {"values": content.volatilities.correlation},
+        "correlation": [row[: i + 1] for i, row in enumerate(content.volatilities.correlation)],  # the lower triangle
         "missing": dataclasses.asdict(content.missing),
         "alerts": dataclasses.asdict(content.alerts),
         "conditioning": dataclasses.asdict(content.conditioning),
@@ -106,5 +107,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return 0 if value == 0 else value
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
 
 from mvnjac.report.analysis.content import Content
@@ -41,7 +42,27 @@ def page(content: Content) -> str:
 
 
 def _panel(name: str, heading: str, parts: list[Markup]) -> Markup:
-    return tag("section", tag("h2", heading), join(parts), id=name)
+    return tag("section", join(_kept_together([tag("h2", heading), *parts])), id=name)
+
+
+def _kept_together(parts: list[Markup]) -> Iterator[Markup]:
+    """The parts of a panel, in which each heading, the text after it and the chart after that are on one page of paper."""
+    group: list[Markup] = []
+    for part in parts:
+        if part.startswith(("<h2", "<h3")):
+            yield from group
+            group = [part]
+        elif not group:
+            yield part
+        elif part.startswith("<p"):
+            group.append(part)
+        else:
+            drawn = part.startswith(("<figure", '<div class="smalls"')) or 'class="patterns"' in part
+            yield tag("div", *group, *([part] if drawn else []), class_="together" if drawn else "together before")
+            group = []
+            if not drawn:
+                yield part
+    yield from group
 
 
 def _policy(script: str) -> str:

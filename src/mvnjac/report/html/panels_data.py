@@ -56,7 +56,9 @@ def _legend(found: HeatMap) -> list[object]:
     high, low, none = (tag("span", "", class_=f"swatch {side}") for side in ("high", "low", "none"))
     if found.diverging:
         return [high, " the rows suggest a larger value, ", low, " a smaller value; stronger colours mean larger scores."]
-    return [high, " larger variance than the model assumes, ", low, " smaller (logarithmic scale), ", none, " fixed elements."]
+    fixed = any(math.isnan(value) for row in found.values for value in row)
+    rest = [" smaller (logarithmic scale), ", none, " fixed elements."] if fixed else [" smaller (logarithmic scale)."]
+    return [high, " larger variance than the model assumes, ", low, *rest]
 
 
 def missing(content: Content) -> list[Markup]:
@@ -159,5 +161,5 @@ def parameters(content: Content) -> list[Markup]:
             f"{notes}. The CSV and the data inside this file have the exact names, such as {table.names[-1]}.",
             class_="soft",
         ),
-        sortable_table("all-parameters", ["parameter", *table.columns], rows, "parameters"),
+        sortable_table("all-parameters", ["parameter", *table.columns], rows, "parameters", in_data="parameters"),
     ]

@@ -75,7 +75,6 @@ def breaks(content: Content) -> list[Markup]:
             Number(test.p_value, probability(test.p_value)),
             Number(test.corrected_p_value, probability(test.corrected_p_value)),
             Number(test.statistic),
-            Number(test.parameters, str(test.parameters)),
             row_text(test.first),
             row_text(test.last),
             row_text(test.independent_date),
@@ -83,7 +82,7 @@ def breaks(content: Content) -> list[Markup]:
         ]
         for test in tests
     ]
-    headings = ["variable", "break after", "p", "p, corrected", "supLM", "parameters", "tested from", "to"]
+    headings = ["variable", "break after", "p", "p, corrected", "supLM", "tested from", "to"]
     headings += ["break, if independent", "p, if independent"]
     explanation = tag(
         "figcaption",

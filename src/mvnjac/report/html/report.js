@@ -55,7 +55,33 @@ function save(name, text) {
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
+// A number with five significant digits, as the tables write it.
+function digits(value) {
+  if (value === null) return "–";
+  const size = Math.abs(value);
+  if (size >= 1000 && size < 1e6) return Math.round(value).toLocaleString("en").replace("-", "−");
+  const [mantissa, exponent] = value.toExponential(4).split("e");
+  const power = Number(exponent);
+  const text = power < -4 || power >= 5 ? `${Number(mantissa)}e${power < 0 ? "" : "+"}${power}` : String(Number(value.toPrecision(5)));
+  return text.replaceAll("-", "−");
+}
+
+// The rows of a long table that are not written in the page.
+function addRows(table) {
+  const { parameter, description, ...columns } = data[table.dataset.rows];
+  const rows = [];
+  for (let i = table.tBodies[0].rows.length; i < description.length; i++) {
+    const row = element("tr", {});
+    row.append(element("th", { scope: "row" }, description[i]));
+    for (const values of Object.values(columns)) row.append(element("td", { class: "n" }, digits(values[i])));
+    rows.push(row);
+  }
+  table.tBodies[0].append(...rows);
+  table.parentElement.nextElementSibling.remove();
+}
+
 for (const table of document.querySelectorAll("table.sorts")) {
+  if (table.dataset.rows) addRows(table);
   const rows = table.tBodies[0].rows;
   const count = rows.length;
   const bar = element("div", { class: "toolbar" });
@@ -126,7 +152,7 @@ function short(value) {
 
 // Each image: its size, the strength (−1 to 1) of the colour of a cell or null for none, and the text of a cell.
 const images = {
-  correlation: () => triangle(data.correlation.values, (value) => value),
+  correlation: () => triangle(data.correlation, (value) => value),
   "heat-map": () => {
     const { values, scale } = data.heat_map;
     const logarithmic = scale === "logarithmic";
