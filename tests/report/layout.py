@@ -14,7 +14,8 @@ _MEASURE = """
 ([limit, tallest]) => {
   const found = [];
   const visible = (e) => e.getClientRects().length > 0;
-  const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const shared = (from, to, a, b) => Math.min(a[to], b[to]) - Math.max(a[from], b[from]);
+  const overlap = (a, b) => shared("left", "right", a, b) > 1 && shared("top", "bottom", a, b) > 1;
   let charts = 0;
   for (const svg of [...document.querySelectorAll(".chart svg")].filter(visible)) {
     charts += 1;
@@ -35,8 +36,11 @@ _MEASURE = """
   return found;
 }
 """
-_TABLES = """() => [...document.querySelectorAll(".table")].filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
-  .map((e) => `the table ${e.ariaLabel} is clipped on paper`)"""
+_TABLES = """
+() => [...document.querySelectorAll(".table")]
+  .filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
+  .map((e) => `the table ${e.ariaLabel} is clipped on paper`)
+"""
 
 
 def problems(page: Page, report: Path) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 KINDS = ("correlation", "estimates")
 #: the most estimates in one chart
 _MOST = 200
+#: the longest name of an estimate, in letters
+_LONGEST = 48
 #: height of a line and of the rest of a chart, in inches
 _LINE, _REST = 0.24, 1.0
 
@@ -109,7 +111,7 @@ def _plot_estimates(
     arrays = [each.double().cpu().numpy() for each in (estimates, estimates - half, estimates + half)]
     words = model.arguments.descriptions(selection)
     axes = new_axes(ax, (8.0, _REST + _LINE * len(words)))
-    draw_intervals(axes, words, *arrays)
+    draw_intervals(axes, words, *arrays, longest_name=_LONGEST)
     axes.set_xlabel(f"estimate with its {100 * level:.4g}% confidence interval")
     return axes
 

@@ -14,8 +14,8 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.dates import AutoDateLocator, date2num, num2date
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from mvnjac.plots.palette import Palette
 
@@ -46,6 +46,7 @@ def style(ax: Axes, palette: Palette, *, grid: str | None = "y") -> None:
     for side in ("left", "bottom"):
         ax.spines[side].set_color(palette.soft)
     ax.tick_params(which="both", color=palette.soft, labelcolor=palette.soft, length=3, width=0.8)
+    ax.tick_params(axis="x", pad=6)  # the first label is below the lowest one of the vertical axis
     ax.set_axisbelow(True)
     if grid is not None:
         ax.grid(True, axis=grid, color=palette.grid, linewidth=0.8)  # type: ignore[arg-type]
@@ -74,9 +75,9 @@ def text_width(words: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in words)
 
 
-def name_ticks(axis: Axis, names: Sequence[object]) -> None:
+def name_ticks(axis: Axis, names: Sequence[object], longest: int = LONGEST_NAME) -> None:
     """One tick for each position 0, 1, …, with its name; below an axis, names are written upwards."""
-    axis.set_ticks(np.arange(len(names)), [shortened(name) for name in names])
+    axis.set_ticks(np.arange(len(names)), [shortened(name, longest) for name in names])
     for label in axis.get_ticklabels():
         plain(label)
         if isinstance(axis, XAxis):
@@ -171,20 +172,25 @@ def _numbers(labels: Sequence[Any]) -> np.ndarray | None:
 def _line_box(text: Text) -> Bbox:
     """Where a text is, with the height of a line also if its letters are low; a text that is turned has that width."""
     box, dpi = text.get_window_extent(), text.get_figure().dpi  # type: ignore[union-attr]
-    line, sideways = 1.25 * text.get_fontsize() * dpi / 72, text.get_rotation() == 90
+    line, sideways = 1.25 * float(text.get_fontsize()) * dpi / 72, text.get_rotation() == 90
     missing = max(line - (box.width if sideways else box.height), 0) / 2
     return box.padded(missing, 0) if sideways else box.padded(0, missing)
 
 
 def settle(ax: Axes) -> None:
     """Compute the layout of the figure, so that positions of texts are known."""
-    figure_of(ax).draw_without_rendering()
+    figure = figure_of(ax)
+    engine = figure.get_layout_engine()
+    if engine is None:
+        figure.draw_without_rendering()
+    else:
+        engine.execute(figure)
 
 
-def thin_labels(axis: Axis) -> None:
+def thin_labels(axis: Axis) -> bool:
     """Hide the labels of ticks that would overlap another one: every second, third, … label stays.
 
-    The layout must be known, see `settle`.
+    The layout must be known, see `settle`. Returns whether a label was hidden.
     """
     ticks = [tick for tick in axis.get_major_ticks() if tick.label1.get_visible() and tick.label1.get_text()]
     boxes = [_line_box(tick.label1) for tick in ticks]
@@ -198,3 +204,4 @@ def thin_labels(axis: Axis) -> None:
     for i, tick in enumerate(ticks):
         if i % step:
             tick.label1.set_visible(False)
+    return step > 1 and len(ticks) > 1

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from mvnjac.plots.axes import name_ticks, style
+from mvnjac.plots.axes import LONGEST_NAME, name_ticks, style
 from mvnjac.plots.palette import DEFAULT, Palette
 
 #: the name of the artist of bars and points, by which a writer of SVG finds them
@@ -22,6 +22,7 @@ def draw_intervals(
     lower: np.ndarray,
     upper: np.ndarray,
     *,
+    longest_name: int = LONGEST_NAME,
     palette: Palette = DEFAULT,
 ) -> Axes:
     """One line per estimate from its lower to its upper bound, from top to bottom; NaN bounds: the estimate alone."""
@@ -35,7 +36,7 @@ def draw_intervals(
     finite = bounds[np.isfinite(bounds)]
     if len(finite) and finite.min() < 0 < finite.max():
         ax.axvline(0, color=palette.soft, linewidth=1)
-    name_ticks(ax.yaxis, names)
+    name_ticks(ax.yaxis, names, longest_name)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.margins(x=0.03)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -71,5 +72,5 @@ def draw_eigenvalues(ax: Axes, values: np.ndarray, *, palette: Palette = DEFAULT
     ax.set_xlim(0.4, max(len(values), 8) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
     return ax

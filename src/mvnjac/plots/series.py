@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from mvnjac.plots.axes import row_axis, row_text, settle, shortened, style
 from mvnjac.plots.marks import label_points
@@ -52,7 +52,7 @@ def draw_stems(
     ax.set_yscale("log")
     ax.set_ylim(lowest, lowest * (highest / lowest) ** 1.22)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
     if threshold is not None and lowest < threshold < highest:
         ax.axhline(threshold, color=palette.alert, linewidth=1, linestyle=(0, (5, 4)))
     largest = [int(i) for i in np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:marked]]

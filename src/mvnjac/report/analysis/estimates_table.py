@@ -134,8 +134,8 @@ def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
 def _mapped(J: Jacobian, compute: Callable[[], HeatMap]) -> HeatMap | Unavailable:
     if J.model.d > MAPPED:
         return Unavailable(
-            f"This map is computed for up to {MAPPED} variables; there are {J.model.d}. The standard errors of the parameters are in the "
-            "table of estimates, and in the data inside this file."
+            f"This map is computed for up to {MAPPED} variables; there are {J.model.d}. The standard errors of the parameters are in "
+            "the table of estimates, and in the data inside this file."
         )
     return attempt(compute)
 

@@ -26,6 +26,8 @@ WIDTHS = {"wide": 760, "narrow": 330}
 _LONGEST_NAME = {"wide": 22, "narrow": 12, "small": 22}
 #: the space around a chart, in inches
 _PADDING = 0.04
+#: charts of at most this width have no labels
+_SMALL = 250
 #: how much a chart may be enlarged to fill a wide page
 _LARGEST = 1.13
 #: colours that stand for the variables of the style sheet
@@ -93,8 +95,8 @@ class Chart:
         with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of matplotlib, about layouts
             across, down = self.size(width)
-            figure = Figure(figsize=(across / 72, down / 72), layout="constrained")
-            ax = figure.add_subplot()
+            figure = Figure(figsize=(across / 72, down / 72), layout="constrained" if width > _SMALL else None)
+            ax = figure.add_subplot() if width > _SMALL else figure.add_axes((0, 0, 1, 1))
             self.draw(ax, shown, kind == "narrow")
             _lay_out(figure)
             box = figure.get_tightbbox().padded(_PADDING)
@@ -110,10 +112,9 @@ def _lay_out(figure: Figure) -> None:
     """Fix the layout; labels that would overlap are hidden first, which gives room to the others."""
     for _ in range(2):
         figure.draw_without_rendering()
-        for ax in figure.axes:
-            thin_labels(ax.xaxis)
-            thin_labels(ax.yaxis)
-    figure.draw_without_rendering()
+        hidden = [thin_labels(axis) for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+        if not any(hidden):
+            break
     figure.set_layout_engine("none")
 
 
@@ -172,10 +173,9 @@ class _Svg:
 
     def _points(self, node: ElementTree.Element) -> Markup | None:
         """Many round points of one kind as one path with round ends; None for other elements."""
-        uses = [child for child in node if child.tag.endswith("}use")]
-        shape = next((path for path in node.iter() if path.tag.endswith("}path") and "C" in path.get("d", "")), None)
-        drawn = [use for group in node for use in group if use.tag.endswith("}use")] if not uses else uses
-        if shape is None or len(drawn) < _MANY:
+        shape = node.find("{*}defs/{*}path")
+        drawn = node.findall("{*}g/{*}use")
+        if shape is None or len(drawn) < _MANY or "C" not in shape.get("d", ""):
             return None
         size = 2 * max(abs(float(number)) for number in _DECIMAL.findall(shape.get("d", "")))
         fill = re.search(r"fill: (#\w+)", drawn[0].get("style", ""))

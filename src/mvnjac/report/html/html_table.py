@@ -22,7 +22,12 @@ _MOST_WRITTEN, _FOLD = 400, 30
 
 
 def sortable_table(
-    name: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], download: str | None = None, *, in_data: str | None = None
+    name: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    download: str | None = None,
+    *,
+    in_data: str | None = None,
 ) -> Markup:
     """A table. A script adds the search, folds it after 30 rows, and offers the numbers as CSV; without scripts all rows are shown.
 
@@ -45,7 +50,15 @@ def sortable_table(
         for heading, number in zip(headings, numeric, strict=True)
     ]
     body = [tag("tr", *(_cell(cell, j) for j, cell in enumerate(row))) for row in cells]
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), id=name, class_="sorts", data_download=download, data_rows=in_data)
+    table = tag(
+        "table",
+        tag("thead", tag("tr", *head)),
+        tag("tbody", *body),
+        id=name,
+        class_="sorts",
+        data_download=download,
+        data_rows=in_data,
+    )
     return join([tag("div", table, class_="table", tabindex="0", role="region", aria_label=name.replace("-", " ")), note])
 
 

@@ -32,8 +32,8 @@ def opening(content: Content) -> Markup:
 def _extraordinary(content: Content) -> Markup:
     found, beyond = content.influence, content.distances.beyond
     share = (
-        f"{counted(beyond, content.row, ',')} of {content.rows:,} {'is' if beyond == 1 else 'are'} more extraordinary than one in 1,000 "
-        "of a normal distribution"
+        f"{counted(beyond, content.row, ',')} of {content.rows:,} {'is' if beyond == 1 else 'are'} more extraordinary than one in "
+        "1,000 of a normal distribution"
     )
     if isinstance(found, Unavailable):
         return join([tag("strong", "Extraordinary "), f"{content.row}s: {share}."])
@@ -72,7 +72,8 @@ def _breaks_text(content: Content, found: Cusum) -> str:
         return f"none is found in any of {tested} (5% level, corrected for the number of tests){whole}."
     names = ", ".join(f"{test.variable} (after {row_text(test.date)})" for test in changed[:3])
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return f"the parameters of {len(changed)} of {tested} change over time (5% level, corrected for the number of tests): {names}{more}."
+    level = "5% level, corrected for the number of tests"
+    return f"the parameters of {len(changed)} of {tested} change over time ({level}): {names}{more}."
 
 
 def _given(content: Content) -> Markup:
@@ -127,8 +128,8 @@ def _alerts(content: Content) -> list[str]:
         )
     if alerts.rows_per_parameter < FEW_ROWS:
         found.append(
-            f"There are only {short(alerts.rows_per_parameter)} {content.row}s per parameter: standard errors and tests, which hold for "
-            "many rows, are rough."
+            f"There are only {short(alerts.rows_per_parameter)} {content.row}s per parameter: standard errors and tests, which hold "
+            "for many rows, are rough."
         )
     found += [
         f"{name} has only {counted(count, 'observed entry')} (fewer than {FEW_ENTRIES})." for name, count in alerts.few[:_MOST]

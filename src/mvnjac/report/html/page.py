@@ -42,10 +42,10 @@ def page(content: Content) -> str:
 
 
 def _panel(name: str, heading: str, parts: list[Markup]) -> Markup:
-    return tag("section", join(_kept_together([tag("h2", heading), *parts])), id=name)
+    return tag("section", join(kept_together([tag("h2", heading), *parts])), id=name)
 
 
-def _kept_together(parts: list[Markup]) -> Iterator[Markup]:
+def kept_together(parts: list[Markup]) -> Iterator[Markup]:
     """The parts of a panel, in which each heading, the text after it and the chart after that are on one page of paper."""
     group: list[Markup] = []
     for part in parts:

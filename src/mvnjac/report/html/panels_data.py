@@ -100,10 +100,8 @@ def _patterns(content: Content) -> list[Markup]:
     if len(shown) > _PATTERN_VARIABLES:
         return []
     complete = len(names) - len(shown)
-    head = tag(
-        "tr", tag("td", f"{content.row}s", class_="n"), tag("td", "share", class_="n"), *(tag("th", names[j], scope="col") for j in shown),
-        class_="names",
-    )  # fmt: skip
+    counts = [tag("td", words, class_="n") for words in (f"{content.row}s", "share")]
+    head = tag("tr", *counts, *(tag("th", names[j], scope="col") for j in shown), class_="names")
     rows = []
     for pattern in found.patterns:
         cells = [("observed", "box") if pattern.observed[j] else ("missing", "box gone") for j in shown]

@@ -35,8 +35,8 @@ def influence(content: Content) -> list[Markup]:
     ]
     explanation = tag(
         "figcaption",
-        f"Generalised Cook distance sᵀ I⁻¹ s of each {content.row} (logarithmic scale; if several share a pixel, the largest is drawn). "
-        "At a distance of ",
+        f"Generalised Cook distance sᵀ I⁻¹ s of each {content.row} (logarithmic scale; if several share a pixel, the largest is "
+        "drawn). At a distance of ",
         tag("span", "1", class_="dash"),
         ", the estimates move by one standard error in some direction. The smaller half of the distances is below the axis.",
     )
@@ -50,8 +50,9 @@ def _influence_text(found: Influences, content: Content) -> str:
     size, most = short(abs(first.standard_errors)), content.in_words(first.most_changed)
     if not content.estimate:
         return (
-            f"How much does each {content.row} change the result of one estimation step from the given parameters? The largest changes are "
-            f"those of {names}. For {row_text(first.label)}, the most affected parameter is the {most}: {size} standard errors."
+            f"How much does each {content.row} change the result of one estimation step from the given parameters? The largest "
+            f"changes are those of {names}. For {row_text(first.label)}, the most affected parameter is the {most}: "
+            f"{size} standard errors."
         )
     direction = "rise" if first.standard_errors > 0 else "fall"
     combined = any(row.distance > 1 and abs(row.standard_errors) < _SMALL for row in found.top)
@@ -127,12 +128,12 @@ def _explanation(found: Cusum) -> str:
     untested = f" Not tested, because they have too few observations: {', '.join(found.untested)}." if found.untested else ""
     correction = "p and p, corrected, both have" if found.correction else "p is that of one test alone; p, corrected, has"
     return (
-        "The statistic is the largest Lagrange multiplier statistic (supLM) between 15% and 85% of the information about a parameter; the "
-        f"table shows the period in which a break was looked for. p-values are from {found.law}; {correction} Holm's correction for "
-        f"the number of variables. Covariance of the scores: {found.covariance}. The last two columns assume that the rows are "
+        "The statistic is the largest Lagrange multiplier statistic (supLM) between 15% and 85% of the information about a parameter; "
+        f"the table shows the period in which a break was looked for. p-values are from {found.law}; {correction} Holm's correction "
+        f"for the number of variables. Covariance of the scores: {found.covariance}. The last two columns assume that the rows are "
         "independent. If the volatility changes over time, as in returns, this assumption leads to false breaks; the Newey-West "
-        "covariance is conservative, because a break inflates it. A break that both tests find is well supported; a break that only the "
-        f"last columns show is uncertain.{untested}"
+        "covariance is conservative, because a break inflates it. A break that both tests find is well supported; a break that only "
+        f"the last columns show is uncertain.{untested}"
     )
 
 

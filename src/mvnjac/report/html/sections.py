@@ -48,8 +48,8 @@ def about(content: Content) -> Markup:
         sentences.append("Missing entries are marginalised: each row contributes the density of its observed variables.")
     sentences += [_origin(content), f"The log-likelihood is {likelihood}."]
     sentences.append(
-        f"There are {counted(p, 'parameter')}: of a symmetric matrix, only the unique elements are parameters (the lower triangle, column "
-        "by column); a derivative with respect to an off-diagonal element changes both of its entries."
+        f"There are {counted(p, 'parameter')}: of a symmetric matrix, only the unique elements are parameters (the lower triangle, "
+        "column by column); a derivative with respect to an off-diagonal element changes both of its entries."
     )
     if content.estimate:
         sentences.append("The covariance is the maximum-likelihood estimate (divisor n, not n − 1).")
@@ -152,7 +152,8 @@ def closing(content: Content) -> Markup:
     """How the report was made, and with which versions."""
     total = content.total
     size = (
-        f" The size of the total score s, in units of its standard deviation, is √(sᵀ I⁻¹ s) = {digits(max(total.statistic, 0.0) ** 0.5)}"
+        " The size of the total score s, in units of its standard deviation, is √(sᵀ I⁻¹ s) = "
+        f"{digits(max(total.statistic, 0.0) ** 0.5)}"
         f"{' (0 up to rounding, at a maximum)' if content.estimate else ''}."
         if isinstance(total, TotalScore)
         else ""
