@@ -38,7 +38,7 @@ def test_what_runs_without_an_extra_has_a_bound() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     imported = set(
         re.findall(
-            r"^\s*(?:import|from) (numpy|torch|scipy|pandas|pyarrow|ray|rich|safetensors|sklearn|typer|xarray|zarr)\b",
+            r"^\s*(?:import|from) (matplotlib|numpy|torch|scipy|pandas|pyarrow|ray|rich|safetensors|sklearn|typer|xarray|zarr)\b",
             source,
             re.M,
         )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mvnjac.covariance.structured.toeplitz import Toeplitz as Toeplitz
     from mvnjac.errors import MvnjacError as MvnjacError
     from mvnjac.estimation.fit import fit as fit
+    from mvnjac.estimation.fit_plots import plot_correlation as plot_correlation
     from mvnjac.estimation.model_file import load as load
     from mvnjac.estimation.result import Fit as Fit
     from mvnjac.gaussian import Gaussian as Gaussian
@@ -65,6 +66,7 @@ _MODULES = {
     "fit": "estimation.fit",
     "Fit": "estimation.result",
     "load": "estimation.model_file",
+    "plot_correlation": "estimation.fit_plots",
     "vech": "parameters.coordinates",
     "unvech": "parameters.coordinates",
     "from_table": "tables.dataframes",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 import torch
 
 import mvnjac
 from mvnjac import inference
+from mvnjac.errors import ArgumentError, MemoryLimitError, NotIdentifiedError, SingularError
 from mvnjac.report.analysis.load_rows import sortable
-from mvnjac.report.html import axes, formatting
+from mvnjac.report.analysis.unavailable import Unavailable, attempt
+from mvnjac.report.html import formatting
 from mvnjac.report.html.markup import Markup, tag
+from mvnjac.report.html.page import kept_together
 
 
 def test_only_markup_is_not_escaped() -> None:
@@ -25,17 +27,44 @@ def test_numbers_as_people_read_them() -> None:
     assert [formatting.probability(p) for p in (0.0, 0.04567, 1.0)] == ["< 1e−15", "0.0457", "1"]
 
 
-def test_ticks() -> None:
-    assert axes.number_ticks(3.2) == [0, 1, 2, 3]
-    assert axes.number_ticks(0.0) == [0.0]
-    assert axes.decades(0.02, 300) == pytest.approx([0.1, 1, 10, 100])
-    assert axes.decades(0.3, 7) == pytest.approx([0.5, 1, 2, 5])
-    days = [str(day)[:10] for day in pd.date_range("2001-05-01", "2021-05-01", freq="7D")]
-    years = axes.row_ticks(days, 480)
-    assert [text for _, text in years] == [str(year) for year in range(2002, 2022, 2)]
-    assert all(days[row][:4] == text and days[row - 1][:4] != text for row, text in years)
-    assert [row for row, _ in axes.row_ticks(list(range(101)), 300)] == [0, 50, 100]
-    assert axes.row_ticks(["only"], 300) == [(0, "only")]
+def test_reasons_are_in_the_words_of_a_report() -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    few = attempt(lambda: fail(NotIdentifiedError("score_process: pass lag=None")), 4, 9)
+    assert few == Unavailable(
+        "There are 4 rows for 9 parameters, but more rows than parameters are needed: use more rows, fewer variables or a structure "
+        "with fewer parameters."
+    )
+    for error in (SingularError("f: x"), torch.linalg.LinAlgError("linalg.cholesky: The factorization could not be completed")):
+        found = attempt(lambda error=error: fail(error), 40, 9)
+        assert isinstance(found, Unavailable)
+        assert found.reason.startswith("The scores of the rows are linearly dependent")
+    memory = attempt(lambda: fail(MemoryLimitError("covariance_of_estimates: needs 8 GB")))
+    assert isinstance(memory, Unavailable)
+    assert "does not fit into the memory" in memory.reason
+    assert attempt(lambda: fail(ArgumentError("f: there are no rows."))) == Unavailable("There are no rows.")
+    with pytest.raises(ZeroDivisionError):
+        attempt(lambda: fail(ZeroDivisionError()))
+
+
+def test_headings_stay_with_their_charts() -> None:
+    parts = [
+        tag("h2", "a"),
+        tag("p", "b"),
+        tag("figure"),
+        tag("p", "c"),
+        tag("h3", "d"),
+        tag("div", class_="table"),
+        tag("h3", "e"),
+    ]
+    assert list(kept_together(parts)) == [
+        '<div class="together"><h2>a</h2><p>b</p><figure></figure></div>',
+        "<p>c</p>",
+        '<div class="together before"><h3>d</h3></div>',
+        '<div class="table"></div>',
+        "<h3>e</h3>",
+    ]
 
 
 def test_what_can_be_sorted() -> None:

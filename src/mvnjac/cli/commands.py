@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -245,7 +246,7 @@ def report(
     check_output(output, overwrite.force, [table.data, *request.files()])
     data = table.table()
     with running.running() as run:
-        summary = write_table_report(data, request, output, run)
+        summary = write_table_report(data, request, output, run, shlex.join(["mvnjac", *sys.argv[1:]]))
     print(f"{output}: {summary}", file=sys.stderr)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Size, Tensor
@@ -16,6 +16,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.errors import ArgumentError, counted
 from mvnjac.estimation import model_file
 from mvnjac.estimation.classical_errors import ErrorsByParameter, classical_errors
+from mvnjac.estimation.fit_plots import plot_fit
 from mvnjac.estimation.fitted_rows import FittedRows
 from mvnjac.estimation.summary import Summary, summary_of
 from mvnjac.gaussian import Gaussian
@@ -27,6 +28,9 @@ from mvnjac.tables.html import MOST_ROWS, html_table
 
 #: the most variables of a structure whose means and standard deviations a notebook shows
 _SHOWN = 1000
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,6 +143,35 @@ class Fit:
         return classical_errors(self.gaussian, self._sample, wrt)
 
     # --- summaries -----------------------------------------------------------------------------------------------
+
+    def plot(
+        self, ax: Axes | None = None, *, kind: str = "correlation", wrt: str | Sequence[str] | None = None, level: float = 0.95
+    ) -> Axes:
+        """Draw the correlation matrix, or the estimates with confidence intervals.
+
+        Args:
+            ax: the matplotlib axes to draw on; None: those of a new pyplot figure.
+            kind: "correlation" or "estimates".
+            wrt: for "estimates", the parameters or elements of parameters, as in `standard_errors`; None: all of the structure.
+            level: of the confidence intervals, which are symmetric about the estimate (normal approximation).
+
+        Returns:
+            The axes.
+
+        Raises:
+            ArgumentError: an argument is invalid, or more than 200 estimates are selected.
+            UnknownNameError: there is no parameter of that name.
+
+        Example:
+            >>> import matplotlib
+            >>> matplotlib.use("agg")
+            >>> import torch, mvnjac
+            >>> x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+            >>> ax = mvnjac.fit(x, names=["USD", "CHF"]).plot(kind="estimates", wrt="mean")
+            >>> [label.get_text() for label in ax.get_yticklabels()]
+            ['mean of USD', 'mean of CHF']
+        """
+        return plot_fit(self.gaussian, self.standard_errors, ax, kind, wrt, level)
 
     def summary(
         self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mvnjac.imports import LazyNames
 
 if TYPE_CHECKING:
+    from mvnjac.inference.break_test import BreakTest as BreakTest
     from mvnjac.inference.cumulative_scores import score_process as score_process
     from mvnjac.inference.delta import delta_method as delta_method
     from mvnjac.inference.estimate_covariances import Estimates as Estimates
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mvnjac.inference.likelihood_ratio import likelihood_ratio_test as likelihood_ratio_test
     from mvnjac.inference.score_tests import ScoreTest as ScoreTest
     from mvnjac.inference.score_tests import score_test as score_test
-    from mvnjac.inference.structural_change import BreakTest as BreakTest
     from mvnjac.inference.structural_change import ScoreProcess as ScoreProcess
 
 _LAZY = LazyNames(
@@ -45,7 +45,7 @@ _LAZY = LazyNames(
         "Influence": "inference.influential_rows",
         "score_process": "inference.cumulative_scores",
         "ScoreProcess": "inference.structural_change",
-        "BreakTest": "inference.structural_change",
+        "BreakTest": "inference.break_test",
     },
 )
 

@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvnjac.errors import ArgumentError, NotIdentifiedError, SingularError, counted
+from mvnjac.inference.break_test import LIMIT
 from mvnjac.inference.estimating_functions import INFORMATIONS, MEMORY_ADVICE, SOLVE_ARRAYS, EstimatingFunctions, require
 from mvnjac.inference.hac import LongRunScores
 from mvnjac.inference.information_clocks import InformationClocks, information_clocks
 from mvnjac.inference.process_statistics import inverse_root
 from mvnjac.inference.row_labels import dates_of, row_labels, sort_order
-from mvnjac.inference.structural_change import LIMIT, ScoreProcess
+from mvnjac.inference.structural_change import ScoreProcess
 from mvnjac.information.functions import Wrt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.patterns import distinct

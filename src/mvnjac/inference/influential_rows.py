@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvnjac.errors import counted
+from mvnjac.errors import ArgumentError, counted
 from mvnjac.inference.estimating_functions import (
     INFORMATIONS,
     MEMORY_ADVICE,
@@ -20,11 +20,15 @@ from mvnjac.inference.estimating_functions import (
     require,
 )
 from mvnjac.inference.first_order_condition import warn_unless_at_estimate
+from mvnjac.inference.process_plots import plot_influence
 from mvnjac.inference.result_table import ResultTable
 from mvnjac.inference.row_labels import row_labels
 from mvnjac.information.functions import Wrt
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.tensors.allocation import guarded
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _NAME = "influence"
 
@@ -52,6 +56,34 @@ class Influence(ResultTable):
         rows = self.distances.argsort(descending=True)[:count]
         labels = tuple(self.labels[i] for i in rows.tolist())
         return Influence(self.columns, labels, self.changes[rows], self.distances[rows], self.standard_errors)
+
+    def plot(self, ax: Axes | None = None, *, marked: int = 7) -> Axes:
+        """Draw the distance of each row on a logarithmic scale; the rows with the largest distances have labels.
+
+        At a distance of 1 (dashed), the estimates change by one standard error in some direction of the parameter space.
+
+        Args:
+            ax: the matplotlib axes to draw on; None: those of a new pyplot figure.
+            marked: the number of rows with a label, as far as there is room.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ArgumentError: `marked` is negative.
+
+        Example:
+            >>> import matplotlib
+            >>> matplotlib.use("agg")
+            >>> import torch, mvnjac
+            >>> from mvnjac import inference
+            >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            >>> inference.influence(mvnjac.fit(x).gaussian.jacobian(x)).plot().get_yscale()
+            'log'
+        """
+        if marked < 0:
+            raise ArgumentError(f"plot: marked is {marked}; expected the number of rows that have a label.")
+        return plot_influence(self.distances, self.labels, marked, ax)
 
     def to_xarray(self) -> Any:
         """Changes and distances as an xarray.Dataset over "row" and "parameter" (needs xarray)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,43 +19,17 @@ from torch import Tensor
 
 from mvnjac.errors import ArgumentError, NotIdentifiedError, counted
 from mvnjac.inference import limiting_distributions
+from mvnjac.inference.break_test import LIMIT, BreakTest, Trim, fractions
 from mvnjac.inference.estimating_functions import require
 from mvnjac.inference.information_clocks import BreakEstimate, InformationClocks
 from mvnjac.inference.process_statistics import inverse_root
-from mvnjac.inference.result_table import ResultFields, ResultTable, position
+from mvnjac.inference.result_table import ResultTable, position
 from mvnjac.inference.simulated_distribution import holm
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 TESTS = ("double_max", "nyblom_hansen", "sup_lm")
-LIMIT = "the limiting distribution"
-
-
-@dataclass(frozen=True)
-class BreakTest(ResultFields):
-    """A test of constant parameters.
-
-    Attributes:
-        test: "double_max", "nyblom_hansen" or "sup_lm".
-        statistic, p_value: of the hypothesis of constant parameters; NaN if there is too little information for a test.
-        components: k, the number of columns.
-        row, date: the estimate of the last row before the break: where the process is furthest from 0 (for "nyblom_hansen",
-            whose statistic is an average, where its squared norm is largest); −1 and None if there is no test.
-        column: the column of the largest deviation ("double_max"); else None.
-        first, last: the dates of the first and the last row after which a break was considered.
-        law: the distribution that the p-value is from, in words.
-        uncorrected: the p-value before Holm's correction; None without correction.
-    """
-
-    test: str
-    statistic: float
-    p_value: float
-    components: int
-    row: int
-    date: Any
-    column: str | None = None
-    first: Any = None
-    last: Any = None
-    law: str = LIMIT
-    uncorrected: float | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -117,7 +91,7 @@ class ScoreProcess(ResultTable):
         p_value = limiting_distributions.mean_square_p_value(statistic, self.process.shape[1])
         return self._test("nyblom_hansen", statistic, p_value, 1 + int(squares.argmax()))
 
-    def sup_lm(self, trim: float | tuple[float, float] = 0.15) -> BreakTest:
+    def sup_lm(self, trim: Trim = 0.15) -> BreakTest:
         """The largest Lagrange multiplier statistic of a single break, over the dates between two fractions of the rows.
 
         R's strucchange: `sctest(process, functional = supLM(trim))`, with Hansen's (1997) approximation of p-values.
@@ -130,13 +104,13 @@ class ScoreProcess(ResultTable):
 
         Source: Andrews 1993, *Tests for parameter instability and structural change with unknown change point*.
         """
-        first, last = trim if isinstance(trim, tuple) else (trim, 1 - trim)
+        first, last = fractions(trim)
         if not 0 < first < last < 1:
             raise ArgumentError(
                 f"sup_lm: trim is {trim!r}; expected a fraction between 0 and 0.5, or (from, to) between 0 and 1."
             )
         if self.clocks is not None:
-            return self._break_test("sup_lm", self.clocks.sup_lm(list(self.places), (first, last)))
+            return self._break_test("sup_lm", self.clocks.sup_lm(list(self.places), (first, last)), trim)
         statistics = self.lm_statistics()
         low, high = max(int(first * self.rows), 1), min(int(last * self.rows), self.rows - 1)
         if low > high:
@@ -146,9 +120,9 @@ class ScoreProcess(ResultTable):
         inside = statistics[low : high + 1]
         at, statistic = low + int(inside.argmax()), float(inside.max())
         p_value = limiting_distributions.supremum_p_value(statistic, self.process.shape[1], (first, last))
-        return self._test("sup_lm", statistic, p_value, at, span=(low, high))
+        return self._test("sup_lm", statistic, p_value, at, span=(low, high), trim=trim)
 
-    def lm_statistics(self, trim: float = 0.15) -> Float[Tensor, "m"]:
+    def lm_statistics(self, trim: Trim = 0.15) -> Float[Tensor, "m"]:
         """(n + 1,) the Lagrange multiplier statistic of a break after each row, |B|²/(t(1 − t)); NaN at both ends.
 
         If columns have information at different times, the statistic is computed at some dates, and is NaN at the others. A
@@ -157,7 +131,7 @@ class ScoreProcess(ResultTable):
         """
         if self.clocks is not None:
             statistics = torch.full((self.rows + 1,), torch.nan, dtype=self.process.dtype, device=self.process.device)
-            at, values = self.clocks.lm_statistics(list(self.places), (trim, 1 - trim))
+            at, values = self.clocks.lm_statistics(list(self.places), fractions(trim))
             statistics[at] = values
             return statistics
         t = torch.arange(self.rows + 1, dtype=self.process.dtype, device=self.process.device) / self.rows
@@ -165,22 +139,22 @@ class ScoreProcess(ResultTable):
         statistics[0], statistics[-1] = torch.nan, torch.nan
         return statistics
 
-    def critical_value(self, level: float = 0.05, test: str = "double_max", trim: float = 0.15) -> float:
+    def critical_value(self, level: float = 0.05, test: str = "double_max", trim: Trim = 0.15) -> float:
         """The critical value of a test at this level.
 
         Args:
             level: the probability of rejection if parameters are constant.
             test: "double_max", for the largest absolute cumulative score; or "sup_lm", for the Lagrange multiplier statistics.
-            trim: for "sup_lm", the fraction of the rows that is left out at both ends.
+            trim: for "sup_lm", the fraction of the rows that is left out at both ends; or (from, to).
         """
         require("critical_value", "test", test, ("double_max", "sup_lm"))
         k = self.process.shape[1]
         if self.clocks is not None:
-            return self.clocks.critical_value(test, level, list(self.places), (trim, 1 - trim))
+            return self.clocks.critical_value(test, level, list(self.places), fractions(trim))
         if test == "double_max":
             return limiting_distributions.critical_value(lambda x: limiting_distributions.double_max_p_value(x, k), level)
         return limiting_distributions.critical_value(
-            lambda x: limiting_distributions.supremum_p_value(x, k, (trim, 1 - trim)), level
+            lambda x: limiting_distributions.supremum_p_value(x, k, fractions(trim)), level
         )
 
     def select(self, columns: str | Sequence[str]) -> ScoreProcess:
@@ -206,6 +180,8 @@ class ScoreProcess(ResultTable):
     def _test_groups(self, test: str, groups: dict[str, tuple[str, ...]]) -> dict[str, BreakTest]:
         require("score_process", "test", test, TESTS)
         tests = [self._test_or_nan(test, self.select(columns)) for columns in groups.values()]
+        # the tests share one process: those of the columns would be copies
+        tests = [replace(one, _process=self, _columns=columns) for one, columns in zip(tests, groups.values(), strict=True)]
         if self.alone:
             corrected = holm([one.p_value for one in tests])
             law = f"{self.law}; Holm's correction over {len(tests)} tests"
@@ -227,16 +203,57 @@ class ScoreProcess(ResultTable):
         return self.process if self.correlation is None else self.process @ inverse_root(self.correlation)
 
     def _test(
-        self, test: str, statistic: float, p_value: float, at: int, column: int = 0, span: tuple[int, int] | None = None
+        self,
+        test: str,
+        statistic: float,
+        p_value: float,
+        at: int,
+        column: int = 0,
+        span: tuple[int, int] | None = None,
+        trim: Trim = 0.15,
     ) -> BreakTest:
         first, last = span or (1, max(self.rows - 1, 1))
-        return self._break_test(test, BreakEstimate(statistic, p_value, max(at, 1), column, first, last))
+        return self._break_test(test, BreakEstimate(statistic, p_value, max(at, 1), column, first, last), trim)
 
-    def _break_test(self, test: str, found: BreakEstimate) -> BreakTest:
+    def _break_test(self, test: str, found: BreakEstimate, trim: Trim = 0.15) -> BreakTest:
         row, column = found.row_count - 1, self.columns[found.column] if test == "double_max" else None
         k, first, last = self.process.shape[1], self.dates[found.first - 1], self.dates[found.last - 1]
         number, date = self.row_numbers[row], self.dates[row]
-        return BreakTest(test, found.statistic, found.p_value, k, number, date, column, first, last, self.law)
+        return BreakTest(
+            test, found.statistic, found.p_value, k, number, date, column, first, last, self.law, _process=self, _trim=trim
+        )
+
+    def squared_norms(self) -> Float[Tensor, "m"]:
+        """(n + 1,) the squared norm of the decorrelated cumulative scores after each row."""
+        return self._bridges().square().sum(-1)
+
+    def plot(self, ax: Axes | None = None, *, test: str = "double_max") -> Axes:
+        """Draw the statistic of a break after each row, its 5% critical value, and the date where it is largest.
+
+        Args:
+            ax: the matplotlib axes to draw on; None: those of a new pyplot figure.
+            test: "double_max", "nyblom_hansen" or "sup_lm", as in `BreakTest.plot`.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ArgumentError: there is no such test.
+            NotIdentifiedError: there is too little information for the test.
+
+        Example:
+            >>> import matplotlib
+            >>> matplotlib.use("agg")
+            >>> import torch, mvnjac
+            >>> from mvnjac import inference
+            >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            >>> process = inference.score_process(mvnjac.fit(x).gaussian.jacobian(x))
+            >>> process.plot(test="sup_lm").get_ylabel()
+            'Lagrange multiplier statistic'
+        """
+        require("plot", "test", test, TESTS)
+        found: BreakTest = getattr(self, test)()
+        return found.plot(ax)
 
     def to_xarray(self) -> Any:
         """The process as an xarray.DataArray over "row" and "parameter", without its initial 0 (needs xarray)."""

@@ -71,10 +71,13 @@ def write_report(fit: Fit | Gaussian, data: Any, path: str | Path, *, title: str
     write_text(path, page(content))
 
 
-def write_table_report(data: Data, request: Request, output: Path, run: Run) -> str:
-    """Write the report on a table file. Returns a line that describes the report."""
+def write_table_report(data: Data, request: Request, output: Path, run: Run, command: str | None = None) -> str:
+    """Write the report on a table file. Returns a line that describes the report.
+
+    command: the command line, which the report states at its end.
+    """
     with warnings.catch_warnings(**_IGNORED):
-        content = content_of_table(data, request, run)
+        content = content_of_table(data, request, run, command)
     write_text(output, page(content))
     variables, parameters = counted(len(content.names), "variable"), counted(len(content.parameters.names), "parameter")
     return f"{counted(content.rows, 'row')} of {variables}, {parameters}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from torch import Tensor
@@ -12,11 +13,14 @@ from mvnjac.errors import UsageError, counted
 from mvnjac.estimation.conditioning import Conditioning, conditioning
 from mvnjac.estimation.structure import kebab
 from mvnjac.gaussian import Gaussian
+from mvnjac.report.analysis.alerts import Alerts, alerts
 from mvnjac.report.analysis.diagnostics import Missing, missing_entries
+from mvnjac.report.analysis.distances import Distances, distances
 from mvnjac.report.analysis.estimates_table import HeatMap, ParameterTable, TotalScore, estimated, given, total_score
 from mvnjac.report.analysis.load_rows import LabelledRows
 from mvnjac.report.analysis.stability import Cusum, Influences, cusum, influences
 from mvnjac.report.analysis.unavailable import Unavailable, attempt
+from mvnjac.report.analysis.volatilities import Volatilities, volatilities
 from mvnjac.score.jacobian import Jacobian
 from mvnjac.statistics.fingerprint import Fingerprint
 from mvnjac.statistics.sufficient import SufficientStatistics
@@ -35,6 +39,7 @@ class Description:
         log_returns: whether the rows are log returns.
         missing: "marginalise", or None.
         files: the names of the files that the parameters are from, by "mean", "covariance" or "model".
+        command: how the report was made.
     """
 
     title: str
@@ -42,6 +47,7 @@ class Description:
     log_returns: bool = False
     missing: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Content:
         structure: the structure of the covariance, as in --structure.
         log_likelihood: Σ log p.
         estimate: whether the parameters are the estimate from these rows.
+        boundary: the parameters at their lower bound.
+        total, parameters, heat, influence, distances, cusum, volatilities, missing, conditioning, alerts: the parts.
     """
 
     data: Description
@@ -65,25 +73,41 @@ class Content:
     structure: str
     log_likelihood: float
     estimate: bool
-    total: TotalScore
+    boundary: list[str]
+    total: TotalScore | Unavailable
     parameters: ParameterTable
     heat: HeatMap | Unavailable
     influence: Influences | Unavailable
+    distances: Distances
     cusum: Cusum | Unavailable
+    volatilities: Volatilities
     missing: Missing
     conditioning: Conditioning
+    alerts: Alerts
 
     @property
     def rows(self) -> int:
         """The number of rows n."""
         return len(self.labels)
 
+    @property
+    def row(self) -> str:
+        """What a row is called: "day" if all labels are dates, else "row"."""
+        return "day" if all(type(label) is date for label in self.labels) else "row"
+
+    def in_words(self, parameter: str) -> str:
+        """A parameter in words, such as "variance of CHF"."""
+        names = self.parameters.names
+        return self.parameters.words[names.index(parameter)] if parameter in names else parameter
+
 
 def content_of(gaussian: Gaussian, names: list[str], rows: LabelledRows, data: Description, estimate: bool) -> Content:
     """Compute the content of a report for rows in memory."""
     J = gaussian.jacobian(rows.x)
-    total = total_score(J)
-    parameters, heat = estimated(J, "observed" if bool(rows.x.isnan().any()) else "expected") if estimate else given(J)
+    incomplete, n, p = bool(rows.x.isnan().any()), len(rows.x), len(J.columns())
+    information = "observed" if estimate and incomplete else "expected"
+    total = total_score(J, information)
+    parameters, heat = estimated(J, information) if estimate else given(J)
     return Content(
         data,
         names,
@@ -92,13 +116,17 @@ def content_of(gaussian: Gaussian, names: list[str], rows: LabelledRows, data: D
         kebab(type(gaussian.covariance).__name__),
         float(J.log_prob.sum()),
         estimate,
+        list(gaussian.boundary),
         total,
         parameters,
         heat,
-        attempt(lambda: influences(J, rows.labels, "observed" if estimate else "expected")),
+        attempt(lambda: influences(J, rows.labels, "observed" if estimate else "expected"), n, p),
+        distances(J, rows.labels),
         _cusum(J, rows.labels, estimate),
-        missing_entries(rows.x),
+        volatilities(J, names, parameters, estimate),
+        missing_entries(rows.x, names, rows.labels),
         conditioning(J.model.parameter("covariance_matrix").detach(), names),
+        alerts(rows.x, names, rows.labels, p),
     )
 
 
@@ -129,4 +157,4 @@ def _cusum(J: Jacobian, labels: list[Any], estimate: bool) -> Cusum | Unavailabl
             "The parameters are not the estimate from these rows: their scores do not sum to 0 and cannot be tested for structural "
             "breaks. Estimate the parameters from these rows to see this test (without --mean, --covariance and --model)."
         )
-    return attempt(lambda: cusum(J, labels))
+    return attempt(lambda: cusum(J, labels), len(labels), len(J.columns()))

@@ -29,11 +29,13 @@ class ParameterTable:
 
     Attributes:
         names: the p parameters.
+        words: (p,) the same in words, such as "variance of CHF".
         columns: (p,) numbers by heading.
         notes: how the columns were computed.
     """
 
     names: list[str]
+    words: list[str]
     columns: dict[str, list[float]]
     notes: list[str]
 
@@ -64,11 +66,15 @@ class TotalScore:
     p_value: float
 
 
-def total_score(J: Jacobian) -> TotalScore:
-    """The score test of all identified parameters."""
+def total_score(J: Jacobian, information: str) -> TotalScore | Unavailable:
+    """The score test of all identified parameters, by the "expected" or "observed" information."""
+    return attempt(lambda: _total_score(J, information))
+
+
+def _total_score(J: Jacobian, information: str) -> TotalScore:
     estimating = EstimatingFunctions("report", J, None, None, J.model.covariance.unidentified or None)
     total = estimating.total()
-    statistic = float(total @ estimating.solve("expected", total.unsqueeze(0)).squeeze(0))
+    statistic = float(total @ estimating.solve(information, total.unsqueeze(0)).squeeze(0))
     p_value = chi_squared_p_value(statistic, estimating.size)
     return TotalScore(statistic, estimating.size, p_value)
 
@@ -79,23 +85,33 @@ def estimated(J: Jacobian, model_errors: str) -> tuple[ParameterTable, HeatMap |
     Args:
         model_errors: the kind of the classical errors: "expected", or with missing entries "observed".
     """
-    classical = inference.covariance_of_estimates(J, model_errors)
-    robust = inference.covariance_of_estimates(J, "sandwich")
-    serial = attempt(lambda: inference.covariance_of_estimates(J, "hac"))
+    n, p = J.batch[0], len(J.columns())
+    classical = attempt(lambda: inference.covariance_of_estimates(J, model_errors), n, p)
+    robust = attempt(lambda: inference.covariance_of_estimates(J, "sandwich"), n, p)
+    serial = attempt(lambda: inference.covariance_of_estimates(J, "hac"), n, p)
     if isinstance(serial, Unavailable):  # without prewhitening, linearly dependent scores are allowed
-        serial = attempt(lambda: inference.covariance_of_estimates(J, "hac", prewhite=False))
-    columns = {
-        "estimate": classical.values.tolist(),
-        "classical error": classical.standard_errors.tolist(),
-        "robust error": robust.standard_errors.tolist(),
-    }
-    notes = [f"classical: {classical.kind}", f"robust: {robust.kind}"]
-    if isinstance(serial, Unavailable):
-        notes.append(f"standard errors for time series are not available: {serial.reason}")
+        serial = attempt(lambda: inference.covariance_of_estimates(J, "hac", prewhite=False), n, p)
+    columns, notes = {"estimate": J.values().tolist()}, list[str]()
+    for name, found in (("classical", classical), ("robust", robust), ("series", serial)):
+        if isinstance(found, Unavailable):
+            notes.append(f"{name} errors are not available: {found.reason}")
+        else:
+            columns[f"{name} error"] = found.standard_errors.tolist()
+            notes.append(f"{name}: {found.kind}")
+    heat: HeatMap | Unavailable
+    if isinstance(classical, Unavailable):
+        heat = classical
+    elif isinstance(robust, Unavailable):
+        heat = robust
     else:
-        columns["series error"] = serial.standard_errors.tolist()
-        notes.append(f"series: {serial.kind}")
-    return ParameterTable(list(classical.columns), columns, notes), _mapped(J, lambda: _variance_ratios(J, classical, robust))
+        errors = classical, robust
+        heat = _mapped(J, lambda: _variance_ratios(J, *errors))
+    return ParameterTable(J.columns(), in_words(J), columns, notes), heat
+
+
+def in_words(J: Jacobian) -> list[str]:
+    """The p parameters in words."""
+    return J.model.arguments.descriptions(J.selection(None, "unique"))
 
 
 def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
@@ -112,12 +128,15 @@ def given(J: Jacobian) -> tuple[ParameterTable, HeatMap | Unavailable]:
         "ratio: total score divided by deviation; beyond ±2, the rows are evidence against the value",
         "classical error: the standard error if the value were an estimate (expected information)",
     ]
-    return ParameterTable(names, columns, notes), _mapped(J, lambda: _scaled_scores(J))
+    return ParameterTable(names, in_words(J), columns, notes), _mapped(J, lambda: _scaled_scores(J))
 
 
 def _mapped(J: Jacobian, compute: Callable[[], HeatMap]) -> HeatMap | Unavailable:
     if J.model.d > MAPPED:
-        return Unavailable(f"The map is drawn for up to {MAPPED} variables; there are {J.model.d}.")
+        return Unavailable(
+            f"This map is computed for up to {MAPPED} variables; there are {J.model.d}. The standard errors of the parameters are in "
+            "the table of estimates, and in the data inside this file."
+        )
     return attempt(compute)
 
 

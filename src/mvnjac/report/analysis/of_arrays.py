@@ -34,7 +34,11 @@ def content_of_arrays(fit: Fit | Gaussian, data: Any, title: str) -> Content:
     require_memory("write_report", len(x), d, count)
     estimate = isinstance(fit, Fit) and fit.converged and is_estimate_from(fit.fingerprint(), x)
     return content_of(
-        gaussian, names, labelled(x, labels), Description(title, index, missing=gaussian.model.arguments.missing), estimate
+        gaussian,
+        names,
+        labelled(x, labels),
+        Description(title, index, missing=gaussian.model.arguments.missing, command="mvnjac.write_report"),
+        estimate,
     )
 
 

@@ -12,7 +12,7 @@ from mvnjac.report.analysis.content import Content, Description, content_of, is_
 from mvnjac.report.analysis.load_rows import load_rows
 
 
-def content_of_table(data: Data, request: Request, run: Run) -> Content:
+def content_of_table(data: Data, request: Request, run: Run, command: str | None = None) -> Content:
     """Read the table, estimate the parameters that are not given, and compute the content of the report.
 
     Raises:
@@ -28,6 +28,7 @@ def content_of_table(data: Data, request: Request, run: Run) -> Content:
         data.log_returns,
         data.missing,
         {name: path.name for name, path in files.items() if path is not None},
+        command,
     )
     fingerprint = None if request.model is None else model_file.estimated_from(request.model)
     with run.progress.stage("analysing the scores"):

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvnjac import inference
-from mvnjac.inference.structural_change import BreakTest, ScoreProcess
+from mvnjac.inference.break_test import BreakTest
+from mvnjac.inference.process_plots import LEVEL, statistic_path
+from mvnjac.inference.simulated_distribution import holm
+from mvnjac.inference.structural_change import ScoreProcess
 from mvnjac.report.analysis.unavailable import Unavailable, attempt
 from mvnjac.score.jacobian import Jacobian
 
 #: the number of influential rows in the table
 TOP = 15
-LEVEL = 0.05
 #: the share of rows at either end where no break is looked for
 TRIM = 0.15
 
@@ -44,8 +46,9 @@ class Break:
     Attributes:
         first, last: the first and the last row after which a break was looked for.
         date, row: the label and the number of the last row before the most likely break.
+        corrected_p_value: with Holm's correction for the number of variables that are tested.
         independent_date, independent_statistic, independent_p_value: results for the covariance of independent scores.
-        path: (n + 1,) the statistic of a break after each row, NaN where no break is looked for.
+        path: (n,) the statistic of a break after each row, NaN where no break is looked for.
         critical: the critical value of the path at 5%.
     """
 
@@ -56,6 +59,7 @@ class Break:
     row: int
     statistic: float
     p_value: float
+    corrected_p_value: float
     parameters: int
     independent_date: Any
     independent_statistic: float
@@ -69,7 +73,7 @@ class Cusum:
     """Cumulative scores, and tests for structural breaks.
 
     Attributes:
-        path: (n + 1,) the largest cumulative score over all parameters; critical: its critical value at 5%.
+        path: (n,) the largest cumulative score over all parameters after each row; critical: its critical value at 5%.
         date, row, column, statistic, p_value: the maximum of the path, and its parameter.
         breaks: the test of each variable.
         untested: the variables with too few observations.
@@ -110,7 +114,7 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
     left_out = tuple(J.model.covariance.unidentified)
     known = left_out or None
     independent = inference.score_process(J, known=known)
-    independent_tests = independent.by_variable("sup_lm")
+    independent_tests = _without_process(independent.by_variable("sup_lm"))
     if independent.clocks is None:
         process, words = _serial(J, known, independent)
     else:
@@ -120,7 +124,7 @@ def cusum(J: Jacobian, labels: Sequence[Any]) -> Cusum:
     largest = process.double_max()
     found = _breaks(process, independent_tests, labels)
     return Cusum(
-        process.process.abs().amax(-1).tolist(),
+        process.process[1:].abs().amax(-1).tolist(),
         process.critical_value(LEVEL),
         labels[largest.row],
         largest.row,
@@ -146,29 +150,40 @@ def _serial(J: Jacobian, known: Sequence[str] | None, independent: ScoreProcess)
     return serial, "Newey-West for time series (prewhitened, automatic lag)"
 
 
+def _without_process(tests: Mapping[str, BreakTest]) -> dict[str, BreakTest]:
+    """The same tests without the process of all scores, which each of them holds for its chart."""
+    return {variable: test.without_process() for variable, test in tests.items()}
+
+
 def _breaks(process: ScoreProcess, independent: Mapping[str, BreakTest], labels: Sequence[Any]) -> list[Break]:
     """The tests of the variables with enough observations."""
     critical_values = dict[int, float]()
-    return [
-        _break(variable, process.select(process.variables[variable]), test, independent[variable], labels, critical_values)
+    tests = {
+        variable: test
         for variable, test in process.by_variable("sup_lm").items()
         if not math.isnan(test.p_value) and not math.isnan(independent[variable].p_value)
+    }
+    p_values = [test.p_value for test in tests.values()]
+    corrected = p_values if process.alone else holm(p_values)
+    return [
+        _break(process.select(process.variables[variable]), (test, variable, p), independent[variable], labels, critical_values)
+        for (variable, test), p in zip(tests.items(), corrected, strict=True)
     ]
 
 
 def _break(
-    variable: str,
     process: ScoreProcess,
-    test: BreakTest,
+    found: tuple[BreakTest, str, float],
     independent: BreakTest,
     labels: Sequence[Any],
     critical_values: dict[int, float],
 ) -> Break:
-    """The test of one variable; `critical_values` caches those of the limiting distribution by number of parameters."""
+    """A test with its variable and its corrected p-value; `critical_values` caches those of the limiting distribution."""
+    test, variable, corrected = found
     if process.clocks is not None or test.components not in critical_values:
         critical_values[test.components] = process.critical_value(LEVEL, "sup_lm", TRIM)
-    path = process.lm_statistics(TRIM).tolist()
-    margin = int(TRIM * process.rows) if process.clocks is None else 0
+    path = statistic_path(process, "sup_lm", TRIM)[1:].clone()
+    path[test.row] = test.statistic
     return Break(
         variable,
         labels[int(test.first)],
@@ -177,10 +192,11 @@ def _break(
         test.row,
         test.statistic,
         test.p_value,
+        corrected,
         test.components,
         labels[independent.row],
         independent.statistic,
         independent.p_value,
-        [value if margin <= i <= process.rows - margin else math.nan for i, value in enumerate(path)],
+        path.tolist(),
         critical_values[test.components],
     )

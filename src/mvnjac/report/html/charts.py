@@ -1,244 +1,172 @@
-"""Charts in SVG. Their colours are defined in the style sheet of the page, for light and dark mode."""
+"""The charts of the report: which numbers of the content are drawn, in which size, and what is shown on hover."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
+from matplotlib.axes import Axes
+
+from mvnjac.plots import diagnostics, estimates, matrices, series
+from mvnjac.plots.axes import row_fractions, row_text
+from mvnjac.plots.palette import DEFAULT
+from mvnjac.report.analysis.content import Content
+from mvnjac.report.analysis.diagnostics import Timeline
 from mvnjac.report.analysis.estimates_table import HeatMap
-from mvnjac.report.html.axes import decades, number_ticks, row_ticks
+from mvnjac.report.analysis.stability import Break, Cusum, Influences
+from mvnjac.report.html.figures import PALETTE, Chart
 from mvnjac.report.html.formatting import short
-from mvnjac.report.html.markup import Markup, tag
 
-#: the widths for a desktop or paper, and for a phone; letters have the same size in both
-WIDTHS = {"wide": 860, "narrow": 340}
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 34, 24
-#: the smallest width of a map cell that is labelled by its number
-_READABLE = 30
+#: the height of a line with a name, and the largest height of a chart (a page of paper), in pixels
+_LINE, _TALLEST = 15, 960
+_BINS = 480
 
 
-def both(draw: Callable[[int], Markup]) -> Markup:
-    """The chart in both widths; the style sheet shows one of them."""
-    return Markup("".join(tag("div", draw(width), class_=name) for name, width in WIDTHS.items()))
+def influence(content: Content, found: Influences, marked: int) -> Chart:
+    """One stem per row."""
+    values = np.array(found.distances)
+
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        return series.draw_stems(ax, values, content.labels, threshold=1.0, marked=marked, palette=PALETTE)
+
+    caption = f"Influence of each {content.row} over time"
+    return Chart("influence-chart", caption, draw, lambda width: (width, 300), hover=_rows(content, values))
 
 
-def stems(
-    values: Sequence[float], labels: Sequence[Any], marked: Sequence[tuple[int, str]], caption: str, width: int
-) -> Markup:
-    """One stem per row on a logarithmic scale; for each pixel, the longest stem is drawn. Marked rows have labels."""
-    height = 300
-    plot = width - _LEFT - _RIGHT
-    highest = max(max(values), 1e-300) * 1.6
-    lowest = max(sorted(values)[len(values) // 2], highest * 1e-9)
-    bottom, top = height - _BOTTOM, _TOP
+def cusum(content: Content, found: Cusum) -> Chart:
+    """The largest cumulative score after each row."""
+    values = np.array(found.path)
 
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * math.log(max(value, lowest) / lowest) / math.log(highest / lowest)
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        return series.draw_statistic(ax, values, content.labels, found.critical, found.row, palette=PALETTE)
 
-    places = _Places(len(values), plot)
-    path = "".join(f"M{places.x(row):.1f} {bottom}V{y(values[row]):.1f}" for row in places.largest(values))
-    parts = [_grid(width, [(y(tick), short(tick)) for tick in decades(lowest, highest)]), _rows(labels, places, height, plot)]
-    parts.append(tag("path", d=path, class_="stem"))
-    if lowest < 1 < highest:
-        parts.append(tag("path", d=f"M{_LEFT} {y(1):.1f}H{width - _RIGHT}", class_="line critical"))
-    parts += _marks([(places.x(row), y(values[row]), text) for row, text in marked], width)
-    return _svg(width, height, caption, parts)
+    caption = f"Largest cumulative score over time, with its 5% line; maximum after {found.date}"
+    return Chart("cusum-chart", caption, draw, lambda width: (width, 260), hover=_rows(content, values))
 
 
-def curve(
-    values: Sequence[float], labels: Sequence[Any], critical: float, mark: tuple[int, str], caption: str, width: int
-) -> Markup:
-    """A statistic over time (n + 1 values, NaN where it is not defined) with its critical value and the row of the break."""
-    height = 260
-    plot = width - _LEFT - _RIGHT
-    highest = 1.12 * max(critical, *(v for v in values if v == v))
-    bottom, top = height - _BOTTOM, _TOP
+def small_break(content: Content, test: Break, number: int) -> Chart:
+    """The statistic of a break in one variable, without labels."""
 
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * value / highest
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        path = np.array(test.path)
+        return series.draw_small_statistic(ax, path, content.labels, test.critical, test.row, palette=PALETTE)
 
-    places = _Places(len(values), plot)
-    row, text = mark
-    x = places.x(row + 1)
-    parts = [_grid(width, [(y(tick), short(tick)) for tick in number_ticks(highest)]), _rows(labels, places, height, plot)]
-    parts.append(tag("path", d=f"M{_LEFT} {y(critical):.1f}H{width - _RIGHT}", class_="line critical"))
-    parts.append(tag("text", "5% line", x=width - _RIGHT - 2, y=f"{y(critical) - 5:.1f}", class_="critical-text end"))
-    parts.append(tag("path", d=_polyline(values, places, y), class_="line"))
-    parts.append(tag("path", d=f"M{x:.1f} {bottom}V{top}", class_="line moment"))
-    parts += _marks([(x, y(values[row + 1]), text)], width)
-    return _svg(width, height, caption, parts)
+    caption = f"{test.variable}: statistic of a break over time, largest after {test.date}"
+    return Chart(f"break-{number}", caption, draw, lambda width: (width, 64), widths={"small": 220})
 
 
-def small_curve(values: Sequence[float], critical: float, row: int, caption: str) -> Markup:
-    """The same as a thumbnail without axes."""
-    width, height = 200, 64
-    highest = 1.05 * max(critical, *(v for v in values if v == v))
-    places = _Places(len(values), width, 0)
+def correlation(content: Content) -> Chart:
+    """The correlation matrix."""
+    values, scale = np.array(content.volatilities.correlation), matrices.correlations()
+    return _matrix("correlation", "Correlation matrix", content, values, scale, "correlation")
 
-    def y(value: float) -> float:
-        return height - 1 - (height - 2) * value / highest
 
-    x = places.x(row + 1)
-    parts = [
-        tag("path", d=f"M{x:.1f} {height}V0", class_="line moment"),
-        tag("path", d=f"M0 {y(critical):.1f}H{width}", class_="line critical"),
-        tag("path", d=_polyline(values, places, y), class_="line"),
-        tag("path", d=f"M0 {height - 0.5}H{width}", class_="axis"),
+def heat_map(content: Content, found: HeatMap) -> Chart:
+    """A number for each element of Σ."""
+    values = np.array(found.values)
+    scale, title = (
+        (matrices.signed(values), "scaled total score")
+        if found.diverging
+        else (matrices.ratios(values), "robust / classical variance")
+    )
+    return _matrix("heat-map", f"Map of the covariance matrix: {title}", content, values, scale, title)
+
+
+def _matrix(name: str, caption: str, content: Content, values: np.ndarray, scale: matrices.Scale, title: str) -> Chart:
+    d = len(content.names)
+    titles = [f"{content.names[i]}, {content.names[j]}: {short(float(values[i, j]))}" for i in range(d) for j in range(i + 1)]
+
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        options = {"palette": PALETTE, "image_palette": DEFAULT, "bar_title": title, "horizontal_bar": narrow}
+        return matrices.draw_matrix(ax, values, names, scale, **options)  # type: ignore[arg-type]
+
+    def size(width: float) -> tuple[float, float]:
+        if width < 500:
+            return width, 1.25 * width
+        return min(width, 260 + 40 * d), min(0.93 * width, 130 + 40 * d)
+
+    as_image = d > matrices.CELLS
+    return Chart(
+        f"{name}-chart", caption, draw, size, content.names, () if as_image else titles, cells=name if as_image else None
+    )
+
+
+def volatilities(content: Content) -> Chart:
+    """The standard deviations in descending order, with intervals if there are errors."""
+    found = content.volatilities
+    values = np.array(found.values)
+    errors = np.full(len(values), math.nan) if found.robust_errors is None else np.array(found.robust_errors)
+    order = np.argsort(-values, kind="stable")
+    names = [content.names[i] for i in order]
+    lower, upper = values - 1.96 * errors, values + 1.96 * errors
+    titles = [f"{name}: {short(values[i])}{_interval(lower[i], upper[i])}" for name, i in zip(names, order, strict=True)]
+
+    def draw(ax: Axes, shown: Sequence[str], narrow: bool) -> object:
+        if np.isfinite(errors).any():
+            return estimates.draw_intervals(ax, shown, values[order], lower[order], upper[order], palette=PALETTE)
+        return estimates.draw_bars(ax, shown, values[order], palette=PALETTE)
+
+    caption = "Standard deviations of the variables, largest first"
+    return Chart("volatility-chart", caption, draw, partial(_lines, len(names)), names, titles)
+
+
+def quantiles(content: Content, marked: int) -> Chart:
+    """Mahalanobis distances against their quantiles under the model."""
+    found = content.distances
+    expected, observed = np.array(found.expected), np.array(found.observed)
+    places = diagnostics.quantile_fractions(expected)
+    hover = [
+        (places[i], f"{row_text(found.labels[i])}: {short(observed[i])}, expected {short(expected[i])}")
+        for i in diagnostics.quantile_rows(len(expected))
     ]
-    return _svg(width, height, caption, parts)
+
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        diagnostics.draw_quantiles(ax, expected, observed, found.labels, marked=marked, palette=PALETTE)
+        ax.set_xlabel("expected quantile")
+        return ax.set_ylabel("squared distance")
+
+    caption = "Quantiles of the squared Mahalanobis distances against those of the model"
+    return Chart("quantile-chart", caption, draw, lambda width: (min(width, 560), min(width, 400)), hover=hover)
 
 
-def heat_map(heat: HeatMap, names: Sequence[str], caption: str, width: int) -> Markup:
-    """The lower triangle of Σ as coloured cells; the two sides of the scale have different colours."""
-    longest = max(map(len, names))
-    left = min(11 + 7 * longest, width // 4)
-    cell = min((width - left) / len(names), 40.0)
-    labelled = cell >= _READABLE
-    finite = [v for row in heat.values for v in row if math.isfinite(v)]
-    strength = _strength(heat.diverging, finite)
-    parts = []
-    for i, row in enumerate(heat.values):
-        y = 4 + i * cell
-        parts.append(tag("text", _clipped(names[i], left), x=left - 6, y=f"{y + cell / 2 + 4:.1f}", class_="end"))
-        for j, value in enumerate(row[: i + 1]):
-            parts += _cell(
-                value, f"{names[i]}, {names[j]}: {short(value)}", left + j * cell, y, cell, strength(value), labelled
-            )
-    bottom = 4 + len(names) * cell
-    for j, name in enumerate(names):
-        x = left + (j + 0.5) * cell
-        parts.append(
-            tag(
-                "text",
-                _clipped(name, 90),
-                x=0,
-                y=0,
-                class_="end",
-                transform=f"translate({x + 4:.1f} {bottom + 8:.1f}) rotate(-90)",
-            )
-        )
-    height = bottom + min(14 + 7 * longest, 100)
-    return _svg(round(left + cell * len(names)), round(height), caption, parts, fixed=True)
+def timeline(content: Content, found: Timeline) -> Chart:
+    """The share of missing entries of each variable over time."""
+
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        shares = np.array(found.shares)
+        return diagnostics.draw_timeline(ax, shares, names, content.labels, palette=PALETTE, image_palette=DEFAULT)
+
+    caption = "Missing entries of each variable over time"
+    return Chart("missing-chart", caption, draw, partial(_lines, len(content.names)), content.names, cells="missing")
 
 
-def bars(values: Sequence[float], caption: str, width: int) -> Markup:
-    """Bars on a logarithmic scale."""
-    height = 170
-    highest, lowest = max(values) * 1.3, max(min(values), max(values) * 1e-16) / 1.6
-    bottom, top, plot = height - _BOTTOM, 8, width - _LEFT - _RIGHT
-    step = min(plot / len(values), 44)
+def eigenvalues(content: Content) -> Chart:
+    """The eigenvalues of the correlation matrix."""
+    values = np.array(content.conditioning.eigenvalues)
+    titles = [f"{i + 1}: {short(value)}" for i, value in enumerate(values)]
 
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * math.log(max(value, lowest) / lowest) / math.log(highest / lowest)
+    def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
+        return estimates.draw_eigenvalues(ax, values, palette=PALETTE)
 
-    parts = [_grid(width, [(y(tick), short(tick)) for tick in decades(lowest, highest)])]
-    for i, value in enumerate(values):
-        x, at = _LEFT + i * step, y(value)
-        parts.append(
-            tag(
-                "rect", tag("title", f"{i + 1}: {short(value)}"),
-                x=f"{x + step * 0.12:.1f}", y=f"{at:.1f}", width=f"{step * 0.76:.1f}", height=f"{bottom - at:.1f}", class_="bar",
-            )
-        )  # fmt: skip
-        if len(values) * 16 <= plot or i % 5 == 4:
-            parts.append(tag("text", i + 1, x=f"{x + step / 2:.1f}", y=height - 8, class_="middle"))
-    return _svg(width, height, caption, parts)
+    caption = "Eigenvalues of the correlation matrix, largest first"
+    return Chart("eigenvalue-chart", caption, draw, lambda width: (width, 180), titles=titles)
 
 
-class _Places:
-    """The horizontal positions of rows."""
-
-    def __init__(self, count: int, width: float, left: float = _LEFT) -> None:
-        self._count, self._width, self._left = count, width, left
-
-    def x(self, row: int) -> float:
-        return self._left + self._width * (row / max(self._count - 1, 1))
-
-    def largest(self, values: Sequence[float]) -> list[int]:
-        """For each pixel, the row with the largest value."""
-        best: dict[int, int] = {}
-        for row, value in enumerate(values):
-            pixel = int(self.x(row))
-            if value == value and (pixel not in best or value > values[best[pixel]]):
-                best[pixel] = row
-        return [best[pixel] for pixel in sorted(best)]
+def _lines(count: int, width: float) -> tuple[float, float]:
+    """The size of a chart with a line for each of several names."""
+    return width, min(50 + _LINE * max(count, 3), _TALLEST)
 
 
-def _polyline(values: Sequence[float], places: _Places, y: Callable[[float], float]) -> str:
-    return "M" + "L".join(f"{places.x(row):.1f} {y(values[row]):.1f}" for row in places.largest(values))
-
-
-def _grid(width: int, ticks: Sequence[tuple[float, str]]) -> Markup:
-    lines = "".join(f"M{_LEFT} {y:.1f}H{width - _RIGHT}" for y, _ in ticks)
-    texts = [tag("text", text, x=_LEFT - 6, y=f"{y + 4:.1f}", class_="end") for y, text in ticks]
-    return tag("g", tag("path", d=lines, class_="grid"), *texts)
-
-
-def _rows(labels: Sequence[Any], places: _Places, height: int, plot: int) -> Markup:
-    bottom = height - _BOTTOM
-    ticks = row_ticks(labels, plot)
-    lines = "".join(f"M{places.x(row):.1f} {bottom}v4" for row, _ in ticks)
-    texts = [
-        tag("text", text, x=f"{places.x(row):.1f}", y=height - 7, class_=_anchor(places.x(row), 3.2 * len(text), plot))
-        for row, text in ticks
+def _rows(content: Content, values: np.ndarray) -> list[tuple[float, str]]:
+    """The texts on hover of rows over time; of each part of the axis, that of the largest value."""
+    places = row_fractions(content.labels)
+    return [
+        (places[i], f"{row_text(content.labels[i])}: {short(float(values[i]))}")
+        for i in series.largest_by_bin(places, values, _BINS)
     ]
-    return tag("g", tag("path", d=f"M{_LEFT} {bottom}H{_LEFT + plot}{lines}", class_="axis"), *texts)
 
 
-def _anchor(x: float, half: float, plot: int) -> str:
-    """The text anchor with which a label stays inside the chart."""
-    if x + half > _LEFT + plot + _RIGHT:
-        return "end"
-    return "start" if x - half < _LEFT - 30 else "middle"
-
-
-def _marks(marks: Sequence[tuple[float, float, str]], width: int) -> list[Markup]:
-    """A dot and a label for each mark, the most important first; a label that would cover another one is left out."""
-    taken: list[tuple[float, float, float]] = [(x - 4, x + 4, y + 4) for x, y, _ in marks]
-    parts = [tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="mark") for x, y, _ in marks]
-    for x, y, text in marks:
-        room = 6.9 * len(text)
-        left = min(max(x - room / 2, _LEFT), width - _RIGHT - room)
-        for up in (y - 8, y - 21, y - 34):
-            if up > 10 and not any(left < right and start < left + room and abs(up - at) < 12 for start, right, at in taken):
-                taken.append((left, left + room, up))
-                parts.append(tag("text", text, x=f"{left:.1f}", y=f"{up:.1f}", class_="mark-text"))
-                break
-    return parts
-
-
-def _strength(diverging: bool, finite: Sequence[float]) -> Callable[[float], float]:
-    """A map from numbers to −1 … 1: the sign selects the colour, the absolute value its strength."""
-    if diverging:
-        scale = max((abs(v) for v in finite), default=1.0) or 1.0
-        return lambda v: v / scale
-    scale = max((abs(math.log(v)) for v in finite if v > 0), default=1.0) or 1.0
-    return lambda v: math.log(v) / scale if v > 0 else 0.0
-
-
-def _cell(value: float, tooltip: str, x: float, y: float, size: float, strength: float, labelled: bool) -> list[Markup]:
-    box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{size - 1:.1f}", "height": f"{size - 1:.1f}"}
-    if not math.isfinite(value):
-        return [tag("rect", tag("title", tooltip), **box, class_="cell none")]
-    hue = "cell high" if strength >= 0 else "cell low"
-    cells = [tag("rect", tag("title", tooltip), **box, class_=hue, fill_opacity=f"{0.06 + 0.94 * abs(strength):.2f}")]
-    if labelled:
-        words = "number strong" if abs(strength) > 0.5 else "number"
-        middle = f"{x + size / 2 - 0.5:.1f}"
-        cells.append(tag("text", _brief(value), x=middle, y=f"{y + size / 2 + 3.5:.1f}", class_=words))
-    return cells
-
-
-def _brief(value: float) -> str:
-    return (f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}").replace("-", "−")
-
-
-def _clipped(name: str, room: float) -> str:
-    most = max(3, int(room / 7))
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _svg(width: int, height: int, caption: str, parts: Sequence[Markup], fixed: bool = False) -> Markup:
-    style = f"max-width:{width}px" if fixed else None
-    return tag("svg", tag("title", caption), *parts, viewBox=f"0 0 {width} {height}", role="img", style=style)
+def _interval(low: float, high: float) -> str:
+    return f" ({short(low)} to {short(high)})" if math.isfinite(low) else ""

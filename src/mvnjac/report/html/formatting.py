@@ -18,6 +18,12 @@ def probability(p_value: float) -> str:
     return "< 1e−15" if p_value < 1e-15 else short(p_value)
 
 
+def equals(p_value: float) -> str:
+    """A p-value after the letter p: "= 0.02" or "< 1e−15"."""
+    shown = probability(p_value)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
 def _written(value: float, count: int) -> str:
     if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}".replace("-", "−")

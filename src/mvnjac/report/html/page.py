@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
 
 from mvnjac.report.analysis.content import Content
 from mvnjac.report.html import sections
 from mvnjac.report.html.json_data import data_block
 from mvnjac.report.html.markup import Markup, join, tag
+from mvnjac.report.html.opening import opening
 
 
 def page(content: Content) -> str:
@@ -30,7 +32,7 @@ def page(content: Content) -> str:
     links = [tag("a", heading, href=f"#{name}") for name, heading, _ in panels]
     body = tag(
         "body",
-        tag("header", tag("h1", title), sections.lead(content), tag("nav", *links, aria_label="Panels")),
+        tag("header", tag("h1", title), opening(content), tag("nav", *links, aria_label="Panels")),
         tag("main", sections.facts(content), *(_panel(*panel) for panel in panels)),
         tag("footer", sections.closing(content)),
         data_block(content),
@@ -40,7 +42,27 @@ def page(content: Content) -> str:
 
 
 def _panel(name: str, heading: str, parts: list[Markup]) -> Markup:
-    return tag("section", tag("h2", heading), join(parts), id=name)
+    return tag("section", join(kept_together([tag("h2", heading), *parts])), id=name)
+
+
+def kept_together(parts: list[Markup]) -> Iterator[Markup]:
+    """The parts of a panel, in which each heading, the text after it and the chart after that are on one page of paper."""
+    group: list[Markup] = []
+    for part in parts:
+        if part.startswith(("<h2", "<h3")):
+            yield from group
+            group = [part]
+        elif not group:
+            yield part
+        elif part.startswith("<p"):
+            group.append(part)
+        else:
+            drawn = part.startswith(("<figure", '<div class="smalls"')) or 'class="patterns"' in part
+            yield tag("div", *group, *([part] if drawn else []), class_="together" if drawn else "together before")
+            group = []
+            if not drawn:
+                yield part
+    yield from group
 
 
 def _policy(script: str) -> str:

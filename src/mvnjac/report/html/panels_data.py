@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mvnjac.errors import counted
+from mvnjac.plots.axes import row_text
 from mvnjac.report.analysis.content import Content
 from mvnjac.report.analysis.estimates_table import HeatMap
 from mvnjac.report.analysis.unavailable import Unavailable
@@ -16,6 +17,8 @@ from mvnjac.report.html.panels_stability import unavailable
 
 #: the condition number from which the nearly dependent variables are named
 _DEPENDENT = 10
+#: the most variables in the table of patterns
+_PATTERN_VARIABLES = 30
 
 
 def heat(content: Content) -> list[Markup]:
@@ -23,16 +26,18 @@ def heat(content: Content) -> list[Markup]:
     found = content.heat
     if isinstance(found, Unavailable):
         return unavailable(found)
-    caption = _heat_caption(found, content)
-    chart = charts.both(lambda width: charts.heat_map(found, content.names, caption, width))
-    return [tag("p", caption), tag("figure", chart, tag("figcaption", *_legend(found)))]
+    if not any(math.isfinite(value) for row in found.values for value in row):
+        return unavailable(Unavailable("No element of the covariance matrix has a value here."))
+    chart = charts.heat_map(content, found).markup()
+    return [tag("p", _heat_caption(found, content)), tag("figure", chart, tag("figcaption", *_legend(found)))]
 
 
 def _heat_caption(found: HeatMap, content: Content) -> str:
     value, i, j = max(
         (abs(v), i, j) for i, row in enumerate(found.values) for j, v in enumerate(row[: i + 1]) if math.isfinite(v)
     )
-    element = f"covariance_matrix[{content.names[i]},{content.names[j]}]"
+    first, second = content.names[j], content.names[i]
+    element = f"the variance of {second}" if i == j else f"the covariance of {first} and {second}"
     if found.diverging:
         return (
             "The total score of each element of the covariance matrix Σ, in units of its standard deviation. It is positive if the "
@@ -51,21 +56,52 @@ def _legend(found: HeatMap) -> list[object]:
     high, low, none = (tag("span", "", class_=f"swatch {side}") for side in ("high", "low", "none"))
     if found.diverging:
         return [high, " the rows suggest a larger value, ", low, " a smaller value; stronger colours mean larger scores."]
-    return [high, " larger variance than the model assumes, ", low, " smaller (logarithmic scale), ", none, " fixed elements."]
+    fixed = any(math.isnan(value) for row in found.values for value in row)
+    rest = [" smaller (logarithmic scale), ", none, " fixed elements."] if fixed else [" smaller (logarithmic scale)."]
+    return [high, " larger variance than the model assumes, ", low, *rest]
 
 
 def missing(content: Content) -> list[Markup]:
-    """The patterns of missing entries with the most rows."""
+    """Missing entries over time, when each variable is observed, and the most frequent patterns."""
     found, names = content.missing, content.names
-    if not found.entries:
+    if found.timeline is None:
         size = f"{counted(content.rows, 'row', ',')} of {counted(len(names), 'variable')}"
         return [tag("p", f"No entry is missing ({size}).")]
+    entries = f"{counted(found.entries, 'entry', ',')} ({found.share:.1%}) {'is' if found.entries == 1 else 'are'} missing"
+    caption = tag(
+        "figcaption",
+        tag("span", "", class_="swatch high"),
+        " missing; lighter: a part of the entries of that time is missing. Point at the chart for the share.",
+    )
+    rows = [
+        [
+            each.variable,
+            Number(each.observed, f"{each.observed:,}"),
+            Number(each.share, f"{each.share:.1%}"),
+            "–" if each.first is None else row_text(each.first),
+            "–" if each.last is None else row_text(each.last),
+            Number(each.longest_gap, f"{each.longest_gap:,}"),
+        ]
+        for each in found.variables
+    ]
+    headings = ["variable", f"observed {content.row}s", "missing", "first", "last", "longest gap"]
+    return [
+        tag("p", f"{entries}, in {counted(found.count, 'pattern', ',')}."),
+        tag("figure", charts.timeline(content, found.timeline).markup(), caption),
+        sortable_table("observed-variables", headings, rows, "missing.variables"),
+        *_patterns(content),
+    ]
+
+
+def _patterns(content: Content) -> list[Markup]:
+    """The patterns with the most rows; of many variables, only those that are not always observed."""
+    found, names = content.missing, content.names
     shown = [j for j, count in enumerate(found.by_variable) if count]
+    if len(shown) > _PATTERN_VARIABLES:
+        return []
     complete = len(names) - len(shown)
-    head = tag(
-        "tr", tag("td", "rows", class_="n"), tag("td", "share", class_="n"), *(tag("th", names[j], scope="col") for j in shown),
-        class_="names",
-    )  # fmt: skip
+    counts = [tag("td", words, class_="n") for words in (f"{content.row}s", "share")]
+    head = tag("tr", *counts, *(tag("th", names[j], scope="col") for j in shown), class_="names")
     rows = []
     for pattern in found.patterns:
         cells = [("observed", "box") if pattern.observed[j] else ("missing", "box gone") for j in shown]
@@ -73,21 +109,18 @@ def missing(content: Content) -> list[Markup]:
         share = f"{pattern.rows / content.rows:.1%}"
         rows.append(tag("tr", tag("td", f"{pattern.rows:,}", class_="n"), tag("td", share, class_="n"), *boxes))
     table = tag("table", tag("tbody", head, *rows), class_="patterns")
-    largest = f" The {len(found.patterns)} most frequent patterns:" if found.count > len(found.patterns) else ""
+    largest = f"The {len(found.patterns)} most frequent patterns. " if found.count > len(found.patterns) else ""
     rest = f" {counted(complete, 'variable')} without missing entries not shown." if complete else ""
-    entries = f"{counted(found.entries, 'entry', ',')} ({found.share:.1%}) {'is' if found.entries == 1 else 'are'} missing"
     return [
-        tag("p", f"{entries}, in {counted(found.count, 'pattern', ',')}.{largest}"),
+        tag("h3", "Patterns of missing entries"),
+        tag("p", f"{largest}Filled: observed; dashed: missing.{rest}", class_="soft"),
         tag("div", table, class_="table", tabindex="0", role="region", aria_label="patterns of missing entries"),
-        tag("p", f"Filled: observed; dashed: missing.{rest}", class_="soft"),
     ]
 
 
 def conditioning(content: Content) -> list[Markup]:
     """The condition number, its effect on the accuracy, and the combination of variables with the smallest variance."""
     found = content.conditioning
-    caption = "Eigenvalues of the correlation matrix, largest first"
-    chart = charts.both(lambda width: charts.bars(found.eigenvalues, caption, width))
     text = (
         f"The condition number of the covariance matrix is {short(found.covariance)}; with each variable in units of its standard "
         f"deviation it is {short(found.correlation)}. The second number determines the accuracy, because a Cholesky factorisation does "
@@ -108,17 +141,23 @@ def conditioning(content: Content) -> list[Markup]:
                 f"{terms.removeprefix('+ ')}.",
             )
         )
-    return [*parts, tag("figure", chart, tag("figcaption", caption + " (logarithmic scale)."))]
+    caption = tag("figcaption", "Eigenvalues of the correlation matrix, largest first (logarithmic scale).")
+    return [*parts, tag("figure", charts.eigenvalues(content).markup(), caption)]
 
 
 def parameters(content: Content) -> list[Markup]:
     """The table of all parameters."""
     table = content.parameters
     rows = [
-        [name, *(Number(value, digits(value)) for value in values)]
-        for name, *values in zip(table.names, *table.columns.values(), strict=True)
+        [name, *(Number(value, digits(value), exact=False) for value in values)]
+        for name, *values in zip(table.words, *table.columns.values(), strict=True)
     ]
+    notes = "; ".join(table.notes)
     return [
-        tag("p", "; ".join(table.notes) + ". Click a heading to sort.", class_="soft"),
-        sortable_table("all-parameters", ["parameter", *table.columns], rows, tall=True),
+        tag(
+            "p",
+            f"{notes}. The CSV and the data inside this file have the exact names, such as {table.names[-1]}.",
+            class_="soft",
+        ),
+        sortable_table("all-parameters", ["parameter", *table.columns], rows, "parameters", in_data="parameters"),
     ]

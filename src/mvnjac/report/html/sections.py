@@ -1,14 +1,19 @@
-"""The introduction, the key figures and the panels of the page."""
+"""The key figures, the panels and the end of the page."""
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
+
 from mvnjac._version import __version__
 from mvnjac.errors import counted
+from mvnjac.inference.process_plots import LEVEL
+from mvnjac.plots.axes import row_text
 from mvnjac.report.analysis.content import Content
-from mvnjac.report.analysis.stability import LEVEL
+from mvnjac.report.analysis.estimates_table import TotalScore
 from mvnjac.report.analysis.unavailable import Unavailable
-from mvnjac.report.html import panels_data, panels_stability
-from mvnjac.report.html.formatting import digits, probability, short
+from mvnjac.report.html import panels_data, panels_normal, panels_stability
+from mvnjac.report.html.formatting import digits, equals, short
 from mvnjac.report.html.markup import Markup, join, tag
 
 Panel = tuple[str, str, list[Markup]]
@@ -19,6 +24,8 @@ def panels(content: Content) -> list[Panel]:
     return [
         ("influence", "The most influential rows", panels_stability.influence(content)),
         ("breaks", "Have the parameters changed?", panels_stability.breaks(content)),
+        ("correlation", "Correlations and standard deviations", panels_normal.correlation(content)),
+        ("distances", "Do the rows follow a normal distribution?", panels_normal.distances(content)),
         ("heat-map", _heat_heading(content), panels_data.heat(content)),
         ("missing", "Missing entries", panels_data.missing(content)),
         ("conditioning", "Condition number and accuracy", panels_data.conditioning(content)),
@@ -26,11 +33,11 @@ def panels(content: Content) -> list[Panel]:
     ]
 
 
-def lead(content: Content) -> Markup:
-    """The introduction: the data, the parameters, and the conventions."""
+def about(content: Content) -> Markup:
+    """The data, the parameters, and the conventions."""
     data, p = content.data, len(content.parameters.names)
     what = "log returns (differences of the logarithms of consecutive rows)" if data.log_returns else "rows"
-    span = f" ({content.labels[0]} to {content.labels[-1]})" if data.index else ""
+    span = f" ({row_text(content.labels[0])} to {row_text(content.labels[-1])})" if data.index else ""
     likelihood = f"{content.log_likelihood:,.2f}".replace("-", "−")
     sentences = [
         f"This report analyses {content.rows:,} {what} of {counted(len(content.names), 'variable')}{span} with a multivariate normal "
@@ -40,19 +47,19 @@ def lead(content: Content) -> Markup:
     if data.missing:
         sentences.append("Missing entries are marginalised: each row contributes the density of its observed variables.")
     sentences += [_origin(content), f"The log-likelihood is {likelihood}."]
-    conventions = [
-        f"Conventions: there are {counted(p, 'parameter')}. Of a symmetric matrix, only the unique elements are parameters (the lower "
-        "triangle, column by column); a derivative with respect to an off-diagonal element changes both of its entries."
-    ]
+    sentences.append(
+        f"There are {counted(p, 'parameter')}: of a symmetric matrix, only the unique elements are parameters (the lower triangle, "
+        "column by column); a derivative with respect to an off-diagonal element changes both of its entries."
+    )
     if content.estimate:
-        conventions.append("The covariance is the maximum-likelihood estimate (divisor n, not n − 1).")
-    conventions.append(
+        sentences.append("The covariance is the maximum-likelihood estimate (divisor n, not n − 1).")
+    sentences.append(
         f"The rows are in ascending order of {data.index}."
         if content.sorted
         else "The rows are in their original order, which is assumed to be their order in time."
     )
-    conventions.append("All computations are in float64.")
-    return join([tag("p", " ".join(sentences), class_="lead"), tag("p", " ".join(conventions), class_="soft")])
+    sentences.append("All computations are in float64.")
+    return tag("p", " ".join(sentences), class_="soft")
 
 
 def _origin(content: Content) -> str:
@@ -91,28 +98,30 @@ def _influence_fact(content: Content) -> tuple[str, object, str]:
     if isinstance(content.influence, Unavailable):
         return "Most influential row", "–", "not available (see below)"
     top = content.influence.top[0]
-    return "Most influential row", top.label, f"changes {top.most_changed} by {short(abs(top.standard_errors))} standard errors"
+    changed = content.in_words(top.most_changed)
+    return (
+        f"Most influential {content.row}",
+        row_text(top.label),
+        f"changes the {changed} by {short(abs(top.standard_errors))} standard errors",
+    )
 
 
 def _score_fact(content: Content) -> tuple[str, object, str]:
-    if not content.estimate:
-        total = content.total
+    total = content.total
+    if not content.estimate and isinstance(total, Unavailable):
+        return "Score test of the given parameters", "–", "not available"
+    if not content.estimate and not isinstance(total, Unavailable):
         return (
             "Score test of the given parameters",
-            f"p {_equals(total.p_value)}",
+            f"p {equals(total.p_value)}",
             f"χ² = {short(total.statistic)}, {total.df} df",
         )
     if isinstance(content.cusum, Unavailable):
         return "Structural break", "–", "not available (see below)"
     cusum = content.cusum
     if cusum.p_value < LEVEL:
-        return "Structural break after", cusum.date, f"{cusum.column}, p {_equals(cusum.p_value)}"
-    return "Structural break", "not found", f"largest score after {cusum.date}, p {_equals(cusum.p_value)}"
-
-
-def _equals(p_value: float) -> str:
-    shown = probability(p_value)
-    return shown if shown.startswith("<") else f"= {shown}"
+        return "Structural break after", row_text(cusum.date), f"{content.in_words(cusum.column)}, p {equals(cusum.p_value)}"
+    return "Structural break", "not found", f"largest score after {row_text(cusum.date)}, p {equals(cusum.p_value)}"
 
 
 def _condition_fact(content: Content) -> tuple[str, object, str]:
@@ -140,11 +149,24 @@ def _parameters_heading(content: Content) -> str:
 
 
 def closing(content: Content) -> Markup:
-    """The footer."""
+    """How the report was made, and with which versions."""
     total = content.total
-    return tag(
-        "p",
-        f"mvnjac {__version__}. The size of the total score s, in units of its standard deviation, is √(sᵀ I⁻¹ s) = "
-        f"{digits(max(total.statistic, 0.0) ** 0.5)}{' (0 up to rounding, at a maximum)' if content.estimate else ''}. All numbers are "
-        "also in this file as JSON (element mvnjac-data). The page works without a network.",
+    size = (
+        " The size of the total score s, in units of its standard deviation, is √(sᵀ I⁻¹ s) = "
+        f"{digits(max(total.statistic, 0.0) ** 0.5)}"
+        f"{' (0 up to rounding, at a maximum)' if content.estimate else ''}."
+        if isinstance(total, TotalScore)
+        else ""
     )
+    versions = ", ".join(f"{name} {version}" for name, version in _versions())
+    command = tag("p", "Made by ", tag("code", content.data.command), id="command") if content.data.command else ""
+    text = (
+        f"{versions}.{size} All numbers are also in this file as JSON (element mvnjac-data). The page works without a network."
+    )
+    return join([about(content), command, tag("p", text)])
+
+
+def _versions() -> list[tuple[str, str]]:
+    """The versions of this package and of what computes and draws."""
+    others = [(name, version(name)) for name in ("torch", "numpy", "matplotlib")]
+    return [("mvnjac", __version__), ("Python", platform.python_version()), *others]
