@@ -21,6 +21,8 @@ from mvnjac.report import write_table_report
 from tests.cli.test_cli import run
 from tests.report.pages import data, nasty_table
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 @pytest.fixture
 def frame() -> pd.DataFrame:
