@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from mvnjac.report.html.figures import Chart
+from mvnjac.report.html.markup import tag
 from tests.cli.test_cli import RETURNS, run
 from tests.report.pages import nasty_table
+
+
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without charts, for tests of their numbers, texts and errors. The reports that tests share have their charts."""
+    monkeypatch.setattr(Chart, "markup", lambda chart: tag("svg", tag("title", chart.caption)))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from tests.cli.test_cli import run
 from tests.report.pages import data, nasty_table
 from tests.support.recorder import Recorder
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 @pytest.fixture
 def frame() -> pd.DataFrame:

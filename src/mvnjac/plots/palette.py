@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import Colormap, ListedColormap, to_rgb
 
 #: the number of colours on each side of the middle of a scale
 _STEPS = 24
@@ -35,15 +35,14 @@ class Palette:
     none: str = "#e4e8ee"
     on: str = "#ffffff"
 
-    def diverging(self) -> ListedColormap:
+    def diverging(self) -> Colormap:
         """From `low` through transparent to `high`: the colour gives the side, its opacity the size."""
         strengths = np.linspace(-1, 1, 2 * _STEPS + 1)
         sides = (to_rgb(self.low), to_rgb(self.high))
         colours = ListedColormap([(*sides[int(s > 0)], abs(s)) for s in strengths], name="mvnjac")
-        colours.set_bad(self.none)
-        return colours
+        return colours.with_extremes(bad=self.none)
 
-    def sequential(self) -> ListedColormap:
+    def sequential(self) -> Colormap:
         """From transparent to `high`, for shares."""
         return ListedColormap([(*to_rgb(self.high), s) for s in np.linspace(0, 1, _STEPS + 1)], name="mvnjac share")
 
