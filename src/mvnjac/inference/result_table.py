@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mvnjac.errors import UnknownNameError
-from mvnjac.tables.html import MOST_ROWS, html_table
+from mvnjac.tables.html import MOST_ROWS, html_table, label_texts
 
 #: the most rows that are printed
 _MAX_PRINTED = 24
@@ -49,7 +49,7 @@ class ResultTable(ABC):
         shown = min(len(labels), MOST_ROWS)
         rows = list(zip(*(_plain(values)[:shown] for values in table.values()), strict=True))
         note = f"{shown} of {len(labels)} rows; to_pandas() has all." if shown < len(labels) else ""
-        return html_table(self._title(), list(table), label_texts(list(labels)[:shown]), rows, note)
+        return html_table(self._title(), list(table), list(labels)[:shown], rows, note)
 
     def __repr__(self) -> str:
         table = self._table()
@@ -85,14 +85,6 @@ def position(function: str, columns: Sequence[str], name: str) -> int:
     if name not in columns:
         raise UnknownNameError(f"{function}: there is no column {name!r}; expected one of {', '.join(columns[:6])}, ….")
     return list(columns).index(name)
-
-
-def label_texts(labels: Sequence[Any]) -> list[str]:
-    """Row labels as text; dates without the time of day if all are at midnight."""
-    times = [getattr(label, "time", None) for label in labels]
-    if labels and all(callable(time) and not any((time().hour, time().minute, time().second)) for time in times):
-        return [str(label.date()) for label in labels]
-    return [str(label) for label in labels]
 
 
 def _plain(values: Any) -> list[Any]:

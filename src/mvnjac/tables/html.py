@@ -23,8 +23,8 @@ def html_table(
     """
     head = "".join(f"<th>{escape(text)}</th>" for text in ["", *headings])
     body = "".join(
-        f'<tr><th style="text-align:left">{escape(str(label))}</th>{"".join(map(_cell, row))}</tr>'
-        for label, row in zip(labels, rows, strict=True)
+        f'<tr><th style="text-align:left">{escape(label)}</th>{"".join(map(_cell, row))}</tr>'
+        for label, row in zip(label_texts(labels), rows, strict=True)
     )
     below = f"<div><small>{escape(note)}</small></div>" if note else ""
     if not labels:
@@ -44,3 +44,11 @@ def number(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return "" if value != value else f"{value:.4g}"
+
+
+def label_texts(labels: Sequence[Any]) -> list[str]:
+    """Row labels as text; dates without the time of day if all are at midnight."""
+    times = [getattr(label, "time", None) for label in labels]
+    if labels and all(callable(time) and not any((time().hour, time().minute, time().second)) for time in times):
+        return [str(label.date()) for label in labels]
+    return [str(label) for label in labels]
