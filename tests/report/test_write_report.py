@@ -20,6 +20,7 @@ from mvnjac.jobs.density import Request
 from mvnjac.report import write_table_report
 from tests.cli.test_cli import run
 from tests.report.pages import data, nasty_table
+from tests.report.test_report import PANELS
 from tests.support.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -112,6 +113,58 @@ def test_matrix_observations(tmp_path: Path) -> None:
     assert record["model"]["estimated"]
     assert record["model"]["structure"] == "kronecker"
     assert len(record["data"]["variables"]) == 4
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pd.period_range("2020-01", periods=150, freq="M"),
+        pd.date_range("2020-01-01", periods=150).where(np.arange(150) != 3),
+        pd.date_range("2020-01-01", periods=150, freq="h", tz="UTC"),
+        pd.DatetimeIndex(["2020-01-01"] * 150),
+        [f"<row {i}>" for i in range(150)],
+        [None, *range(149)],
+        pd.interval_range(0, 150),
+    ],
+)
+def test_any_labels(frame: pd.DataFrame, tmp_path: Path, labels: Any) -> None:
+    fit = mvnjac.fit(torch.tensor(frame.to_numpy()), names=list(frame.columns))
+    mvnjac.write_report(fit, frame.set_axis(pd.Index(labels, name="when")), tmp_path / "x.html")
+    record = data(tmp_path / "x.html")
+    assert record["data"]["index"] == "when"
+    assert len(record["influence"]["top"]) == 15
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("few rows", "3 rows for 5 parameters"),
+        ("a variable without entries", "linearly dependent"),
+        ("collinear", "linearly dependent"),
+        ("huge", "linearly dependent"),
+        ("one row", "not the estimate"),
+    ],
+)
+def test_what_cannot_be_computed_is_said_in_words(tmp_path: Path, kind: str, why: str) -> None:
+    """No message of an exception reaches the page: no names of functions and arguments."""
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    fit: mvnjac.Fit | mvnjac.Gaussian | None = None
+    if kind == "few rows":
+        x = x[:3, :2]
+    elif kind == "one row":
+        x, fit = x[:1], mvnjac.Gaussian(torch.zeros(3), torch.eye(3))
+    elif kind == "a variable without entries":
+        x[:, 2], fit = np.nan, mvnjac.Gaussian(torch.zeros(3), torch.eye(3), missing="marginalise")
+    elif kind == "collinear":
+        x[:, 2] = x[:, 0] + 1e-7 * x[:, 2]
+    else:
+        x *= 1e150
+    mvnjac.write_report(fit or mvnjac.fit(torch.tensor(x)), x, tmp_path / "x.html")
+    record, text = data(tmp_path / "x.html"), (tmp_path / "x.html").read_text("utf-8")
+    reasons = [record[part]["unavailable"] for part in ("influence", "cusum", "heat_map") if "unavailable" in record[part]]
+    assert any(why in reason for reason in reasons)
+    assert not re.search(r"score_process|covariance_of_estimates|influence: |lag=|adjust=|Error|Traceback", " ".join(reasons))
+    assert all(f'id="{panel}"' in text for panel in PANELS)
 
 
 def test_errors(frame: pd.DataFrame, tmp_path: Path) -> None:

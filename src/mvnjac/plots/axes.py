@@ -156,7 +156,7 @@ def _dates(labels: Sequence[Any]) -> np.ndarray | None:
     try:
         if isinstance(first, date | datetime | np.datetime64):
             return np.asarray(date2num(list(labels)), dtype=float)
-        if isinstance(first, str) and first[:4].isdigit() and len(first) >= 10 and all(isinstance(x, str) for x in labels):
+        if isinstance(first, str) and first[:4].isdigit() and len(first) >= 7 and all(isinstance(x, str) for x in labels):
             return np.asarray(date2num(np.array([label[:19] for label in labels], dtype="datetime64[s]")), dtype=float)
     except (ValueError, TypeError, OverflowError, AttributeError):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ from mvnjac.score.jacobian import Jacobian
 EXTRAORDINARY = 0.001
 #: the most extraordinary rows in the table
 TOP = 15
+#: steps of Newton's method; a dozen suffice
+_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def distances(J: Jacobian, labels: Sequence[Any]) -> Distances:
     scores = _normal_scores(squares, counts)
     order = scores.argsort(stable=True)
     converted = torch.where(counts == d, squares, _quantiles(scores, d))[order]
-    normal = NormalDist()
-    expected = _quantiles(torch.tensor([normal.inv_cdf((i + 0.5) / n) for i in range(n)], dtype=squares.dtype), d)
+    expected = _expected((torch.arange(n, dtype=squares.dtype) + 0.5) / n, d)
     p_values = torch.special.gammaincc(0.5 * counts, 0.5 * squares)
     found = kept[order].tolist()
     places = order.flip(0)[:TOP].tolist()
@@ -86,3 +86,16 @@ def _normal_scores(squares: Float[Tensor, "n"], df: Float[Tensor, "n"]) -> Float
 def _quantiles(scores: Float[Tensor, "n"], df: int) -> Float[Tensor, "n"]:
     """The inverse of `_normal_scores` for one number of degrees of freedom."""
     return df * (1 - 2 / (9 * df) + scores * math.sqrt(2 / (9 * df))).clamp(min=0) ** 3
+
+
+def _expected(probabilities: Float[Tensor, "n"], df: int) -> Float[Tensor, "n"]:
+    """The χ² quantiles of these probabilities, by Newton's method for the logarithm of the quantile."""
+    half = torch.tensor(0.5 * df, dtype=probabilities.dtype)
+    start = _quantiles(torch.special.ndtri(probabilities), df)
+    logarithm = (0.5 * start.clamp(min=1e-3 * df)).log()
+    for _ in range(_STEPS):
+        x = logarithm.exp()
+        density = (half * logarithm - x - torch.lgamma(half)).exp()  # of the logarithm
+        step = (torch.special.gammainc(half.expand_as(x), x) - probabilities) / density
+        logarithm = logarithm - step.nan_to_num(0.0).clamp(-1, 1)
+    return 2 * logarithm.exp()

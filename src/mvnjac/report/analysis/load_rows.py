@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import date, datetime, time
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -68,12 +69,20 @@ def labelled(x: Float[Tensor, "n d"], labels: Sequence[Any] | None) -> LabelledR
     """The rows with their labels, sorted if the order of the labels is that of time; None: numbers from 1."""
     if labels is None:
         return LabelledRows(x, list(range(1, len(x) + 1)), False)
+    labels = [_known(label) for label in labels]
     if all(isinstance(label, datetime) and label.time() == time() and label.tzinfo is None for label in labels):
         labels = [label.date() for label in labels]  # dates that are stored as timestamps
     if not sortable(labels):
         return LabelledRows(x, list(labels), False)
     order = sorted(range(len(x)), key=lambda i: labels[i])
     return LabelledRows(x[order], [labels[i] for i in order], True)
+
+
+def _known(label: Any) -> Any:
+    """A number, text or date; None for a missing label; the text of anything else, such as a period."""
+    if label is None or label != label:  # also pandas' NaT, which is a datetime
+        return None
+    return label if isinstance(label, str | int | float | date | np.generic) else str(label)
 
 
 def require_memory(where: str, rows: int, variables: int, parameters: int) -> None:

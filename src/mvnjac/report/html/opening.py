@@ -39,14 +39,17 @@ def _extraordinary(content: Content) -> Markup:
         return join([tag("strong", "Extraordinary "), f"{content.row}s: {share}."])
     top, first = [row_text(row.label) for row in found.top[:3]], found.top[0]
     names = top[0] if len(top) == 1 else f"{', '.join(top[:-1])} and {top[-1]}"
+    verb, change = "influences" if len(top) == 1 else "influence", first.standard_errors
     effect = (
-        f"without {top[0]}, the {content.in_words(first.most_changed)} would "
-        f"{'rise' if first.standard_errors > 0 else 'fall'} by {short(abs(first.standard_errors))} standard errors"
+        f"; without {top[0]}, the {content.in_words(first.most_changed)} would {'rise' if change > 0 else 'fall'} by "
+        f"{short(abs(change))} standard errors"
+        if math.isfinite(change)
+        else ""
     )
     return join(
         [
             tag("strong", f"Extraordinary {content.row}s: "),
-            f"{names} influence the estimates most; {effect}. {share[0].upper()}{share[1:]}.",
+            f"{names} {verb} the estimates most{effect}. {share[0].upper()}{share[1:]}.",
         ]
     )
 
@@ -69,7 +72,8 @@ def _breaks_text(content: Content, found: Cusum) -> str:
             if found.p_value < LEVEL
             else ""
         )
-        return f"none is found in any of {tested} (5% level, corrected for the number of tests){whole}."
+        where = f"any of {tested}" if len(found.breaks) != 1 else found.breaks[0].variable
+        return f"none is found in {where} (5% level, corrected for the number of tests){whole}."
     names = ", ".join(f"{test.variable} (after {row_text(test.date)})" for test in changed[:3])
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     level = "5% level, corrected for the number of tests"
@@ -131,13 +135,9 @@ def _alerts(content: Content) -> list[str]:
             f"There are only {short(alerts.rows_per_parameter)} {content.row}s per parameter: standard errors and tests, which hold "
             "for many rows, are rough."
         )
-    found += [
-        f"{name} has only {counted(count, 'observed entry')} (fewer than {FEW_ENTRIES})." for name, count in alerts.few[:_MOST]
-    ]
+    found += [f"{name} has only {counted(count, 'entry')} (fewer than {FEW_ENTRIES})." for name, count in alerts.few[:_MOST]]
     if len(alerts.few) > _MOST:
-        found.append(
-            f"{counted(len(alerts.few) - _MOST, 'other variable')} also have fewer than {FEW_ENTRIES} observed entries."
-        )
+        found.append(f"{counted(len(alerts.few) - _MOST, 'other variable')} also have fewer than {FEW_ENTRIES} entries.")
     if content.boundary:
         names = ", ".join(content.in_words(name) for name in content.boundary[:_MOST])
         found.append(f"At their lower bound, where standard errors are conditional: {names}.")
