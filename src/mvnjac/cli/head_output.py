@@ -11,7 +11,7 @@ from mvnjac.cli.layout import cut, joined, number
 from mvnjac.errors import counted
 
 if TYPE_CHECKING:
-    from mvnjac.jobs.commands import Sums
+    from mvnjac.jobs.commands import SummedScores
     from mvnjac.jobs.head import TableHead
 
 #: the rows that are shown
@@ -43,7 +43,7 @@ def lines_of(head: TableHead, width: int) -> list[str]:
     return [*lines, "", *textwrap.wrap(f"{size} of numbers; -o FILE writes them, a pipe gets CSV", width)]
 
 
-def head_of(sums: Sums, width: int) -> TableHead:
+def head_of(sums: SummedScores, width: int) -> TableHead:
     """The first rows of sums or of JᵀJ."""
     from mvnjac.jobs.head import TableHead
 

@@ -86,7 +86,7 @@ class ScoreProcess(ResultTable):
         """
         if self.clocks is not None:
             return self._break_test("nyblom_hansen", self.clocks.nyblom_hansen(list(self.places)))
-        squares = self._bridges()[1:].square().sum(-1)
+        squares = self._independent_components()[1:].square().sum(-1)
         statistic = float(squares.mean())
         p_value = limiting_distributions.mean_square_p_value(statistic, self.process.shape[1])
         return self._test("nyblom_hansen", statistic, p_value, 1 + int(squares.argmax()))
@@ -135,7 +135,7 @@ class ScoreProcess(ResultTable):
             statistics[at] = values
             return statistics
         t = torch.arange(self.rows + 1, dtype=self.process.dtype, device=self.process.device) / self.rows
-        statistics = self._bridges().square().sum(-1) / (t * (1 - t))
+        statistics = self._independent_components().square().sum(-1) / (t * (1 - t))
         statistics[0], statistics[-1] = torch.nan, torch.nan
         return statistics
 
@@ -198,7 +198,7 @@ class ScoreProcess(ResultTable):
                 raise
             return BreakTest(test, math.nan, math.nan, len(process.columns), -1, None, law=str(error))
 
-    def _bridges(self) -> Tensor:
+    def _independent_components(self) -> Tensor:
         """(n + 1, k) asymptotically independent Brownian bridges if parameters are constant."""
         return self.process if self.correlation is None else self.process @ inverse_root(self.correlation)
 
@@ -225,7 +225,7 @@ class ScoreProcess(ResultTable):
 
     def squared_norms(self) -> Float[Tensor, "m"]:
         """(n + 1,) the squared norm of the decorrelated cumulative scores after each row."""
-        return self._bridges().square().sum(-1)
+        return self._independent_components().square().sum(-1)
 
     def plot(self, ax: Axes | None = None, *, test: str = "double_max") -> Axes:
         """Draw the statistic of a break after each row, its 5% critical value, and the date where it is largest.

@@ -81,7 +81,7 @@ def write_jacobian(
 
 
 @dataclass(frozen=True)
-class Sums:
+class SummedScores:
     """Sums over all rows: of the scores (p,), or JᵀJ (p, p)."""
 
     columns: list[str]
@@ -96,7 +96,7 @@ class Sums:
         return Written(self.rows, len(self.columns), 1, 0 if output is None else output.stat().st_size, self.seconds)
 
 
-def summed(data: Data, request: Request, wrt: Sequence[str] | None, run: Run, gram: bool = False) -> Sums:
+def summed(data: Data, request: Request, wrt: Sequence[str] | None, run: Run, gram: bool = False) -> SummedScores:
     """The sum of each column of the Jacobian; gram: JᵀJ instead."""
     source, names, gaussian = prepared(data, request, run)
     columns = None if wrt is None else tuple(wrt)
@@ -104,7 +104,7 @@ def summed(data: Data, request: Request, wrt: Sequence[str] | None, run: Run, gr
     job = Sum(data, tuple(names), density, columns, gram=gram)
     outcome = run.over(job, source.slices(rows_per_slice(len(names))), "summing the scores")
     found = job.score_sums.gram(outcome.sums) if gram else job.score_sums.scores(outcome.sums)
-    return Sums(job.score_sums.columns, found.numpy(), outcome.rows, outcome.seconds, names, density)
+    return SummedScores(job.score_sums.columns, found.numpy(), outcome.rows, outcome.seconds, names, density)
 
 
 def sum_scores(data: Data, request: Request, wrt: Sequence[str] | None, output: Path | None, run: Run) -> Written:

@@ -15,7 +15,7 @@ from mvnjac.tables.base import Source
 from mvnjac.tables.rows import tensor_batches
 from mvnjac.tables.slices import rows_per_slice
 from mvnjac.tables.storage import entry, is_remote
-from mvnjac.tables.survey import Survey, warn_about
+from mvnjac.tables.suspicious_values import SuspiciousValues, warn_about
 
 #: the largest files and the largest number of variables for which the rows are read once more, to be looked over
 _MOST_BYTES, _MOST_VARIABLES = 64 * 2**20, 2000
@@ -49,11 +49,11 @@ def point_out(data: Data, source: Source, names: Sequence[str], run: Run) -> Non
         TableWarning: one for each kind.
     """
     if _is_small(source, names):
-        survey = Survey(names)
+        scan = SuspiciousValues(names)
         for rows in tensor_batches(source, names, data.index, allow_missing=True):
-            survey.add(rows.x.numpy(), rows.index)
-        warn_about(str(data.path), survey, is_series=data.index is not None or data.returns or data.log_returns)
-        total, incomplete = survey.rows, survey.incomplete
+            scan.add(rows.x.numpy(), rows.index)
+        warn_about(str(data.path), scan, is_series=data.index is not None or data.returns or data.log_returns)
+        total, incomplete = scan.rows, scan.incomplete
     elif data.complete:
         job = IncompleteRows(dataclasses.replace(data, complete=False, missing="marginalise"), tuple(names))
         outcome = run.over(job, source.slices(rows_per_slice(len(names))), "counting", engine=run.engine)

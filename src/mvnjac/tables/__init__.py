@@ -4,7 +4,7 @@ Memory does not grow with the number of rows. The package may use `tensors` and 
 that are defined outside this package, are `TableFormat`, `register_format`, `Source`, `Sink`, `Slice`, `ReadOptions`,
 `as_float64` and `open_source`; they are loaded on first use, so that importing this package does not import pyarrow. Interface
 for other packages of mvnjac: `base`, `reading`, `slices`, `rows`, `columns`, `exact`, `output`, `storage`, `sorting`,
-`chronology`, `returns`, `survey`, `mean_and_covariance`, `dataframes`, `read_table`.
+`chronology`, `returns`, `suspicious_values`, `mean_and_covariance`, `dataframes`, `read_table`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from mvnjac.tables.reading import ReadOptions
 from mvnjac.tables.returns import Returns
 from mvnjac.tables.rows import Rows, tensor_batches
 from mvnjac.tables.source import Source
-from mvnjac.tables.survey import Survey, warn_about
+from mvnjac.tables.suspicious_values import SuspiciousValues, warn_about
 from mvnjac.tensors import memory
 
 #: an option in a message, with its value: --decimal , or --missing-values 'x'
@@ -130,19 +130,19 @@ def read_table(
 
 
 def _observations(source: Source, names: list[str], key: str | None, missing: str | None, is_series: bool) -> Observations:
-    survey = Survey(names) if len(names) <= _MOST_VARIABLES else None
+    scan = SuspiciousValues(names) if len(names) <= _MOST_VARIABLES else None
     parts, held = list[Rows](), 0
     for rows in tensor_batches(source, names, key, missing != "error", complete=missing == "drop"):
         parts.append(rows)
         held += rows.x.numel() * rows.x.element_size()
         # The batches and the rows as a whole are in memory at the same time.
         memory.require_bytes(f"read_table: the rows of {source.path}", held, torch.device("cpu"), "select fewer columns.")
-        if survey is not None:
-            survey.add(rows.x.numpy(), rows.index)
+        if scan is not None:
+            scan.add(rows.x.numpy(), rows.index)
     if not parts:
         raise TableError(f"{source.path}: there are no rows{' without missing values' if missing == 'drop' else ''}.")
-    if survey is not None:
-        warn_about(str(source.path), survey, is_series)
+    if scan is not None:
+        warn_about(str(source.path), scan, is_series)
     x = torch.cat([rows.x for rows in parts])
     kind: Literal["pandas", "arrow"] = "pandas" if importlib.util.find_spec("pandas") else "arrow"
     labels = range(len(x)) if key is None else pa.chunked_array([rows.index for rows in parts])

@@ -57,9 +57,9 @@ class TextFolder(Source):
             kind = known[0][1] if known else pa.null()
             for part, other in known:
                 if other != kind and not (is_numeric(other) and is_numeric(kind)):
-                    told = f"{part.path}: column {name!r} is {other} here and {kind} in {known[0][0].path.name}."
+                    mismatch = f"{part.path}: column {name!r} is {other} here and {kind} in {known[0][0].path.name}."
                     reasons = [f"{each.path}: {why}" for each, _ in known if (why := each.not_numeric(name))]
-                    raise TableError(reasons[0] if reasons else told)
+                    raise TableError(reasons[0] if reasons else mismatch)
             mixed = any(other != kind for _, other in known)
             fields.append((name, pa.float64() if mixed else kind))
         return pa.schema(fields)

@@ -35,7 +35,7 @@ class Finding:
     text: str
 
 
-class Survey:
+class SuspiciousValues:
     """Collects, batch by batch, the runs of equal values, the extremes and a sample of each column.
 
     Attributes:
@@ -170,9 +170,9 @@ def _ends(values: np.ndarray) -> np.ndarray:
     return np.concatenate([order[:_EXTREMES], order[-_EXTREMES:]])
 
 
-def warn_about(where: str, survey: Survey, is_series: bool) -> None:
+def warn_about(where: str, scan: SuspiciousValues, is_series: bool) -> None:
     """Warn about outliers and, if the rows are in the order of time, about stale values."""
-    stale, outliers = survey.stale() if is_series else [], survey.outliers()
+    stale, outliers = scan.stale() if is_series else [], scan.outliers()
     for kind, found in (("stale values", stale), ("outliers", outliers)):
         if found:
             warn(f"{where}: {described(kind, found)}", TableWarning)
