@@ -30,7 +30,7 @@ def ugly_table(d: int, n: int, gaps: bool = True) -> pd.DataFrame:
     x[n // 2 : n // 2 + 20, 1] = 0.0
     x[int(0.6 * n) :, 2] *= 3
     if gaps:
-        x[rng.random((n, d)) < 0.003] = np.nan
+        x[rng.integers(0, n, size=12), rng.integers(0, d, size=12)] = np.nan
         x[: n // 5, ::5] = np.nan
         x[-n // 10 :, 3::11] = np.nan
     names = [NAMES[i] if i < len(NAMES) else f"{NAMES[i % len(NAMES)]} {i}" for i in range(d)]
