@@ -76,10 +76,10 @@ def test_given_parameters_and_numbered_rows(opened: Browser, tmp_path: Path) -> 
     assert_clean(opened, tmp_path / "x.html")
 
 
-@pytest.mark.slow
-def test_sixty_variables(opened: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gaps", [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.long)])
+def test_sixty_variables(opened: Browser, tmp_path: Path, gaps: bool) -> None:
     """Maps of more than 30 variables are drawn on a canvas, and on paper as an image."""
-    report = written(ugly_table(60, 2200), "dense", tmp_path)
+    report = written(ugly_table(60, 2200, gaps), "dense", tmp_path)
     assert report.stat().st_size < 1_100_000
     assert_clean(opened, report)
     page = opened.new_page(viewport={"width": 1280, "height": 900})
@@ -105,7 +105,7 @@ def test_sixty_variables(opened: Browser, tmp_path: Path) -> None:
     page.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("gaps", [False, True])
 def test_two_hundred_variables(opened: Browser, tmp_path: Path, gaps: bool) -> None:
     frame = ugly_table(200, 700, gaps)

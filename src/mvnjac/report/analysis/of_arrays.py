@@ -15,6 +15,7 @@ from mvnjac.gaussian import Gaussian
 from mvnjac.jobs.density import with_names
 from mvnjac.report.analysis.content import Content, Description, content_of, is_estimate_from, parameter_count
 from mvnjac.report.analysis.load_rows import labelled, require_memory
+from mvnjac.tables.arrays import as_tensor
 from mvnjac.tables.dataframes import Observations, from_table
 
 
@@ -63,7 +64,7 @@ def _plain(gaussian: Any) -> Gaussian:
 def _rows(data: Any, names: list[str] | None) -> tuple[Tensor, list[str] | None, Sequence[Any] | None, str | None]:
     """The rows (n, d) in float64; if available, the names of the columns, the row labels, and the name of the labels."""
     if isinstance(data, Tensor | np.ndarray):
-        x = (torch.from_numpy(data) if isinstance(data, np.ndarray) else data).detach().to("cpu", torch.float64)
+        x = as_tensor("write_report", "data", data).detach().to("cpu", torch.float64)
         return x.flatten(1) if x.ndim > 2 else x, None, None, None
     table = data if isinstance(data, Observations) else from_table(data, columns=names)
     x, columns = table.x, table.names
