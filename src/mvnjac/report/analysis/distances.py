@@ -69,7 +69,7 @@ def distances(J: Jacobian, labels: Sequence[Any]) -> Distances:
     scores = _normal_scores(squares, counts)
     order = scores.argsort(stable=True)
     converted = torch.where(counts == d, squares, _quantiles(scores, d))[order]
-    expected = _expected((torch.arange(n, dtype=squares.dtype) + 0.5) / n, d)
+    expected = _expected((torch.arange(n, dtype=squares.dtype, device=squares.device) + 0.5) / n, d)
     p_values = torch.special.gammaincc(0.5 * counts, 0.5 * squares)
     found = kept[order].tolist()
     places = order.flip(0)[:TOP].tolist()
@@ -90,7 +90,7 @@ def _quantiles(scores: Float[Tensor, "n"], df: int) -> Float[Tensor, "n"]:
 
 def _expected(probabilities: Float[Tensor, "n"], df: int) -> Float[Tensor, "n"]:
     """The χ² quantiles of these probabilities, by Newton's method for the logarithm of the quantile."""
-    half = torch.tensor(0.5 * df, dtype=probabilities.dtype)
+    half = torch.tensor(0.5 * df, dtype=probabilities.dtype, device=probabilities.device)
     start = _quantiles(torch.special.ndtri(probabilities), df)
     logarithm = (0.5 * start.clamp(min=1e-3 * df)).log()
     for _ in range(_STEPS):

@@ -37,7 +37,8 @@ def volatilities(J: Jacobian, names: list[str], parameters: ParameterTable, esti
         known = dict(zip(parameters.names, parameters.columns.get("robust error", []), strict=False))
         diagonal = [f"covariance_matrix[{name},{name}]" for name in names]
         if all(column in known for column in diagonal):
-            errors = (torch.tensor([known[column] for column in diagonal], dtype=values.dtype) / (2 * values)).tolist()
+            variances = torch.tensor([known[column] for column in diagonal], dtype=values.dtype, device=values.device)
+            errors = (variances / (2 * values)).tolist()
         else:
             found = attempt(lambda: inference.covariance_of_estimates(J, "sandwich", wrt="scale").standard_errors)
             errors = None if isinstance(found, Unavailable) else found.tolist()

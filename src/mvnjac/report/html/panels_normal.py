@@ -47,10 +47,12 @@ def correlation(content: Content) -> list[Markup]:
 
 
 def _extremes(content: Content) -> str:
-    """The largest and the smallest correlation."""
+    """The largest and the smallest correlation; some structures have one number for all."""
     values, names = content.volatilities.correlation, content.names
     pairs = [(values[i][j], names[j], names[i]) for i in range(len(names)) for j in range(i)]
     high, low = max(pairs), min(pairs)
+    if len(pairs) > 1 and high[0] == low[0]:
+        return f"All correlations are {short(high[0])}."
     text = f"The largest correlation is that of {high[1]} and {high[2]}: {short(high[0])}"
     return f"{text}." if len(pairs) == 1 else f"{text}; the smallest is that of {low[1]} and {low[2]}: {short(low[0])}."
 
