@@ -40,8 +40,9 @@ class CsvSink(Sink):
     """Writes numbers with enough digits to read them back exactly."""
 
     def __init__(self, path: Path | IO[bytes], schema: pa.Schema) -> None:
-        compressed = isinstance(path, Path) and ".csv.gz" in path.name
-        self._stream = pa.output_stream(str(path), compression="gzip") if compressed else path
+        # The writer itself would close a file only when it is collected.
+        compression = "gzip" if isinstance(path, Path) and ".csv.gz" in path.name else None
+        self._stream = pa.output_stream(str(path), compression=compression) if isinstance(path, Path) else path
         self._writer = csv.CSVWriter(self._stream, schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
