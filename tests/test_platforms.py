@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import platform
 import runpy
+import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -130,6 +132,8 @@ def windows_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         renamed.append(Path(target).name)
         replace(source, target)
 
+    importlib.import_module("matplotlib.font_manager")  # its list of fonts is made once, by the rules of this system
+    monkeypatch.setattr(shutil, "_use_fd_functions", False)  # as on Windows, no folder is opened to be removed
     monkeypatch.setattr(os, "open", checked_open)
     monkeypatch.setattr(os, "fsync", checked_flush)
     monkeypatch.setattr(os, "replace", checked_replace)
