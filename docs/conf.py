@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 import mvnjac  # after the change of sys.path
 
 project, author = "mvnjac", "The mvnjac developers"
-copyright = "the mvnjac authors, BSD-3-Clause"
+copyright = "The mvnjac developers, BSD-3-Clause"
 version = release = mvnjac.__version__
 
 extensions = [
