@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -14,7 +15,7 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.dates import AutoDateLocator, date2num, num2date
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from mvnjac.plots.palette import Palette
@@ -52,6 +53,17 @@ def style(ax: Axes, palette: Palette, *, grid: str | None = "y") -> None:
         ax.grid(True, axis=grid, color=palette.grid, linewidth=0.8)  # type: ignore[arg-type]
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
         text.set_color(palette.ink)
+
+
+def log_scale(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic y axis with at least two numbers: powers of ten; 1, 2 and 5 times these where there are too few."""
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+    if powers < 2:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high / low >= 5 else MaxNLocator(4))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def plain(text: Text) -> Text:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from mvnjac.plots.axes import LONGEST_NAME, name_ticks, style
+from mvnjac.plots.axes import LONGEST_NAME, log_scale, name_ticks, style
 from mvnjac.plots.palette import DEFAULT, Palette
 
 #: the name of the artist of bars and points, by which a writer of SVG finds them
@@ -67,10 +67,7 @@ def draw_eigenvalues(ax: Axes, values: np.ndarray, *, palette: Palette = DEFAULT
     )
     for bar in bars:
         bar.set_gid(ITEMS_ID)
-    ax.set_yscale("log")
-    ax.set_ylim(lowest, highest * 1.3)
+    log_scale(ax, lowest, highest * 1.3)
     ax.set_xlim(0.4, max(len(values), 8) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
     return ax

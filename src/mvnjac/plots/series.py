@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
 
-from mvnjac.plots.axes import row_axis, row_text, settle, shortened, style
+from mvnjac.plots.axes import log_scale, row_axis, row_text, settle, shortened, style
 from mvnjac.plots.marks import label_points
 from mvnjac.plots.palette import DEFAULT, Palette
 
@@ -49,10 +48,7 @@ def draw_stems(
     gaps = np.full(len(rows), np.nan)
     heights = np.stack([np.full(len(rows), lowest), np.maximum(values[rows], lowest), gaps], -1).ravel()
     ax.plot(np.repeat(positions[rows], 3), heights, color=palette.line, linewidth=1.0, solid_capstyle="butt")
-    ax.set_yscale("log")
-    ax.set_ylim(lowest, lowest * (highest / lowest) ** 1.22)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
+    log_scale(ax, lowest, lowest * (highest / lowest) ** 1.22)
     if threshold is not None and lowest < threshold < highest:
         ax.axhline(threshold, color=palette.alert, linewidth=1, linestyle=(0, (5, 4)))
     largest = [int(i) for i in np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:marked]]
