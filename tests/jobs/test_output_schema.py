@@ -59,6 +59,7 @@ def test_what_the_numbers_are(table: Path, frame: pd.DataFrame, tmp_path: Path, 
         "index": "day",
         "variables": ["CHF", "USD", "grün"],
         "log_returns": False,
+        "returns": False,
         "missing": None,
     }
     read = pd.read_feather if suffix in (".arrow", ".feather") else pd.read_parquet

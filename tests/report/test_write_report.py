@@ -206,3 +206,13 @@ def test_progress_of_the_report_on_a_table(tmp_path: Path) -> None:
         "loading the rows": 300,
     }
     assert recorder.stages[2].total == 300
+
+
+def test_returns_are_named(tmp_path: Path) -> None:
+    prices = (1 + 0.01 * np.random.default_rng(0).normal(size=(80, 2))).cumprod(0)
+    table = tmp_path / "prices.csv"
+    pd.DataFrame(prices, columns=["A", "B"], index=pd.bdate_range("2024-01-01", periods=80, name="Date")).to_csv(table)
+    for option, words in (("--returns", "79 returns (relative changes"), ("--log-returns", "79 log returns (differences")):
+        assert run("report", table, option, "-o", tmp_path / "r.html", "--force")[0] == 0
+        assert words in (tmp_path / "r.html").read_text()
+    assert data(tmp_path / "r.html")["data"]["log_returns"] is True

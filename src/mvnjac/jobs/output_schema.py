@@ -84,6 +84,7 @@ def with_metadata(
         "index": data.index,
         "variables": list(names),
         "log_returns": data.log_returns,
+        "returns": data.returns,
         "missing": data.missing,
         "model": _model(density),
     }

@@ -36,7 +36,7 @@ class Description:
     Attributes:
         title: the name of the data.
         index: the name of the row labels; None: rows are numbered.
-        log_returns: whether the rows are log returns.
+        log_returns, returns: whether the rows are log returns, or relative changes.
         missing: "marginalise", or None.
         files: the names of the files that the parameters are from, by "mean", "covariance" or "model".
         command: how the report was made.
@@ -48,6 +48,7 @@ class Description:
     missing: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     command: str | None = None
+    returns: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def content_of_table(data: Data, request: Request, run: Run, command: str | None
         data.missing,
         {name: path.name for name, path in files.items() if path is not None},
         command,
+        data.returns,
     )
     fingerprint = None if request.model is None else model_file.estimated_from(request.model)
     with run.progress.stage("analysing the scores"):

@@ -39,6 +39,7 @@ def _record(content: Content) -> dict[str, Any]:
             "index": data.index,
             "variables": content.names,
             "log_returns": data.log_returns,
+            "returns": data.returns,
             "missing": data.missing,
             "command": data.command,
         },

@@ -27,7 +27,7 @@ def correlation(content: Content) -> list[Markup]:
         for i in order
     ]
     headings = ["variable", "standard deviation", *([] if robust is None else ["robust error"])]
-    unit = "of the log returns " if content.data.log_returns else ""
+    unit = "of the log returns " if content.data.log_returns else "of the returns " if content.data.returns else ""
     lines = " The lines are 95% intervals from robust standard errors." if robust is not None else ""
     parts = []
     if len(names) > 1:

@@ -36,7 +36,10 @@ def panels(content: Content) -> list[Panel]:
 def about(content: Content) -> Markup:
     """The data, the parameters, and the conventions."""
     data, p = content.data, len(content.parameters.names)
-    what = "log returns (differences of the logarithms of consecutive rows)" if data.log_returns else "rows"
+    what = "rows"
+    if data.log_returns or data.returns:
+        logarithmic = "log returns (differences of the logarithms of consecutive rows)"
+        what = logarithmic if data.log_returns else "returns (relative changes of consecutive rows)"
     span = f" ({row_text(content.labels[0])} to {row_text(content.labels[-1])})" if data.index else ""
     likelihood = f"{content.log_likelihood:,.2f}".replace("-", "−")
     sentences = [
