@@ -147,7 +147,7 @@ def test_the_version_is_the_same_everywhere(tmp_path: Path) -> None:
 
 def test_the_conda_package_has_the_same_dependencies() -> None:
     recipe = content(ROOT / "recipe" / "recipe.yaml")
-    names = {"torch": "pytorch"}
+    names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
     project = PROJECT["project"]
     wanted = [Requirement(text) for text in project["dependencies"]]
     expected = {f"{names.get(each.name, each.name)} {each.specifier}" for each in wanted}

@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import mvnjac
@@ -364,6 +365,19 @@ def _from_table(case: Case) -> Any:
     return [everything(mvnjac.from_table(given)) for given in (frame, pa.Table.from_pandas(frame, preserve_index=False))]
 
 
+def _read_table(case: Case) -> Any:
+    path = _scratch() / "x.csv"
+    pd.DataFrame(case.x.double().numpy(), columns=case.names).to_csv(path, index=False)
+    return everything(mvnjac.read_table(path))
+
+
+def _plot_correlation(case: Case) -> Any:
+    fit = mvnjac.fit(case.x, **case.keywords())
+    axes = mvnjac.plot_correlation(fit, Figure().add_subplot())
+    drawn = [each.get_array() for each in (*axes.images, *axes.collections) if each.get_array() is not None]
+    return [np.ma.filled(array.astype(float), -2.0) for array in drawn], fit.mean
+
+
 def _write_report(case: Case) -> Any:
     path = Path(tempfile.mkdtemp()) / "report.html"
     mvnjac.write_report(mvnjac.fit(case.x, **case.keywords()), case.x.double(), path)
@@ -449,6 +463,8 @@ ON_TABLES: dict[str, Callable[[Case], Any]] = {
     "fit": _fit,
     "load": _load,
     "from_table": _from_table,
+    "read_table": _read_table,
+    "plot_correlation": _plot_correlation,
     "write_report": _write_report,
     "inference.covariance_of_estimates": _estimates,
     "inference.scores_covariance": _scores_covariance,
