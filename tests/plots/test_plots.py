@@ -160,7 +160,10 @@ def test_a_map_has_a_cell_for_each_element(d: int) -> None:
         pixels = ax.images[0].get_array()
         assert pixels.shape == (d, d, 4)
         assert (pixels[np.triu_indices(d, 1)] == 0).all()
-        np.testing.assert_allclose(pixels[..., 3][np.tril_indices(d)], np.abs(R[np.tril_indices(d)]), atol=0.045)
+        strengths = np.abs([DEFAULT.diverging()((r + 1) / 2)[3] for r in R[np.tril_indices(d)]])
+        np.testing.assert_allclose(pixels[..., 3][np.tril_indices(d)], strengths, atol=1e-12)
+        step = 2 / DEFAULT.diverging().N  # the colours are steps
+        assert np.abs(strengths - np.abs(R[np.tril_indices(d)])).max() <= step
     else:
         np.testing.assert_allclose(ax.collections[0].get_array(), R[np.tril_indices(d)])
         numbers = [text.get_text() for text in ax.texts]

@@ -107,7 +107,7 @@ def test_a_function_is_called(capsys) -> None:
 
 def test_other_arguments() -> None:
     with pytest.raises(ArgumentError, match="fit: progress is 'yes'; expected True, False, or a function of"):
-        mvnjac.fit(X, progress="yes")  # type: ignore[arg-type]
+        mvnjac.fit(X, **{"progress": "yes"})
 
 
 def test_an_error_passes_through_the_display(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +121,8 @@ class FakeNotebook:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shown = list[str]()
         module, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
-        module.get_ipython = lambda: types.SimpleNamespace(kernel=object())  # type: ignore[attr-defined]
-        display.display = self.display  # type: ignore[attr-defined]
+        vars(module)["get_ipython"] = lambda: types.SimpleNamespace(kernel=object())
+        vars(display)["display"] = self.display
         monkeypatch.setitem(sys.modules, "IPython", module)
         monkeypatch.setitem(sys.modules, "IPython.display", display)
 

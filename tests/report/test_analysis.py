@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 import mvnjac
+from mvnjac.inference import covariance_of_estimates
 from mvnjac.report.analysis.alerts import alerts
 from mvnjac.report.analysis.diagnostics import missing_entries
 from mvnjac.report.analysis.distances import distances
@@ -57,7 +58,12 @@ def test_distances_of_incomplete_rows(x: np.ndarray) -> None:
     normal = np.random.default_rng(2).multivariate_normal(np.zeros(4), sigma, size=300)
     normal[::2, :3] = np.nan
     found = distances(gaussian.jacobian(torch.tensor(normal)), DAYS)
-    np.testing.assert_allclose(np.quantile(found.observed, [0.25, 0.5, 0.75]), stats.chi2.ppf([0.25, 0.5, 0.75], 4), rtol=0.15)
+    seen = ~np.isnan(normal)
+    parts = [(row[o], sigma[np.ix_(o, o)]) for row, o in zip(normal, seen, strict=True)]
+    squares, k = np.array([row @ np.linalg.solve(S, row) for row, S in parts]), seen.sum(1)
+    scores = ((squares / k) ** (1 / 3) - (1 - 2 / (9 * k))) / np.sqrt(2 / (9 * k))  # Wilson & Hilferty 1931
+    converted = np.where(k == 4, squares, 4 * np.maximum(1 - 2 / 36 + scores * np.sqrt(2 / 36), 0) ** 3)
+    np.testing.assert_allclose(found.observed, converted[np.argsort(scores, kind="stable")], rtol=1e-9)
 
 
 @pytest.mark.parametrize("structure", ["dense", "low-rank:1", "scale-correlation", "cholesky"])
@@ -66,10 +72,13 @@ def test_standard_deviations_have_robust_errors(x: np.ndarray, structure: str) -
     J = gaussian.jacobian(torch.tensor(x))
     table, _ = estimated(J, "expected")
     found = volatilities(J, list("abcd"), table, True)
-    np.testing.assert_allclose(found.values, x.std(0), rtol=1e-3 if structure == "low-rank:1" else 1e-9)
-    r = x - x.mean(0)
-    expected = (r**2).std(0) / np.sqrt(300) / (2 * x.std(0))
-    np.testing.assert_allclose(found.robust_errors, expected, rtol=0.02 if structure == "low-rank:1" else 1e-6)
+    np.testing.assert_allclose(found.values, gaussian.parameter("scale"), rtol=1e-12)
+    if structure == "low-rank:1":  # it restricts the correlations, so the errors have no formula by variable
+        expected = covariance_of_estimates(J, "sandwich", wrt="scale").standard_errors
+    else:
+        np.testing.assert_allclose(found.values, x.std(0), rtol=1e-9)
+        expected = ((x - x.mean(0)) ** 2).std(0) / np.sqrt(300) / (2 * x.std(0))
+    np.testing.assert_allclose(found.robust_errors, expected, rtol=1e-6)
     np.testing.assert_allclose(np.diag(found.correlation), 1)
     assert table.words[0] == "mean of a"
     assert volatilities(J, list("abcd"), table, False).robust_errors is None

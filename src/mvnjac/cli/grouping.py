@@ -31,17 +31,20 @@ def command(app: typer.Typer, examples: Sequence[str]) -> Callable[[Callable[...
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
-        groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, OptionGroup)}
+        groups: dict[str, Any] = {
+            name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, OptionGroup)
+        }
 
         def call(**given: Any) -> None:
             made = {
-                name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})  # type: ignore[arg-type]
+                name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
                 for name, group in groups.items()
             }
             function(**made, **given)
 
         parameters = list(_parameters(function, hints, groups))
-        call.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.getdoc(function).split("\n\n"))  # type: ignore[union-attr]
+        paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+        call.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         setattr(call, "__signature__", inspect.Signature(parameters))  # noqa: B010 (mypy knows no such attribute)
         app.command(function.__name__, cls=PlainCommand, epilog=examples_text(examples))(call)

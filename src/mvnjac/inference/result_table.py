@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -74,7 +73,7 @@ class ResultFields:
     """A result of a few numbers, a dataclass: one line in a terminal, a table of its fields in a notebook."""
 
     def _repr_html_(self) -> str:
-        shown = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]  # type: ignore[arg-type]
+        shown = [(name, value) for name, value in vars(self).items() if not name.startswith("_")]
         rows = [[value] for _, value in shown if value not in (None, "")]
         labels = [name for name, value in shown if value not in (None, "")]
         return html_table(type(self).__name__, [""], labels, rows)

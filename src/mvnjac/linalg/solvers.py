@@ -12,6 +12,9 @@ from mvnjac.errors import SingularError, UnsolvedError
 from mvnjac.linalg.symmetric_products import matvec
 from mvnjac.tensors.tracing import is_traced
 
+#: torch's error of a decomposition that fails
+LinAlgError: type[RuntimeError] = vars(torch.linalg)["LinAlgError"]  # mypy does not see it there
+
 #: the relative residual at which an iteration has converged, in units of eps
 _RESIDUAL = 1e3
 #: a matrix is regular for certain if a bound of its condition number is below this fraction of the limit for singular matrices
@@ -109,7 +112,7 @@ def _eigenvalues(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     """The eigenvalues and eigenvectors of symmetric A (..., p, p)."""
     try:
         values, Q = torch.linalg.eigh(A)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+    except LinAlgError as error:
         raise SingularError(
             f"{name}.solve: the eigenvalues of the matrix cannot be computed: it has entries that are not finite (such as an "
             "average over no rows), or entries of very different magnitude; add rows, or omit parameters with wrt=."

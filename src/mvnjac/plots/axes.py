@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import date, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def figure_of(ax: Axes) -> Figure:
     return ax.figure.canvas.figure
 
 
-def style(ax: Axes, palette: Palette, *, grid: str | None = "y") -> None:
+def style(ax: Axes, palette: Palette, *, grid: Literal["x", "y", "both"] | None = "y") -> None:
     """Axes with few lines: ticks in a soft colour, no upper and right spine, and a grid behind the data."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -50,7 +50,7 @@ def style(ax: Axes, palette: Palette, *, grid: str | None = "y") -> None:
     ax.tick_params(axis="x", pad=6)  # the first label is below the lowest one of the vertical axis
     ax.set_axisbelow(True)
     if grid is not None:
-        ax.grid(True, axis=grid, color=palette.grid, linewidth=0.8)  # type: ignore[arg-type]
+        ax.grid(True, axis=grid, color=palette.grid, linewidth=0.8)
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
         text.set_color(palette.ink)
 
@@ -183,8 +183,10 @@ def _numbers(labels: Sequence[Any]) -> np.ndarray | None:
 
 def _line_box(text: Text) -> Bbox:
     """Where a text is, with the height of a line also if its letters are low; a text that is turned has that width."""
-    box, dpi = text.get_window_extent(), text.get_figure().dpi  # type: ignore[union-attr]
-    line, sideways = 1.25 * float(text.get_fontsize()) * dpi / 72, text.get_rotation() == 90
+    figure = text.get_figure()
+    assert figure is not None
+    box = text.get_window_extent()
+    line, sideways = 1.25 * float(text.get_fontsize()) * figure.dpi / 72, text.get_rotation() == 90
     missing = max(line - (box.width if sideways else box.height), 0) / 2
     return box.padded(missing, 0) if sideways else box.padded(0, missing)
 

@@ -44,7 +44,8 @@ class Distances:
 
     Attributes:
         labels: of the rows, in this order.
-        observed: as χ²_d: rows with fewer than d observed entries have the quantile with the same probability.
+        observed: as χ²_d: rows with fewer than d observed entries have the quantile with the same normal score, in the
+            approximation of Wilson and Hilferty.
         expected: the χ²_d quantiles (i − ½)/n.
         beyond: the number of rows whose p-value is at most `EXTRAORDINARY`.
         top: the most extraordinary rows, in descending order.

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
-
 from mvnjac.errors import MemoryLimitError, MvnjacError, NotIdentifiedError, ShapeError, SingularError
+from mvnjac.linalg.solvers import LinAlgError
 
 Result = TypeVar("Result")
 #: what is the same at the beginning of all messages: the function that raised the error

@@ -79,8 +79,9 @@ def _matrix(name: str, caption: str, content: Content, values: np.ndarray, scale
     titles = [f"{content.names[i]}, {content.names[j]}: {short(float(values[i, j]))}" for i in range(d) for j in range(i + 1)]
 
     def draw(ax: Axes, names: Sequence[str], narrow: bool) -> object:
-        options = {"palette": PALETTE, "image_palette": DEFAULT, "bar_title": title, "horizontal_bar": narrow}
-        return matrices.draw_matrix(ax, values, names, scale, **options)  # type: ignore[arg-type]
+        return matrices.draw_matrix(
+            ax, values, names, scale, palette=PALETTE, image_palette=DEFAULT, bar_title=title, horizontal_bar=narrow
+        )
 
     def size(width: float) -> tuple[float, float]:
         if width < 500:

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 #: patterns of dates, and the formats they may have
 _DATES: Sequence[tuple[str, tuple[str, ...]]] = (
@@ -90,6 +91,6 @@ def all_parse(values: Sequence[str], date_format: str) -> bool:
     return True
 
 
-def _is_monotone(values: Sequence[int] | Sequence[str]) -> bool:
+def _is_monotone(values: Sequence[Any]) -> bool:
     pairs = list(itertools.pairwise(values))
-    return all(a < b for a, b in pairs) or all(a > b for a, b in pairs)  # type: ignore[operator]
+    return all(a < b for a, b in pairs) or all(a > b for a, b in pairs)
