@@ -101,7 +101,7 @@ class Gaussian:
         return self.model.arguments.given_mean, self.model.covariance.parameters.get("covariance_matrix")
 
     def _rows(self, x: Any) -> Inputs:
-        return with_rows("Gaussian", self.model, x)
+        return with_rows(self.model, x)
 
     def _fused(self, x: Any) -> FusedDense | None:
         """The rows for the kernels, or None. Parameters that were changed in place are factorised again."""

@@ -11,7 +11,7 @@ from mvnjac.autodiff.rules import LogProb, TracedLogProb, general_gradients
 from mvnjac.covariance.base import Covariance
 from mvnjac.fused.dense import fused_rows
 from mvnjac.fused.training_step import training_step
-from mvnjac.model.inputs import read
+from mvnjac.model.inputs import density_of, with_rows
 from mvnjac.model.model import Model
 from mvnjac.tensors.tracing import is_concrete, is_traced, nan_where, recorded, savable, transforming
 
@@ -63,7 +63,7 @@ def log_prob(
         result = training_step(x, mean, covariance, general_gradients) if fused is None else fused.log_prob()
         if result is not None:
             return result
-    given = read("log_prob", x, mean, covariance, missing=missing, precision=precision, check=check)
+    given = with_rows(density_of("log_prob", mean, covariance, missing=missing, precision=precision, check=check), x)
     return evaluate(given.model, given.x)
 
 

@@ -226,7 +226,7 @@ class Fit:
         """
         rows = self._data
         if data is not None:
-            given = with_rows("summary", self.gaussian.model, data)
+            given = with_rows(self.gaussian.model, data)
             rows = FittedRows(given.x, None if rows is None else rows.weights, given.index)
         if rows is None:
             raise ArgumentError("summary: these standard errors need the rows of the fit; pass them, summary(…, data=x).")

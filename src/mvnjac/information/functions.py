@@ -20,7 +20,7 @@ from mvnjac.information.operators import FisherInformation, Hessian
 from mvnjac.information.parametric import ParametricCurvature
 from mvnjac.information.structured import StructuredCurvature
 from mvnjac.missing.incomplete_residuals import IncompleteResiduals
-from mvnjac.model.inputs import density_of, observed_rows, read
+from mvnjac.model.inputs import density_of, observed_rows, with_rows
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
@@ -77,7 +77,9 @@ def hessian(
         >>> H.matrix().diagonal()[:2]
         tensor([-2., -2.])
     """
-    given = read("hessian", x, mean, covariance, names=names, missing=missing, precision=precision, check=check)
+    given = with_rows(
+        density_of("hessian", mean, covariance, names=names, missing=missing, precision=precision, check=check), x
+    )
     return hessian_of(given.model, given.x, wrt, weights, reduce)
 
 
@@ -170,7 +172,7 @@ def natural_gradient(
     step = None if fused is None else fused.natural_gradient()
     if step is not None:
         return step
-    given = read("natural_gradient", x, mean, covariance, missing=missing, precision=precision, check=check)
+    given = with_rows(density_of("natural_gradient", mean, covariance, missing=missing, precision=precision, check=check), x)
     return natural_gradient_of(given.model, given.x, wrt, weights)
 
 

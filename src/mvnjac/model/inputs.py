@@ -38,27 +38,6 @@ class Inputs:
     index: RowIndex | None
 
 
-def read(
-    function: str,
-    x: Any,
-    mean: Any,
-    covariance: Any = None,
-    *,
-    names: NamesArgument | None = None,
-    missing: str | None = None,
-    precision: str | None = None,
-    check: bool = True,
-) -> Inputs:
-    """Parse the arguments of a public function.
-
-    Raises:
-        UnknownNameError: a table lacks a variable, or has a column that is none.
-        ArgumentError, ShapeError, DtypeError, DeviceError: the arguments are invalid or do not match each other.
-    """
-    model = density_of(function, mean, covariance, names=names, missing=missing, precision=precision, check=check)
-    return with_rows(function, model, x)
-
-
 def density_of(
     function: str,
     mean: Any,
@@ -69,7 +48,11 @@ def density_of(
     precision: str | None = None,
     check: bool = True,
 ) -> Model:
-    """The model of a mean and a covariance, which may be tables; or that of a `Fit` or a `Gaussian` in place of both."""
+    """The model of a mean and a covariance, which may be tables; or that of a `Fit` or a `Gaussian` in place of both.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError, DeviceError, UnknownNameError: the arguments are invalid or do not match.
+    """
     estimated = _model_of(mean)
     if estimated is None:
         if _is_labelled(mean) or _is_labelled(covariance):
@@ -88,10 +71,16 @@ def density_of(
     return estimated.with_options(function, arguments.naming, missing, precision, check)
 
 
-def with_rows(function: str, model: Model, x: Any) -> Inputs:
-    """The rows of a tensor, an array or a table for a model, which takes the names of the columns if it has none."""
+def with_rows(model: Model, x: Any) -> Inputs:
+    """The rows of a tensor, an array or a table for a model, which takes the names of the columns if it has none.
+
+    Raises:
+        UnknownNameError: a table lacks a variable, or has a column that is none.
+        NotFiniteError, ShapeError, DtypeError: the rows are invalid.
+    """
     if isinstance(x, Tensor):
         return Inputs(model, x, None)
+    function = model.arguments.function
     if not is_table(x):
         return Inputs(model, as_tensor(function, "x", x), None)
     table = observations(function, x)

@@ -20,7 +20,7 @@ from mvnjac.covariance.base import Covariance
 from mvnjac.errors import ArgumentError
 from mvnjac.fused.dense import fused_rows
 from mvnjac.model.arguments import parse
-from mvnjac.model.inputs import read
+from mvnjac.model.inputs import density_of, with_rows
 from mvnjac.model.model import Model
 from mvnjac.parameters.names import NamesArgument
 from mvnjac.parameters.selection import Selection
@@ -86,7 +86,9 @@ def jacobian(
     """
     fused = fused_rows(x, mean, covariance, check=check) if missing is None and precision is None else None
     if fused is None or names is not None:  # parse the arguments now, so that errors are raised here
-        given = read("jacobian", x, mean, covariance, names=names, missing=missing, precision=precision, check=check)
+        given = with_rows(
+            density_of("jacobian", mean, covariance, names=names, missing=missing, precision=precision, check=check), x
+        )
         if fused is None:
             return Jacobian(GeneralEvaluation.at(given.model, given.x), given.index)
         return Jacobian(FusedEvaluation(fused, lambda: GeneralEvaluation.at_validated(given.model, x)))
