@@ -18,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("ci")
 torch.set_num_threads(1)  # two workers share two cores
+os.environ["MPLBACKEND"] = "agg"  # no windows
 
 #: Triton's kernels are tested where Triton can run: by `make test-triton`, or on a GPU by `pytest tests/triton`
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available() else ["triton"]

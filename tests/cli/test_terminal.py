@@ -17,6 +17,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.cli.test_cli import RETURNS, run
+from tests.support.terminal import everything_written, without_sequences
 
 FEW = [*RETURNS[:2], "USD,JPY,CHF,GBP", *RETURNS[3:]]
 COMMANDS = ["jacobian", "score", "fit", "report", "verify"]
@@ -224,17 +225,8 @@ def test_a_real_terminal(width: int) -> None:
     command = [sys.executable, "-m", "mvnjac", "score", *FEW]
     process = subprocess.Popen(command, stdout=other, stderr=other, stdin=other, env=environment)
     os.close(other)
-    seen = b""
-    while True:
-        try:
-            part = os.read(main, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        seen += part
+    text = without_sequences(everything_written(main))
     assert process.wait() == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert max(len(line) for line in re.split(r"[\r\n]+", text)) <= width
     assert "summing the scores" in text
     assert "variance of USD" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -14,11 +13,6 @@ from matplotlib.figure import Figure
 
 import mvnjac
 from mvnjac.errors import ArgumentError, ShapeError, UnknownNameError
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_windows() -> None:
-    matplotlib.use("agg")
 
 
 @pytest.fixture(scope="module")

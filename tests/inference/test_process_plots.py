@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -15,11 +14,6 @@ from mvnjac import inference
 from mvnjac.errors import ArgumentError, NotIdentifiedError
 
 DAYS = [f"day {i:03}" for i in range(300)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_windows() -> None:
-    matplotlib.use("agg")
 
 
 @pytest.fixture(scope="module")

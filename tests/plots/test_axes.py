@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import matplotlib
 import pytest
-
-matplotlib.use("agg")
 
 from mvnjac.plots.axes import log_scale, new_axes
 

@@ -17,6 +17,7 @@ from mvnjac.errors import ArgumentError
 from mvnjac.progress import displays, states
 from mvnjac.progress.displays import displayed, requested
 from mvnjac.progress.states import StageState, duration, fitting
+from tests.support.terminal import everything_written, without_sequences
 
 X = torch.randn(200, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LATE = X.masked_fill(X > 1.5, torch.nan)
@@ -174,18 +175,10 @@ def test_on_a_real_terminal() -> None:
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=other, env={**os.environ, "COLUMNS": "60"}
     )
     os.close(other)
-    seen = b""
-    while True:
-        try:
-            part = os.read(main, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        seen += part
+    seen = everything_written(main)
     assert done.communicate()[0] == b"True\n"
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "\n")
+    text = without_sequences(seen).replace("\r", "\n")
     assert "starting values" in text
     assert ", target 1e-08" in text
     assert max(len(line) for line in text.splitlines()) <= 60
-    assert seen.decode().rstrip("\r\n").endswith("\x1b[2K"), "the display is removed at the end"
+    assert seen.rstrip("\r\n").endswith("\x1b[2K"), "the display is removed at the end"

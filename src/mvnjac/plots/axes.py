@@ -129,21 +129,26 @@ def row_axis(ax: Axes, labels: Sequence[Any], palette: Palette) -> np.ndarray:
         by_place = FuncFormatter(lambda x, _: words[int(x)] if 0 <= x < len(words) and x == int(x) else "")
         ax.xaxis.set_major_formatter(by_place if kind == "text" else FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(*_limits(positions))
+    ax.set_xlim(*limits(positions))
     return positions
 
 
 def row_fractions(labels: Sequence[Any]) -> np.ndarray:
     """(n,) the positions of rows along the axis that `row_axis` sets, from 0 at its left end to 1."""
     positions = row_positions(labels)[0]
-    first, last = _limits(positions)
-    return (positions - first) / (last - first)
+    return fractions(positions, *limits(positions))
 
 
-def _limits(positions: np.ndarray) -> tuple[float, float]:
+def limits(positions: np.ndarray, margin: float = 0.01) -> tuple[float, float]:
+    """The ends of an axis over these ascending positions, with a margin at both, as a share of their range."""
     first, last = float(positions[0]), float(positions[-1])
-    margin = 0.01 * (last - first) or 0.5
-    return first - margin, last + margin
+    beyond = margin * (last - first) or 0.5
+    return first - beyond, last + beyond
+
+
+def fractions(positions: np.ndarray, first: float, last: float) -> np.ndarray:
+    """Positions along an axis as shares of its length."""
+    return (positions - first) / (last - first)
 
 
 class _DateFormatter(Formatter):

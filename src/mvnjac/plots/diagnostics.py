@@ -10,13 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from mvnjac.plots.axes import name_ticks, row_axis, row_positions, row_text, shortened, style
+from mvnjac.plots.axes import fractions, limits, name_ticks, row_axis, row_positions, row_text, shortened, style
 from mvnjac.plots.marks import label_points
 from mvnjac.plots.matrices import CELLS_ID
 from mvnjac.plots.palette import DEFAULT, Palette
 
 #: of the smaller quantiles this many are drawn, evenly spaced, and all of the largest
 _LARGEST, _EVENLY = 120, 300
+#: the margin of the axis of expected quantiles, as a share of their range
+_MARGIN = 0.03
 
 
 def draw_quantiles(
@@ -36,7 +38,7 @@ def draw_quantiles(
     ax.plot(ends, ends, color=palette.alert, linewidth=1, linestyle=(0, (5, 4)))
     low, high = float(observed.min()), float(observed.max())
     ax.set_ylim(min(low, ends[0]) - 0.03 * (high - low), high + 0.12 * (high - low))
-    ax.set_xlim(*_limits(expected))
+    ax.set_xlim(*limits(expected, _MARGIN))
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.yaxis.set_major_locator(MaxNLocator(6))
     largest = range(n - 1, max(n - 1 - marked, -1), -1)
@@ -52,14 +54,7 @@ def quantile_rows(count: int) -> np.ndarray:
 
 def quantile_fractions(expected: np.ndarray) -> np.ndarray:
     """(n,) the positions of expected quantiles along the horizontal axis, from 0 to 1."""
-    first, last = _limits(expected)
-    return (expected - first) / (last - first)
-
-
-def _limits(expected: np.ndarray) -> tuple[float, float]:
-    first, last = float(expected[0]), float(expected[-1])
-    margin = 0.03 * (last - first) or 0.5
-    return first - margin, last + margin
+    return fractions(expected, *limits(expected, _MARGIN))
 
 
 def missing_shares(missing: np.ndarray, labels: Sequence[Any], bins: int) -> tuple[np.ndarray, np.ndarray]:
